@@ -1,0 +1,18 @@
+"""What murank_kernels raises.
+
+MurankKernelsError
+├── InvalidInputError (also ValueError)           the caller's mistake; the message says what to change
+└── DeviceUnavailableError (also RuntimeError)    this machine or build lacks the device that was asked for
+"""
+
+
+class MurankKernelsError(Exception):
+    """Base of everything that murank_kernels raises on purpose."""
+
+
+class InvalidInputError(MurankKernelsError, ValueError):
+    """An argument cannot be used; raised before any work is done."""
+
+
+class DeviceUnavailableError(MurankKernelsError, RuntimeError):
+    """The asked-for device is not here."""
