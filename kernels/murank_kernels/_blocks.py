@@ -1,0 +1,108 @@
+"""Query x gallery distances made on demand, some query rows at a time."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from murank_kernels import _parallel, _validate
+from murank_kernels._parallel import Progress
+from murank_kernels._prepare import Prepared
+from murank_kernels._selection import smallest_k
+from murank_kernels._types import F32, I32
+
+ROWS_EACH = 64  # query rows that a worker makes at a time
+BLOCK_BYTES = 96 << 20  # size of a block that iteration yields
+
+Finish = Callable[[int, F32], None]
+"""(first query, rows [b,G]): turn fused squared distances into final ones, in place."""
+
+
+class DistanceBlocks:
+    """Distances of Q queries to G gallery items, made when they are asked for.
+
+    The input is already checked. The neighbour search runs at the first use and is kept. Iterate
+    for (first query row, distances [b,G] float32) pairs in order: each block is a new array of at
+    most about 96 MiB, so Q x G is never held. Distances: small = same person.
+    """
+
+    def __init__(
+        self,
+        ready: Prepared,
+        build: Callable[[F32 | None], Finish],
+        progress: Progress | None,
+    ) -> None:
+        """Keep `build`, which does the work before the first row.
+
+        `build` gets an array [Q,G] to leave fused squared distances in if all are wanted, else None.
+        """
+        self.num_query = ready.num_query
+        self.num_gallery = ready.num_gallery
+        self._query_rows = ready.query_rows()
+        self._build = build
+        self._finish: Finish | None = None
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[tuple[int, F32]]:
+        height = max(1, BLOCK_BYTES // (4 * self.num_gallery * ROWS_EACH)) * ROWS_EACH
+        finish = self._built()
+        for start, stop in _parallel.row_ranges(self.num_query, height):
+            rows = np.empty((stop - start, self.num_gallery), np.float32)
+            self._fill(finish, start, rows)
+            if self._progress is not None:
+                self._progress("re-ranking", stop, self.num_query)
+            yield start, rows
+
+    def dense(self) -> F32:
+        """All distances at once, [Q,G] float32."""
+        rows = np.empty((self.num_query, self.num_gallery), np.float32)
+        measured = self._finish is None
+        finish = self._built(rows)
+        self._fill(finish, 0, rows, measured=measured, progress=self._progress)
+        return rows
+
+    def top_k(self, k: int) -> tuple[F32, I32]:
+        """The k best of each query: (distances [Q,k], gallery indices [Q,k]), best first.
+
+        Ties: lower index first. Raises InvalidInputError unless 1 <= k <= G.
+        """
+        k = self._check_top_k(k)
+        distances = np.empty((self.num_query, k), np.float32)
+        indices = np.empty((self.num_query, k), np.int32)
+        for start, rows in self:
+            part = slice(start, start + len(rows))
+            distances[part], indices[part] = smallest_k(rows, k)
+        return distances, indices
+
+    def dense_or_top_k(self, top_k: int | None) -> F32 | tuple[F32, I32]:
+        """`dense()` for None, else `top_k(top_k)`."""
+        return self.dense() if top_k is None else self.top_k(top_k)
+
+    def _check_top_k(self, top_k: int) -> int:
+        value = _validate.as_count(top_k, "top_k")
+        if value > self.num_gallery:
+            raise _validate.InvalidInputError(
+                f"top_k is {value}, but the gallery has {self.num_gallery} items"
+            )
+        return value
+
+    def _built(self, measured: F32 | None = None) -> Finish:
+        if self._finish is None:
+            self._finish = self._build(measured)
+        return self._finish
+
+    def _fill(
+        self,
+        finish: Finish,
+        first_query: int,
+        rows: F32,
+        *,
+        measured: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        def some(part: tuple[int, int]) -> None:
+            start, stop = part
+            if not measured:
+                self._query_rows.measure(first_query + start, rows[start:stop])
+            finish(first_query + start, rows[start:stop])
+
+        _parallel.run(some, _parallel.row_ranges(len(rows), ROWS_EACH), "re-ranking", progress)

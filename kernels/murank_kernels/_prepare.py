@@ -1,0 +1,53 @@
+"""The first step that every method shares: checked, normalised, fused input."""
+
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from murank_kernels import _validate
+from murank_kernels._fusion import Changes, fused_changes
+from murank_kernels._pairs import fill_squared_distances
+from murank_kernels._query_rows import QueryRows
+from murank_kernels._types import F32, I32, I64
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Input that is known to be good."""
+
+    features: F32  # [N,D]
+    num_query: int
+    changes: Changes
+
+    @property
+    def num_gallery(self) -> int:
+        """G."""
+        return len(self.features) - self.num_query
+
+    def query_rows(self) -> QueryRows:
+        """What makes squared distances of queries to the gallery."""
+        return QueryRows.of(self.features, self.num_query, self.changes)
+
+    def pair_distances(self, rows: tuple[int, int], indptr: I64, indices: I32, out: F32) -> None:
+        """Write the fused squared distance of each stored pair of these rows to `out`."""
+        fill_squared_distances(self.features, rows, indptr, indices, self.changes, out)
+
+
+def prepare(
+    features: ArrayLike,
+    num_query: int,
+    *,
+    mu: ArrayLike | None,
+    candidates: ArrayLike | None,
+    alpha: float,
+    normalize: bool,
+    device: str,
+) -> Prepared:
+    """Check everything that the methods have in common, then normalise and fuse."""
+    _validate.check_device(device)
+    alpha = _validate.as_fraction(alpha, "alpha")
+    num_rows = _validate.num_rows(features)
+    num_query = _validate.as_num_query(num_query, num_rows)
+    scores = _validate.as_mu(mu, candidates, num_query, num_rows - num_query)
+    rows = _validate.as_features(features, normalize=normalize)
+    return Prepared(rows, num_query, fused_changes(rows, num_query, scores, alpha))

@@ -1,0 +1,65 @@
+"""The encoder's own distances, with mu fused in where it is given."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from murank_kernels._blocks import DistanceBlocks, Finish
+from murank_kernels._parallel import Progress
+from murank_kernels._prepare import prepare
+from murank_kernels._types import F32, I32
+
+
+def simple(
+    features: ArrayLike,
+    num_query: int,
+    *,
+    mu: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    alpha: float = 0.2,
+    normalize: bool = True,
+    top_k: int | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> F32 | tuple[F32, I32]:
+    """Rank by Euclidean distance, or with `mu` by the fused distance, without neighbours.
+
+    Parameters are those of `k_reciprocal`. Returns [Q,G] float32 distances (in [0,2] for unit
+    rows, small = same person), or with `top_k` a pair (distances [Q,k], indices [Q,k]).
+
+    Source: MUSE, arXiv 2606.16161 ("simple" fusion).
+    """
+    return simple_blocks(
+        features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
+        device=device, progress=progress,
+    ).dense_or_top_k(top_k)  # fmt: skip
+
+
+def simple_blocks(
+    features: ArrayLike,
+    num_query: int,
+    *,
+    mu: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    alpha: float = 0.2,
+    normalize: bool = True,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> DistanceBlocks:
+    """Rank as `simple` does, with the distances made some query rows at a time."""
+    ready = prepare(
+        features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
+        device=device,
+    )  # fmt: skip
+    query_rows = ready.query_rows()
+
+    def build(measured: F32 | None) -> Finish:
+        if measured is not None:
+            for start in range(0, len(measured), 512):
+                query_rows.measure(start, measured[start : start + 512])
+        return _take_roots
+
+    return DistanceBlocks(ready, build, progress)
+
+
+def _take_roots(_first_query: int, rows: F32) -> None:
+    np.sqrt(rows, out=rows)

@@ -1,0 +1,153 @@
+"""Checks of what callers pass in: all of them before any work, one clear sentence each."""
+
+import operator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from murank_kernels._exceptions import DeviceUnavailableError, InvalidInputError
+
+_MAX_ROWS = 2**31 - 1  # neighbour indices are int32
+
+
+def num_rows(features: ArrayLike) -> int:
+    """Return N of features [N,D]."""
+    shape = np.shape(features)
+    if len(shape) != 2 or 0 in shape:
+        raise InvalidInputError(f"features must have shape [N, D], got {shape}")
+    if shape[0] > _MAX_ROWS:
+        raise InvalidInputError(f"features has {shape[0]} rows, at most {_MAX_ROWS} work")
+    return int(shape[0])
+
+
+def as_features(features: ArrayLike, *, normalize: bool) -> NDArray[np.float32]:
+    """Return features as contiguous float32 [N,D], rows of unit length if `normalize`."""
+    given = np.asarray(features)
+    if given.dtype.kind != "f":
+        raise InvalidInputError(
+            f"features must be floating point, got {given.dtype}; pass features.astype('float32')"
+        )
+    # float64 for one block at a time: norms do not overflow, and memory stays at one copy.
+    out = np.empty(given.shape, np.float32)
+    for start in range(0, given.shape[0], 4096):
+        rows = given[start : start + 4096].astype(np.float64)
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        _check_norms(rows, norms, start, normalize=normalize)
+        if normalize:
+            rows /= norms[:, None]
+        with np.errstate(over="ignore"):
+            out[start : start + 4096] = rows
+        if not normalize and norms.max() > 1e18:
+            raise InvalidInputError("features are too large for float32 distances; normalise them")
+    return out
+
+
+def _check_norms(
+    rows: NDArray[np.float64], norms: NDArray[np.float64], start: int, *, normalize: bool
+) -> None:
+    bad = ~np.isfinite(norms)
+    if bad.any():
+        row = int(np.argmax(bad))
+        what = "NaN" if np.isnan(rows[row]).any() else "an infinite value"
+        raise InvalidInputError(f"features row {start + row} holds {what}; remove that image")
+    zero = norms == 0
+    if normalize and zero.any():
+        row = start + int(np.argmax(zero))
+        raise InvalidInputError(f"features row {row} is all zero and has no direction; remove it")
+
+
+def as_num_query(num_query: int, num_rows: int) -> int:
+    """Return num_query as an int with 1 <= num_query < num_rows."""
+    value = as_count(num_query, "num_query")
+    if value >= num_rows:
+        raise InvalidInputError(
+            f"num_query is {value} but there are {num_rows} rows: queries come first, and at "
+            "least one gallery row must follow"
+        )
+    return value
+
+
+def as_count(value: Any, name: str) -> int:
+    """Return a whole number of at least 1."""
+    try:
+        count = -1 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        count = -1
+    if count < 1:
+        raise InvalidInputError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return count
+
+
+def as_fraction(value: Any, name: str) -> float:
+    """Return a real number in [0, 1]."""
+    if not isinstance(value, Real | np.floating) or not 0 <= float(value) <= 1:
+        raise InvalidInputError(f"{name} must be in [0, 1], got {value!r}")
+    return float(value)
+
+
+def as_labels(labels: ArrayLike, name: str, length: int) -> NDArray[np.int64]:
+    """Return integer labels [length] as int64."""
+    given = np.asarray(labels)
+    if given.shape != (length,):
+        raise InvalidInputError(f"{name} must have shape [{length}], got {given.shape}")
+    if given.dtype.kind not in "iu":
+        raise InvalidInputError(f"{name} must be integers, got {given.dtype}")
+    return given.astype(np.int64)
+
+
+def as_matrix(distances: ArrayLike, name: str, shape: tuple[int, int] | None = None) -> NDArray[Any]:
+    """Return a floating-point distance matrix without NaN; float32 and float64 stay as they are."""
+    given = np.asarray(distances)
+    if given.ndim != 2 or 0 in given.shape:
+        raise InvalidInputError(f"{name} must be a matrix, got shape {given.shape}")
+    if shape is not None and given.shape != shape:
+        raise InvalidInputError(f"{name} must have shape {list(shape)}, got {given.shape}")
+    if given.dtype.kind not in "fiu":
+        raise InvalidInputError(f"{name} must hold real numbers, got {given.dtype}")
+    if given.dtype not in (np.float32, np.float64):
+        given = given.astype(np.float32 if given.dtype == np.float16 else np.float64)
+    return given
+
+
+def as_mu(
+    mu: ArrayLike | None, candidates: ArrayLike | None, num_query: int, num_gallery: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """Return (mu [Q,K] in [0,1], gallery indices [Q,K]), or None if neither is given."""
+    if mu is None and candidates is None:
+        return None
+    if mu is None or candidates is None:
+        missing, other = ("mu", "candidates") if mu is None else ("candidates", "mu")
+        raise InvalidInputError(f"{missing} is missing: {other} was given, both are needed")
+    values, indices = np.asarray(mu), np.asarray(candidates)
+    if values.ndim != 2 or values.shape[0] != num_query or values.shape[1] == 0:
+        raise InvalidInputError(f"mu must have shape [{num_query}, K], got {values.shape}")
+    if values.dtype.kind != "f":
+        raise InvalidInputError(f"mu must be floating point, got {values.dtype}")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise InvalidInputError("mu must be in [0, 1] without NaN: it is p('different person')")
+    if indices.shape != values.shape:
+        raise InvalidInputError(
+            f"candidates must have the shape of mu, {values.shape}, got {indices.shape}"
+        )
+    if indices.dtype.kind not in "iu":
+        raise InvalidInputError(f"candidates must be integers, got {indices.dtype}")
+    if indices.min() < 0 or indices.max() >= num_gallery:
+        raise InvalidInputError(
+            f"candidates must be gallery indices in 0..{num_gallery - 1}, found "
+            f"{indices.min()}..{indices.max()}"
+        )
+    in_order = np.sort(indices, axis=1)
+    twice = (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
+    if twice.any():
+        raise InvalidInputError(f"candidates of query {int(np.argmax(twice))} name one item twice")
+    return values.astype(np.float64), indices.astype(np.int64)
+
+
+def check_device(device: str) -> None:
+    """Raise unless `device` is one this build runs on."""
+    if device == "cuda":
+        raise DeviceUnavailableError("device='cuda' is not part of this release; use device='cpu'")
+    if device != "cpu":
+        raise InvalidInputError(f"device must be 'cpu', got {device!r}")
