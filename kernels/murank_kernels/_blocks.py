@@ -10,7 +10,6 @@ from murank_kernels._prepare import Prepared
 from murank_kernels._selection import smallest_k
 from murank_kernels._types import F32, I32
 
-ROWS_EACH = 64  # query rows that a worker makes at a time
 BLOCK_BYTES = 96 << 20  # size of a block that iteration yields
 
 Finish = Callable[[int, F32], None]
@@ -30,20 +29,28 @@ class DistanceBlocks:
         ready: Prepared,
         build: Callable[[F32 | None], Finish],
         progress: Progress | None,
+        *,
+        rows_each: int = 64,
+        search_measures: bool = True,
     ) -> None:
         """Keep `build`, which does the work before the first row.
 
         `build` gets an array [Q,G] to leave fused squared distances in if all are wanted, else None.
+        It does so only if `search_measures`.
+        `rows_each` query rows are made by a worker at a time.
         """
         self.num_query = ready.num_query
         self.num_gallery = ready.num_gallery
-        self._query_rows = ready.query_rows()
+        self._tiles = ready.tiles()
+        self._rows_each = rows_each
+        self._search_measures = search_measures
         self._build = build
         self._finish: Finish | None = None
         self._progress = progress
 
     def __iter__(self) -> Iterator[tuple[int, F32]]:
-        height = max(1, BLOCK_BYTES // (4 * self.num_gallery * ROWS_EACH)) * ROWS_EACH
+        each = self._rows_each
+        height = max(1, BLOCK_BYTES // (4 * self.num_gallery * each)) * each
         finish = self._built()
         for start, stop in _parallel.row_ranges(self.num_query, height):
             rows = np.empty((stop - start, self.num_gallery), np.float32)
@@ -55,7 +62,7 @@ class DistanceBlocks:
     def dense(self) -> F32:
         """All distances at once, [Q,G] float32."""
         rows = np.empty((self.num_query, self.num_gallery), np.float32)
-        measured = self._finish is None
+        measured = self._finish is None and self._search_measures
         finish = self._built(rows)
         self._fill(finish, 0, rows, measured=measured, progress=self._progress)
         return rows
@@ -101,8 +108,11 @@ class DistanceBlocks:
     ) -> None:
         def some(part: tuple[int, int]) -> None:
             start, stop = part
+            first, part_rows = first_query + start, rows[start:stop]
             if not measured:
-                self._query_rows.measure(first_query + start, rows[start:stop])
-            finish(first_query + start, rows[start:stop])
+                queries = np.arange(first, first_query + stop)
+                self._tiles.tile(queries, self.num_query, num_rows, out=part_rows)
+            finish(first, part_rows)
 
-        _parallel.run(some, _parallel.row_ranges(len(rows), ROWS_EACH), "re-ranking", progress)
+        num_rows = self.num_query + self.num_gallery
+        _parallel.run(some, _parallel.row_ranges(len(rows), self._rows_each), "re-ranking", progress)

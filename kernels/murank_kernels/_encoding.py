@@ -78,8 +78,9 @@ def encode(indptr: I64, indices: I32, fill: FillSquaredDistances, scale: Scale) 
 
 
 @njit(nogil=True, cache=True)
-def _average(
-    averaged: I32,
+def _add_rows(
+    added: I32,
+    divisor: np.float32,
     indptr: I64,
     indices: I32,
     data: F32,
@@ -90,13 +91,13 @@ def _average(
     out_data: F32,
 ) -> None:
     num_rows = indptr.shape[0] - 1
-    width = averaged.shape[1]
+    width = added.shape[1]
     place = np.full(num_rows, -1, np.int64)
     end = 0
     for i in range(start, stop):
         begin = end
         for a in range(width):
-            r = averaged[i, a]
+            r = added[i, a]
             for b in range(indptr[r], indptr[r + 1]):
                 j = indices[b]
                 if place[j] < begin:
@@ -107,29 +108,35 @@ def _average(
                 else:
                     out_data[place[j]] += data[b]
         for p in range(begin, end):
-            out_data[p] /= np.float32(width)
+            out_data[p] /= divisor
         sizes[i] = end - begin
 
 
 def expand_queries(codes: Codes, averaged: I32) -> Codes:
-    """Local query expansion: V'[i] = mean of the rows V[r], r in averaged[i].
+    """Local query expansion: V'[i] = mean of the rows V[r], r in averaged[i], [N,m] int32."""
+    return add_rows(codes, averaged, divisor=averaged.shape[1])
+
+
+def add_rows(codes: Codes, added: I32, *, divisor: int = 1) -> Codes:
+    """Sum of the rows r in added[i] over `divisor`, for each i; a row named twice counts twice.
 
     Parameters
     ----------
-    averaged : [N,m] int32, the rows to average; a row named twice counts twice.
+    added : [N,m] int32
     """
-    num_rows, _ = averaged.shape
+    num_rows = len(added)
     lengths = np.diff(codes.indptr)
     sizes = np.empty(num_rows, np.int64)
     parts: dict[int, tuple[I32, F32]] = {}
 
     def rows(part: tuple[int, int]) -> None:
         start, stop = part
-        room = int(lengths[averaged[start:stop]].sum())
+        room = int(lengths[added[start:stop]].sum())
         indices, data = np.empty(room, np.int32), np.empty(room, np.float32)
-        _average(
-            averaged, codes.indptr, codes.indices, codes.data, start, stop, sizes, indices, data
-        )
+        _add_rows(
+            added, np.float32(divisor), codes.indptr, codes.indices, codes.data,
+            start, stop, sizes, indices, data,
+        )  # fmt: skip
         used = int(sizes[start:stop].sum())
         parts[start] = (indices[:used].copy(), data[:used].copy())
 

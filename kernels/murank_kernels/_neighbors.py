@@ -15,10 +15,10 @@ import numpy as np
 from numba import njit
 
 from murank_kernels import _parallel
+from murank_kernels._distances import DistanceTiles, fill_squared_distances
 from murank_kernels._fusion import Changes
-from murank_kernels._pairs import fill_squared_distances
 from murank_kernels._parallel import Progress
-from murank_kernels._types import F32, I32, I64
+from murank_kernels._types import F32, I32
 
 TILE = 512  # rows and columns of a tile: 1 MiB of float32, a core's share of cache
 CHUNK = 32  # columns tested at once before any is looked at alone
@@ -50,46 +50,6 @@ def insert(distances: F32, indices: I32, distance: np.float32, index: int) -> No
         p -= 1
     distances[p] = distance
     indices[p] = index
-
-
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def _finish_row(
-    row: F32,
-    row_norm: np.float32,
-    column_norms: F32,
-    change_columns: I32,
-    change_values: F32,
-    first_column: int,
-) -> None:
-    """Turn products into squared distances in place, then put the fused ones in."""
-    for t in range(row.shape[0]):
-        row[t] = max(row_norm + column_norms[t] - np.float32(2) * row[t], np.float32(0))
-    end = first_column + row.shape[0]
-    for p in range(np.searchsorted(change_columns, first_column), change_columns.shape[0]):
-        if change_columns[p] >= end:
-            break
-        row[change_columns[p] - first_column] = change_values[p]
-
-
-@njit(nogil=True, cache=True)
-def finish_tile(
-    tile: F32,
-    norms: F32,
-    first_row: int,
-    first_column: int,
-    change_indptr: I64,
-    change_indices: I32,
-    change_values: F32,
-) -> None:
-    """Turn a tile of products into fused squared distances, in place."""
-    columns = norms[first_column : first_column + tile.shape[1]]
-    for r in range(tile.shape[0]):
-        i = first_row + r
-        low, high = change_indptr[i], change_indptr[i + 1]
-        _finish_row(
-            tile[r], norms[i], columns, change_indices[low:high], change_values[low:high],
-            first_column,
-        )  # fmt: skip
 
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
@@ -198,11 +158,6 @@ def empty_lists(num_rows: int, length: int) -> tuple[F32, I32]:
     )
 
 
-def squared_norms(features: F32) -> F32:
-    """Squared length of each row, [N]."""
-    return np.einsum("ij,ij->i", features, features, dtype=np.float64).astype(np.float32)
-
-
 def scan_tile(
     tile: F32,
     first_row: int,
@@ -245,7 +200,7 @@ def neighbors(
     query_gallery : [Q,G] float32 or None: filled with fused squared distances on the way.
     """
     num_rows = features.shape[0]
-    norms = squared_norms(features)
+    source = DistanceTiles.of(features, changes)
     wanted = min(num_rows, length)
     kept = min(num_rows, length + SLACK)
     lists = empty_lists(num_rows, kept)
@@ -255,12 +210,10 @@ def neighbors(
     row_max = np.zeros(num_rows, np.float32)
     labels = np.empty(0, np.int32) if cameras is None else cameras
     locks = [Lock() for _ in range(-(-num_rows // TILE))]
-    arrays = (changes.indptr, changes.indices, changes.values)
 
     def one_tile(corner: tuple[int, int]) -> None:
         row, column = corner
-        tile = features[row : row + TILE] @ features[column : column + TILE].T
-        finish_tile(tile, norms, row, column, *arrays)
+        tile = source.tile(np.arange(row, min(num_rows, row + TILE)), column, column + TILE)
         if query_gallery is not None and row < num_query and column + TILE > num_query:
             first = max(column, num_query)
             stop = min(row + TILE, num_query)

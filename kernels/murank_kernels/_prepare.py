@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 
 from murank_kernels import _validate
+from murank_kernels._distances import DistanceTiles, fill_squared_distances
 from murank_kernels._fusion import Changes, fused_changes
-from murank_kernels._pairs import fill_squared_distances
-from murank_kernels._query_rows import QueryRows
 from murank_kernels._types import F32, I32, I64
 
 
@@ -24,9 +23,9 @@ class Prepared:
         """G."""
         return len(self.features) - self.num_query
 
-    def query_rows(self) -> QueryRows:
-        """What makes squared distances of queries to the gallery."""
-        return QueryRows.of(self.features, self.num_query, self.changes)
+    def tiles(self) -> DistanceTiles:
+        """What makes fused squared distances."""
+        return DistanceTiles.of(self.features, self.changes)
 
     def pair_distances(self, rows: tuple[int, int], indptr: I64, indices: I32, out: F32) -> None:
         """Write the fused squared distance of each stored pair of these rows to `out`."""

@@ -50,15 +50,11 @@ def simple_blocks(
         features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
         device=device,
     )  # fmt: skip
-    query_rows = ready.query_rows()
+    return DistanceBlocks(ready, _no_search, progress, search_measures=False)
 
-    def build(measured: F32 | None) -> Finish:
-        if measured is not None:
-            for start in range(0, len(measured), 512):
-                query_rows.measure(start, measured[start : start + 512])
-        return _take_roots
 
-    return DistanceBlocks(ready, build, progress)
+def _no_search(_measured: F32 | None) -> Finish:
+    return _take_roots
 
 
 def _take_roots(_first_query: int, rows: F32) -> None:
