@@ -20,7 +20,8 @@ def _least(values: F32) -> np.float32:
 
 
 @njit(nogil=True, cache=True)
-def _select(rows: F32, distances: F32, indices: I32) -> None:
+def select_rows(rows: F32, distances: F32, indices: I32) -> None:
+    """Offer each entry of `rows` [b,G] to the lists [b,k] of its row."""
     last = distances.shape[1] - 1
     for r in range(rows.shape[0]):
         row = rows[r]
@@ -57,7 +58,7 @@ def smallest_k(distances: NDArray[np.floating], k: int) -> tuple[F32, I32]:
             indices[these] = np.argsort(rows[these], axis=1, kind="stable")[:, :k]
             values[these] = np.take_along_axis(rows[these], indices[these], axis=1)
         else:
-            _select(rows[these], values[these], indices[these])
+            select_rows(rows[these], values[these], indices[these])
 
     _parallel.run(some, _parallel.row_ranges(len(rows), 64), "top-k")
     return values, indices

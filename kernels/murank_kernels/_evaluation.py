@@ -1,0 +1,198 @@
+"""How good a ranking is: mAP, CMC and mINP under the protocols of the field."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from murank_kernels import _validate
+from murank_kernels._blocks import DistanceBlocks
+from murank_kernels._exceptions import InvalidInputError
+from murank_kernels._gallery_shot import single_gallery_shot
+from murank_kernels._match_places import match_places
+from murank_kernels._types import F64, I64
+
+Protocol = Literal["market1501", "cuhk03", "trapezoid"]
+
+
+@dataclass(frozen=True)
+class RankEvaluation:
+    """Figures of merit in [0,1], larger is better."""
+
+    cmc: F64  # [min(max_rank, G)] cmc[r-1] = share of queries with a match among the first r
+    mAP: float  # mean average precision  # noqa: N815  the field's own name
+    mINP: float  # mean inverse negative penalty: n matches / place of the last  # noqa: N815
+    all_AP: F64  # [Q] average precision, NaN for a query without a match  # noqa: N815
+    all_INP: F64  # [Q] inverse negative penalty, NaN likewise  # noqa: N815
+    num_valid: int  # queries with at least one match
+
+
+class RankEvaluator:
+    """Evaluates distances that come some query rows at a time, in any order."""
+
+    def __init__(
+        self,
+        q_pids: ArrayLike,
+        g_pids: ArrayLike,
+        q_camids: ArrayLike,
+        g_camids: ArrayLike,
+        *,
+        max_rank: int = 50,
+        protocol: Protocol = "market1501",
+        num_repeats: int = 10,
+        seed: int = 0,
+    ) -> None:
+        """Check the labels; parameters as in `evaluate_rank`."""
+        self._q_pids = _validate.as_labels(q_pids, "q_pids", np.size(q_pids))
+        self._g_pids = _validate.as_labels(g_pids, "g_pids", np.size(g_pids))
+        self._q_camids = _validate.as_labels(q_camids, "q_camids", len(self._q_pids))
+        self._g_camids = _validate.as_labels(g_camids, "g_camids", len(self._g_pids))
+        if not len(self._q_pids) or not len(self._g_pids):
+            raise InvalidInputError("q_pids and g_pids must not be empty")
+        if protocol not in ("market1501", "cuhk03", "trapezoid"):
+            raise InvalidInputError(
+                f"protocol must be 'market1501', 'cuhk03' or 'trapezoid', got {protocol!r}"
+            )
+        self._max_rank = min(_validate.as_count(max_rank, "max_rank"), len(self._g_pids))
+        self._protocol = protocol
+        self._num_repeats = _validate.as_count(num_repeats, "num_repeats")
+        self._seed = seed
+        # Gallery items by person: the items of one pid are a range of `_order`.
+        self._kept = np.flatnonzero(self._g_pids != -1) if protocol == "trapezoid" else None
+        pids = self._g_pids if self._kept is None else self._g_pids[self._kept]
+        self._cameras = self._g_camids if self._kept is None else self._g_camids[self._kept]
+        self._order = np.argsort(pids, kind="stable")
+        self._sorted_pids = pids[self._order]
+        self._ap = np.full(len(self._q_pids), np.nan)
+        self._inp = np.full(len(self._q_pids), np.nan)
+        self._cmc = np.full((len(self._q_pids), self._max_rank), np.nan)
+        self._seen = np.zeros(len(self._q_pids), bool)
+
+    def update(self, first_query: int, distances: NDArray[Any]) -> None:
+        """Take the distances [b,G] of the queries from `first_query` on.
+
+        Raises InvalidInputError for rows outside 0..Q-1, a wrong width or NaN.
+        """
+        rows = _validate.as_matrix(distances, "distmat")
+        stop = first_query + len(rows)
+        if rows.shape[1] != len(self._g_pids) or first_query < 0 or stop > len(self._q_pids):
+            raise InvalidInputError(
+                f"distmat must have shape [{len(self._q_pids)}, {len(self._g_pids)}] by the "
+                f"labels, got rows {first_query}..{stop - 1} of width {rows.shape[1]}"
+            )
+        if self._kept is not None:
+            rows = np.ascontiguousarray(rows[:, self._kept])
+        starts = np.searchsorted(self._sorted_pids, self._q_pids[first_query:stop], "left")
+        stops = np.searchsorted(self._sorted_pids, self._q_pids[first_query:stop], "right")
+        found = match_places(
+            rows, self._order, starts, stops, self._cameras, self._q_camids[first_query:stop]
+        )
+        self._seen[first_query:stop] = True
+        for r, query in enumerate(range(first_query, stop)):
+            places = found.places[found.indptr[r] : found.indptr[r + 1]]
+            if len(places):
+                self._score(query, places)
+                if self._protocol == "cuhk03":
+                    matches = found.matches[found.indptr[r] : found.indptr[r + 1]]
+                    self._cmc[query] = self._gallery_shots(query, rows[r], matches)
+
+    def result(self) -> RankEvaluation:
+        """Means over the valid queries ("trapezoid": over all).
+
+        Raises InvalidInputError if a query was never seen or none has a match.
+        """
+        if not self._seen.all():
+            raise InvalidInputError(
+                f"distmat rows are missing: {int((~self._seen).sum())} queries were never given"
+            )
+        valid = ~np.isnan(self._ap)
+        num_valid = int(valid.sum())
+        if num_valid == 0:
+            raise InvalidInputError(
+                "no query has a match: no gallery item has a query's pid under another camera; "
+                "check q_pids, g_pids, q_camids and g_camids"
+            )
+        counted = len(valid) if self._protocol == "trapezoid" else num_valid
+        return RankEvaluation(
+            cmc=self._cmc[valid].sum(axis=0) / counted,
+            mAP=float(self._ap[valid].sum() / counted),
+            mINP=float(self._inp[valid].sum() / counted),
+            all_AP=self._ap.copy(),
+            all_INP=self._inp.copy(),
+            num_valid=num_valid,
+        )
+
+    def _score(self, query: int, places: I64) -> None:
+        """Figures of one query from its matches' places, 1-based and ascending."""
+        hits = np.arange(1, len(places) + 1)
+        precision = hits / places
+        if self._protocol == "trapezoid":
+            before = np.where(places > 1, (hits - 1) / np.maximum(places - 1, 1), 1.0)
+            precision = (before + precision) / 2
+        self._ap[query] = precision.mean()
+        self._inp[query] = len(places) / places[-1]
+        self._cmc[query] = np.arange(1, self._max_rank + 1) >= places[0]
+
+    def _gallery_shots(self, query: int, row: NDArray[Any], matches: I64) -> F64:
+        return single_gallery_shot(
+            row, matches, self._order, self._sorted_pids, int(self._q_pids[query]),
+            max_rank=self._max_rank, num_repeats=self._num_repeats, seed=(self._seed, query),
+        )  # fmt: skip
+
+
+def evaluate_rank(
+    distmat: ArrayLike | DistanceBlocks,
+    q_pids: ArrayLike,
+    g_pids: ArrayLike,
+    q_camids: ArrayLike,
+    g_camids: ArrayLike,
+    max_rank: int = 50,
+    *,
+    protocol: Protocol = "market1501",
+    num_repeats: int = 10,
+    seed: int = 0,
+) -> RankEvaluation:
+    """Evaluate a query x gallery distance matrix.
+
+    Parameters
+    ----------
+    distmat : [Q,G] float, or DistanceBlocks
+        Distances, small = same person; ties: lower gallery index first. Blocks are evaluated as
+        they are made, so Q x G is never held.
+    q_pids, g_pids : [Q], [G] int
+        Person ids.
+    q_camids, g_camids : [Q], [G] int
+        Camera ids. Gallery items of the query's pid AND camera are dropped.
+    max_rank : int
+        Length of the CMC curve; clipped to G.
+    protocol : str
+        "market1501": means over the queries that have a match. "cuhk03": the same, but the CMC is
+        single-gallery-shot, the mean over `num_repeats` draws of one gallery item a person.
+        "trapezoid": AP by the trapezoid rule of Market-1501's first evaluation code; items with
+        pid -1 are dropped and means are over all queries.
+    num_repeats, seed : int
+        Draws of "cuhk03" and their seed; a query's draws depend on nothing else.
+
+    Returns
+    -------
+    RankEvaluation
+
+    Raises
+    ------
+    InvalidInputError
+        Shapes that do not fit, NaN distances, no query with a match.
+
+    Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015; Li et al.,
+    "DeepReID", CVPR 2014 (cuhk03); Ye et al., TPAMI 2021 (mINP).
+    """
+    evaluator = RankEvaluator(
+        q_pids, g_pids, q_camids, g_camids,
+        max_rank=max_rank, protocol=protocol, num_repeats=num_repeats, seed=seed,
+    )  # fmt: skip
+    blocks: Iterable[tuple[int, NDArray[Any]]]
+    blocks = distmat if isinstance(distmat, DistanceBlocks) else [(0, np.asarray(distmat))]
+    for first_query, distances in blocks:
+        evaluator.update(first_query, distances)
+    return evaluator.result()
