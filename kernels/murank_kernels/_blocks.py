@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from murank_kernels import _parallel, _validate
+from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._parallel import Progress
 from murank_kernels._prepare import Prepared
 from murank_kernels._selection import smallest_k
@@ -35,9 +36,9 @@ class DistanceBlocks:
     ) -> None:
         """Keep `build`, which does the work before the first row.
 
-        `build` gets an array [Q,G] to leave fused squared distances in if all are wanted, else None.
-        It does so only if `search_measures`.
-        `rows_each` query rows are made by a worker at a time.
+        `build` is given an array [Q,G] where all distances are wanted, and fills it with fused
+        squared distances on the way unless `search_measures` is false. A worker makes `rows_each`
+        query rows at a time.
         """
         self.num_query = ready.num_query
         self.num_gallery = ready.num_gallery
@@ -87,7 +88,7 @@ class DistanceBlocks:
     def _check_top_k(self, top_k: int) -> int:
         value = _validate.as_count(top_k, "top_k")
         if value > self.num_gallery:
-            raise _validate.InvalidInputError(
+            raise InvalidInputError(
                 f"top_k is {value}, but the gallery has {self.num_gallery} items"
             )
         return value
@@ -115,4 +116,6 @@ class DistanceBlocks:
             finish(first, part_rows)
 
         num_rows = self.num_query + self.num_gallery
-        _parallel.run(some, _parallel.row_ranges(len(rows), self._rows_each), "re-ranking", progress)
+        _parallel.run(
+            some, _parallel.row_ranges(len(rows), self._rows_each), "re-ranking", progress
+        )

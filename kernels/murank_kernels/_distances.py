@@ -84,10 +84,10 @@ class DistanceTiles:
     def tile(self, rows: I64, first_column: int, stop_column: int, out: F32 | None = None) -> F32:
         """Squared distances [len(rows), columns] of `rows` to a range of columns."""
         columns = self.features[first_column:stop_column].T
-        out = np.matmul(self.features[rows], columns, out=out)
+        products: F32 = np.matmul(self.features[rows], columns, out=out)
         arrays = (self.changes.indptr, self.changes.indices, self.changes.values)
-        _finish_tile(out, self.features, self.norms, rows, first_column, *arrays)
-        return out
+        _finish_tile(products, self.features, self.norms, rows, first_column, *arrays)
+        return products
 
 
 @njit(nogil=True, cache=True)
@@ -129,7 +129,7 @@ def _fill(
 def fill_squared_distances(
     features: F32, rows: tuple[int, int], indptr: I64, indices: I32, changes: Changes, out: F32
 ) -> None:
-    """Write d² of each pair (i, indices[p]), p in indptr[i]..indptr[i+1], i in `rows`, to out[p]."""
+    """Write d² of each stored pair (i, indices[p]) with i in the range `rows` to out[p]."""
     start, stop = rows
     arrays = (changes.indptr, changes.indices, changes.values)
     _fill(features, start, stop, indptr, indices, *arrays, out)

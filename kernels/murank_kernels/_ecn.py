@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from murank_kernels import _ecn_origdist, _ecn_rankdist, _validate
 from murank_kernels._blocks import DistanceBlocks, Finish
+from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._neighbors import neighbors
 from murank_kernels._parallel import Progress
 from murank_kernels._prepare import prepare
@@ -83,9 +84,7 @@ def ecn_blocks(
     """Re-rank as `ecn` does, with the distances made some query rows at a time."""
     k, t, q = _validate.as_count(k, "k"), _validate.as_count(t, "t"), _validate.as_count(q, "q")
     if method not in ("rankdist", "origdist"):
-        raise _validate.InvalidInputError(
-            f"method must be 'rankdist' or 'origdist', got {method!r}"
-        )
+        raise InvalidInputError(f"method must be 'rankdist' or 'origdist', got {method!r}")
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
         device=device,

@@ -1,4 +1,4 @@
-"""ECN with Euclidean distances: dense by definition, so made from tiles for some queries at a time."""
+"""ECN with Euclidean distances: dense by definition, so made from tiles, some queries at a time."""
 
 import numpy as np
 from numba import njit

@@ -1,4 +1,4 @@
-"""The sparse code V of each row: weights of the items it is encoded by, then local query expansion."""
+"""The sparse code V of each row: weights of its neighbours, then local query expansion."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,10 @@ from murank_kernels import _parallel
 from murank_kernels._types import F32, I32, I64
 
 ROWS_EACH = 1024  # rows that a worker takes at a time
+
+
+FLOOR = np.float32(1e-8)
+"""MUSE clips distances here, so equal items get nd = 1. Zhong's 0/0 is defined as nd = 0."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,6 @@ class Scale:
         if squared:
             return cls(row_max_squared, squared)
         return cls(np.maximum(np.sqrt(row_max_squared), FLOOR), squared)
-
-
-FLOOR = np.float32(1e-8)
-"""MUSE clips distances here, so rows of equal items get nd = 1. Zhong's 0/0 is defined as nd = 0."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def normalised(distance_squared: np.float32, row_max: np.float32, squared: bool)
         if row_max == 0:
             return np.float32(0)
         return distance_squared / row_max
-    return max(np.sqrt(distance_squared), np.float32(1e-8)) / row_max
+    return max(np.float32(np.sqrt(distance_squared)), FLOOR) / row_max
 
 
 @njit(nogil=True, cache=True)
@@ -153,7 +153,9 @@ def add_rows(codes: Codes, added: I32, *, divisor: int = 1) -> Codes:
 
 
 @njit(nogil=True, cache=True)
-def _transpose(indptr: I64, indices: I32, data: F32, first_row: int, out_indptr: I64) -> tuple[I32, F32]:
+def _transpose(
+    indptr: I64, indices: I32, data: F32, first_row: int, out_indptr: I64
+) -> tuple[I32, F32]:
     num_rows = indptr.shape[0] - 1
     for p in range(indptr[first_row], indptr[num_rows]):
         out_indptr[indices[p] + 1] += 1

@@ -1,8 +1,8 @@
 """What murank_kernels raises.
 
 MurankKernelsError
-├── InvalidInputError (also ValueError)           the caller's mistake; the message says what to change
-└── DeviceUnavailableError (also RuntimeError)    this machine or build lacks the device that was asked for
+├── InvalidInputError (also ValueError)         the caller's mistake; the message says what to do
+└── DeviceUnavailableError (also RuntimeError)  the device asked for is not here
 """
 
 

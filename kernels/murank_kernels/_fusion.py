@@ -1,4 +1,4 @@
-"""mu-distance fusion (MUSE, arXiv 2606.16161): d'(q,g) = (1-alpha) d(q,g) + alpha * scale * mu(q,g)."""
+"""mu-distance fusion (MUSE, arXiv 2606.16161): d' = (1-alpha) d + alpha * scale * mu."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from murank_kernels import _validate
+from murank_kernels._exceptions import InvalidInputError
 
 SCALE = 2.0
 """The largest Euclidean distance between two unit vectors: mu in [0,1] is stretched to [0,2]."""
@@ -13,7 +14,7 @@ SCALE = 2.0
 
 @dataclass(frozen=True)
 class Changes:
-    """The entries of the N x N squared distances that fusion replaces, both (q,g) and (g,q), as CSR.
+    """Entries of the N x N squared distances that fusion replaces, (q,g) and (g,q), as CSR.
 
     They are put into each tile of the distance product before anything reads it. Neighbour lists
     and row maxima of the fused distances are then exact without a special case for hub rows.
@@ -26,9 +27,7 @@ class Changes:
     @classmethod
     def none(cls, num_rows: int) -> "Changes":
         """No fusion: every distance stays."""
-        return cls(
-            np.zeros(num_rows + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)
-        )
+        return cls(np.zeros(num_rows + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
 
 
 def fused_changes(
@@ -55,9 +54,7 @@ def fused_changes(
     order = np.lexsort((columns, rows))
     indptr = np.zeros(num_rows + 1, np.int64)
     np.cumsum(np.bincount(rows, minlength=num_rows), out=indptr[1:])
-    return Changes(
-        indptr, columns[order].astype(np.int32), values[order].astype(np.float32)
-    )
+    return Changes(indptr, columns[order].astype(np.int32), values[order].astype(np.float32))
 
 
 def fuse_mu(
@@ -98,7 +95,7 @@ def fuse_mu(
     alpha = _validate.as_fraction(alpha, "alpha")
     given = _validate.as_matrix(distances, "distances")
     if not np.isfinite(scale) or scale < 0:
-        raise _validate.InvalidInputError(f"scale must be finite and not negative, got {scale!r}")
+        raise InvalidInputError(f"scale must be finite and not negative, got {scale!r}")
     scores = _validate.as_mu(mu, candidates, *given.shape)
     assert scores is not None  # noqa: S101  both arguments are required
     values, columns = scores

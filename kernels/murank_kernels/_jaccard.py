@@ -8,7 +8,9 @@ from murank_kernels._types import F32, I32, I64
 
 
 @njit(nogil=True, cache=True)
-def _mix(row: F32, shared: F32, row_max: np.float32, squared: bool, lambda_value: np.float32) -> None:
+def _mix(
+    row: F32, shared: F32, row_max: np.float32, squared: bool, lambda_value: np.float32
+) -> None:
     """Row of squared distances -> final distances, in place; `shared` is cleared."""
     for g in range(row.shape[0]):
         m = shared[g]

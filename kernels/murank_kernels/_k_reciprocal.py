@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking (Zhong et al. 2017), in the variant of MUSE (arXiv 2606.16161) by default."""
+"""k-reciprocal re-ranking: Zhong et al. 2017, and by default the variant of MUSE."""
 
 from functools import partial
 

@@ -82,9 +82,7 @@ def _places(
         for p in range(indptr[r], end):
             m = matches[p]
             for g in same_person:
-                if g_camids[g] == q_camids[r] and (
-                    row[g] < row[m] or (row[g] == row[m] and g < m)
-                ):
+                if g_camids[g] == q_camids[r] and (row[g] < row[m] or (row[g] == row[m] and g < m)):
                     places[p] -= 1
 
 
@@ -108,7 +106,9 @@ def match_places(
     A place is 1 + the number of kept items that stand before: one pass over the row per match.
     """
     same = np.repeat(np.arange(len(rows)), stops - starts)
-    where = np.arange(len(same)) - np.repeat(np.cumsum(stops - starts) - (stops - starts), stops - starts)
+    where = np.arange(len(same)) - np.repeat(
+        np.cumsum(stops - starts) - (stops - starts), stops - starts
+    )
     kept = g_camids[order[starts[same] + where]] != q_camids[same]
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(np.bincount(same[kept], minlength=len(rows)), out=indptr[1:])

@@ -55,7 +55,7 @@ def insert(distances: F32, indices: I32, distance: np.float32, index: int) -> No
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 def _chunk_has_hit(
     values: F32, thresholds: F32, threshold: np.float32, maxima: F32
-) -> tuple[bool, np.float32]:
+) -> tuple[np.bool_, np.float32]:
     """Test a chunk against its column thresholds and the row's; update the column maxima.
 
     Returns whether any value may enter a list, and the largest value.

@@ -5,6 +5,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from murank_kernels import _parallel, _validate
+from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._neighbors import CHUNK, empty_lists, insert
 from murank_kernels._types import F32, I32
 
@@ -49,7 +50,7 @@ def smallest_k(distances: NDArray[np.floating], k: int) -> tuple[F32, I32]:
     rows = _validate.as_matrix(distances, "distances").astype(np.float32, copy=False)
     k = _validate.as_count(k, "top_k")
     if k > rows.shape[1]:
-        raise _validate.InvalidInputError(f"top_k is {k}, but there are {rows.shape[1]} columns")
+        raise InvalidInputError(f"top_k is {k}, but there are {rows.shape[1]} columns")
     values, indices = empty_lists(len(rows), k)
 
     def some(part: tuple[int, int]) -> None:

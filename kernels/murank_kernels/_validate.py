@@ -97,7 +97,9 @@ def as_labels(labels: ArrayLike, name: str, length: int) -> NDArray[np.int64]:
     return given.astype(np.int64)
 
 
-def as_matrix(distances: ArrayLike, name: str, shape: tuple[int, int] | None = None) -> NDArray[Any]:
+def as_matrix(
+    distances: ArrayLike, name: str, shape: tuple[int, int] | None = None
+) -> NDArray[Any]:
     """Return a floating-point distance matrix without NaN; float32 and float64 stay as they are."""
     given = np.asarray(distances)
     if given.ndim != 2 or 0 in given.shape:
