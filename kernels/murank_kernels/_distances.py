@@ -101,7 +101,8 @@ def changed_value(indptr: I64, indices: I32, values: F32, i: int, j: int) -> np.
         else:
             high = middle
     if low < indptr[i + 1] and indices[low] == j:
-        return values[low]
+        value: np.float32 = values[low]
+        return value
     return np.float32(-1)
 
 

@@ -1,0 +1,38 @@
+"""Re-ranking for person re-identification: feature sets, mu-distances, rankings, command line."""
+
+from murank._exceptions import (
+    InputError,
+    MachineError,
+    MurankError,
+    OutputError,
+    UsageError,
+    UserError,
+)
+from murank._features import FeatureSet, Items, load_features, save_features
+from murank._labels import Labels
+from murank._mu import MuDistances, load_mu
+from murank._ranking import Ranking, load_ranking, write_ranking
+from murank._truncated import TruncatedEvaluation, evaluate_truncated
+from murank._version import __version__
+
+__all__ = [
+    "FeatureSet",
+    "InputError",
+    "Items",
+    "Labels",
+    "MachineError",
+    "MuDistances",
+    "MurankError",
+    "OutputError",
+    "Ranking",
+    "TruncatedEvaluation",
+    "UsageError",
+    "UserError",
+    "__version__",
+    "evaluate_truncated",
+    "load_features",
+    "load_mu",
+    "load_ranking",
+    "save_features",
+    "write_ranking",
+]

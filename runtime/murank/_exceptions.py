@@ -1,0 +1,52 @@
+"""What murank raises, and how the command line ends.
+
+MurankError
+├── UserError                     the user's mistake: one line, no traceback     exit 2
+│   ├── UsageError                the command line contradicts itself
+│   ├── InputError (ValueError)   a file or its content cannot be used
+│   └── OutputError               the place to write to cannot be used
+└── MachineError                  this machine lacks what was asked for           exit 3
+
+Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 and 3 as above,
+130 interrupted.
+"""
+
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES = (
+    "exit codes: 0 done; 1 a bug in murank (please report the traceback); "
+    "2 bad command line or bad input; 3 this machine lacks what was asked for; 130 interrupted"
+)
+
+
+class MurankError(Exception):
+    """Base of everything that murank raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UserError(MurankError):
+    """The user's mistake; the message says what to change."""
+
+    exit_code = 2
+
+
+class UsageError(UserError):
+    """The command line asks for what does not fit together."""
+
+
+class InputError(UserError, ValueError):
+    """An input file, or what it holds, cannot be used."""
+
+
+class OutputError(UserError):
+    """Results cannot be written where they should go."""
+
+
+class MachineError(MurankError):
+    """The device that was asked for is not on this machine."""
+
+    exit_code = 3

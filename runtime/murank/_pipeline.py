@@ -1,0 +1,170 @@
+"""From features to a ranking: one pass over the distances evaluates and keeps the k best."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._features import FeatureSet
+from murank._labels import Labels
+from murank._methods import Progress, distance_blocks, kernel_errors, used_parameters
+from murank._metrics import metrics_of
+from murank._mu import MuDistances
+from murank._ranking import Ranking
+from murank._version import __version__
+
+SCHEMA_VERSION = 1
+NOTICE = "Rows are candidate matches ordered by distance; a person decides whether they match."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compute."""
+
+    method: str
+    parameters: Mapping[str, Any]  # those given; the others keep the kernel's defaults
+    protocol: Mapping[str, Any]  # keyword arguments of RankEvaluator
+    top_k: int = 50
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A ranking and how it came about."""
+
+    ranking: Ranking
+    summary: dict[str, Any]  # JSON-ready
+
+
+@dataclass
+class Clock:
+    """Wall seconds of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def rerank(
+    features: FeatureSet,
+    mu: MuDistances | None,
+    settings: Settings,
+    *,
+    clock: Clock,
+    progress: Callable[[str], Progress] | None = None,
+) -> Outcome:
+    """Re-rank, and evaluate before and after where labels exist.
+
+    Raises
+    ------
+    InputError, MachineError
+        The kernels refuse an argument; raised before any work.
+    """
+    named: Callable[[str], Progress | None] = progress or (lambda _name: None)
+    with clock.stage("prepare"):
+        blocks = distance_blocks(
+            settings.method, features, mu, device=settings.device,
+            progress=named(settings.method), **settings.parameters,
+        )  # fmt: skip
+        reason = _why_not_evaluated(features)
+    labels = features.labels if reason is None else None
+    before = None
+    if labels is not None and settings.method != "none":
+        with clock.stage("encoder"):
+            plain = distance_blocks(
+                "none", features, device=settings.device, progress=named("encoder")
+            )
+            before = _walk(plain, _evaluator(labels, settings), None)
+    with clock.stage("rerank"):
+        kept = _Best(features, settings.top_k)
+        evaluator = None if labels is None else _evaluator(labels, settings)
+        after = _walk(blocks, evaluator, kept)
+    summary = {
+        **_description(features, mu, settings),
+        "metrics": {"before": before or after, "after": after},
+        "not_evaluated": reason,
+        "seconds": clock.seconds,
+    }
+    return Outcome(kept.ranking(features), summary)
+
+
+class _Best:
+    """The k best of each query, filled block by block."""
+
+    def __init__(self, features: FeatureSet, top_k: int) -> None:
+        shape = (features.num_query, min(top_k, features.num_gallery))
+        self._indices = np.empty(shape, np.int64)
+        self._distances = np.empty(shape, np.float32)
+
+    def update(self, first_query: int, distances: NDArray[np.float32]) -> None:
+        from murank_kernels import smallest_k
+
+        part = slice(first_query, first_query + len(distances))
+        self._distances[part], self._indices[part] = smallest_k(distances, self._indices.shape[1])
+
+    def ranking(self, features: FeatureSet) -> Ranking:
+        query, gallery = features.query, features.gallery
+        return Ranking(
+            self._indices, self._distances, query.paths, gallery.paths,
+            query.pids, gallery.pids, query.camids, gallery.camids,
+        )  # fmt: skip
+
+
+def _walk(blocks: Any, evaluator: Any, best: _Best | None) -> dict[str, Any] | None:
+    with kernel_errors():
+        for first_query, distances in blocks:
+            if evaluator is not None:
+                evaluator.update(first_query, distances)
+            if best is not None:
+                best.update(first_query, distances)
+        if evaluator is None:
+            return None
+        evaluation = evaluator.result()
+    return {**metrics_of(evaluation), "num_valid": int(evaluation.num_valid)}
+
+
+def _evaluator(labels: Labels, settings: Settings) -> Any:
+    from murank_kernels import RankEvaluator
+
+    with kernel_errors():
+        return RankEvaluator(*labels.as_arguments(), **settings.protocol)
+
+
+def _why_not_evaluated(features: FeatureSet) -> str | None:
+    labels = features.labels
+    if labels is None:
+        missing = [key for key in ("pids", "camids") if getattr(features, key) is None]
+        return f"not evaluated: the features file has no {' and no '.join(missing)}"
+    if not labels.num_matches().any():
+        return "not evaluated: no query has a gallery image of its pid from another camera"
+    return None
+
+
+def _description(
+    features: FeatureSet, mu: MuDistances | None, settings: Settings
+) -> dict[str, Any]:
+    given = {**settings.parameters, "device": settings.device}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "murank_version": __version__,
+        "notice": NOTICE,
+        "method": settings.method,
+        "parameters": used_parameters(settings.method, given, with_mu=mu is not None),
+        "protocol": dict(settings.protocol),
+        "counts": {
+            "num_query": features.num_query,
+            "num_gallery": features.num_gallery,
+            "dim": int(features.features.shape[1]),
+            "mu_candidates": 0 if mu is None else int(mu.mu.shape[1]),
+            "top_k": min(settings.top_k, features.num_gallery),
+        },
+    }

@@ -1,0 +1,57 @@
+"""The `murank` command: one verb is one module, loaded when it is called."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, MurankError
+from murank._version import __version__
+from murank.cli._parser import Parser
+
+__all__ = ["main"]
+
+VERBS = {
+    "rerank": "re-rank a gallery for every query",
+    "evaluate": "mAP and CMC of features, distances or a ranking",
+    "synthesize": "write synthetic features to try the others with",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; a bug in murank raises."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except MurankError as error:
+        print(f"murank: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("murank: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        verb = _parser().parse_args(arguments[:1]).verb
+        module = importlib.import_module(f"murank.cli._{verb}")
+        parsed = module.parser().parse_args(arguments[1:])
+    except SystemExit:  # --help or --version has been printed; errors raise UsageError
+        return EXIT_OK
+    code: int = module.run(parsed)
+    return code
+
+
+def _parser() -> Parser:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {text}" for name, text in VERBS.items())
+    parser = Parser(
+        prog="murank",
+        usage="murank VERB ...",
+        description=f"Re-ranking for person re-identification.\n\nverbs:\n{verbs}\n\n"
+        "murank VERB --help tells more",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"murank {__version__}")
+    parser.add_argument("verb", choices=tuple(VERBS), help=argparse.SUPPRESS)
+    return parser

@@ -1,0 +1,148 @@
+"""`murank evaluate`: metrics of features, of a distance matrix or of a ranking."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, UsageError
+from murank._features import load_features
+from murank._labels import Labels
+from murank._methods import distance_blocks, kernel_errors
+from murank._metrics import Metrics, cmc_metrics, metrics_of
+from murank._npz import open_npz, read_npz
+from murank._ranking import RANKING_FILES, load_ranking
+from murank._truncated import evaluate_truncated
+from murank.cli._parser import Parser, add_protocol, positive, protocol_of
+from murank.cli._table import table
+
+_DISTANCES = ("distmat", "q_pids", "g_pids", "q_camids", "g_camids")
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a file was found to be worth."""
+
+    name: str  # of the table's row
+    metrics: Metrics
+    cmc: list[float]
+    num_query: int
+    num_valid: int
+    notes: list[str] = field(default_factory=list)  # what the reader must know
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank evaluate",
+        description="Evaluate a features file (plain Euclidean), a distances file (distmat [Q,G], "
+        "q_pids, g_pids, q_camids, g_camids) or a ranking that `murank rerank` wrote.",
+    )
+    result.add_argument("file", metavar="FILE", help=".npz, or the folder of a ranking")
+    result.add_argument("--num-query", type=positive, metavar="N", help="for a features file")
+    result.add_argument("--max-rank", type=positive, default=50, metavar="N", help="of CMC (50)")
+    add_protocol(result)
+    result.add_argument("--json", action="store_true", help="print JSON, no table")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    protocol = protocol_of(args)
+    path = Path(args.file)
+    if path.is_dir():
+        path = path / RANKING_FILES["npz"]
+    kind = _kind(path)
+    if kind != "features" and args.num_query is not None:
+        raise UsageError(f"--num-query is for a features file; {path} holds {kind}")
+    if kind == "ranking" and protocol["protocol"] != "market1501":
+        raise UsageError("a ranking is evaluated by --protocol market1501 only")
+    result = _EVALUATE[kind](path, args, protocol)
+    if args.json:
+        print(json.dumps(_as_json(path, kind, protocol, result), allow_nan=False))
+    else:
+        _print_table(result, protocol)
+    return 0
+
+
+def _kind(path: Path) -> str:
+    with open_npz(path) as archive:
+        keys = archive.files
+    for key, kind in (("features", "features"), ("distmat", "distances"), ("indices", "ranking")):
+        if key in keys:
+            return kind
+    raise InputError(
+        f"{path} holds neither features, distmat nor indices, but: {', '.join(keys) or 'nothing'}"
+    )
+
+
+def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
+    features = load_features(path, args.num_query)
+    labels = features.labels
+    if labels is None:
+        raise InputError(f"{path} has no pids and camids to evaluate by")
+    blocks = distance_blocks("none", features)
+    return _full("euclidean", blocks, labels, args.max_rank, protocol)
+
+
+def _distances(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
+    arrays = read_npz(path, _DISTANCES)
+    distances, *ids = (arrays[key] for key in _DISTANCES)
+    labels = Labels(*ids)
+    return _full("distances", distances, labels, args.max_rank, protocol)
+
+
+def _full(
+    name: str, distances: Any, labels: Labels, max_rank: int, protocol: dict[str, Any]
+) -> _Result:
+    from murank_kernels import evaluate_rank
+
+    with kernel_errors():
+        found = evaluate_rank(distances, *labels.as_arguments(), max_rank=max_rank, **protocol)
+    cmc = [float(value) for value in found.cmc]
+    return _Result(name, metrics_of(found), cmc, len(labels.q_pids), int(found.num_valid))
+
+
+def _ranking(path: Path, args: argparse.Namespace, _protocol: dict[str, Any]) -> _Result:
+    ranking = load_ranking(path)
+    found = evaluate_truncated(ranking, args.max_rank)
+    key = "mAP" if found.complete else f"mAP@{found.k}"
+    notes = []
+    if not found.complete:
+        notes.append(
+            f"{key} is a lower bound of mAP: a match beyond the {found.k} listed counts as missed; "
+            f"CMC is exact up to rank {len(found.cmc)}"
+        )
+    cmc = [float(value) for value in found.cmc]
+    metrics: Metrics = {key: found.mAP, **cmc_metrics(found.cmc)}
+    return _Result("ranking", metrics, cmc, len(ranking.indices), found.num_valid, notes)
+
+
+_EVALUATE: dict[str, Callable[[Path, argparse.Namespace, dict[str, Any]], _Result]] = {
+    "features": _features,
+    "distances": _distances,
+    "ranking": _ranking,
+}
+
+
+def _as_json(path: Path, kind: str, protocol: dict[str, Any], result: _Result) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "file": str(path),
+        "kind": kind,
+        "protocol": protocol,
+        "counts": {"num_query": result.num_query, "num_valid": result.num_valid},
+        "metrics": result.metrics,
+        "cmc": result.cmc,
+        "notes": result.notes,
+    }
+
+
+def _print_table(result: _Result, protocol: dict[str, Any]) -> None:
+    print(f"{result.num_valid} of {result.num_query} queries evaluated ({protocol['protocol']})")
+    columns = [name for name in result.metrics if name != "mINP"]
+    print(table({result.name: result.metrics}, columns))
+    for note in result.notes:
+        print(note)

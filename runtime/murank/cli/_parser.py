@@ -1,0 +1,52 @@
+"""The argument parser of every verb, and options that verbs share."""
+
+import argparse
+from typing import Any, NoReturn
+
+from murank._exceptions import EXIT_CODES, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UsageError instead of ending the process."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(epilog=EXIT_CODES, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `protocol_of` reads."""
+    group = parser.add_argument_group("evaluation")
+    group.add_argument(
+        "--protocol",
+        choices=("market1501", "cuhk03", "trapezoid"),
+        default="market1501",
+        help="market1501 (default); cuhk03: one gallery image a person, drawn at random; "
+        "trapezoid: the average precision of the original Market-1501 code",
+    )
+    group.add_argument("--repeats", type=positive, help="draws of cuhk03 (default 10)")
+    group.add_argument("--seed", type=int, help="seed of the draws of cuhk03 (default 0)")
+
+
+def protocol_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the evaluator's keyword arguments."""
+    if args.protocol != "cuhk03":
+        for flag, value in (("--repeats", args.repeats), ("--seed", args.seed)):
+            if value is not None:
+                raise UsageError(f"{flag} is used by --protocol cuhk03 only")
+        return {"protocol": args.protocol}
+    if args.seed is not None and args.seed < 0:
+        raise UsageError("--seed must be at least 0")
+    repeats = 10 if args.repeats is None else args.repeats
+    return {"protocol": args.protocol, "num_repeats": repeats, "seed": args.seed or 0}

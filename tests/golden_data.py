@@ -1,0 +1,68 @@
+"""The golden vectors, and inputs that more than one test needs."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDER = Path(__file__).parent / "golden"
+TOLERANCE = 2e-6  # absolute, float32 kernels against float64 references
+
+
+@lru_cache
+def golden(name: str) -> dict[str, NDArray[Any]]:
+    with np.load(FOLDER / f"{name}.npz") as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    for array in arrays.values():
+        array.flags.writeable = False  # shared by all tests
+    return arrays
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of re-ranking."""
+
+    features: NDArray[np.float32]
+    num_query: int
+    camids: NDArray[np.int64] | None = None
+    mu: NDArray[np.float32] | None = None
+    candidates: NDArray[np.int64] | None = None
+
+    @property
+    def fusion(self) -> dict[str, Any]:
+        return {"mu": self.mu, "candidates": self.candidates}
+
+
+@lru_cache
+def main_case() -> Case:
+    stored = golden("main_inputs")
+    return Case(
+        stored["X"],
+        int(stored["num_query"]),
+        stored["camid"],
+        stored["mu"],
+        stored["gallery_indices"],
+    )
+
+
+@lru_cache
+def degenerate_case(name: str) -> Case:
+    stored = golden("degenerate")
+    return Case(
+        stored[f"{name}_X"],
+        int(stored[f"{name}_num_query"]),
+        stored.get(f"{name}_camid"),
+        stored.get(f"{name}_mu"),
+        stored.get(f"{name}_gallery_indices"),
+    )
+
+
+@lru_cache
+def tiny_case() -> Case:
+    stored = golden("tiny12")
+    return Case(
+        stored["X"], int(stored["num_query"]), None, stored["mu"], stored["gallery_indices"]
+    )
