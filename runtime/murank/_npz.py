@@ -13,6 +13,13 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 
+# What numpy and zipfile raise on bytes that are no archive, or no longer one. NotImplementedError
+# and RuntimeError: a changed byte asks for an unknown compression, or for a password.
+_DAMAGE = (
+    OSError, EOFError, KeyError, ValueError, MemoryError, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[NpzFile]:
@@ -22,15 +29,18 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
     if path.is_dir():
         raise InputError(f"{path} is a folder; name the .npz file in it")
     try:
-        archive = np.load(path, allow_pickle=False)
-    except PermissionError as error:
-        raise InputError(f"{path}: permission denied") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not an .npz archive, or it is truncated") from error
-    if not isinstance(archive, NpzFile):
-        raise InputError(f"{path} holds a single array; save it with np.savez and named arrays")
-    with archive:
-        yield archive
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    with file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+        except _DAMAGE as error:
+            raise InputError(f"{path} is not an .npz archive, or it is truncated") from error
+        if not isinstance(archive, NpzFile):
+            raise InputError(f"{path} holds a single array; save it with np.savez and named arrays")
+        with archive:
+            yield archive
 
 
 def read_npz(
@@ -49,15 +59,13 @@ def read_npz(
 def _read_array(archive: NpzFile, key: str, path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = archive[key]
-    except ValueError as error:
-        if "allow_pickle" in str(error):
+    except _DAMAGE as error:
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise InputError(
                 f"{path}: '{key}' holds Python objects, which are not loaded because they can run "
-                f"code; save it with a plain dtype (str, int or float)"
+                "code; save it with a plain dtype (str, int or float)"
             ) from error
-        raise InputError(f"{path}: '{key}' is damaged") from error
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: '{key}' is damaged") from error
+        raise InputError(f"{path}: '{key}' is damaged, or too large for the memory") from error
     return array
 
 

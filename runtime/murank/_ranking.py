@@ -51,9 +51,7 @@ def load_ranking(path: str | os.PathLike[str]) -> Ranking:
     InputError
         The file cannot be read, lacks an array, or its arrays do not fit together.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / RANKING_FILES["npz"]
+    file = ranking_file(path)
     required = ("indices", "distances", "query_paths", "gallery_paths")
     arrays = read_npz(file, required, _LABELS)
     indices, paths = arrays["indices"], arrays["gallery_paths"]
@@ -67,6 +65,16 @@ def load_ranking(path: str | os.PathLike[str]) -> Ranking:
     _check_indices(indices, len(paths), file)
     arrays["indices"] = indices.astype(np.int64)
     return Ranking(**arrays)
+
+
+def ranking_file(path: str | os.PathLike[str]) -> Path:
+    """Return the `ranking.npz` of a folder, or the path itself if it is no folder."""
+    file = Path(path)
+    if not file.is_dir():
+        return file
+    if not (file / RANKING_FILES["npz"]).exists() and (file / RANKING_FILES["jsonl"]).exists():
+        raise InputError(f"{file} holds ranking.jsonl only; write the ranking with --format npz")
+    return file / RANKING_FILES["npz"]
 
 
 def _check_indices(indices: NDArray[Any], num_gallery: int, file: Path) -> None:

@@ -13,7 +13,7 @@ from murank._labels import Labels
 from murank._methods import distance_blocks, kernel_errors
 from murank._metrics import Metrics, cmc_metrics, metrics_of
 from murank._npz import open_npz, read_npz
-from murank._ranking import RANKING_FILES, load_ranking
+from murank._ranking import load_ranking, ranking_file
 from murank._truncated import evaluate_truncated
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._table import table
@@ -51,9 +51,7 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     protocol = protocol_of(args)
-    path = Path(args.file)
-    if path.is_dir():
-        path = path / RANKING_FILES["npz"]
+    path = ranking_file(args.file)
     kind = _kind(path)
     if kind != "features" and args.num_query is not None:
         raise UsageError(f"--num-query is for a features file; {path} holds {kind}")

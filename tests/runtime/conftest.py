@@ -1,0 +1,42 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from murank import save_features
+from murank.synthetic import make_features
+
+
+@pytest.fixture
+def arrays() -> dict[str, NDArray[Any]]:
+    """Two queries and three gallery images, as the customary file holds them."""
+    return {
+        "features": np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32),
+        "paths": np.array(["query/a", "query/b", "gallery/a", "gallery/b", "gallery/c"]),
+        "pids": np.array([1, 2, 1, 2, 3]),
+        "camids": np.array([1, 1, 2, 2, 2]),
+    }
+
+
+@pytest.fixture
+def feature_file(tmp_path: Path) -> Path:
+    file = tmp_path / "features.npz"
+    features = make_features(
+        num_ids=12, num_cameras=3, images_per_camera=3, num_distractors=20, dim=24
+    )
+    save_features(file, features)
+    return file
+
+
+@pytest.fixture
+def mu_file(tmp_path: Path) -> Path:
+    """Mu-distances of the first five gallery images for every query of `feature_file`."""
+    from murank import load_features
+
+    num_query = load_features(tmp_path / "features.npz").num_query
+    file = tmp_path / "mu.npz"
+    probs = np.random.default_rng(1).random((num_query, 5)).astype(np.float32)
+    np.savez(file, probs=probs, gallery_indices=np.tile(np.arange(5), (num_query, 1)))
+    return file

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from murank import __version__
+from murank.cli import VERBS, main
+
+HEAVY = ("numba", "murank_kernels", "torch", "onnxruntime")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from murank.cli import main; code = main(sys.argv[1:]); "
+        f"print(code, [name for name in {HEAVY} if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] == "0 []"
+    assert "usage: murank" in run.stdout
+    assert "exit codes:" in run.stdout
+
+
+def test_runs_as_a_module() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "murank", "evaluate", "missing.npz"], capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert run.stderr == "murank: error: missing.npz: no such file\n"
+    assert run.stdout == ""
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"murank {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["--dance"], ["evaluate"]])
+def test_bad_command_lines(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("murank: error: ")
+    assert err.count("\n") == 1
+
+
+def test_synthesize_writes_what_rerank_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "f.npz"
+    small = ["--ids", "6", "--cameras", "2", "--distractors", "0", "--dim", "8", "--noise", "0.1"]
+    assert main(["synthesize", "-o", str(file), *small]) == 0
+    assert set(np.load(file)) == {"features", "paths", "pids", "camids"}
+    before = file.read_bytes()
+    assert main(["synthesize", "-o", str(file), *small, "--seed", "1"]) == 2
+    assert file.read_bytes() == before
+    assert main(["synthesize", "-o", str(file), *small, "--seed", "1", "--overwrite"]) == 0
+    assert file.read_bytes() != before
+    assert main(["rerank", "--features", str(file), "--method", "ca-jaccard", "--quiet"]) == 0
+    assert "gain" in capsys.readouterr().out
+
+
+def test_synthesize_refuses_bad_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["synthesize", "-o", str(tmp_path / "f.npz"), "--cameras", "1"]) == 2
+    assert "num_cameras must be at least 2" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

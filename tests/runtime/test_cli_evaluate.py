@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from murank import load_features
+from murank.cli import main
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    assert main(["evaluate", *map(str, arguments), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.fixture
+def distances_file(feature_file: Path) -> Path:
+    features = load_features(feature_file)
+    assert features.labels is not None
+    query, gallery = features.query.features, features.gallery.features
+    distances = np.linalg.norm(query[:, None] - gallery[None], axis=2)
+    file = feature_file.with_name("distances.npz")
+    np.savez(file, distmat=distances, **vars(features.labels))
+    return file
+
+
+@pytest.mark.parametrize("protocol", ["market1501", "cuhk03", "trapezoid"])
+def test_features_and_their_distances_agree(
+    feature_file: Path, distances_file: Path, capsys: pytest.CaptureFixture[str], protocol: str
+) -> None:
+    features = evaluate(capsys, feature_file, "--protocol", protocol)
+    distances = evaluate(capsys, distances_file, "--protocol", protocol)
+    assert (features["kind"], distances["kind"]) == ("features", "distances")
+    assert features["metrics"] == pytest.approx(distances["metrics"])
+    assert features["cmc"] == pytest.approx(distances["cmc"])
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_a_ranking_of_everything_is_exact(
+    feature_file: Path, capsys: pytest.CaptureFixture[str], given: str
+) -> None:
+    out = feature_file.with_name("out")
+    main(["rerank", "--features", str(feature_file), "--method", "none", "--top-k", "9999",
+          "-o", str(out), "--quiet"])  # fmt: skip
+    capsys.readouterr()
+    ranking = evaluate(capsys, out if given == "folder" else out / "ranking.npz")
+    features = evaluate(capsys, feature_file)
+    assert ranking["kind"] == "ranking"
+    assert ranking["notes"] == []
+    assert ranking["cmc"] == pytest.approx(features["cmc"])
+    assert ranking["metrics"]["mAP"] == pytest.approx(features["metrics"]["mAP"])
+
+
+def test_a_short_ranking_says_what_it_cannot_know(
+    feature_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = feature_file.with_name("out")
+    main(["rerank", "--features", str(feature_file), "--method", "none", "--top-k", "3",
+          "-o", str(out), "--quiet"])  # fmt: skip
+    capsys.readouterr()
+    found = evaluate(capsys, out)
+    assert "mAP" not in found["metrics"]
+    assert 0 < found["metrics"]["mAP@3"] < 1
+    assert found["metrics"]["rank-10"] is None
+    assert main(["evaluate", str(out)]) == 0
+    table = capsys.readouterr().out
+    assert "mAP@3 is a lower bound" in table
+    assert " -" in table
+
+
+def test_max_rank_is_the_length_of_the_curve(
+    feature_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = evaluate(capsys, feature_file, "--max-rank", 7)
+    assert len(found["cmc"]) == 7
+    assert found["metrics"]["rank-10"] is None
+
+
+def test_seed_and_repeats_matter(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draws = [
+        evaluate(capsys, feature_file, "--protocol", "cuhk03", "--repeats", 2, "--seed", seed)
+        for seed in (1, 1, 2)
+    ]
+    assert draws[0] == draws[1]
+    assert draws[0]["cmc"] != draws[2]["cmc"]
+
+
+def test_table(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = evaluate(capsys, feature_file)["metrics"]
+    assert main(["evaluate", str(feature_file)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    keys = ("mAP", "rank-1", "rank-5", "rank-10")
+    assert last == ["euclidean", *(f"{100 * metrics[key]:.2f}" for key in keys)]
+
+
+def changed(file: Path, **changes: Any) -> Path:
+    arrays = {**np.load(file), **changes}
+    np.savez(file, **{key: value for key, value in arrays.items() if value is not None})
+    return file
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"q_pids": None}, "lacks q_pids; it holds: distmat"),
+        ({"distmat": None}, "holds neither features, distmat nor indices"),
+        ({"g_pids": np.zeros(3, int)}, "g_"),
+        ({"q_pids": np.full(1, 9)}, "q_"),
+        ({"distmat": np.full((2, 2), np.nan)}, "distmat"),
+    ],
+)
+def test_bad_distances(
+    distances_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    assert main(["evaluate", str(changed(distances_file, **changes))]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("murank: error: ")
+    assert message in err
+
+
+def test_nothing_to_evaluate_by(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    num_rows = len(load_features(feature_file).paths)
+    assert main(["evaluate", str(changed(feature_file, pids=np.arange(num_rows)))]) == 2
+    assert "no query has" in capsys.readouterr().err
+    assert main(["evaluate", str(changed(feature_file, pids=None))]) == 2
+    assert "no pids and camids" in capsys.readouterr().err
+
+
+def test_a_ranking_takes_one_protocol(
+    feature_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = feature_file.with_name("out")
+    main(["rerank", "--features", str(feature_file), "--method", "none", "-o", str(out)])
+    for options in (["--protocol", "trapezoid"], ["--num-query", "3"]):
+        assert main(["evaluate", str(out), *options]) == 2
+    assert "market1501 only" in capsys.readouterr().err

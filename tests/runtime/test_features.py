@@ -1,0 +1,102 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from murank import FeatureSet, InputError, OutputError, load_features, save_features
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def saved(tmp_path: Path, arrays: Arrays) -> Path:
+    file = tmp_path / "f.npz"
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_keeps_what_the_file_holds(tmp_path: Path, arrays: Arrays, dtype: type) -> None:
+    arrays["features"] = (arrays["features"] * 100).astype(dtype)
+    found = load_features(saved(tmp_path, arrays))
+    assert found.features.dtype == dtype
+    np.testing.assert_array_equal(found.features, arrays["features"])
+    assert found.num_query == 2
+    assert found.num_gallery == 3
+    assert found.query.paths.tolist() == ["query/a", "query/b"]
+    assert found.labels is not None
+    assert found.labels.q_pids.tolist() == [1, 2]
+    assert found.labels.g_pids.tolist() == [1, 2, 3]
+    assert found.labels.q_camids.tolist() == [1, 1]
+    assert found.labels.g_camids.tolist() == [2, 2, 2]
+
+
+def test_labels_are_optional(tmp_path: Path, arrays: Arrays) -> None:
+    del arrays["camids"]
+    found = load_features(saved(tmp_path, arrays))
+    assert found.camids is None
+    assert found.gallery.pids is not None
+    assert found.labels is None
+
+
+def test_saved_features_are_loaded_again(tmp_path: Path, arrays: Arrays) -> None:
+    file = tmp_path / "new" / "f.npz"
+    features = FeatureSet(
+        arrays["features"], arrays["paths"], arrays["pids"], camids=None, num_query=2
+    )
+    save_features(file, features)
+    found = load_features(file)
+    np.testing.assert_array_equal(found.features, arrays["features"])
+    assert found.camids is None
+    with pytest.raises(OutputError, match="exists"):
+        save_features(file, features)
+    save_features(file, features, overwrite=True)
+
+
+def test_num_query_overrides_the_paths(tmp_path: Path, arrays: Arrays) -> None:
+    assert load_features(saved(tmp_path, arrays), num_query=4).num_query == 4
+
+
+@pytest.mark.parametrize("num_query", [0, -1, 5, 6])
+def test_num_query_out_of_range(tmp_path: Path, arrays: Arrays, num_query: int) -> None:
+    with pytest.raises(InputError, match="5 rows"):
+        load_features(saved(tmp_path, arrays), num_query=num_query)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["query/a", "g/a", "query/b", "g/b", "g/c"], r"row 2 \(query/b\) follows"),
+        (["g/a", "query/a", "g/b", "g/c", "g/d"], r"row 1 \(query/a\) follows"),
+        (["a", "b", "c", "d", "e"], "no path contains .*--num-query"),
+        (["query"] * 5, "every path contains .*--num-query"),
+    ],
+)
+def test_queries_that_cannot_be_told(
+    tmp_path: Path, arrays: Arrays, paths: list[str], message: str
+) -> None:
+    arrays["paths"] = np.array(paths)
+    with pytest.raises(InputError, match=message):
+        load_features(saved(tmp_path, arrays))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("features", np.zeros((5, 4), np.int64), "features must be floating point, got int64"),
+        ("features", np.zeros(5), r"features must have shape \[any, any\], got \[5\]"),
+        ("paths", np.array(["query", "g"]), r"paths must have shape \[5\], got \[2\]"),
+        ("paths", np.arange(5), "paths must be text, got int64"),
+        ("pids", np.arange(4), r"pids must have shape \[5\]"),
+        ("camids", np.zeros(5), "camids must be integers, got float64"),
+        ("paths", np.array(["query", "g"], dtype=object), "'paths' holds Python objects"),
+        ("pids", np.array([1, None] * 2 + [3], dtype=object), "'pids' holds Python objects"),
+    ],
+)
+def test_arrays_that_do_not_fit(
+    tmp_path: Path, arrays: Arrays, key: str, value: NDArray[Any], message: str
+) -> None:
+    arrays[key] = value
+    with pytest.raises(InputError, match=message):
+        load_features(saved(tmp_path, arrays))
