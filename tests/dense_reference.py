@@ -102,7 +102,7 @@ def ref_lists(
     for i, row in enumerate(matrix):
         if camids is not None:
             behind = (camids != camids[i]) == same_first
-            row = row.astype(np.float64) + OTHER_CAMERA * behind  # noqa: PLW2901
+            row = row.astype(np.float64) + OTHER_CAMERA * behind
         out[i] = np.argsort(row, kind="stable")[:length]
     return out
 
@@ -233,9 +233,7 @@ def ref_ca_jaccard(
     alpha: float = 0.2,
     dtype: DTypeLike = np.float64,
 ) -> Array:
-    nd = ref_normalised(
-        features, num_query, mu=mu, candidates=candidates, alpha=alpha, dtype=dtype
-    )
+    nd = ref_normalised(features, num_query, mu=mu, candidates=candidates, alpha=alpha, dtype=dtype)
     lists = ref_lists(nd, max(k1 + 1, k2))
     intra = ref_lists(nd, max(k1_intra + 1, k2_intra), camids)
     inter = ref_lists(nd, max(k1_inter + 1, k2_inter), camids, same_first=False)
@@ -324,7 +322,7 @@ def _kept_matches(
 
 def _summary(ap: Array, inp: Array, cmc: Array, counted: int | None = None) -> RefEvaluation:
     valid = ~np.isnan(ap)
-    counted = int(valid.sum()) if counted is None else counted
+    counted = max(1, int(valid.sum())) if counted is None else counted
     return RefEvaluation(
         cmc[valid].sum(axis=0) / counted,
         float(ap[valid].sum() / counted),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parent / "golden"
@@ -27,9 +28,9 @@ class Case:
 
     features: NDArray[np.float32]
     num_query: int
-    camids: NDArray[np.int64] | None = None
-    mu: NDArray[np.float32] | None = None
-    candidates: NDArray[np.int64] | None = None
+    camids: Any = None  # [N] int, where the file has them
+    mu: Any = None  # [Q,K] float
+    candidates: Any = None  # [Q,K] int
 
     @property
     def fusion(self) -> dict[str, Any]:
@@ -66,3 +67,10 @@ def tiny_case() -> Case:
     return Case(
         stored["X"], int(stored["num_query"]), None, stored["mu"], stored["gallery_indices"]
     )
+
+
+def check_close(actual: object, desired: NDArray[Any], rtol: float = 2**-24) -> None:
+    """A kernel's float32 output against a float64 one."""
+    assert isinstance(actual, np.ndarray)
+    assert actual.dtype == np.float32
+    assert_allclose(actual, desired, rtol=rtol, atol=TOLERANCE)

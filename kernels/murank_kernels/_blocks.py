@@ -31,7 +31,7 @@ class DistanceBlocks:
         build: Callable[[F32 | None], Finish],
         progress: Progress | None,
         *,
-        rows_each: int = 64,
+        rows_each: int = 128,
         search_measures: bool = True,
     ) -> None:
         """Keep `build`, which does the work before the first row.
@@ -111,7 +111,7 @@ class DistanceBlocks:
             start, stop = part
             first, part_rows = first_query + start, rows[start:stop]
             if not measured:
-                queries = np.arange(first, first_query + stop)
+                queries = slice(first, first_query + stop)
                 self._tiles.tile(queries, self.num_query, num_rows, out=part_rows)
             finish(first, part_rows)
 

@@ -13,6 +13,7 @@ from numba import njit
 
 from murank_kernels._fusion import Changes
 from murank_kernels._types import F32, I32, I64
+from murank_kernels._vector import any_not_above
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
@@ -28,15 +29,11 @@ def squared_distance(a: F32, b: F32) -> np.float32:
 NEAR = np.float32(0.01)  # share of a row's squared length under which a product is not trusted
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def _from_products(row: F32, row_norm: np.float32, column_norms: F32) -> np.float32:
-    """Turn products into squared distances in place; return the least."""
-    least = np.float32(np.inf)
+@njit(nogil=True, cache=True)
+def _from_products(row: F32, row_norm: np.float32, column_norms: F32) -> None:
+    """Turn products into squared distances, in place."""
     for t in range(row.shape[0]):
-        value = max(row_norm + column_norms[t] - np.float32(2) * row[t], np.float32(0))
-        row[t] = value
-        least = min(least, value)
-    return least
+        row[t] = max(row_norm + column_norms[t] - np.float32(2) * row[t], np.float32(0))
 
 
 @njit(nogil=True, cache=True)
@@ -52,13 +49,15 @@ def _finish_tile(
 ) -> None:
     """Turn a tile of products into fused squared distances, in place."""
     width = tile.shape[1]
+    near = NEAR * norms[rows]
+    near_bits = near.view(np.int32)
     for r in range(tile.shape[0]):
         i = rows[r]
         row = tile[r]
-        near = NEAR * norms[i]
-        if _from_products(row, norms[i], norms[first_column : first_column + width]) <= near:
+        _from_products(row, norms[i], norms[first_column : first_column + width])
+        if any_not_above(row.view(np.int32), near_bits[r]):
             for t in range(width):
-                if row[t] <= near:
+                if row[t] <= near[r]:
                     row[t] = squared_distance(features[i], features[first_column + t])
         low, high = change_indptr[i], change_indptr[i + 1]
         for p in range(low + np.searchsorted(change_indices[low:high], first_column), high):
@@ -74,19 +73,23 @@ class DistanceTiles:
     features: F32  # [N,D]
     norms: F32  # [N] squared length of each row
     changes: Changes
+    _numbers: I64  # [N] 0..N-1
 
     @classmethod
     def of(cls, features: F32, changes: Changes) -> "DistanceTiles":
         """Build, computing the norms."""
         norms = np.einsum("ij,ij->i", features, features, dtype=np.float64)
-        return cls(features, norms.astype(np.float32), changes)
+        return cls(features, norms.astype(np.float32), changes, np.arange(len(features)))
 
-    def tile(self, rows: I64, first_column: int, stop_column: int, out: F32 | None = None) -> F32:
-        """Squared distances [len(rows), columns] of `rows` to a range of columns."""
+    def tile(
+        self, rows: slice | I64, first_column: int, stop_column: int, out: F32 | None = None
+    ) -> F32:
+        """Squared distances [len(rows), columns] of a range or a list of rows to a range."""
         columns = self.features[first_column:stop_column].T
         products: F32 = np.matmul(self.features[rows], columns, out=out)
+        numbers = self._numbers[rows] if isinstance(rows, slice) else rows
         arrays = (self.changes.indptr, self.changes.indices, self.changes.values)
-        _finish_tile(products, self.features, self.norms, rows, first_column, *arrays)
+        _finish_tile(products, self.features, self.norms, numbers, first_column, *arrays)
         return products
 
 

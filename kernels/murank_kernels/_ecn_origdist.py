@@ -48,12 +48,12 @@ def finish(tiles: DistanceTiles, expanded: I32, num_query: int) -> Finish:
         member_of = member_of.ravel()[order]
         queries = order // width
         for start in range(0, len(members), TILE):
-            some = members[start : start + TILE].astype(np.int64)
-            tile = np.sqrt(tiles.tile(some, num_query, num_rows))
+            chosen = members[start : start + TILE].astype(np.int64)
+            tile = np.sqrt(tiles.tile(chosen, num_query, num_rows))
             low, high = np.searchsorted(member_of, [start, start + TILE])
             _add_neighbor_rows(tile, queries[low:high], member_of[low:high] - start, sums)
         for start in range(0, len(rows), 64):
-            some = np.arange(start, min(len(rows), start + 64)) + first_query
+            some = slice(first_query + start, first_query + min(len(rows), start + 64))
             distances = np.sqrt(tiles.tile(some, 0, num_rows))
             _add_gathered(distances, expanded, num_query, sums[start : start + 64])
         np.sqrt(rows, out=rows)

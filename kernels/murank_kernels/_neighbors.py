@@ -19,9 +19,9 @@ from murank_kernels._distances import DistanceTiles, fill_squared_distances
 from murank_kernels._fusion import Changes
 from murank_kernels._parallel import Progress
 from murank_kernels._types import F32, I32
+from murank_kernels._vector import WORD, flag_not_above, make_flags, update_maxima
 
 TILE = 512  # rows and columns of a tile: 1 MiB of float32, a core's share of cache
-CHUNK = 32  # columns tested at once before any is looked at alone
 SLACK = 4  # list entries beyond those asked for, so that near ties survive the product's rounding
 FAR = np.float32(3e38)  # distance of a place in a list that nothing has taken yet
 NOBODY = np.int32(2**31 - 1)  # its index
@@ -52,23 +52,12 @@ def insert(distances: F32, indices: I32, distance: np.float32, index: int) -> No
     indices[p] = index
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def _chunk_has_hit(
-    values: F32, thresholds: F32, threshold: np.float32, maxima: F32
-) -> tuple[np.bool_, np.float32]:
-    """Test a chunk against its column thresholds and the row's; update the column maxima.
-
-    Returns whether any value may enter a list, and the largest value.
-    """
-    least = FAR
-    largest = np.float32(0)
-    for t in range(values.shape[0]):
-        value = values[t]
-        # Only the sign of a difference counts, and rounding keeps the sign.
-        least = min(least, value - max(thresholds[t], threshold))
-        largest = max(largest, value)
-        maxima[t] = max(maxima[t], value)
-    return least <= 0, largest
+@njit(nogil=True, cache=True)
+def _offer(distances: F32, indices: I32, distance: np.float32, index: int) -> None:
+    """Insert an item if it stands before the list's last one."""
+    last = distances.shape[0] - 1
+    if distance < distances[last] or (distance == distances[last] and index < indices[last]):
+        insert(distances, indices, distance, index)
 
 
 @njit(nogil=True, cache=True)
@@ -83,53 +72,47 @@ def _scan(
     other_indices: I32,
     row_max: F32,
 ) -> None:
-    """Offer each entry to the lists of its row and its column; above the diagonal only.
+    """Offer each entry above the diagonal to the lists of its row and its column.
 
-    `cameras` empty: one list a row. Else an item of another camera goes to the other list, and a
-    chunk is opened when it might enter either.
+    `cameras` empty: one list a row. Else items of another camera go to the other list, and an
+    entry is looked at when it might enter either.
     """
     num_rows, num_columns = tile.shape
     last = distances.shape[1] - 1
     split = cameras.shape[0] > 0
-    column_max = row_max[first_column : first_column + num_columns]
-    thresholds = np.empty(num_columns, np.float32)
+    maxima = row_max.view(np.int32)
+    column_max = maxima[first_column : first_column + num_columns]
+    bounds = np.empty(num_columns, np.float32)
     for t in range(num_columns):
-        thresholds[t] = distances[first_column + t, last]
+        bounds[t] = distances[first_column + t, last]
         if split:
-            thresholds[t] = max(thresholds[t], other_distances[first_column + t, last])
+            bounds[t] = max(bounds[t], other_distances[first_column + t, last])
+    flags = make_flags(num_columns)
+    words = flags.view(np.uint64)
     for r in range(num_rows):
         i = first_row + r
         row = tile[r]
-        start = r + 1 if first_row == first_column else 0
-        largest = row_max[i]
-        while start < num_columns:
-            stop = min(num_columns, start + CHUNK)
-            threshold = distances[i, last]
-            if split:
-                threshold = max(threshold, other_distances[i, last])
-            hit, chunk_max = _chunk_has_hit(
-                row[start:stop], thresholds[start:stop], threshold, column_max[start:stop]
-            )
-            largest = max(largest, chunk_max)
-            if hit:
-                for t in range(start, stop):
-                    value = row[t]
-                    if value > thresholds[t] and value > threshold:
-                        continue
-                    j = first_column + t
-                    if split and cameras[i] != cameras[j]:
-                        near, who = other_distances, other_indices
-                    else:
-                        near, who = distances, indices
-                    if value < near[i, last] or (value == near[i, last] and j < who[i, last]):
-                        insert(near[i], who[i], value, j)
-                    if value < near[j, last] or (value == near[j, last] and i < who[j, last]):
-                        insert(near[j], who[j], value, i)
-                        thresholds[t] = distances[j, last]
-                        if split:
-                            thresholds[t] = max(thresholds[t], other_distances[j, last])
-            start = stop
-        row_max[i] = max(row_max[i], largest)
+        bound = distances[i, last]
+        if split:
+            bound = max(bound, other_distances[i, last])
+        maxima[i] = max(maxima[i], update_maxima(row.view(np.int32), column_max))
+        flag_not_above(row, bounds, bound, flags)
+        for word in range(words.shape[0]):
+            if words[word] == 0:
+                continue
+            for t in range(word * WORD, (word + 1) * WORD):
+                j = first_column + t
+                if flags[t] == 0 or j <= i:
+                    continue
+                if split and cameras[i] != cameras[j]:
+                    near, who = other_distances, other_indices
+                else:
+                    near, who = distances, indices
+                _offer(near[i], who[i], row[t], j)
+                _offer(near[j], who[j], row[t], i)
+                bounds[t] = distances[j, last]
+                if split:
+                    bounds[t] = max(bounds[t], other_distances[j, last])
 
 
 @njit(nogil=True, cache=True)
@@ -213,7 +196,7 @@ def neighbors(
 
     def one_tile(corner: tuple[int, int]) -> None:
         row, column = corner
-        tile = source.tile(np.arange(row, min(num_rows, row + TILE)), column, column + TILE)
+        tile = source.tile(slice(row, row + TILE), column, column + TILE)
         if query_gallery is not None and row < num_query and column + TILE > num_query:
             first = max(column, num_query)
             stop = min(row + TILE, num_query)

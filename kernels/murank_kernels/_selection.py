@@ -6,33 +6,33 @@ from numpy.typing import NDArray
 
 from murank_kernels import _parallel, _validate
 from murank_kernels._exceptions import InvalidInputError
-from murank_kernels._neighbors import CHUNK, empty_lists, insert
+from murank_kernels._neighbors import empty_lists, insert
 from murank_kernels._types import F32, I32
+from murank_kernels._vector import WORD, flag_below, make_flags
 
+CHUNK = 256  # entries tested against a bound that tightens from one to the next
 SORT_ABOVE = 512  # longer lists are sorted whole: insertion costs k steps an entry
-
-
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def _least(values: F32) -> np.float32:
-    least = np.float32(np.inf)
-    for t in range(values.shape[0]):
-        least = min(least, values[t])
-    return least
 
 
 @njit(nogil=True, cache=True)
 def select_rows(rows: F32, distances: F32, indices: I32) -> None:
     """Offer each entry of `rows` [b,G] to the lists [b,k] of its row."""
     last = distances.shape[1] - 1
+    flags = make_flags(CHUNK)
+    words = flags.view(np.uint64)
     for r in range(rows.shape[0]):
         row = rows[r]
         for start in range(0, row.shape[0], CHUNK):
-            stop = min(row.shape[0], start + CHUNK)
-            # Columns come in ascending order, so an equal value never displaces an entry.
-            if _least(row[start:stop]) < distances[r, last]:
-                for t in range(start, stop):
-                    if row[t] < distances[r, last]:
-                        insert(distances[r], indices[r], row[t], t)
+            values = row[start : start + CHUNK]
+            flags[values.shape[0] :] = 0
+            flag_below(values, distances[r, last], flags)
+            for word in range(words.shape[0]):
+                if words[word] == 0:
+                    continue
+                for t in range(word * WORD, (word + 1) * WORD):
+                    # Columns come in ascending order, so an equal value displaces nothing.
+                    if flags[t] and values[t] < distances[r, last]:
+                        insert(distances[r], indices[r], values[t], start + t)
 
 
 def smallest_k(distances: NDArray[np.floating], k: int) -> tuple[F32, I32]:

@@ -5,11 +5,14 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from murank_kernels._exceptions import DeviceUnavailableError, InvalidInputError
+from murank_kernels._types import F32, F64
 
 _MAX_ROWS = 2**31 - 1  # neighbour indices are int32
+_MAX_LENGTH = 1e18  # of a row whose squared distances fit float32
 
 
 def num_rows(features: ArrayLike) -> int:
@@ -29,33 +32,40 @@ def as_features(features: ArrayLike, *, normalize: bool) -> NDArray[np.float32]:
         raise InvalidInputError(
             f"features must be floating point, got {given.dtype}; pass features.astype('float32')"
         )
-    # float64 for one block at a time: norms do not overflow, and memory stays at one copy.
+    if given.dtype not in (np.float32, np.float64):
+        given = given.astype(np.float32)
+    given = np.ascontiguousarray(given)
     out = np.empty(given.shape, np.float32)
-    for start in range(0, given.shape[0], 4096):
-        rows = given[start : start + 4096].astype(np.float64)
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        _check_norms(rows, norms, start, normalize=normalize)
-        if normalize:
-            rows /= norms[:, None]
-        with np.errstate(over="ignore"):
-            out[start : start + 4096] = rows
-        if not normalize and norms.max() > 1e18:
-            raise InvalidInputError("features are too large for float32 distances; normalise them")
+    norms = np.empty(len(given))
+    _copy_rows(given, normalize, out, norms)
+    _check_norms(given, norms, normalize=normalize)
     return out
 
 
-def _check_norms(
-    rows: NDArray[np.float64], norms: NDArray[np.float64], start: int, *, normalize: bool
-) -> None:
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _copy_rows(given: NDArray[Any], normalize: bool, out: F32, norms: F64) -> None:
+    """Copy rows, divided by their lengths if `normalize`; lengths in float64 do not overflow."""
+    for i in range(given.shape[0]):
+        total = 0.0
+        for t in range(given.shape[1]):
+            total += np.float64(given[i, t]) * np.float64(given[i, t])
+        norms[i] = np.sqrt(total)
+        divisor = norms[i] if normalize and norms[i] > 0 else 1.0
+        for t in range(given.shape[1]):
+            out[i, t] = given[i, t] / divisor
+
+
+def _check_norms(given: NDArray[Any], norms: F64, *, normalize: bool) -> None:
     bad = ~np.isfinite(norms)
     if bad.any():
         row = int(np.argmax(bad))
-        what = "NaN" if np.isnan(rows[row]).any() else "an infinite value"
-        raise InvalidInputError(f"features row {start + row} holds {what}; remove that image")
-    zero = norms == 0
-    if normalize and zero.any():
-        row = start + int(np.argmax(zero))
+        what = "NaN" if np.isnan(given[row]).any() else "an infinite or far too large value"
+        raise InvalidInputError(f"features row {row} holds {what}; remove that image")
+    if normalize and (norms == 0).any():
+        row = int(np.argmax(norms == 0))
         raise InvalidInputError(f"features row {row} is all zero and has no direction; remove it")
+    if not normalize and norms.max() > _MAX_LENGTH:
+        raise InvalidInputError("features are too large for float32 distances; normalise them")
 
 
 def as_num_query(num_query: int, num_rows: int) -> int:

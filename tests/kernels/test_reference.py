@@ -110,7 +110,6 @@ def test_ecn(method: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["plain", "mu"])
 def test_ca_jaccard(ckrnns: bool, clqe: bool, kind: str) -> None:
     case = main_case()
-    assert case.camids is not None
     fusion = case.fusion if kind == "mu" else {}
     actual = ref_ca_jaccard(
         case.features, case.num_query, case.camids, ckrnns=ckrnns, clqe=clqe, **fusion
@@ -142,7 +141,6 @@ def test_tiny() -> None:
     for method in ("rankdist", "origdist"):
         actual = ref_ecn(features, q, k=4, t=2, q=2, method=method)
         check(actual, stored[f"ecn_{method}_k4_t2_q2"])
-
 
 
 def degenerate_outputs(name: str, case: Case) -> dict[str, NDArray[Any]]:
@@ -194,19 +192,21 @@ EVALUATED = {
 def test_evaluation(name: str) -> None:
     stored, source = golden("eval"), EVALUATED[name]
     prefix = f"{name}_" if name in ("ties", "small") else ""
-    labels = [stored[prefix + key] for key in ("q_pid", "g_pid", "q_cam", "g_cam")]
+    q_pid, g_pid, q_cam, g_cam = (
+        stored[prefix + key] for key in ("q_pid", "g_pid", "q_cam", "g_cam")
+    )
     case = main_case()
     if source is None:
         distances = ref_simple(case.features, case.num_query)
     else:
         distances = golden(source[0])[source[1]]
     max_rank = 20 if name == "ties" else 50
-    market = ref_evaluate_rank(distances, *labels, max_rank=max_rank)
+    market = ref_evaluate_rank(distances, q_pid, g_pid, q_cam, g_cam, max_rank)
     for key, actual in vars(market).items():
         desired = stored[f"{name}__{key.removeprefix('all_')}"]
         # The references take the mean of the CMC in float32.
         check(np.asarray(actual), desired.astype(np.float32) if key == "cmc" else desired)
-    trapezoid: RefEvaluation = ref_trapezoid(distances, *labels, max_rank=max_rank)
+    trapezoid: RefEvaluation = ref_trapezoid(distances, q_pid, g_pid, q_cam, g_cam, max_rank)
     check(trapezoid.all_AP, stored[f"{name}__AP_trapezoid"])
     check(np.asarray(trapezoid.mAP), stored[f"{name}__mAP_trapezoid_all_queries"])
     check(trapezoid.cmc, stored[f"{name}__cmc_all_queries"].astype(np.float32))

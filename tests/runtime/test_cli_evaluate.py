@@ -53,6 +53,7 @@ def test_a_ranking_of_everything_is_exact(
     assert ranking["notes"] == []
     assert ranking["cmc"] == pytest.approx(features["cmc"])
     assert ranking["metrics"]["mAP"] == pytest.approx(features["metrics"]["mAP"])
+    assert evaluate(capsys, out, "--max-rank", 2)["cmc"] == ranking["cmc"][:2]
 
 
 def test_a_short_ranking_says_what_it_cannot_know(
@@ -85,6 +86,8 @@ def test_seed_and_repeats_matter(feature_file: Path, capsys: pytest.CaptureFixtu
         evaluate(capsys, feature_file, "--protocol", "cuhk03", "--repeats", 2, "--seed", seed)
         for seed in (1, 1, 2)
     ]
+    more = evaluate(capsys, feature_file, "--protocol", "cuhk03", "--repeats", 5, "--seed", 1)
+    assert more["cmc"] != draws[0]["cmc"]
     assert draws[0] == draws[1]
     assert draws[0]["cmc"] != draws[2]["cmc"]
 

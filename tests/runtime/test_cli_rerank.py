@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from murank import load_features, load_ranking
+from murank import _pipeline, load_features, load_ranking
 from murank.cli import main
 
 METHODS = ["k-reciprocal", "ecn", "ca-jaccard", "none"]
@@ -218,6 +218,22 @@ def test_output_is_checked_before_any_work(
     (tmp_path / "mine.txt").write_text("mine")
     assert rerank(tmp_path / "missing.npz", "none", "-o", tmp_path) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_output_is_checked_again_before_writing(
+    feature_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    work = _pipeline.rerank
+
+    def work_while_another_writes(*given: Any, **settings: Any) -> _pipeline.Outcome:
+        out.mkdir()
+        (out / "theirs.txt").write_text("theirs")
+        return work(*given, **settings)
+
+    monkeypatch.setattr(_pipeline, "rerank", work_while_another_writes)
+    assert rerank(feature_file, "none", "-o", out) == 2
+    assert [path.name for path in out.iterdir()] == ["theirs.txt"]
 
 
 def test_missing_device_is_exit_code_3(

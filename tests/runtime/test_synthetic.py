@@ -42,6 +42,12 @@ def test_re_ranking_has_something_to_gain() -> None:
     assert mean_ap(features, "ca-jaccard") > plain + 0.1
 
 
+def test_cameras_and_noise_make_it_harder() -> None:
+    easy = mean_ap(make_features(num_ids=60), "none")
+    assert mean_ap(make_features(num_ids=60, camera_shift=0.8), "none") < easy - 0.1
+    assert mean_ap(make_features(num_ids=60, noise=2.0), "none") < easy - 0.1
+
+
 @pytest.mark.parametrize("name", ["num_ids", "num_cameras", "images_per_camera", "dim"])
 def test_sizes_that_are_too_small(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} must be at least"):
