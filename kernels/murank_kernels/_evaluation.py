@@ -58,7 +58,7 @@ class RankEvaluator:
         self._max_rank = min(_validate.as_count(max_rank, "max_rank"), len(self._g_pids))
         self._protocol = protocol
         self._num_repeats = _validate.as_count(num_repeats, "num_repeats")
-        self._seed = seed
+        self._seed = _validate.as_count(seed, "seed", least=0)
         # Gallery items by person: the items of one pid are a range of `_order`.
         self._kept = np.flatnonzero(self._g_pids != -1) if protocol == "trapezoid" else None
         pids = self._g_pids if self._kept is None else self._g_pids[self._kept]

@@ -48,9 +48,9 @@ def smallest_k(distances: NDArray[np.floating], k: int) -> tuple[F32, I32]:
     (distances [b,k] float32, indices [b,k] int32), ascending, ties: lower index first.
     """
     rows = _validate.as_matrix(distances, "distances").astype(np.float32, copy=False)
-    k = _validate.as_count(k, "top_k")
+    k = _validate.as_count(k, "k")
     if k > rows.shape[1]:
-        raise InvalidInputError(f"top_k is {k}, but there are {rows.shape[1]} columns")
+        raise InvalidInputError(f"k is {k}, but there are {rows.shape[1]} columns")
     values, indices = empty_lists(len(rows), k)
 
     def some(part: tuple[int, int]) -> None:

@@ -79,14 +79,14 @@ def as_num_query(num_query: int, num_rows: int) -> int:
     return value
 
 
-def as_count(value: Any, name: str) -> int:
-    """Return a whole number of at least 1."""
+def as_count(value: Any, name: str, *, least: int = 1) -> int:
+    """Return a whole number of at least `least`."""
     try:
-        count = -1 if isinstance(value, bool | np.bool_) else operator.index(value)
+        count = least - 1 if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
-        count = -1
-    if count < 1:
-        raise InvalidInputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        count = least - 1
+    if count < least:
+        raise InvalidInputError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return count
 
 
