@@ -37,6 +37,7 @@ SIZES = {  # queries, gallery, identities, cameras
     "warm": (40, 560, 60, 3),
     **{f"n{n}": (n // 6, n - n // 6, n // 13, 6) for n in (5000, 10000, 20000, 40000)},
 }
+FiveArrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 ZHONG: dict[str, Any] = {"k1": 20, "k2": 6, "lambda_value": 0.3, "squared": True}
 
 
@@ -130,28 +131,28 @@ class Contender:
         (x,) = self._load("features")
         return lambda: ecn(x, self.num_query, method="origdist")
 
-    def _distances_and_labels(self) -> list[NDArray[Any]]:
+    def _distances_and_labels(self) -> FiveArrays:
         from murank_kernels import simple
 
         x, pids, camids = self._load("features", "pids", "camids")
         q = self.num_query
         distances = simple(x, q)
         assert isinstance(distances, np.ndarray)
-        return [distances, pids[:q], pids[q:], camids[:q], camids[q:]]
+        return distances, pids[:q], pids[q:], camids[:q], camids[q:]
 
     def evaluate_rank(self) -> Callable[[], object]:
         from murank_kernels import evaluate_rank
 
-        distances, *labels = self._distances_and_labels()
-        return lambda: evaluate_rank(distances, *labels)
+        arguments = self._distances_and_labels()
+        return lambda: evaluate_rank(*arguments)
 
     def evaluate_loop(self) -> Callable[[], object]:
         """Evaluate as the field writes it: one sort and one Python step a query."""
         sys.path.insert(0, str(ROOT / "tests"))
         from dense_reference import ref_evaluate_rank
 
-        distances, *labels = self._distances_and_labels()
-        return lambda: ref_evaluate_rank(distances, *labels)
+        arguments = self._distances_and_labels()
+        return lambda: ref_evaluate_rank(*arguments)
 
 
 def measure(name: str, size: str, folder: Path) -> None:
@@ -191,16 +192,30 @@ def run_section(size: str, names: list[str], rounds: int, folder: Path) -> dict[
     }
 
 
-def print_rows(title: str, table: dict[str, Any], against: str, columns: str = "wall") -> None:
-    """Print one section: absolute figures, and ratios to the `against` row."""
-    print(f"\n{title}\n\n| | wall s | CPU s | peak GiB | CPU vs {against} | wall vs sgemm |")
-    print("|---|---:|---:|---:|---:|---:|")
-    floor = table.get("sgemm", {}).get(columns)
+def print_rows(title: str, table: dict[str, Any], against: str = "") -> None:
+    """Print one section: figures, CPU ratio to the `against` row, wall ratio to the sgemm row."""
+    heads, rules = ["", "wall s", "CPU s", "peak GiB"], ["---", "---:", "---:", "---:"]
+    heads += [f"CPU of {against} / CPU"] if against else []
+    heads += ["wall / sgemm"] if "sgemm" in table else []
+    rules += ["---:"] * (len(heads) - len(rules))
+    print(f"\n{title}\n\n| {' | '.join(heads)} |\n| {' | '.join(rules)} |")
     for name, row in table.items():
-        ratio = f"{table[against]['cpu'] / row['cpu']:.1f}x less" if against in table else ""
-        share = f"{row['wall'] / floor:.2f}" if floor else ""
-        figures = f"{row['wall']:.2f} | {row['cpu']:.2f} | {row['gib']:.2f}"
-        print(f"| {name} | {figures} | {ratio} | {share} |")
+        cells = [name, f"{row['wall']:.2f}", f"{row['cpu']:.2f}", f"{row['gib']:.2f}"]
+        if against:
+            cells.append(f"{table[against]['cpu'] / row['cpu']:.1f}")
+        if "sgemm" in table:
+            cells.append(f"{row['wall'] / table['sgemm']['wall']:.2f}")
+        print(f"| {' | '.join(cells)} |")
+
+
+def print_growth(tables: dict[int, dict[str, Any]]) -> None:
+    """Print how time and memory grow with N."""
+    print("\nGrowth with N, k_reciprocal_top100\n")
+    print("| N | wall s | CPU s | peak GiB | wall / sgemm |\n|---:|---:|---:|---:|---:|")
+    for size, table in tables.items():
+        row = table["k_reciprocal_top100"]
+        share = row["wall"] / table["sgemm"]["wall"]
+        print(f"| {size} | {row['wall']:.2f} | {row['cpu']:.2f} | {row['gib']:.2f} | {share:.2f} |")
 
 
 def agreement(folder: Path) -> str:
@@ -254,7 +269,8 @@ def sections(arguments: argparse.Namespace, folder: Path) -> None:
         names += ["ecn_rankdist", "ecn_origdist"]
         names += [] if arguments.skip_dense else ["dense"]
         table = run_section("market", names, arguments.rounds, folder)
-        print_rows("Market-1501 size (3368 + 15913), k1=20, k2=6", table, "dense")
+        against = "" if arguments.skip_dense else "dense"
+        print_rows("Market-1501 size (3368 + 15913), k1=20, k2=6", table, against)
         if not arguments.skip_dense:
             print(f"\n{agreement(folder)}")
         table = run_section("market", ["evaluate_rank", "evaluate_loop"], arguments.rounds, folder)
@@ -262,12 +278,11 @@ def sections(arguments: argparse.Namespace, folder: Path) -> None:
     if "msmt" in wanted:
         names = ["sgemm", "k_reciprocal_top100", "k_reciprocal"]
         table = run_section("msmt", names, 1, folder)
-        print_rows("MSMT17 size (11659 + 82161), one round", table, "")
+        print_rows("MSMT17 size (11659 + 82161), k1=20, k2=6, one round", table)
     if "growth" in wanted:
-        for size in ("n5000", "n10000", "n20000", "n40000"):
-            names = ["sgemm", "k_reciprocal_top100"]
-            table = run_section(size, names, arguments.rounds, folder)
-            print_rows(f"Growth: N = {size[1:]}", table, "")
+        names = ["sgemm", "k_reciprocal_top100"]
+        numbers = (5000, 10000, 20000, 40000)
+        print_growth({n: run_section(f"n{n}", names, arguments.rounds, folder) for n in numbers})
 
 
 if __name__ == "__main__":
