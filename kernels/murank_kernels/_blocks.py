@@ -8,7 +8,7 @@ from murank_kernels import _parallel, _validate
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._parallel import Progress
 from murank_kernels._prepare import Prepared
-from murank_kernels._selection import smallest_k
+from murank_kernels._selection import select
 from murank_kernels._types import F32, I32
 
 BLOCK_BYTES = 96 << 20  # size of a block that iteration yields
@@ -78,7 +78,7 @@ class DistanceBlocks:
         indices = np.empty((self.num_query, k), np.int32)
         for start, rows in self:
             part = slice(start, start + len(rows))
-            distances[part], indices[part] = smallest_k(rows, k)
+            distances[part], indices[part] = select(rows, k)
         return distances, indices
 
     def dense_or_top_k(self, top_k: int | None) -> F32 | tuple[F32, I32]:

@@ -52,7 +52,7 @@ def ca_jaccard(
         (`k1_inter`); else by the expanded `k1`-reciprocal ones.
     clqe : bool
         Average the nearest `k2_intra` of the own camera and `k2_inter` of the others; else the
-        nearest `k2`.
+        nearest `k2`; k2 = 1 switches that off.
 
     Returns
     -------
@@ -127,7 +127,9 @@ def ca_jaccard_blocks(
             sets = united_sets(near.intra, k1_intra + 1, near.inter, k1_inter + 1)
         else:
             sets = expanded_sets(near.all, k1)
-        codes = expand_queries(encode(*sets, ready.pair_distances, scale), averaged(near))
+        codes = encode(*sets, ready.pair_distances, scale)
+        if clqe or k2 > 1:
+            codes = expand_queries(codes, averaged(near))
         columns = gallery_columns(codes, ready.num_query)
         return partial(jaccard_rows, codes, columns, scale, lambda_value)
 

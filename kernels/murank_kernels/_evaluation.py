@@ -73,15 +73,18 @@ class RankEvaluator:
     def update(self, first_query: int, distances: NDArray[Any]) -> None:
         """Take the distances [b,G] of the queries from `first_query` on.
 
-        Raises InvalidInputError for rows outside 0..Q-1, a wrong width or NaN.
+        Raises InvalidInputError for rows outside 0..Q-1 or given before, a wrong width or NaN.
         """
+        first_query = _validate.as_count(first_query, "first_query", least=0)
         rows = _validate.as_matrix(distances, "distmat")
         stop = first_query + len(rows)
-        if rows.shape[1] != len(self._g_pids) or first_query < 0 or stop > len(self._q_pids):
+        if rows.shape[1] != len(self._g_pids) or stop > len(self._q_pids):
             raise InvalidInputError(
                 f"distmat must have shape [{len(self._q_pids)}, {len(self._g_pids)}] by the "
                 f"labels, got rows {first_query}..{stop - 1} of width {rows.shape[1]}"
             )
+        if self._seen[first_query:stop].any():
+            raise InvalidInputError(f"distmat rows {first_query}..{stop - 1} were given before")
         if self._kept is not None:
             rows = np.ascontiguousarray(rows[:, self._kept])
         starts = np.searchsorted(self._sorted_pids, self._q_pids[first_query:stop], "left")

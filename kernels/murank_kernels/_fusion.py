@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from murank_kernels import _validate
-from murank_kernels._exceptions import InvalidInputError
 
 SCALE = 2.0
 """The largest Euclidean distance between two unit vectors: mu in [0,1] is stretched to [0,2]."""
@@ -93,9 +92,8 @@ def fuse_mu(
     Source: MUSE, arXiv 2606.16161, fusion of the mu-distance.
     """
     alpha = _validate.as_fraction(alpha, "alpha")
-    given = _validate.as_matrix(distances, "distances")
-    if not np.isfinite(scale) or scale < 0:
-        raise InvalidInputError(f"scale must be finite and not negative, got {scale!r}")
+    given = _validate.as_matrix(distances, "distances", limit=_validate.LARGEST)
+    scale = _validate.as_not_negative(scale, "scale")
     scores = _validate.as_mu(mu, candidates, *given.shape)
     assert scores is not None  # noqa: S101  both arguments are required
     values, columns = scores

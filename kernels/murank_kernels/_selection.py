@@ -40,17 +40,22 @@ def smallest_k(distances: NDArray[np.floating], k: int) -> tuple[F32, I32]:
 
     Parameters
     ----------
-    distances : [b,G] float, finite
+    distances : [b,G] float, no NaN, below 3e38 in size
     k : 1..G
 
     Returns
     -------
     (distances [b,k] float32, indices [b,k] int32), ascending, ties: lower index first.
     """
-    rows = _validate.as_matrix(distances, "distances").astype(np.float32, copy=False)
+    rows = _validate.as_matrix(distances, "distances", limit=_validate.LARGEST)
     k = _validate.as_count(k, "k")
     if k > rows.shape[1]:
         raise InvalidInputError(f"k is {k}, but there are {rows.shape[1]} columns")
+    return select(rows.astype(np.float32, copy=False), k)
+
+
+def select(rows: F32, k: int) -> tuple[F32, I32]:
+    """Do what `smallest_k` does, for rows that are known to be good."""
     values, indices = empty_lists(len(rows), k)
 
     def some(part: tuple[int, int]) -> None:

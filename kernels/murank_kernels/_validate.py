@@ -12,12 +12,21 @@ from murank_kernels._exceptions import DeviceUnavailableError, InvalidInputError
 from murank_kernels._types import F32, F64
 
 _MAX_ROWS = 2**31 - 1  # neighbour indices are int32
+LARGEST = 3e38  # distance that float32 still holds
 _MAX_LENGTH = 1e18  # of a row whose squared distances fit float32
+
+
+def as_array(value: ArrayLike, name: str) -> NDArray[Any]:
+    """Return anything array-like as an array."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InvalidInputError(f"{name} cannot be read as an array: {error}") from error
 
 
 def num_rows(features: ArrayLike) -> int:
     """Return N of features [N,D]."""
-    shape = np.shape(features)
+    shape = as_array(features, "features").shape
     if len(shape) != 2 or 0 in shape:
         raise InvalidInputError(f"features must have shape [N, D], got {shape}")
     if shape[0] > _MAX_ROWS:
@@ -97,9 +106,16 @@ def as_fraction(value: Any, name: str) -> float:
     return float(value)
 
 
+def as_not_negative(value: Any, name: str) -> float:
+    """Return a finite real number of at least 0."""
+    if not isinstance(value, Real | np.floating) or not 0 <= float(value) < np.inf:
+        raise InvalidInputError(f"{name} must be finite and not negative, got {value!r}")
+    return float(value)
+
+
 def as_labels(labels: ArrayLike, name: str, length: int) -> NDArray[np.int64]:
     """Return integer labels [length] as int64."""
-    given = np.asarray(labels)
+    given = as_array(labels, name)
     if given.shape != (length,):
         raise InvalidInputError(f"{name} must have shape [{length}], got {given.shape}")
     if given.dtype.kind not in "iu":
@@ -108,10 +124,14 @@ def as_labels(labels: ArrayLike, name: str, length: int) -> NDArray[np.int64]:
 
 
 def as_matrix(
-    distances: ArrayLike, name: str, shape: tuple[int, int] | None = None
+    distances: ArrayLike,
+    name: str,
+    shape: tuple[int, int] | None = None,
+    *,
+    limit: float | None = None,
 ) -> NDArray[Any]:
-    """Return a floating-point distance matrix without NaN; float32 and float64 stay as they are."""
-    given = np.asarray(distances)
+    """Return distances as a float32 or float64 matrix; with `limit`, none is NaN or beyond it."""
+    given = as_array(distances, name)
     if given.ndim != 2 or 0 in given.shape:
         raise InvalidInputError(f"{name} must be a matrix, got shape {given.shape}")
     if shape is not None and given.shape != shape:
@@ -120,6 +140,12 @@ def as_matrix(
         raise InvalidInputError(f"{name} must hold real numbers, got {given.dtype}")
     if given.dtype not in (np.float32, np.float64):
         given = given.astype(np.float32 if given.dtype == np.float16 else np.float64)
+    # NaN fails a comparison, and no mask of the matrix's size is made.
+    if limit is not None and not (-limit < given.min() and given.max() < limit):
+        raise InvalidInputError(
+            f"{name} must be without NaN and between -{limit:.0e} and {limit:.0e}, found "
+            f"{given.min()}..{given.max()}"
+        )
     return given
 
 
@@ -132,7 +158,7 @@ def as_mu(
     if mu is None or candidates is None:
         missing, other = ("mu", "candidates") if mu is None else ("candidates", "mu")
         raise InvalidInputError(f"{missing} is missing: {other} was given, both are needed")
-    values, indices = np.asarray(mu), np.asarray(candidates)
+    values, indices = as_array(mu, "mu"), as_array(candidates, "candidates")
     if values.ndim != 2 or values.shape[0] != num_query or values.shape[1] == 0:
         raise InvalidInputError(f"mu must have shape [{num_query}, K], got {values.shape}")
     if values.dtype.kind != "f":

@@ -324,10 +324,12 @@ def test_no_valid_query(change: dict[str, Any]) -> None:
     refused(evaluate_rank, "no query", **{**EVALUATED, **change})
 
 
-@pytest.mark.parametrize("first", [-1, 1, Q])
-def test_rows_that_do_not_exist(first: int) -> None:
-    labels = {name: value for name, value in EVALUATED.items() if name != "distmat"}
-    refused(RankEvaluator(**labels).update, "distmat", first, EVALUATED["distmat"])
+GIVEN_LABELS = {name: value for name, value in EVALUATED.items() if name != "distmat"}
+
+
+@pytest.mark.parametrize(("first", "name"), [(-1, "first_query"), (1, "distmat"), (Q, "distmat")])
+def test_rows_that_do_not_exist(first: int, name: str) -> None:
+    refused(RankEvaluator(**GIVEN_LABELS).update, name, first, EVALUATED["distmat"])
 
 
 @pytest.mark.parametrize("writeable", [True, False])
@@ -386,3 +388,24 @@ def test_any_layout_and_width_of_the_same_numbers(method: str) -> None:
         fusion = {"mu": FUSION["mu"].astype(np.float64), "candidates": candidates(dtype=np.uint8)}
         actual = call(**{**given, **fusion, "features": form, "num_query": np.int64(Q)})
         check_close(actual, desired)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 1e39])
+def test_distances_that_cannot_be_ordered(value: float) -> None:
+    changed = with_value(np.ones((Q, G)), value)
+    refused(smallest_k, "distances", changed, 1)
+    refused(fuse_mu, "distances", changed, **FUSION)
+
+
+def test_ragged_features() -> None:
+    refused(simple, "features", [[1.0, 2.0], [3.0]], 1)
+
+
+def test_a_query_evaluated_twice() -> None:
+    evaluator = RankEvaluator(**GIVEN_LABELS)
+    distances = EVALUATED["distmat"]
+    evaluator.update(0, distances[:1])
+    with pytest.raises(InvalidInputError, match="given before"):
+        evaluator.update(0, distances[:1])
+    with pytest.raises(InvalidInputError, match="first_query"):
+        evaluator.update(1.0, distances[1:])  # type: ignore[arg-type]
