@@ -54,11 +54,16 @@ class DistanceBlocks:
         height = max(1, BLOCK_BYTES // (4 * self.num_gallery * each)) * each
         finish = self._built()
         for start, stop in _parallel.row_ranges(self.num_query, height):
-            rows = np.empty((stop - start, self.num_gallery), np.float32)
-            self._fill(finish, start, rows)
             if self._progress is not None:
-                self._progress("re-ranking", stop, self.num_query)
-            yield start, rows
+                self._progress("re-ranking", start, self.num_query)
+            yield start, self._block(finish, start, stop)  # no name keeps the last block alive
+        if self._progress is not None:
+            self._progress("re-ranking", self.num_query, self.num_query)
+
+    def _block(self, finish: Finish, start: int, stop: int) -> F32:
+        rows = np.empty((stop - start, self.num_gallery), np.float32)
+        self._fill(finish, start, rows)
+        return rows
 
     def dense(self) -> F32:
         """All distances at once, [Q,G] float32."""
@@ -79,6 +84,7 @@ class DistanceBlocks:
         for start, rows in self:
             part = slice(start, start + len(rows))
             distances[part], indices[part] = select(rows, k)
+            del rows  # before the next block is made
         return distances, indices
 
     def dense_or_top_k(self, top_k: int | None) -> F32 | tuple[F32, I32]:

@@ -198,4 +198,5 @@ def evaluate_rank(
     blocks = distmat if isinstance(distmat, DistanceBlocks) else [(0, np.asarray(distmat))]
     for first_query, distances in blocks:
         evaluator.update(first_query, distances)
+        del distances  # before the next block is made
     return evaluator.result()

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from murank_kernels._encoding import Codes, Scale, normalised
+from murank_kernels._encoding import FLOOR, Codes, Scale
 from murank_kernels._types import F32, I32, I64
 
 
@@ -12,12 +12,15 @@ def _mix(
     row: F32, shared: F32, row_max: np.float32, squared: bool, lambda_value: np.float32
 ) -> None:
     """Row of squared distances -> final distances, in place; `shared` is cleared."""
+    rest = np.float32(1) - lambda_value
+    scale = np.float32(0) if row_max == 0 else lambda_value / row_max
+    if not squared:
+        for g in range(row.shape[0]):
+            row[g] = max(np.float32(np.sqrt(row[g])), FLOOR)
     for g in range(row.shape[0]):
         m = shared[g]
-        jaccard = np.float32(1) - m / (np.float32(2) - m)
-        nd = normalised(row[g], row_max, squared)
-        row[g] = (np.float32(1) - lambda_value) * jaccard + lambda_value * nd
-        shared[g] = 0
+        row[g] = rest * (np.float32(1) - m / (np.float32(2) - m)) + scale * row[g]
+    shared[:] = 0
 
 
 @njit(nogil=True, cache=True)

@@ -9,7 +9,7 @@ Floor at N rows of D values: N² D FLOP (half of a full product), read once from
 """
 
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, local
 
 import numpy as np
 from numba import njit
@@ -192,11 +192,16 @@ def neighbors(
     lists[1][:, 0] = np.arange(num_rows)
     row_max = np.zeros(num_rows, np.float32)
     labels = np.empty(0, np.int32) if cameras is None else cameras
+    own = local()  # one tile of memory a worker
     locks = [Lock() for _ in range(-(-num_rows // TILE))]
 
     def one_tile(corner: tuple[int, int]) -> None:
         row, column = corner
-        tile = source.tile(slice(row, row + TILE), column, column + TILE)
+        height, width = min(num_rows, row + TILE) - row, min(num_rows, column + TILE) - column
+        if not hasattr(own, "tile"):
+            own.tile = np.empty(TILE * TILE, np.float32)
+        tile = own.tile[: height * width].reshape(height, width)
+        source.tile(slice(row, row + height), column, column + width, out=tile)
         if query_gallery is not None and row < num_query and column + TILE > num_query:
             first = max(column, num_query)
             stop = min(row + TILE, num_query)

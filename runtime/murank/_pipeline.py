@@ -126,6 +126,7 @@ def _walk(blocks: Any, evaluator: Any, best: _Best | None) -> dict[str, Any] | N
                 evaluator.update(first_query, distances)
             if best is not None:
                 best.update(first_query, distances)
+            del distances  # before the next block is made
         if evaluator is None:
             return None
         evaluation = evaluator.result()
