@@ -6,8 +6,8 @@
 
 Each figure is taken in a process of its own: kernels are compiled and loaded on a small input
 first, then one call is timed. CPU seconds count all threads; memory is the largest resident set of
-the process, features included. Figures are medians over the rounds, which run the contenders in
-turn.
+the process, inputs included. Figures are medians over the rounds, which run the contenders in turn
+(MSMT17 size: one round).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Contender:
         return [np.load(self._folder / f"{name}.npy") for name in names]
 
     def sgemm(self) -> Callable[[], object]:
-        """Floor: every product of two rows, computed once, nothing kept."""
+        """Full N x N product of the features, nothing kept: twice the FLOPs that symmetry needs."""
         (x,) = self._load("features")
 
         def product() -> None:

@@ -1,6 +1,7 @@
 """Query x gallery distances made on demand, some query rows at a time."""
 
 from collections.abc import Callable, Iterator
+from threading import Lock
 
 import numpy as np
 
@@ -43,16 +44,19 @@ class DistanceBlocks:
         self.num_query = ready.num_query
         self.num_gallery = ready.num_gallery
         self._tiles = ready.tiles()
-        self._rows_each = rows_each
+        # At least four parts a block, so that a large gallery leaves work for several workers.
+        most = BLOCK_BYTES // (4 * self.num_gallery) // 4
+        self._rows_each = max(1, min(rows_each, most))
         self._search_measures = search_measures
         self._build = build
         self._finish: Finish | None = None
+        self._lock = Lock()
         self._progress = progress
 
     def __iter__(self) -> Iterator[tuple[int, F32]]:
         each = self._rows_each
         height = max(1, BLOCK_BYTES // (4 * self.num_gallery * each)) * each
-        finish = self._built()
+        finish, _ = self._built()
         for start, stop in _parallel.row_ranges(self.num_query, height):
             if self._progress is not None:
                 self._progress("re-ranking", start, self.num_query)
@@ -68,8 +72,7 @@ class DistanceBlocks:
     def dense(self) -> F32:
         """All distances at once, [Q,G] float32."""
         rows = np.empty((self.num_query, self.num_gallery), np.float32)
-        measured = self._finish is None and self._search_measures
-        finish = self._built(rows)
+        finish, measured = self._built(rows)
         self._fill(finish, 0, rows, measured=measured, progress=self._progress)
         return rows
 
@@ -99,10 +102,13 @@ class DistanceBlocks:
             )
         return value
 
-    def _built(self, measured: F32 | None = None) -> Finish:
-        if self._finish is None:
-            self._finish = self._build(measured)
-        return self._finish
+    def _built(self, query_gallery: F32 | None = None) -> tuple[Finish, bool]:
+        """Return the last step, and whether making it has just filled `query_gallery`."""
+        with self._lock:
+            if self._finish is not None:
+                return self._finish, False
+            self._finish = self._build(query_gallery)
+            return self._finish, query_gallery is not None and self._search_measures
 
     def _fill(
         self,

@@ -33,11 +33,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class Codes:
-    """Sparse rows V [N,N] as CSR."""
+    """Sparse rows as CSR: the codes V [N,N], or their transpose."""
 
     indptr: I64  # [N+1]
     indices: I32  # [nnz]
-    data: F32  # [nnz] weights; a row sums to 1, or is empty
+    data: F32  # [nnz] weights; a row of V sums to 1, or is empty
 
 
 @njit(nogil=True, cache=True)

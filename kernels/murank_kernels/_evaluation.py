@@ -61,6 +61,8 @@ class RankEvaluator:
         self._seed = _validate.as_count(seed, "seed", least=0)
         # Gallery items by person: the items of one pid are a range of `_order`.
         self._kept = np.flatnonzero(self._g_pids != -1) if protocol == "trapezoid" else None
+        if self._kept is not None and not len(self._kept):
+            raise InvalidInputError("no query has a match: every one of g_pids is -1")
         pids = self._g_pids if self._kept is None else self._g_pids[self._kept]
         self._cameras = self._g_camids if self._kept is None else self._g_camids[self._kept]
         self._order = np.argsort(pids, kind="stable")

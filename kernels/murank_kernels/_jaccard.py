@@ -13,13 +13,15 @@ def _mix(
 ) -> None:
     """Row of squared distances -> final distances, in place; `shared` is cleared."""
     rest = np.float32(1) - lambda_value
-    scale = np.float32(0) if row_max == 0 else lambda_value / row_max
+    largest = np.float32(1) if row_max == 0 else row_max  # a row of zeros stays one
     if not squared:
         for g in range(row.shape[0]):
             row[g] = max(np.float32(np.sqrt(row[g])), FLOOR)
     for g in range(row.shape[0]):
         m = shared[g]
-        row[g] = rest * (np.float32(1) - m / (np.float32(2) - m)) + scale * row[g]
+        row[g] = rest * (np.float32(1) - m / (np.float32(2) - m)) + lambda_value * (
+            row[g] / largest
+        )
     shared[:] = 0
 
 

@@ -19,11 +19,12 @@ from murank_kernels._distances import DistanceTiles, fill_squared_distances
 from murank_kernels._fusion import Changes
 from murank_kernels._parallel import Progress
 from murank_kernels._types import F32, I32
+from murank_kernels._validate import LARGEST
 from murank_kernels._vector import WORD, flag_not_above, make_flags, update_maxima
 
 TILE = 512  # rows and columns of a tile: 1 MiB of float32, a core's share of cache
 SLACK = 4  # list entries beyond those asked for, so that near ties survive the product's rounding
-FAR = np.float32(3e38)  # distance of a place in a list that nothing has taken yet
+FAR = np.float32(LARGEST)  # distance of a place in a list that nothing has taken yet
 NOBODY = np.int32(2**31 - 1)  # its index
 
 

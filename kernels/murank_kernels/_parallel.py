@@ -43,7 +43,7 @@ class _SingleThreadedBlas:
         with self._lock:
             if self._inside == 0:
                 libraries = _blas().info()
-                self._allowed = max((lib["num_threads"] for lib in libraries), default=1 << 30)
+                self._allowed = min((lib["num_threads"] for lib in libraries), default=1 << 30)
                 self._limiter = _blas().limit(limits=1)
             self._inside += 1
             return self._allowed

@@ -130,7 +130,7 @@ def expanded_sets(neighbors: I32, k1: int) -> tuple[I64, I32]:
     sets, sizes = reciprocal_sets(neighbors, k1 + 1)
     half_sets, half_sizes = reciprocal_sets(neighbors, round(k1 / 2) + 1)
     out_sizes = np.empty(len(sizes), np.int64)
-    width = sets.shape[1] * (1 + half_sets.shape[1])
+    width = min(len(sizes), sets.shape[1] * (1 + half_sets.shape[1]))
     parts: dict[int, I32] = {}
 
     def rows(part: tuple[int, int]) -> None:

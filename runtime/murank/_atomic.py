@@ -57,7 +57,7 @@ def check_writable(folder: Path) -> None:
 
 def abandoned(folder: Path) -> list[str]:
     """Names of what a killed process left aside in `folder`."""
-    return [path.name for path in folder.glob(f"{_ASIDE}*")]
+    return [path.name for path in folder.glob(f"{_ASIDE}*") if path.is_file()]
 
 
 def _write_aside(path: Path, write: Writer) -> None:

@@ -123,7 +123,9 @@ def write_ranking(
         RANKING_FILES[format]: write_rows,
         SUMMARY_FILE: lambda file: file.write(text.encode()),
     }
-    stale = [*RANKING_FILES.values(), SUMMARY_FILE, *abandoned(path)] if overwrite else []
+    # The summary goes first and comes last: a ranking is never beside another run's summary.
+    others = [name for name in RANKING_FILES.values() if name not in writers]
+    stale = [SUMMARY_FILE, *others, *abandoned(path)] if overwrite else []
     write_files(path, writers, remove=stale)
 
 
