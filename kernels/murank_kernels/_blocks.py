@@ -44,9 +44,10 @@ class DistanceBlocks:
         self.num_query = ready.num_query
         self.num_gallery = ready.num_gallery
         self._tiles = ready.tiles()
-        # At least four parts a block, so that a large gallery leaves work for several workers.
+        # Four parts a block leave a large gallery work for several workers; fewer than 16 rows
+        # make BLAS slow, and a single one takes a path of its own that rounds differently.
         most = BLOCK_BYTES // (4 * self.num_gallery) // 4
-        self._rows_each = max(1, min(rows_each, most))
+        self._rows_each = max(16, min(rows_each, most))
         self._search_measures = search_measures
         self._build = build
         self._finish: Finish | None = None
