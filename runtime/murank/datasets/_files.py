@@ -1,0 +1,87 @@
+"""Finding folders and image files; nothing is opened."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from murank._exceptions import InputError
+
+# What the decoder takes; Thumbs.db, .mat and the like are no images and are passed over.
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images that lie in the folder itself, sorted by name."""
+    return [folder / entry.name for entry in _visible(folder) if _is_image(entry)]
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return the images of the folder and of all folders in it, sorted by path.
+
+    Links to folders are followed, but each folder is read once, under the path that sorts first:
+    a link that leads back up cannot go round for ever.
+    """
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    # The last one goes first: depth first, by name, gives paths in the order of their parts.
+    waiting = [(folder, True)]
+    while waiting:
+        path, is_folder = waiting.pop()
+        if not is_folder:
+            found.append(path)
+        elif (identity := _identity(path)) not in seen:
+            seen.add(identity)
+            inner = [entry for entry in _visible(path) if _is_folder(entry) or _is_image(entry)]
+            waiting += [(path / entry.name, _is_folder(entry)) for entry in reversed(inner)]
+    return found
+
+
+def find_home(root: Path, homes: Sequence[str], needs: Sequence[str], layout: str) -> Path:
+    """Return the first of root/home that has all of `needs`.
+
+    Raises
+    ------
+    InputError
+        None has; the message says what was looked for, where, and how the folder should look.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; it should hold {layout}")
+    places = list(dict.fromkeys(root / home for home in homes))
+    missing = [[need for need in needs if not (place / need).exists()] for place in places]
+    lacking = min(missing, key=len)
+    place = places[missing.index(lacking)]
+    if not lacking:
+        return place
+    if len(lacking) < len(needs):
+        raise InputError(f"{place} lacks {' and '.join(lacking)}; {root} should hold {layout}")
+    inner = ", ".join(f"{home}/" for home in homes if home)
+    raise InputError(
+        f"{root}: {' and '.join(needs)} not found, neither there nor in {inner}; "
+        f"it should hold {layout}"
+    )
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    if not entry.name.lower().endswith(IMAGE_SUFFIXES) or _is_folder(entry):
+        return False
+    if not Path(entry.path).is_file():
+        raise InputError(f"{entry.path} is no file: a link that leads nowhere, or a device")
+    return True

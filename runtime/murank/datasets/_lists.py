@@ -1,0 +1,55 @@
+"""Image lists with their labels: what every reader returns."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images in a fixed order, with labels where they are known."""
+
+    paths: tuple[Path, ...]  # [n]
+    pids: NDArray[np.int64] | None  # [n] person ids
+    camids: NDArray[np.int64] | None  # [n] camera ids
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Query and gallery of the test side of a data set; both lists are labelled."""
+
+    query: ImageList
+    gallery: ImageList
+
+
+class Image(NamedTuple):
+    """One labelled image; images sort by path."""
+
+    path: Path
+    pid: int
+    camid: int
+
+
+def image_list(images: Iterable[Image]) -> ImageList:
+    """Return the images as a labelled list, in the order given."""
+    rows = list(images)
+    return ImageList(
+        paths=tuple(row.path for row in rows),
+        pids=np.array([row.pid for row in rows], np.int64),
+        camids=np.array([row.camid for row in rows], np.int64),
+    )
+
+
+def make_dataset(query: Iterable[Image], gallery: Iterable[Image], home: Path) -> Dataset:
+    """Return the data set; InputError if one side of it has no image."""
+    found = Dataset(image_list(query), image_list(gallery))
+    for side, images in (("query", found.query), ("gallery", found.gallery)):
+        if not images.paths:
+            raise InputError(f"{home} has no {side} image")
+    return found

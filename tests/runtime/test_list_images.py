@@ -1,0 +1,149 @@
+import os
+from pathlib import Path
+
+import pytest
+from miniature_datasets import camids, names, pids, touch
+
+from murank import InputError
+from murank.datasets import list_images
+
+
+def test_folder(tmp_path: Path) -> None:
+    """Every depth, sorted by the parts of the path; what is hidden or no image is passed over."""
+    touch(
+        tmp_path,
+        [
+            "b/2.png", "b/1.JPEG", "b.jpg", "b-c/3.bmp", "a.webp", "z.ppm", "z.pgm",
+            "b/deep/er/0.jpg", "notes.txt", "scan.tif", "Thumbs.db", "jpg",
+            ".hidden.jpg", ".git/x.jpg", "b/._1.jpeg",
+        ],
+    )  # fmt: skip
+    found = list_images(str(tmp_path))
+    assert names(found, tmp_path) == [
+        "a.webp", "b/1.JPEG", "b/2.png", "b/deep/er/0.jpg", "b-c/3.bmp", "b.jpg", "z.pgm", "z.ppm",
+    ]  # fmt: skip
+    assert found.paths == tuple(sorted(found.paths))
+    assert found.pids is None
+    assert found.camids is None
+
+
+def test_folder_with_names_of_the_market_kind(tmp_path: Path) -> None:
+    touch(tmp_path, ["b/0002_c1s1_000776_00.jpg", "a/-1_c6.jpg", "0000_c12_x.png"])
+    found = list_images(tmp_path)
+    assert names(found, tmp_path) == ["0000_c12_x.png", "a/-1_c6.jpg", "b/0002_c1s1_000776_00.jpg"]
+    assert pids(found) == [0, -1, 2]
+    assert camids(found) == [11, 5, 0]
+
+
+@pytest.mark.parametrize("name", ["12_cat.jpg", "0001_c0.jpg", f"{9**19}_c1.jpg", "x_0001_c1.jpg"])
+def test_one_other_name_and_the_folder_has_no_labels(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, ["0002_c1s1_000776_00.jpg", name])
+    found = list_images(tmp_path)
+    assert len(found.paths) == 2
+    assert found.pids is None
+    assert found.camids is None
+
+
+def test_links_in_a_folder(tmp_path: Path) -> None:
+    """A folder is listed once, and a link that leads back up ends."""
+    touch(tmp_path, ["set/a/1.jpg", "set/b/2.jpg", "far/3.jpg"])
+    for link, target in [
+        ("a/up", ".."),
+        ("a/self", "self"),
+        ("far", "../far"),
+        ("copy", "b"),
+        ("a/out", "../../far"),
+    ]:
+        (tmp_path / "set" / link).symlink_to(target)
+    (tmp_path / "set" / "5.jpg").symlink_to("a/1.jpg")
+    assert names(list_images(tmp_path / "set"), tmp_path / "set") == [
+        "5.jpg", "a/1.jpg", "a/out/3.jpg", "b/2.jpg",
+    ]  # fmt: skip
+    (tmp_path / "entry").symlink_to("set")
+    assert len(list_images(tmp_path / "entry").paths) == 4
+
+
+@pytest.mark.parametrize("kind", ["link", "loop", "pipe"])
+def test_image_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    image = tmp_path / "1.jpg"
+    if kind == "pipe":
+        os.mkfifo(image)
+    else:
+        image.symlink_to("nowhere" if kind == "link" else "1.jpg")
+    with pytest.raises(InputError, match=r"1.jpg is no file"):
+        list_images(tmp_path)
+
+
+def test_sources_that_list_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, ["notes.txt"])
+    with pytest.raises(InputError, match=r"holds no image \(.bmp, .jpeg, .jpg"):
+        list_images(tmp_path)
+    with pytest.raises(InputError, match="none: no such file or folder"):
+        list_images(tmp_path / "none")
+    with pytest.raises(InputError, match=r"none.csv: no such file or folder"):
+        list_images(tmp_path / "none.csv")
+    with pytest.raises(InputError, match=r"neither a folder of images nor a .csv"):
+        list_images(tmp_path / "notes.txt")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match=r"neither a folder of images nor a .csv"):
+        list_images(tmp_path / "pipe.csv")
+
+
+def saved(tmp_path: Path, text: str | bytes) -> Path:
+    file = tmp_path / "list.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_csv(tmp_path: Path) -> None:
+    """Rows in order; byte order mark, quotes, blank lines and any order of columns are fine."""
+    text = '\ufeffcamid,path,pid\r\n3,b.jpg,-1\r\n\r\n 0 ,"a, ""x"".jpg",+7\r\n5,/far/é.png,007\r\n'
+    found = list_images(saved(tmp_path, text))
+    assert found.paths == (tmp_path / "b.jpg", tmp_path / 'a, "x".jpg', Path("/far/é.png"))
+    assert pids(found) == [-1, 7, 7]
+    assert camids(found) == [3, 0, 5]
+
+
+@pytest.mark.parametrize("column", ["pid", "camid"])
+def test_csv_with_fewer_columns(tmp_path: Path, column: str) -> None:
+    found = list_images(saved(tmp_path, f"path,{column}\na.jpg,4"))
+    labels = {"pid": found.pids, "camid": found.camids}
+    known = labels.pop(column)
+    assert known is not None
+    assert known.tolist() == [4]
+    assert [*labels.values()] == [None]
+    assert list_images(saved(tmp_path, "path\n0001_c1.jpg\n")).pids is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the first line should name the columns"),
+        ("a.jpg,1,2\n", "the first line should name the columns.* it is 'a.jpg,1,2'"),
+        ("path;pid\na.jpg;1\n", "it is 'path;pid'"),
+        ("path,pids\na.jpg,1\n", "it is 'path,pids'"),
+        ("path,pid,pid\na.jpg,1,2\n", "it is 'path,pid,pid'"),
+        ("pid\n1\n", "it is 'pid'"),
+        ("path,pid\n", "lists no image"),
+        ("path,pid\na.jpg,1\n,2\n", "line 3: the path is empty"),
+        ("path,pid\n  ,2\n", "line 2: the path is empty"),
+        ("path,pid\n\na.jpg\n", "line 3: 1 fields, but there are 2 columns"),
+        ("path,pid\na.jpg,1,2\n", "line 2: 3 fields"),
+        ("path,pid\na.jpg,\n", "line 2: pid should be an integer, got ''"),
+        ("path,pid\na.jpg,1.0\n", "line 2: pid should be an integer, got '1.0'"),
+        ("path,pid\na.jpg,1_0\n", "got '1_0'"),
+        ("path,pid\na.jpg,\u0663\n", "pid should be an integer"),
+        (f"path,camid\na.jpg,{9**20}\n", "line 2: camid should be an integer"),
+        ("path\na.jpg\nb.jpg\na.jpg\n", "line 4: a.jpg is already in line 2"),
+        ("path\nx/a.jpg\nx/../x//a.jpg\n", "line 3: .* is already in line 2"),
+        ('path\n"a.jpg', "line 2: unexpected end of data"),
+        ('path\n"a"b.jpg\n', "line 2: .*expected"),
+        (f"path\n{'a' * 200_000}\n", "line 2: field larger"),
+        ("path\na\0.jpg\n", "line 2: "),
+        (b"path\n\xe9.jpg\n", "is not UTF-8 text"),
+    ],
+)
+def test_csv_that_cannot_be_used(tmp_path: Path, text: str | bytes, message: str) -> None:
+    file = saved(tmp_path, text)
+    with pytest.raises(InputError, match=f"list.csv.*{message}"):
+        list_images(file)
