@@ -1,0 +1,182 @@
+"""`murank inspect`: what an engine folder holds, for a person or for a script."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from murank.cli._parser import Parser
+from murank.engine._damage import damaged
+from murank.engine._json import read_json
+from murank.engine._records import show
+from murank.engine.integrity import check_engine
+from murank.engine.manifest import (
+    EncoderPart,
+    Manifest,
+    ScorerPart,
+    Sources,
+    engine_sha256,
+)
+from murank.images.preprocess import Preprocessing
+
+_NOTE = "sizes and references were checked, contents were not: `murank verify` does that"
+
+Rows = Iterator[tuple[str, str]]
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank inspect",
+        description="Show what is in an engine folder. Checks that its files are there, of the "
+        "right size, and refer to no others; does not read them: `murank verify` does.",
+    )
+    result.add_argument("engine", metavar="E", type=Path, help="the folder")
+    result.add_argument("--json", action="store_true", help="print the manifest and sizes as JSON")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    manifest = check_engine(args.engine, hashes=False)
+    sha256 = engine_sha256(args.engine)
+    parity = _parity(args.engine, manifest)
+    if args.json:
+        print(json.dumps(_as_json(args.engine, sha256, manifest, parity), allow_nan=False))
+    else:
+        _print_sections(args.engine, sha256, manifest, parity)
+    return 0
+
+
+def _parity(folder: Path, manifest: Manifest) -> dict[str, float]:
+    """Return the top-level numbers that export measured, where it did."""
+    if manifest.parity is None:
+        return {}
+    path = folder / manifest.parity
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise damaged(path, "it must be an object")
+    return {key: value for key, value in data.items() if type(value) in (int, float)}
+
+
+def _as_json(
+    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "engine": str(folder),
+        "sha256": sha256,
+        "checked": "structure",
+        "manifest": manifest.to_json(),
+        "parity": parity,
+        "bytes": {
+            "files": manifest.size,
+            **({} if manifest.scorer is None else _memory(manifest.scorer, manifest)),
+        },
+    }
+
+
+def _memory(part: ScorerPart, manifest: Manifest) -> dict[str, int]:
+    """Bytes that scoring keeps."""
+    return {
+        "kv_a_query": part.shapes.kv_values * manifest.item_bytes,
+        "vision_tokens_an_image": part.shapes.vision_values * manifest.item_bytes,
+    }
+
+
+def _print_sections(
+    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, float]
+) -> None:
+    print(f"{folder}: {manifest.precision}, of murank {manifest.murank_version}, {_short(sha256)}")
+    _section("sources", _sources(manifest.sources))
+    if manifest.encoder is not None:
+        _section("encoder", _encoder(manifest.encoder))
+    if manifest.scorer is not None:
+        _section("scorer", _scorer(manifest.scorer, _memory(manifest.scorer, manifest)))
+    _section("calibration", _scalars(manifest.calibration or {}))
+    _section("parity", _scalars(parity))
+    _section("files", _files(manifest))
+    print(_NOTE)
+
+
+def _section(title: str, rows: Rows) -> None:
+    lines = list(rows)
+    if lines:
+        width = max(len(name) for name, _ in lines)
+        print(title, *(f"  {name:<{width}}  {text}" for name, text in lines), sep="\n")
+
+
+def _sources(sources: Sources) -> Rows:
+    mllm, adapter, encoder = sources.mllm, sources.adapter, sources.encoder
+    if mllm is not None:
+        yield "mllm", f"{mllm.name} ({mllm.model_type}) {_short(mllm.sha256)}"
+    if mllm is not None and adapter is None:
+        yield "adapter", "none"
+    if adapter is not None:
+        yield "adapter", f"{adapter.name} ({adapter.kind}) {_short(adapter.sha256)}"
+    if encoder is not None:
+        yield "encoder", f"{encoder.name} {_short(encoder.sha256)}"
+
+
+def _encoder(part: EncoderPart) -> Rows:
+    yield "image", _image(part.preprocessing)
+    yield "feature", f"{part.dim} values"
+
+
+def _scorer(part: ScorerPart, memory: dict[str, int]) -> Rows:
+    shapes = part.shapes
+    yield "image", f"{_image(part.preprocessing)}; {shapes.vision_tokens} tokens"
+    yield "layout", f"{part.layout}, template {_short(part.template_sha256)}"
+    yield (
+        "tokens",
+        f"{shapes.static_tokens} static, {shapes.prefill_tokens} prefill a query, "
+        f"{shapes.suffix_tokens} suffix a pair",
+    )
+    yield (
+        "decoder",
+        f"{shapes.layers} layers, hidden {shapes.hidden}, "
+        f"{shapes.kv_heads} K/V heads of {shapes.head_dim}",
+    )
+    yield "answer", f"tau {part.tau:g}, at most {part.max_pairs} pairs a run"
+    yield (
+        "memory",
+        f"{_size(memory['kv_a_query'])} of K/V a query, "
+        f"{_size(memory['vision_tokens_an_image'])} of vision tokens an image",
+    )
+
+
+def _image(how: Preprocessing) -> str:
+    size = f"{how.height}x{how.width} (height x width), {how.resample}"
+    if how.shortest_edge is None:
+        return size
+    return f"{size}, cropped after the shorter side became {how.shortest_edge}"
+
+
+def _scalars(values: Mapping[str, Any]) -> Rows:
+    for key, value in values.items():
+        if isinstance(value, str | int | float):
+            yield _text(key), _text(value)
+
+
+def _files(manifest: Manifest) -> Rows:
+    for name, entry in manifest.files.items():
+        yield name, f"{_size(entry.size):>10}  {_short(entry.sha256)}"
+    yield "total", f"{_size(manifest.size):>10}"
+
+
+def _text(value: str | float) -> str:
+    """Return what a terminal shows as it is."""
+    return value if isinstance(value, str) and value.isprintable() else show(value)
+
+
+def _size(count: int) -> str:
+    """Return bytes for a person."""
+    power = min(max(count.bit_length() - 1, 0) // 10, 3)
+    if power == 0:
+        return f"{count} B"
+    return f"{count / (1 << 10 * power):.1f} {'KMG'[power - 1]}iB"
+
+
+def _short(sha256: str) -> str:
+    return sha256[:12]

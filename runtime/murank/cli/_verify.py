@@ -1,0 +1,66 @@
+"""`murank verify`: every hash of an engine folder, its graphs, and its golden answers."""
+
+import argparse
+import json
+from pathlib import Path
+
+from murank._exceptions import MurankError
+from murank.cli._parser import Parser, positive
+from murank.cli._progress import ProgressLine
+from murank.engine.golden import Replay, replay
+from murank.engine.integrity import check_engine
+from murank.engine.session import SessionSettings
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank verify",
+        description="Check every file of an engine folder against its manifest, load its graphs, "
+        "and replay on this machine the golden images that export measured. Exit code 1 if an "
+        "answer differs by more than its tolerance.",
+    )
+    result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
+    result.add_argument(
+        "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
+    )
+    result.add_argument("--threads", type=positive, metavar="N", help="threads of one operator")
+    result.add_argument("--json", action="store_true", help="print JSON")
+    result.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    line = ProgressLine()
+    try:
+        progress = None if args.quiet else line.part("verify")
+        manifest = check_engine(args.engine, progress=progress)
+    finally:
+        line.close()
+    settings = SessionSettings(args.providers, args.threads)
+    found = replay(args.engine, manifest, settings)
+    if args.json:
+        print(json.dumps({"files": len(manifest.files), "replay": [_row(one) for one in found]}))
+    else:
+        print(f"{len(manifest.files)} files: as the manifest says")
+        for one in found:
+            verdict = "ok" if one.passed else "DIFFERS"
+            print(
+                f"{one.name:<8} {verdict:<8} largest difference {one.largest:.1e} "
+                f"(tolerance {one.tolerance:.0e}) on {one.providers[0]}"
+            )
+    failed = [one.name for one in found if not one.passed]
+    if failed:
+        raise MurankError(
+            f"{args.engine}: {' and '.join(failed)} does not answer here as it did at export; do "
+            "not use it on this machine: try --providers cpu, or export again with --dtype fp32"
+        )
+    return 0
+
+
+def _row(one: Replay) -> dict[str, object]:
+    return {
+        "part": one.name, "passed": one.passed, "largest": one.largest,
+        "tolerance": one.tolerance, "providers": one.providers,
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""An engine folder: what export wrote, checked and run."""

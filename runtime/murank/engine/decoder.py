@@ -1,0 +1,84 @@
+"""Answer logits of candidates behind a shared prefix: prefill once, then score in batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank.engine.manifest import ScorerPart
+from murank.engine.names import past_names, present_names
+from murank.engine.session import Session, SessionSettings
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """K/V of the prompt up to the candidate image, of Q queries; stays on the device."""
+
+    values: tuple[Any, ...]  # 2 x layers of [Q,KVH,P,D], as the decoder takes them
+
+
+class Decoder:
+    """The decoder of an engine folder, with the baked prompt."""
+
+    def __init__(self, folder: Path, part: ScorerPart, settings: SessionSettings) -> None:
+        self.session = Session(folder / part.decoder, settings)
+        self._past = past_names(part.shapes.layers)
+        self._present = present_names(part.shapes.layers)
+        prompt = _load_prompt(folder / part.prompt, self._past)
+        self.dtype: np.dtype[Any] = prompt["suffix_text"].dtype
+        self._static = {name: prompt[name] for name in self._past}
+        self._prefill = self._text(prompt, "prefill")
+        self._suffix = self._text(prompt, "suffix")
+        self._static_prefix = self._repeat_static(1)
+
+    def prefill(self, tokens: NDArray[Any]) -> Prefix:
+        """Vision tokens of query images [Q,levels,T,H] -> their prefix."""
+        queries = len(tokens)
+        static = self._static_prefix if queries == 1 else self._repeat_static(queries)
+        values = self._run(tokens[:, None], self._prefill, static, self._present)
+        return Prefix(tuple(values))
+
+    def logits(self, prefix: Prefix, tokens: NDArray[Any]) -> NDArray[np.float32]:
+        """Vision tokens of candidates [Q,K,levels,T,H] -> logits [Q,K,2] of No and Yes."""
+        (values,) = self._run(tokens, self._suffix, prefix, ["logits"])
+        logits: NDArray[np.float32] = values.numpy()
+        return logits
+
+    def _run(
+        self, tokens: NDArray[Any], text: dict[str, Any], past: Prefix, outputs: Sequence[str]
+    ) -> list[Any]:
+        inputs = {"vision": tokens, **text, **dict(zip(self._past, past.values, strict=True))}
+        return self.session.run(inputs, outputs)
+
+    def _text(self, prompt: dict[str, NDArray[Any]], phase: str) -> dict[str, Any]:
+        return {
+            "text": self.session.to_device(prompt[f"{phase}_text"]),
+            "position_ids": self.session.to_device(prompt[f"{phase}_positions"]),
+        }
+
+    def _repeat_static(self, queries: int) -> Prefix:
+        return Prefix(
+            tuple(
+                self.session.to_device(np.repeat(self._static[name], queries, axis=0))
+                for name in self._past
+            )
+        )
+
+
+def _load_prompt(file: Path, past: Sequence[str]) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        prompt: dict[str, NDArray[Any]] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    text = ("prefill_text", "suffix_text", "prefill_positions", "suffix_positions")
+    missing = [name for name in (*text, *past) if name not in prompt]
+    if missing:
+        raise InputError(f"{file} lacks {missing[0]}; export the engine again")
+    return prompt

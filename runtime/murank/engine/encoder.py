@@ -1,0 +1,27 @@
+"""Images to features, by the engine's encoder graph."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank.engine.manifest import EncoderPart
+from murank.engine.session import Session, SessionSettings
+
+BATCH = 32  # images in one run
+
+
+class Encoder:
+    """The encoder of an engine folder."""
+
+    def __init__(self, folder: Path, part: EncoderPart, settings: SessionSettings) -> None:
+        self.part = part
+        self.session = Session(folder / part.graph, settings)
+
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[B,3,H,W] uint8 -> [B,D] float32, rows of length 1."""
+        parts = [np.empty((0, self.part.dim), np.float32)]
+        for start in range(0, len(pixels), BATCH):
+            (values,) = self.session.run({"images": pixels[start : start + BATCH]}, ["features"])
+            parts.append(values.numpy())
+        return np.concatenate(parts)

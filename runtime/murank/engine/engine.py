@@ -1,0 +1,263 @@
+"""The engine: images in; features, mu-distances and ranked candidate matches out."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank.engine.cache import DiskCache, MemoryCache
+from murank.engine.encoder import Encoder
+from murank.engine.integrity import check_engine
+from murank.engine.manifest import Manifest, engine_sha256
+from murank.engine.scorer import Pixels, Scorer
+from murank.engine.session import Providers, SessionSettings
+from murank.images import ImageSource, Preprocessing, load_image, to_pixels
+
+Order = Literal["given", "swapped", "both"]
+Part = Literal["encoder", "scorer"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+class CandidateMatch(TypedDict):
+    """One candidate of `Engine.rank`."""
+
+    corpus_id: int  # its place in the list that was given
+    score: float  # 1 - mu
+    mu: float  # p("different person"), small = same person
+
+
+class Engine:
+    """An exported engine, loaded. Calls from several threads are safe.
+
+    The same pair gets the same mu whatever is asked with it or was asked before: within 1e-5 in
+    fp32 and int8, 2e-3 in fp16 (batches of other sizes add up in another order).
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        sha256: str,
+        *,
+        encoder: Encoder | None,
+        scorer: Scorer | None,
+        vision_memory: MemoryCache,
+        vision_disk: DiskCache | None,
+    ) -> None:
+        self.manifest = manifest
+        self.sha256 = sha256
+        self._encoder, self._scorer = encoder, scorer
+        self._vision_memory, self._vision_disk = vision_memory, vision_disk
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        providers: Providers = "auto",
+        threads: int | None = None,
+        parts: Collection[Part] | None = None,
+        max_pairs: int | None = None,
+        vision_cache_mb: int = 256,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> "Engine":
+        """Check an engine folder, then load it.
+
+        Parameters
+        ----------
+        path
+            Folder that `murank export` wrote. Every file's hash is checked before any is loaded.
+        providers
+            "auto" (CUDA if it works here, else CPU), "cpu", "cuda", "tensorrt", or a list of
+            onnxruntime providers, passed through. What runs is in `providers`; what was asked for
+            by name and does not run is an error.
+        threads
+            Threads of one operator; None: onnxruntime's choice, the physical cores.
+        parts
+            Load these only ("encoder", "scorer"); None: all that the engine has.
+        max_pairs
+            Pairs in one run of the decoder, at most; None: the engine's own number.
+        vision_cache_mb
+            Memory for vision tokens of images seen before; 0 keeps none.
+        cache_dir
+            Folder to keep them in across runs (biometric data; owner-only); None: none.
+
+        Raises
+        ------
+        InputError
+            The folder is not what its manifest says, or lacks a part asked for.
+        MachineError
+            onnxruntime or a provider asked for is not here.
+        """
+        folder = Path(path)
+        if vision_cache_mb < 0 or (max_pairs is not None and max_pairs < 1):
+            raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
+        manifest = check_engine(folder)
+        sha256 = engine_sha256(folder)
+        wanted = _wanted_parts(manifest, folder, parts)
+        settings = SessionSettings(providers, threads)
+        memory = MemoryCache(vision_cache_mb << 20)
+        disk = None if cache_dir is None else DiskCache(Path(cache_dir), sha256)
+        encoder = scorer = None
+        if "encoder" in wanted and manifest.encoder is not None:
+            encoder = Encoder(folder, manifest.encoder, settings)
+        if "scorer" in wanted and manifest.scorer is not None:
+            scorer = Scorer(
+                folder,
+                manifest.scorer,
+                settings,
+                max_pairs=max_pairs or manifest.scorer.max_pairs,
+                vision_memory=memory,
+                vision_disk=disk,
+            )
+        return cls(
+            manifest, sha256, encoder=encoder, scorer=scorer, vision_memory=memory,
+            vision_disk=disk,
+        )  # fmt: skip
+
+    @property
+    def providers(self) -> Mapping[str, list[str]]:
+        """The onnxruntime providers that run each graph, first choice first."""
+        used = {}
+        if self._encoder is not None:
+            used["encoder"] = self._encoder.session.providers
+        if self._scorer is not None:
+            used["vision"] = self._scorer.vision.session.providers
+            used["decoder"] = self._scorer.decoder.session.providers
+        return used
+
+    def embed(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
+        """Features of images (paths, PIL images or uint8 [H,W,3] arrays): [B,D], unit rows.
+
+        Raises
+        ------
+        InputError
+            The engine has no encoder, or an image cannot be used (it is named).
+        """
+        if self._encoder is None:
+            raise InputError("this engine has no encoder loaded: export one with --encoder")
+        pixels = _pixels(images, self._encoder.part.preprocessing)
+        if not pixels:
+            return np.empty((0, self._encoder.part.dim), np.float32)
+        return self._encoder.features(np.stack(pixels))
+
+    def mu(
+        self, query: ImageSource, candidates: Sequence[ImageSource], *, order: Order = "given"
+    ) -> NDArray[np.float32]:
+        """Mu-distances [K] of a query's candidates: p("different person"), small = same person.
+
+        Parameters
+        ----------
+        query, candidates
+            Paths, PIL images or uint8 [H,W,3] arrays.
+        order
+            "given"; "swapped": the two images change places in the prompt; "both": the mean of
+            the two, at about three times the cost.
+
+        Raises
+        ------
+        InputError
+            The engine has no scorer, an image cannot be used (it is named), or `order` is unknown.
+        """
+        mu: NDArray[np.float32] = self.score([query], [candidates], order=order)[0]
+        return mu
+
+    def score(
+        self,
+        queries: Sequence[ImageSource],
+        candidates: Sequence[Sequence[ImageSource]],
+        *,
+        order: Order = "given",
+    ) -> NDArray[np.float32]:
+        """Mu-distances [Q,K] of several queries, K candidates each; see `mu`."""
+        scorer = self._need_scorer()
+        if order not in ORDERS:
+            raise InputError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+        if len(queries) != len(candidates) or len({len(row) for row in candidates}) > 1:
+            raise InputError("candidates must be one list a query, all of one length")
+        how = scorer.part.preprocessing
+        query_pixels = _pixels(queries, how)
+        rows = [_pixels(row, how) for row in candidates]
+        found = []
+        if order != "swapped":
+            found.append(scorer.mu(scorer.logits_of_many(query_pixels, rows)))
+        if order != "given":
+            pairs = zip(query_pixels, rows, strict=True)
+            found.append(scorer.mu(np.stack([scorer.swapped_logits(q, row) for q, row in pairs])))
+        mean: NDArray[np.float64] = np.stack(found).mean(axis=0, dtype=np.float64)
+        return mean.astype(np.float32)
+
+    def predict(
+        self, pairs: Sequence[tuple[ImageSource, ImageSource]], *, order: Order = "given"
+    ) -> NDArray[np.float32]:
+        """Scores 1 - mu [n] of (query, candidate) pairs, large = same person.
+
+        Neighbouring pairs of the same query share its prefix.
+        """
+        self._need_scorer()
+        scores = [np.empty(0, np.float32)]
+        start = 0
+        while start < len(pairs):
+            end = start + 1
+            while end < len(pairs) and _is_same(pairs[end][0], pairs[start][0]):
+                end += 1
+            candidates = [candidate for _, candidate in pairs[start:end]]
+            scores.append(1 - self.mu(pairs[start][0], candidates, order=order))
+            start = end
+        return np.concatenate(scores)
+
+    def rank(
+        self,
+        query: ImageSource,
+        candidates: Sequence[ImageSource],
+        top_k: int | None = None,
+        *,
+        order: Order = "given",
+    ) -> list[CandidateMatch]:
+        """Candidates by mu, best first, equal ones in the order given; the first `top_k`."""
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {top_k}")
+        mu = self.mu(query, candidates, order=order)
+        return [
+            {"corpus_id": int(place), "score": float(1 - mu[place]), "mu": float(mu[place])}
+            for place in np.argsort(mu, kind="stable")[:top_k]
+        ]
+
+    def clear_cache(self) -> None:
+        """Forget all that is kept of images seen so far, in memory and in `cache_dir`."""
+        self._vision_memory.clear()
+        if self._vision_disk is not None:
+            self._vision_disk.clear()
+        if self._scorer is not None:
+            self._scorer.clear()
+
+    def _need_scorer(self) -> Scorer:
+        if self._scorer is None:
+            raise InputError("this engine has no MLLM loaded: export one with --mllm")
+        return self._scorer
+
+
+def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:
+    return [to_pixels(load_image(image), how) for image in images]
+
+
+def _is_same(one: ImageSource, other: ImageSource) -> bool:
+    """Whether two sources are one object or one path; equal pixels are not looked for."""
+    paths = (str, os.PathLike)
+    both_paths = isinstance(one, paths) and isinstance(other, paths)
+    return one is other or (both_paths and os.fspath(one) == os.fspath(other))  # type: ignore[arg-type]
+
+
+def _wanted_parts(
+    manifest: Manifest, folder: Path, parts: Collection[Part] | None
+) -> Collection[str]:
+    has: dict[str, Any] = {"encoder": manifest.encoder, "scorer": manifest.scorer}
+    if parts is None:
+        return [name for name, part in has.items() if part is not None]
+    for name in parts:
+        if has.get(name) is None:
+            raise InputError(f"{folder} has no {name}: export it with one, or do without")
+    return parts

@@ -1,0 +1,143 @@
+"""Whether an engine folder is what its manifest says, checked before anything is loaded.
+
+What is checked holds only where nobody else may write to the folder: files are opened again later.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from murank.engine._damage import damaged
+from murank.engine._plain import check_folder, file_size, open_file, readable_errors
+from murank.engine._records import show
+from murank.engine.manifest import (
+    MANIFEST,
+    PLANS,
+    FileEntry,
+    Manifest,
+    is_clean_name,
+    read_manifest,
+)
+from murank.engine.onnx_references import external_data_files
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+_CHUNK = 1 << 20
+_SHOWN = 5  # names in a message
+
+
+def check_engine(
+    folder: str | os.PathLike[str], *, hashes: bool = True, progress: Progress | None = None
+) -> Manifest:
+    """Check an engine folder against its manifest, and return that.
+
+    Every listed file is there, regular, of the stated size and content, and reached through no
+    symlink below `folder`; nothing else is there but `plans/`; no ONNX file refers to external
+    data that is not listed.
+
+    Parameters
+    ----------
+    folder
+        The engine; nothing in it is loaded or changed.
+    hashes
+        False: large files are not read, their sizes alone are compared.
+    progress
+        Called with a stage, and with MiB hashed and in all.
+
+    Raises
+    ------
+    InputError
+        The first defect found, and what to do.
+    """
+    root = Path(folder)
+    manifest = read_manifest(root)
+    for name, entry in manifest.files.items():
+        size = _size(root, name)
+        if size != entry.size:
+            raise damaged(root / name, f"it has {size} bytes instead of {entry.size}")
+    _check_nothing_else(root, manifest)
+    if hashes:
+        _check_hashes(root, manifest, progress)
+    for name in manifest.files:
+        if name.endswith(".onnx"):
+            _check_references(root, name, manifest)
+    return manifest
+
+
+def hash_files(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, FileEntry]:
+    """Return the manifest's entries for files of `folder`, in the order given.
+
+    Raises
+    ------
+    InputError
+        One is missing, not regular, or reached through a symlink.
+    """
+    root = Path(folder)
+    return {name: FileEntry(size=_size(root, name), sha256=_sha256(root / name)) for name in names}
+
+
+def _size(root: Path, name: str) -> int:
+    """Return the bytes of a file that is reached through plain folders."""
+    for parent in _parents(name):
+        check_folder(root / parent)
+    return file_size(root / name)
+
+
+def _check_nothing_else(root: Path, manifest: Manifest) -> None:
+    names = [show(name) for name in islice(_unlisted(root, manifest), _SHOWN + 1)]
+    if names:
+        names[_SHOWN:] = ["..."][: len(names) - _SHOWN]
+        raise damaged(root, f"it holds what {MANIFEST} does not list: {', '.join(names)}")
+
+
+def _unlisted(root: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield what is in the folder for no reason, not entering folders of that kind."""
+    folders = {parent for name in manifest.files for parent in _parents(name)}
+    known = {MANIFEST, *manifest.files, *folders}
+    for parent in ("", *sorted(folders)):
+        with readable_errors(root / parent), os.scandir(root / parent) as entries:
+            for entry in entries:
+                name = f"{parent}/{entry.name}" if parent else entry.name
+                is_cache = name == PLANS and entry.is_dir(follow_symlinks=False)
+                if name not in known and not is_cache:
+                    yield name
+
+
+def _check_hashes(root: Path, manifest: Manifest, progress: Progress | None) -> None:
+    done, total = 0, manifest.size
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress("MiB hashed", done >> 20, total >> 20)
+
+    for name, entry in manifest.files.items():
+        if _sha256(root / name, advance) != entry.sha256:
+            raise damaged(root / name, f"its content differs from its sha256 in {MANIFEST}")
+
+
+def _sha256(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _check_references(root: Path, name: str, manifest: Manifest) -> None:
+    folder = PurePosixPath(name).parent
+    for location in sorted(external_data_files(root / name)):
+        refers = f"it refers to external data in {show(location)}"
+        if not is_clean_name(location):
+            raise damaged(root / name, f"{refers}, which may lie outside the folder")
+        if str(folder / location) not in manifest.files:
+            raise damaged(root / name, f"{refers}, which {MANIFEST} does not list")
+
+
+def _parents(name: str) -> list[str]:
+    """Folders above a file, outermost first: "a" and "a/b" for "a/b/c"."""
+    return [str(parent) for parent in reversed(PurePosixPath(name).parents)][1:]

@@ -1,0 +1,262 @@
+"""manifest.json: what an engine folder holds, and what it was made of."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from murank._exceptions import InputError
+from murank.engine._damage import damaged
+from murank.engine._json import parse_json, read_bounded, write_json
+from murank.engine._plain import readable_errors
+from murank.engine._records import Must, Record, show
+from murank.images.preprocess import Preprocessing
+from murank.prompt.layout import Layout
+from murank.prompt.template import PromptTemplate
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+PLANS = "plans"  # a folder of what this device compiled: a cache, never listed
+
+# So plain that no system reads a drive, a wildcard, a parent or another spelling into it.
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_CLEAN = re.compile(rf"{_PART}(/{_PART})*")
+
+
+def is_clean_name(name: str) -> bool:
+    """Whether a relative path, with forward slashes, stays inside the folder by its very look."""
+    return _CLEAN.fullmatch(name) is not None
+
+
+def _is_file_name(name: str) -> bool:
+    return is_clean_name(name) and name != MANIFEST and not name.startswith(f"{PLANS}/")
+
+
+SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "1")]
+Name = Annotated[str, Must(lambda text: text and text.isprintable(), "a printable text")]
+Sha256 = Annotated[
+    str, Must(re.compile("[0-9a-f]{64}").fullmatch, "a sha256 (64 lower-case hexadecimal digits)")
+]
+FileName = Annotated[
+    str,
+    Must(
+        _is_file_name,
+        "a path inside the folder: letters, digits, '_', '.', '-', '/' between the parts, "
+        f"no part that begins with '.'; neither {MANIFEST} nor in {PLANS}/",
+    ),
+]
+Graph = Annotated[FileName, Must(lambda name: name.endswith(".onnx"), "the name of an .onnx file")]
+Tensors = Annotated[
+    FileName,
+    Must(lambda name: name.endswith(".safetensors"), "the name of a .safetensors file"),
+]
+Count = Annotated[int, Must(lambda value: value >= 0, "at least 0")]
+Size = Annotated[int, Must(lambda value: value >= 1, "at least 1")]
+Mean = tuple[float, float, float]
+Std = Annotated[Mean, Must(lambda values: min(values) > 0, "above 0 in each channel")]
+Positive = Annotated[float, Must(lambda value: value > 0, "above 0")]
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class FileEntry(Record):
+    """What a file must be."""
+
+    sha256: Sha256
+    size: Count  # bytes
+
+
+@dataclass(frozen=True)
+class Source(Record):
+    """A checkpoint that went in."""
+
+    name: Name
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class MllmSource(Record):
+    """The MLLM that went in."""
+
+    name: Name
+    model_type: Name
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class AdapterSource(Record):
+    """The LoRA that was merged into the MLLM."""
+
+    name: Name
+    kind: Literal["peft", "muse"]
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Sources(Record):
+    """Where the weights come from."""
+
+    mllm: MllmSource | None
+    adapter: AdapterSource | None
+    encoder: Source | None
+
+
+@dataclass(frozen=True)
+class EncoderPart(Record):
+    """Image to feature."""
+
+    graph: Graph
+    dim: Size  # of a feature
+    preprocessing: Preprocessing
+    mean: Mean  # applied inside the graph, as std is
+    std: Std
+
+
+@dataclass(frozen=True)
+class AnswerIds(Record):
+    """Token ids of the two answers."""
+
+    no: Count
+    yes: Count
+
+
+@dataclass(frozen=True)
+class Shapes(Record):
+    """Sizes of the scorer's tensors; the tokens of a pair stand in three runs."""
+
+    layers: Size
+    kv_heads: Size
+    head_dim: Size
+    hidden: Size
+    levels: Size  # vectors of `hidden` that stand for one vision token
+    vision_tokens: Size  # an image
+    static_tokens: Count  # before the query image: once per model
+    prefill_tokens: Size  # from the query image to the candidate image: once per query
+    suffix_tokens: Size  # from the candidate image on: per pair
+
+    @property
+    def kv_values(self) -> int:
+        """Keys and values that all candidates of a query share."""
+        tokens = self.static_tokens + self.prefill_tokens
+        return 2 * self.layers * self.kv_heads * self.head_dim * tokens
+
+    @property
+    def vision_values(self) -> int:
+        """Values of one image's vision tokens."""
+        return self.levels * self.vision_tokens * self.hidden
+
+
+@dataclass(frozen=True)
+class ScorerPart(Record):
+    """Pair of images to mu-distance."""
+
+    vision: Graph
+    decoder: Graph
+    prompt: Tensors
+    preprocessing: Preprocessing
+    mean: Mean  # applied inside the vision graph, as std is
+    std: Std
+    layout: Layout
+    template: Mapping[str, Any]  # as `PromptTemplate.from_json` takes it
+    template_sha256: Sha256
+    answer_ids: AnswerIds
+    tau: Positive  # temperature of the answer's logits
+    max_pairs: Size  # in one run of the decoder
+    shapes: Shapes
+
+    def __post_init__(self) -> None:
+        template = PromptTemplate.from_json(self.template, "scorer.template")
+        if template.sha256 != self.template_sha256:
+            raise InputError("scorer.template_sha256 is not the hash of scorer.template")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Record):
+    """All that manifest.json says; what its parts name is among its files."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    murank_version: Name
+    precision: Precision
+    sources: Sources
+    encoder: EncoderPart | None
+    scorer: ScorerPart | None
+    calibration: Mapping[str, Any] | None
+    golden: Tensors | None
+    parity: FileName | None
+    files: Mapping[FileName, FileEntry]  # all of the folder but manifest.json and plans/
+
+    def __post_init__(self) -> None:
+        if self.encoder is None and self.scorer is None:
+            raise InputError("neither an encoder nor a scorer is there")
+        for key, name in self.named.items():
+            if name not in self.files:
+                raise InputError(f"{key} names {name}, which is not in files")
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Files that the parts name, by key."""
+        names: dict[str, str | None] = {"golden": self.golden, "parity": self.parity}
+        if self.encoder is not None:
+            names["encoder.graph"] = self.encoder.graph
+        if self.scorer is not None:
+            for key in ("vision", "decoder", "prompt"):
+                names[f"scorer.{key}"] = getattr(self.scorer, key)
+        return {key: name for key, name in names.items() if name is not None}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all listed files."""
+        return sum(entry.size for entry in self.files.values())
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one value that goes from graph to graph; int8 is about weights."""
+        return 2 if self.precision == "fp16" else 4
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """Read manifest.json of an engine folder; nothing else of the folder is looked at.
+
+    Raises
+    ------
+    InputError
+        There is none, it is no regular file, above 4 MiB, not strict JSON, of a newer murank, or a
+        key is missing, unknown or of another type.
+    """
+    path = Path(folder) / MANIFEST
+    data = parse_json(_raw(path), path)
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path} was made by a newer murank (schema_version {show(version)}, this one reads "
+            f"{SCHEMA_VERSION}); upgrade murank"
+        )
+    try:
+        return Manifest.from_json(data)
+    except InputError as error:
+        raise damaged(path, str(error)) from error
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """Return manifest.json; InputError if `read_manifest` would not take it."""
+    raw = write_json(manifest.to_json())
+    Manifest.from_json(parse_json(raw, Path(MANIFEST)))
+    return raw
+
+
+def engine_sha256(folder: str | os.PathLike[str]) -> str:
+    """Return the sha256 of manifest.json, which holds those of all other files."""
+    return hashlib.sha256(_raw(Path(folder) / MANIFEST)).hexdigest()
+
+
+def _raw(path: Path) -> bytes:
+    folder = path.parent
+    with readable_errors(folder):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; name the folder of an engine")
+        if not path.exists():
+            raise InputError(f"{folder} has no {MANIFEST}, so it is not the folder of an engine")
+    return read_bounded(path)

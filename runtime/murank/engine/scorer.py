@@ -1,0 +1,97 @@
+"""Mu-distances of query-candidate pairs: vision tokens, prefill, scoring, softmax."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank.engine.cache import DiskCache, MemoryCache, content_key
+from murank.engine.decoder import Decoder, Prefix
+from murank.engine.manifest import ScorerPart
+from murank.engine.session import SessionSettings
+from murank.engine.vision import VisionTokens
+
+Pixels = NDArray[np.uint8]  # [3,H,W]
+_PREFIXES = 4  # kept, of the queries asked most recently
+_QUERIES = 8  # in one run: each brings K/V of its own
+
+
+class Scorer:
+    """The MLLM of an engine folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        part: ScorerPart,
+        settings: SessionSettings,
+        *,
+        max_pairs: int,
+        vision_memory: MemoryCache,
+        vision_disk: DiskCache | None,
+    ) -> None:
+        self.part = part
+        self._max_pairs = max_pairs
+        self.decoder = Decoder(folder, part, settings)
+        self.vision = VisionTokens(
+            folder, part, settings, dtype=self.decoder.dtype, memory=vision_memory,
+            disk=vision_disk,
+        )  # fmt: skip
+        size = part.shapes.kv_values * self.decoder.dtype.itemsize
+        self._prefix_bytes = size
+        self._prefixes = MemoryCache(_PREFIXES * size)
+
+    def logits(self, query: Pixels, candidates: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Logits [K,2] of No and Yes for one query; its prefix is remembered."""
+        prefix = self._prefix(query)
+        parts = [np.empty((0, 2), np.float32)]
+        for part in _runs(len(candidates), self._max_pairs):
+            tokens = self.vision.of(candidates[part])
+            parts.append(self.decoder.logits(prefix, tokens[None])[0])
+        return np.concatenate(parts)
+
+    def swapped_logits(self, query: Pixels, candidates: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Logits [K,2] with the two images in each other's place: a prefix for each candidate."""
+        return self.logits_of_many(candidates, [[query]] * len(candidates))[:, 0]
+
+    def logits_of_many(
+        self, queries: Sequence[Pixels], candidates: Sequence[Sequence[Pixels]]
+    ) -> NDArray[np.float32]:
+        """Logits [Q,K,2] for several queries of K candidates each, as many in a run as fit."""
+        count = len(candidates[0]) if candidates else 0
+        parts = [np.empty((0, count, 2), np.float32)]
+        group = min(self._max_pairs // max(count, 1), _QUERIES)
+        if group < 2:
+            rows = [self.logits(q, c)[None] for q, c in zip(queries, candidates, strict=True)]
+            return np.concatenate([*parts, *rows])
+        for part in _runs(len(queries), group):
+            prefix = self.decoder.prefill(self.vision.of(queries[part]))
+            tokens = self.vision.of([image for row in candidates[part] for image in row])
+            tokens = tokens.reshape(-1, count, *tokens.shape[1:])
+            parts.append(self.decoder.logits(prefix, tokens))
+        return np.concatenate(parts)
+
+    def mu(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[...,2] -> [...]: p("different person") at the engine's temperature, small = same."""
+        difference = (logits[..., 1].astype(np.float64) - logits[..., 0]) / self.part.tau
+        # No overflow at one end, no loss of digits at the other: small mu stay apart.
+        return np.exp(-np.logaddexp(0, difference)).astype(np.float32)
+
+    def clear(self) -> None:
+        """Forget the prefixes of earlier queries."""
+        self._prefixes.clear()
+
+    def _prefix(self, query: Pixels) -> Prefix:
+        key = content_key(query)
+        prefix: Prefix | None = self._prefixes.get(key)
+        if prefix is None:
+            prefix = self.decoder.prefill(self.vision.of([query]))
+            self._prefixes.put(key, prefix, self._prefix_bytes)
+        return prefix
+
+
+def _runs(count: int, most: int) -> Iterator[slice]:
+    """Split into the fewest runs of at most `most`, all of nearly one length."""
+    number = -(-count // most)
+    for index in range(number):
+        yield slice(index * count // number, (index + 1) * count // number)

@@ -1,0 +1,124 @@
+"""onnxruntime sessions: which provider runs, and calls whose tensors stay on the device."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError, MachineError
+
+Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
+_CPU = "CPUExecutionProvider"
+_NAMED: Mapping[str, tuple[str, ...]] = {
+    "cpu": (_CPU,),
+    "cuda": ("CUDAExecutionProvider", _CPU),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", _CPU),
+}
+_ON_GPU = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
+_SEVERITY_ERROR = 3
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How graphs are run."""
+
+    providers: Providers = "auto"  # auto, cpu, cuda, tensorrt, or a list as onnxruntime takes it
+    threads: int | None = None  # of one operator; None: onnxruntime's choice, the physical cores
+
+
+class Session:
+    """One graph, loaded. Calls from several threads are safe."""
+
+    def __init__(self, file: Path, settings: SessionSettings) -> None:
+        runtime = onnxruntime()
+        options = runtime.SessionOptions()
+        options.log_severity_level = _SEVERITY_ERROR
+        if settings.threads is not None:
+            options.intra_op_num_threads = settings.threads
+        # Several graphs take turns: a pool that spins after its turn slows the next one down.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = _wanted(settings.providers, runtime.get_available_providers())
+        try:
+            self._session = runtime.InferenceSession(str(file), options, providers=wanted)
+        except Exception as error:
+            # onnxruntime raises its own kinds, one a status, and ValueError on provider options.
+            raise _load_error(file, wanted, error) from error
+        self.providers: list[str] = self._session.get_providers()
+        _check_used(settings.providers, self.providers)
+        self.device = "cuda" if self.providers[0] in _ON_GPU else "cpu"
+        self.input_shapes = {node.name: node.shape for node in self._session.get_inputs()}
+        self.input_types = {node.name: node.type for node in self._session.get_inputs()}
+        self.output_names = [node.name for node in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        """Run the graph on arrays or values of this device; return values that stay on it."""
+        binding = self._session.io_binding()
+        for name, value in inputs.items():
+            if isinstance(value, np.ndarray):
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            else:
+                binding.bind_ortvalue_input(name, value)
+        for name in outputs:
+            binding.bind_output(name, self.device)
+        self._session.run_with_iobinding(binding)
+        values: list[Any] = binding.get_outputs()
+        return values
+
+    def to_device(self, array: NDArray[Any]) -> Any:
+        """Return the array as a value on this session's device."""
+        return onnxruntime().OrtValue.ortvalue_from_numpy(
+            np.ascontiguousarray(array), self.device, 0
+        )
+
+
+def onnxruntime() -> Any:
+    """Import onnxruntime; MachineError if it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MachineError(
+            "onnxruntime is not installed: pip install 'murank[cpu]' or 'murank[gpu]'"
+        ) from error
+    return onnxruntime
+
+
+def _wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
+    if not isinstance(providers, str):
+        if not providers:
+            raise InputError("providers is an empty list; name at least one, or pass 'auto'")
+        return list(providers)
+    if providers == "auto":
+        name = "cuda" if "CUDAExecutionProvider" in available else "cpu"
+        return list(_NAMED[name])
+    if providers not in _NAMED:
+        known = ", ".join(("auto", *_NAMED))
+        raise InputError(f"providers must be one of {known}, or a list, got {providers!r}")
+    if _NAMED[providers][0] not in available:
+        raise MachineError(
+            f"this onnxruntime has no {_NAMED[providers][0]}: pip install 'murank[gpu]'"
+        )
+    return [name for name in _NAMED[providers] if name in available]
+
+
+def _check_used(asked: Providers, used: Sequence[str]) -> None:
+    """A library that lists a provider may still fall back to the CPU, with a log line only."""
+    if asked == "auto":
+        return
+    first = _NAMED[asked][0] if isinstance(asked, str) else asked[0]
+    first = first if isinstance(first, str) else first[0]
+    if first not in used:
+        raise MachineError(
+            f"{first} was asked for, but onnxruntime could not use it here and fell back to "
+            f"{', '.join(used)}; pass providers='auto' to accept that"
+        )
+
+
+def _load_error(file: Path, wanted: Sequence[Any], error: Exception) -> Exception:
+    text = " ".join(str(error).split())[:300]
+    named = {name if isinstance(name, str) else name[0] for name in wanted}
+    if named - {_CPU}:
+        return MachineError(f"{file} could not be loaded with {', '.join(sorted(named))}: {text}")
+    return InputError(f"{file} could not be loaded by onnxruntime: {text}")

@@ -1,0 +1,14 @@
+"""The question that the MLLM is asked: one definition for adaptation, export and serving."""
+
+from murank.prompt.layout import LAYOUTS, ImageSlot, Layout, user_turn
+from murank.prompt.template import PromptTemplate, default_template, load_template
+
+__all__ = [
+    "LAYOUTS",
+    "ImageSlot",
+    "Layout",
+    "PromptTemplate",
+    "default_template",
+    "load_template",
+    "user_turn",
+]

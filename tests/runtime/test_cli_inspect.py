@@ -1,0 +1,102 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engine_folder import PARITY, make_engine, relist
+
+from murank.cli import main
+from murank.engine.manifest import engine_sha256, manifest_bytes
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    make_engine(tmp_path / "engine")
+    return tmp_path / "engine"
+
+
+def inspect(engine: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert main(["inspect", str(engine), *options]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = inspect(engine, capsys)
+    for text in (
+        f"{engine}: fp16, of murank 0.1.0, {engine_sha256(engine)[:12]}",
+        "tiny-vl (qwen2_vl) 111111111111",
+        "street (peft) 222222222222",
+        "osnet 333333333333",
+        "512 values",
+        "256x128 (height x width), bicubic, cropped after the shorter side became 256",
+        "280x140 (height x width), bicubic; 50 tokens",
+        "prefix_first, template ",
+        "235 static, 52 prefill a query, 59 suffix a pair",
+        "4 layers, hidden 64, 2 K/V heads of 16",
+        "tau 1.5, at most 64 pairs a run",
+        f"{2 * 4 * 2 * 16 * 287 * 2 / 1024:.1f} KiB of K/V a query",
+        f"{50 * 64 * 2 / 1024:.1f} KiB of vision tokens an image",
+        "max_abs_logit   0.00015",
+        "minmax",
+        "onnx/decoder.data",
+        "contents were not: `murank verify` does that",
+    ):
+        assert text in out
+    assert "worst" not in out
+    assert max(map(len, out.replace(str(engine), "").splitlines())) <= 100
+
+
+def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(inspect(engine, capsys, "--json"))
+    assert found["manifest"] == json.loads((engine / "manifest.json").read_bytes())
+    assert found["sha256"] == engine_sha256(engine)
+    assert found["parity"] == {key: PARITY[key] for key in PARITY if key != "worst"}
+    assert found["bytes"] == {
+        "files": sum(
+            path.stat().st_size for path in engine.rglob("*.*") if path.stem != "manifest"
+        ),
+        "kv_a_query": 2 * 4 * 2 * 16 * 287 * 2,
+        "vision_tokens_an_image": 50 * 64 * 2,
+    }
+
+
+def test_an_encoder_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = make_engine(tmp_path / "e")
+    alone = replace(manifest, scorer=None, parity=None, calibration=None)
+    (tmp_path / "e" / "manifest.json").write_bytes(manifest_bytes(alone))
+    out = inspect(tmp_path / "e", capsys)
+    assert "encoder" in out
+    for title in ("scorer", "parity\n", "calibration"):
+        assert title not in out
+    found = json.loads(inspect(tmp_path / "e", capsys, "--json"))
+    assert found["parity"] == {}
+    assert list(found["bytes"]) == ["files"]
+
+
+def test_structure_is_checked_and_contents_are_not(
+    engine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = engine / "onnx/decoder.data"
+    path.write_bytes(bytes(path.stat().st_size))
+    inspect(engine, capsys)
+    path.unlink()
+    assert main(["inspect", str(engine)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"murank: error: {path}: it is missing; ")
+
+
+@pytest.mark.parametrize("content", ["[1]", "no", '{"a": 1, "a": 2}'])
+def test_bad_parity(engine: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (engine / "parity.json").write_text(content)
+    relist(engine, "parity.json")
+    assert main(["inspect", str(engine)]) == 2
+    assert "parity.json: it " in capsys.readouterr().err
+
+
+def test_terminals_are_not_commanded(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (engine / "parity.json").write_text(json.dumps({"\x1b[2J": 1}))
+    relist(engine, "parity.json")
+    assert "\x1b" not in inspect(engine, capsys)
