@@ -14,7 +14,7 @@ KERNELS, RUNTIME, EXPORT = "murank_kernels", "murank", "murank_export"
 FOLDERS = {KERNELS: "kernels", RUNTIME: "runtime", EXPORT: "export"}
 THIRD_PARTIES = {
     KERNELS: {"numpy", "numba", "threadpoolctl"},
-    RUNTIME: {"numpy", "numba", "threadpoolctl"},
+    RUNTIME: {"numpy", "numba", "threadpoolctl", "PIL", "onnxruntime", "safetensors"},
 }
 OWN = {KERNELS: {KERNELS}, RUNTIME: {RUNTIME, KERNELS}, EXPORT: {EXPORT, RUNTIME, KERNELS}}
 NEVER = {"tests", "benchmarks"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
@@ -59,5 +59,5 @@ def test_bare_environment() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for verb in ("rerank", "evaluate", "synthesize"):
+    for verb in ("export", "rerank", "evaluate", "inspect", "verify", "synthesize"):
         assert f"murank {verb}" in done.stdout

@@ -1,6 +1,6 @@
-"""Build-machine side of murank: checkpoints in, engine folder out. Empty so far.
+"""Build-machine side of murank: checkpoints in, engine folder out.
 
-This is the one package of the three that may import torch and transformers.
+This is the one package of the three that may import torch and transformers; importing it does not.
 """
 
 __all__: list[str] = []

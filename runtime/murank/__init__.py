@@ -1,4 +1,4 @@
-"""Re-ranking for person re-identification: feature sets, mu-distances, rankings, command line."""
+"""Person re-identification on unseen cameras: engine, feature sets, mu-distances, rankings."""
 
 from murank._exceptions import (
     InputError,
@@ -14,8 +14,11 @@ from murank._mu import MuDistances, load_mu
 from murank._ranking import Ranking, load_ranking, write_ranking
 from murank._truncated import TruncatedEvaluation, evaluate_truncated
 from murank._version import __version__
+from murank.engine.engine import CandidateMatch, Engine
 
 __all__ = [
+    "CandidateMatch",
+    "Engine",
     "FeatureSet",
     "InputError",
     "Items",

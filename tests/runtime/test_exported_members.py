@@ -7,7 +7,9 @@ from murank import _exceptions
 
 def test_all_is_what_can_be_imported() -> None:
     public = {name for name in vars(murank) if not name.startswith("_")}
-    modules = {"cli", "synthetic"}  # appear once imported
+    modules = {  # appear once imported
+        "batch", "cli", "datasets", "engine", "images", "prompt", "sheet", "synthetic",
+    }  # fmt: skip
     assert public - modules == set(murank.__all__) - {"__version__"}
     assert murank.__all__ == sorted(murank.__all__)
 

@@ -12,10 +12,15 @@ from murank.cli._parser import Parser
 __all__ = ["main"]
 
 VERBS = {
+    "export": "checkpoints to an engine folder (build machine)",
     "rerank": "re-rank a gallery for every query",
     "evaluate": "mAP and CMC of features, distances or a ranking",
+    "inspect": "what is in an engine folder, and how large",
+    "verify": "whether an engine folder is whole and answers as at export",
     "synthesize": "write synthetic features to try the others with",
 }
+# The build machine's verbs live in its own package, which the runtime never imports by itself.
+_ELSEWHERE = {"export": "murank_export.cli"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         verb = _parser().parse_args(arguments[:1]).verb
-        module = importlib.import_module(f"murank.cli._{verb}")
+        module = importlib.import_module(_ELSEWHERE.get(verb, f"murank.cli._{verb}"))
         parsed = module.parser().parse_args(arguments[1:])
     except SystemExit:  # --help or --version has been printed; errors raise UsageError
         return EXIT_OK

@@ -1,0 +1,157 @@
+"""`murank export`: checkpoints in, engine folder out."""
+
+import argparse
+import importlib.util
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from murank import MachineError
+from murank.cli._parser import Parser, positive
+from murank.prompt import LAYOUTS
+
+_NEEDED = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors")
+_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank export",
+        description="Export an encoder and an MLLM (LoRA merged) to ONNX: an engine folder that "
+        "needs neither torch nor a tokenizer. Checkpoints are local folders; nothing is "
+        "downloaded.",
+    )
+    result.add_argument("-o", "--output", required=True, type=Path, metavar="ENGINE")
+    result.add_argument("--overwrite", action="store_true", help="replace an older engine there")
+    result.add_argument("--json", action="store_true", help="print the manifest, no summary")
+    result.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    _add_mllm(result)
+    _add_encoder(result)
+    return result
+
+
+def _add_mllm(result: Parser) -> None:
+    group = result.add_argument_group("MLLM (Qwen2-VL, Qwen2.5-VL, Qwen3-VL)")
+    group.add_argument("--mllm", type=Path, metavar="DIR", help="Hugging Face folder, safetensors")
+    group.add_argument(
+        "--adapter", type=Path, metavar="DIR|FILE.pth",
+        help="LoRA to merge: PEFT folder, or MUSE's file of trainable parameters",
+    )  # fmt: skip
+    group.add_argument("--lora-alpha", type=float, metavar="X", help="of a .pth (32)")
+    group.add_argument("--lora-rank", type=positive, metavar="N", help="of a .pth: checked")
+    group.add_argument("--prompt", type=Path, metavar="FILE", help="template (murank's own)")
+    group.add_argument("--layout", choices=LAYOUTS, default="paper", help="of the prompt (paper)")
+    group.add_argument(
+        "--image-size", type=size, metavar="HxW", help="of its images (about 280x140)"
+    )
+    group.add_argument(
+        "--dtype", choices=("fp32", "fp16", "int8"), default="fp32", help="of its weights (fp32)"
+    )
+    group.add_argument("--tau", type=float, default=1.0, help="temperature of the answer (1)")
+    group.add_argument("--max-pairs", type=positive, default=32, help="in one run (32)")
+    group.add_argument("--parity-pairs", type=positive, default=8, help="measured by PyTorch (8)")
+    group.add_argument("--force", action="store_true", help="allow an adapter of another prompt")
+
+
+def _add_encoder(result: Parser) -> None:
+    group = result.add_argument_group("encoder (float32 whatever --dtype is)")
+    group.add_argument(
+        "--encoder", type=Path, metavar="DIR|FILE.onnx",
+        help="Hugging Face folder (CLIP vision with projection, ViT, DINOv2, SigLIP), or ONNX: "
+        "images [B,3,H,W] -> features",
+    )  # fmt: skip
+    group.add_argument("--encoder-size", type=size, metavar="HxW", help="(what it says itself)")
+    group.add_argument("--encoder-resample", choices=_FILTERS, help="(ONNX: bilinear)")
+    group.add_argument("--encoder-mean", type=triple, metavar="R,G,B", help="(ONNX: ImageNet's)")
+    group.add_argument("--encoder-std", type=triple, metavar="R,G,B", help="(ONNX: ImageNet's)")
+    group.add_argument("--encoder-output", metavar="NAME", help="where it has several")
+
+
+def size(text: str) -> tuple[int, int]:
+    """Parse HEIGHTxWIDTH."""
+    height, _, width = text.partition("x")
+    try:
+        return positive(height), positive(width)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("must be HEIGHTxWIDTH, as 280x140") from error
+
+
+def triple(text: str) -> tuple[float, float, float]:
+    """Parse three numbers."""
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("must be three numbers, as 0.5,0.5,0.5") from error
+    return red, green, blue
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MachineError(
+            f"export needs {', '.join(missing)}: pip install 'murank[cpu,export]' on the build "
+            "machine"
+        )
+    from murank_export.encoder import EncoderSettings
+    from murank_export.export import ExportSettings, export_engine
+
+    settings = ExportSettings(
+        output=args.output,
+        mllm=args.mllm,
+        adapter=args.adapter,
+        lora_alpha=args.lora_alpha,
+        lora_rank=args.lora_rank,
+        prompt=args.prompt,
+        layout=args.layout,
+        image_size=args.image_size,
+        precision=args.dtype,
+        tau=args.tau,
+        max_pairs=args.max_pairs,
+        parity_pairs=args.parity_pairs,
+        encoder=args.encoder,
+        encoder_settings=EncoderSettings(
+            size=args.encoder_size,
+            resample=args.encoder_resample,
+            mean=args.encoder_mean,
+            std=args.encoder_std,
+            output=args.encoder_output,
+        ),
+        force=args.force,
+        overwrite=args.overwrite,
+    )
+    made = export_engine(settings, _ignore if args.quiet else _report)
+    if args.json:
+        print(json.dumps(made.manifest.to_json(), allow_nan=False))
+    else:
+        print(_summary(made))
+    return 0
+
+
+def _report(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _ignore(_text: str) -> None:
+    pass
+
+
+def _summary(made: Any) -> str:
+    lines = [f"{made.folder}: {made.manifest.size / 2**20:.1f} MiB"]
+    for name, entry in made.manifest.files.items():
+        lines.append(f"  {name:<28} {entry.size / 2**20:10.2f} MiB")
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in made.seconds.items())
+    # ru_maxrss is in KiB on Linux.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    lines.append(f"seconds: {seconds}; peak memory {peak:.2f} GiB")
+    scorer = made.parity.get("scorer")
+    if scorer is not None:
+        lines.append(
+            f"against PyTorch, {scorer['pairs']} pairs: largest difference of a logit "
+            f"{scorer['max_abs_logit']:.1e}, of mu {scorer['max_abs_mu']:.1e}; rank correlation "
+            + ("not defined" if scorer["spearman"] is None else f"{scorer['spearman']:.3f}")
+        )
+    return "\n".join(lines)

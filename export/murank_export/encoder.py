@@ -1,0 +1,224 @@
+"""Any image encoder as the engine's encoder graph: uint8 pixels in, unit features out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from murank import InputError
+from murank.images import Preprocessing
+from murank_export.hf_encoder import export_hf_encoder
+
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
+_OLDEST_OPSET = 9  # of the operators put around the graph
+_EXTERNAL_FROM = 100 << 20  # bytes of weights from which they go into a file of their own
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What a plain ONNX file does not say of itself; None: what the checkpoint says."""
+
+    size: tuple[int, int] | None = None  # height, width
+    resample: str | None = None
+    mean: tuple[float, float, float] | None = None  # of RGB scaled to [0,1]
+    std: tuple[float, float, float] | None = None
+    output: str | None = None  # name of the feature output, where there are several
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The same, all known but a size that the graph tells and an output that stands alone."""
+
+    size: tuple[int, int] | None
+    resample: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    output: str | None
+    shortest_edge: int | None = None
+
+
+@dataclass(frozen=True)
+class ExportedEncoder:
+    """The graph and how images are brought to it."""
+
+    preprocessing: Preprocessing
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dim: int
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def export_encoder(source: Path, file: Path, settings: EncoderSettings) -> ExportedEncoder:
+    """Write `file`: images [B,3,H,W] uint8 -> features [B,D] float32, rows of length 1.
+
+    Parameters
+    ----------
+    source
+        An .onnx file (images [B,3,H,W] normalised floats -> features), or a Hugging Face folder
+        of a CLIP vision model with projection, ViT, DINOv2 or SigLIP.
+
+    Raises
+    ------
+    InputError
+        The source is of another kind, or its inputs and outputs do not fit.
+    """
+    if source.is_file() and source.suffix == ".onnx":
+        return _wrap(source, file, _plain_settings(settings))
+    if not (source / "config.json").is_file():
+        raise InputError(f"{source} is neither an .onnx file nor a Hugging Face folder")
+    with TemporaryDirectory() as scratch:
+        found = export_hf_encoder(source, Path(scratch))
+        how = _Known(
+            size=settings.size or (found.preprocessing.height, found.preprocessing.width),
+            resample=settings.resample or found.preprocessing.resample,
+            mean=settings.mean or found.mean,
+            std=settings.std or found.std,
+            output=settings.output or found.output,
+            shortest_edge=None if settings.size else found.preprocessing.shortest_edge,
+        )
+        return _wrap(found.file, file, how)
+
+
+def _plain_settings(given: EncoderSettings) -> _Known:
+    """Fill in torchreid's customs; the size comes from the graph."""
+    return _Known(
+        given.size, given.resample or "bilinear", given.mean or IMAGENET_MEAN,
+        given.std or IMAGENET_STD, given.output,
+    )  # fmt: skip
+
+
+def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
+    try:
+        model = onnx.load(source)
+        model = onnx.shape_inference.infer_shapes(model) if model.ByteSize() < 2**31 else model
+    except Exception as error:
+        # protobuf, onnx and the file system each raise kinds of their own on a bad file.
+        raise InputError(f"{source} cannot be read as ONNX: {error}") from error
+    graph = model.graph
+    weights = {initializer.name for initializer in graph.initializer}
+    inputs = [node for node in graph.input if node.name not in weights]
+    if len(inputs) != 1 or _rank(inputs[0]) != 4 or _dims(inputs[0])[1] not in (3, None):
+        raise InputError(f"{source} must have one input, images [B,3,H,W]")
+    size = _size(inputs[0], settings.size, source)
+    output = _feature_output(graph, settings.output, source)
+    _surround(model, inputs[0], output, size, settings)
+    preprocessing = Preprocessing(*size, settings.resample, settings.shortest_edge)
+    dim = _save_checked(model, file, size, source)
+    return ExportedEncoder(preprocessing, settings.mean, settings.std, dim)
+
+
+def _size(images: Any, given: tuple[int, int] | None, source: Path) -> tuple[int, int]:
+    batch, _, height, width = _dims(images)
+    if batch is not None:
+        raise InputError(f"{source}: its batch is fixed to {batch}; export it with a free batch")
+    if given is None:
+        if height is None or width is None:
+            raise InputError(f"{source} takes images of any size: pass --encoder-size HxW")
+        return height, width
+    if height not in (None, given[0]) or width not in (None, given[1]):
+        raise InputError(f"{source} takes {height}x{width}, not {given[0]}x{given[1]}")
+    return given
+
+
+def _feature_output(graph: Any, name: str | None, source: Path) -> Any:
+    outputs = {node.name: node for node in graph.output}
+    if name is None and len(outputs) == 1:
+        (name,) = outputs
+    if name not in outputs:
+        raise InputError(
+            f"{source}: name the output that holds the features with --encoder-output, one of "
+            f"{', '.join(outputs)}"
+        )
+    return outputs[name]
+
+
+def _surround(
+    model: Any, images: Any, output: Any, size: tuple[int, int], settings: _Known
+) -> None:
+    """Put normalisation before the graph, and class token, flattening and unit length behind."""
+    graph = model.graph
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if opset < _OLDEST_OPSET:
+        raise InputError(f"the encoder's opset is {opset}; export it with a later one")
+    kind = images.type.tensor_type.elem_type
+    if kind not in _FLOATS:
+        raise InputError("the encoder must take float images, normalised by mean and std")
+    for name, value in (("mean", settings.mean), ("std", settings.std)):
+        scaled = (np.array(value, np.float32) * 255).reshape(1, 3, 1, 1)
+        graph.initializer.append(onnx.numpy_helper.from_array(scaled, f"murank_{name}"))
+    flat = np.array([0, -1], np.int64)
+    graph.initializer.append(onnx.numpy_helper.from_array(flat, "murank_flat"))
+    before = [
+        helper.make_node("Cast", ["images"], ["murank_float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["murank_float", "murank_mean"], ["murank_centred"]),
+        helper.make_node("Div", ["murank_centred", "murank_std"], ["murank_scaled"]),
+        helper.make_node("Cast", ["murank_scaled"], ["murank_input"], to=kind),
+    ]
+    behind, name = [], output.name
+    if _rank(output) == 3:  # [B,tokens,D]: the class token comes first
+        first = np.array(0, np.int64)
+        graph.initializer.append(onnx.numpy_helper.from_array(first, "murank_first"))
+        behind.append(helper.make_node("Gather", [name, "murank_first"], ["murank_class"], axis=1))
+        name = "murank_class"
+    behind += [
+        helper.make_node("Reshape", [name, "murank_flat"], ["murank_rows"]),
+        helper.make_node("Cast", ["murank_rows"], ["murank_wide"], to=TensorProto.FLOAT),
+        helper.make_node("LpNormalization", ["murank_wide"], ["features"], axis=-1, p=2),
+    ]
+    taken = {"images", "features"} & {o for node in graph.node for o in node.output}
+    renamed = {images.name: "murank_input", **{name: f"encoder_{name}" for name in taken}}
+    nodes = [*before, *graph.node, *behind]
+    for node in nodes[len(before) :]:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for node in graph.node:
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.input[:], graph.output[:], graph.value_info[:]
+    graph.input.append(
+        helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, *size])
+    )
+    graph.output.append(
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", None])
+    )
+
+
+def _save_checked(model: Any, file: Path, size: tuple[int, int], source: Path) -> int:
+    """Save, run two batches of different length, and return the length of a feature."""
+    import onnxruntime
+
+    external = model.ByteSize() > _EXTERNAL_FROM
+    onnx.save(
+        model, file, save_as_external_data=external, location=f"{file.name}.data"
+    ) if external else onnx.save(model, file)
+    try:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        shapes = [
+            session.run(None, {"images": np.zeros((batch, 3, *size), np.uint8)})[0].shape
+            for batch in (1, 3)
+        ]
+    except Exception as error:
+        # onnxruntime raises its own kinds, one a status.
+        raise InputError(f"{source} does not run: {' '.join(str(error).split())[:300]}") from error
+    if [len(shape) for shape in shapes] != [2, 2] or [s[0] for s in shapes] != [1, 3]:
+        raise InputError(f"{source} gives features of shape {shapes}; expected one row an image")
+    return int(shapes[0][1])
+
+
+def _dims(value: Any) -> Sequence[int | None]:
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in value.type.tensor_type.shape.dim
+    ]
+
+
+def _rank(value: Any) -> int | None:
+    kind = value.type.tensor_type
+    return len(kind.shape.dim) if kind.HasField("shape") else None

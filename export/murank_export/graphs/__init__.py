@@ -1,0 +1,1 @@
+"""The MLLM as two ONNX graphs: vision tower and decoder."""

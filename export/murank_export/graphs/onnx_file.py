@@ -1,0 +1,106 @@
+"""From a module to an ONNX file with external weights, batch as the only free dimension."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from murank.engine.names import past_names, present_names
+from murank_export.graphs.decoder import Decoder
+from murank_export.graphs.vision import VisionTower
+
+OPSET = 18
+_MOST = 4096  # largest free dimension that the graphs are traced for
+
+
+def export_vision(tower: VisionTower, file: Path, size: tuple[int, int]) -> None:
+    """Write images [B,3,H,W] uint8 -> tokens [B,levels,T,H]."""
+    example = torch.zeros(3, 3, *size, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=_MOST)
+    _export(tower, (example,), file, ["images"], ["tokens"], ({0: batch},))
+
+
+def export_decoder(decoder: Decoder, file: Path, *, vision_tokens: int, hidden: int) -> None:
+    """Write the decoder; inputs and outputs are named by `decoder_names`."""
+    dtype, queries, candidates, behind, prefix = decoder.dtype, 2, 3, 5, 7
+    cache = (queries, decoder.kv_heads, prefix, decoder.head_dim)
+    example = (
+        torch.zeros(queries, candidates, decoder.levels, vision_tokens, hidden, dtype=dtype),
+        torch.zeros(behind, hidden, dtype=dtype),
+        torch.zeros(3, vision_tokens + behind, dtype=torch.int64),
+        tuple(torch.zeros(cache, dtype=dtype) for _ in range(2 * decoder.num_layers)),
+    )
+    free = {
+        name: torch.export.Dim(name, min=1, max=_MOST)
+        for name in ("queries", "candidates", "behind", "prefix")
+    }
+    shapes = (
+        {0: free["queries"], 1: free["candidates"]},
+        {0: free["behind"]},
+        {1: free["behind"] + vision_tokens},
+        tuple({0: free["queries"], 2: free["prefix"]} for _ in range(2 * decoder.num_layers)),
+    )
+    inputs, outputs = decoder_names(decoder.num_layers)
+    _export(decoder, example, file, inputs, outputs, shapes)
+
+
+def decoder_names(num_layers: int) -> tuple[list[str], list[str]]:
+    """Return the names of the decoder's inputs and outputs, in order."""
+    return (
+        ["vision", "text", "position_ids", *past_names(num_layers)],
+        ["logits", *present_names(num_layers)],
+    )
+
+
+def _export(
+    module: nn.Module,
+    example: tuple[Any, ...],
+    file: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    shapes: tuple[Any, ...],
+) -> None:
+    with torch.inference_mode(), _quiet():
+        program: Any = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    _strip_provenance(program.model)
+    program.save(str(file), external_data=True)
+
+
+def _strip_provenance(model: Any) -> None:
+    """Drop the exporter's notes: source paths of the build machine, and most of the file's size."""
+    for part in (model, model.graph, *model.graph.all_nodes()):
+        part.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            value.metadata_props.clear()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own chatter off the screen; its exceptions still come through."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

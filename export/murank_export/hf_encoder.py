@@ -1,0 +1,150 @@
+"""Hugging Face vision models to plain ONNX, through optimum."""
+
+import contextlib
+import io
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank import InputError, MachineError
+from murank.images import Preprocessing
+from murank_export._loading import load_model
+from murank_export.mllm.checkpoint import read_json
+
+# model_type -> the class that is exported, and its output that Re-ID uses as the feature
+MODELS = {
+    "clip_vision_model": ("CLIPVisionModelWithProjection", "image_embeds"),
+    "clip": ("CLIPVisionModelWithProjection", "image_embeds"),
+    "vit": ("ViTModel", "last_hidden_state"),
+    "dinov2": ("Dinov2Model", "last_hidden_state"),
+    "siglip_vision_model": ("SiglipVisionModel", "pooler_output"),
+    "siglip": ("SiglipVisionModel", "pooler_output"),
+}
+_PIL_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by PIL's number
+_TOLERANCE = 1e-3  # of features, against the PyTorch model
+
+
+@dataclass(frozen=True)
+class HfEncoder:
+    """An exported vision model, not yet wrapped."""
+
+    file: Path
+    preprocessing: Preprocessing
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    output: str
+
+
+def export_hf_encoder(folder: Path, scratch: Path) -> HfEncoder:
+    """Export a vision model, and check the graph against PyTorch at another batch size.
+
+    Raises
+    ------
+    InputError
+        Another kind of model, no preprocessor_config.json, or a graph that does not agree.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind not in MODELS:
+        raise InputError(f"{folder}: model_type is {kind!r}; as encoder: {', '.join(MODELS)}")
+    preprocessing, mean, std = _preprocessing(folder)
+    import transformers
+
+    name, output = MODELS[kind]
+    # A ViT's pooler is often untrained and never the feature.
+    options = {"add_pooling_layer": False} if kind == "vit" else {}
+    model = load_model(getattr(transformers, name), folder, attn_implementation="eager", **options)
+    onnx_export_from_model = _optimum()
+    with _quiet():
+        onnx_export_from_model(
+            model,
+            scratch,
+            task="feature-extraction",
+            do_validation=False,  # done here, at another batch size
+            custom_onnx_configs=_projected(model, output),
+        )
+    file = scratch / "model.onnx"
+    _check_against_torch(model, file, output, (preprocessing.height, preprocessing.width), folder)
+    return HfEncoder(file, preprocessing, mean, std, output)
+
+
+def _optimum() -> Any:
+    try:
+        from optimum.exporters.onnx import onnx_export_from_model
+    except ImportError as error:
+        raise MachineError(
+            "Hugging Face encoders are exported by optimum-onnx, which is not installed or does "
+            "not fit this transformers; or pass the encoder as an .onnx file"
+        ) from error
+    return onnx_export_from_model
+
+
+def _projected(model: Any, output: str) -> dict[str, Any] | None:
+    """Tell optimum of the projected class token, which it does not know of for CLIP."""
+    if output != "image_embeds":
+        return None
+    from optimum.exporters.onnx.model_configs import CLIPVisionModelOnnxConfig
+
+    class Projected(CLIPVisionModelOnnxConfig):  # type: ignore[misc]
+        @property
+        def outputs(self) -> dict[str, dict[int, str]]:
+            return {output: {0: "batch_size"}}
+
+    return {"model": Projected(model.config, task="feature-extraction")}
+
+
+def _preprocessing(
+    folder: Path,
+) -> tuple[Preprocessing, tuple[float, float, float], tuple[float, float, float]]:
+    config = read_json(folder / "preprocessor_config.json")
+    try:
+        size = config["size"]
+        resample = _PIL_FILTERS[config.get("resample", 2)]
+        mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+        shortest = size.get("shortest_edge") if isinstance(size, dict) else None
+        if config.get("do_center_crop"):
+            crop = config["crop_size"]
+            height, width = crop["height"], crop["width"]
+        elif shortest is not None:
+            raise InputError(f"{folder}: images of any size; pass --encoder-size HxW")
+        else:
+            height, width = (size["height"], size["width"]) if isinstance(size, dict) else (
+                size, size
+            )  # fmt: skip
+        how = Preprocessing(int(height), int(width), resample, shortest)
+        return how, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{folder / 'preprocessor_config.json'} lacks size, image_mean or image_std: {error}"
+        ) from error
+
+
+def _check_against_torch(
+    model: Any, file: Path, output: str, size: tuple[int, int], folder: Path
+) -> None:
+    import onnxruntime
+    import torch
+
+    images = np.random.default_rng(0).standard_normal((3, 3, *size)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (found,) = session.run([output], {session.get_inputs()[0].name: images})
+    with torch.inference_mode():
+        wanted: NDArray[Any] = getattr(model(torch.from_numpy(images)), output).numpy()
+    largest = float(np.abs(found - wanted).max())
+    if not largest <= _TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+        raise InputError(f"{folder}: the exported graph differs from PyTorch by {largest:.1e}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

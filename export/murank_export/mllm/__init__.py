@@ -1,0 +1,1 @@
+"""Checkpoints of multimodal LLMs: loading, adapters, prompt tokens, reference answers."""

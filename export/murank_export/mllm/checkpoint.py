@@ -1,0 +1,134 @@
+"""Hugging Face folders of Qwen2-VL, Qwen2.5-VL and Qwen3-VL, loaded in float32."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from murank import InputError
+from murank_export._loading import load_model, quiet
+from murank_export.graphs.geometry import Grid
+
+FAMILIES = {
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+}
+_CUSTOMARY_SIZE = (280, 140)  # height, width: MUSE's
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_HALVES = (0.5, 0.5, 0.5)
+
+
+@dataclass
+class Checkpoint:
+    """A loaded MLLM; `release` lets go of the model once the graphs have its weights."""
+
+    folder: Path
+    family: str  # model_type
+    model: Any  # float32, eval mode
+    tokenizer: Any
+    chat_template: str
+    mean: tuple[float, ...]  # of RGB scaled to [0,1]
+    std: tuple[float, ...]
+
+    def release(self) -> None:
+        """Free what the graphs did not take: embedding table, answer head."""
+        self.model = None
+
+    def grid(self, size: tuple[int, int] | None) -> tuple[Grid, tuple[int, int]]:
+        """Return the patch grid and the (height, width) in pixels.
+
+        None: the multiple of a vision token nearest to 280 x 140, as the family's own image
+        processor would round it.
+        """
+        vision = self.model.config.vision_config
+        patch, merge = int(vision.patch_size), int(vision.spatial_merge_size)
+        unit = patch * merge
+        if size is None:
+            height, width = (round(side / unit) * unit for side in _CUSTOMARY_SIZE)
+        else:
+            height, width = size
+            if height % unit or width % unit or not (height and width):
+                raise InputError(
+                    f"image size {height}x{width}: {self.family} needs multiples of {unit} pixels"
+                )
+        return Grid(height // patch, width // patch, patch, merge), (height, width)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Load model, tokenizer and chat template from a local folder; nothing is downloaded.
+
+    Raises
+    ------
+    InputError
+        The folder lacks something, holds another kind of model, or has weights that are no
+        safetensors.
+    """
+    config = read_json(folder / "config.json")
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise InputError(
+            f"{folder}: model_type is {family!r}; murank exports {', '.join(FAMILIES)}"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"{folder} holds no *.safetensors; convert the weights to safetensors")
+    import transformers
+
+    kind = getattr(transformers, FAMILIES[family], None)
+    if kind is None:
+        raise InputError(f"transformers {transformers.__version__} does not know {family}; upgrade")
+    tokenizer = _load_tokenizer(folder)
+    model = load_model(kind, folder, dtype=torch.float32)
+    mean, std = _normalisation(folder, family)
+    template = _chat_template(folder, tokenizer)
+    return Checkpoint(folder, family, model, tokenizer, template, mean, std)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object; InputError names the file."""
+    try:
+        data = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{file} must hold a JSON object")
+    return data
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    import transformers
+
+    loader: Any = transformers.AutoTokenizer
+    try:
+        with quiet():
+            return loader.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no tokenizer could be loaded: {error}") from error
+
+
+def _chat_template(folder: Path, tokenizer: Any) -> str:
+    """Return the template of a whole turn.
+
+    A processor's comes first: the tokenizer beside it may have one without the turn markers.
+    """
+    jinja, wrapped = folder / "chat_template.jinja", folder / "chat_template.json"
+    if jinja.exists():
+        return jinja.read_text("utf-8")
+    if wrapped.exists():
+        return str(read_json(wrapped)["chat_template"])
+    if not isinstance(tokenizer.chat_template, str):
+        raise InputError(f"{folder} has no chat template (chat_template.json or .jinja)")
+    return tokenizer.chat_template
+
+
+def _normalisation(folder: Path, family: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    file = folder / "preprocessor_config.json"
+    if not file.exists():
+        return (_HALVES, _HALVES) if family == "qwen3_vl" else (_CLIP_MEAN, _CLIP_STD)
+    config = read_json(file)
+    return tuple(config["image_mean"]), tuple(config["image_std"])

@@ -1,0 +1,88 @@
+"""Shrunken checkpoints of the real config classes, and the engines exported from them."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from random_checkpoint import make_checkpoint
+
+from murank import Engine
+from murank.prompt import Layout
+from murank_export.export import ExportSettings, export_engine
+from murank_export.graphs.layers import Precision
+
+ROOT = Path(__file__).parents[2]
+REAL = Path(os.environ.get("MURANK_REAL", ROOT.parent / "shared" / "real"))
+"""Where a real tokenizer and a real encoder lie, on machines that have them."""
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a shrunken checkpoint, by family; with the real tokenizer where it is there."""
+    made: dict[str, Path] = {}
+    tokenizer = REAL / "qwen2_vl"
+
+    def of(family: str) -> Path:
+        if family not in made:
+            folder = tmp_path_factory.mktemp("checkpoints") / family
+            make_checkpoint(folder, family, tokenizer=tokenizer if tokenizer.exists() else None)
+            # Its normalisation is another family's; each has its own without the file.
+            (folder / "preprocessor_config.json").unlink(missing_ok=True)
+            made[family] = folder
+        return made[family]
+
+    return of
+
+
+EngineFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def engine_folder(
+    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> EngineFolder:
+    """Exported engine by family, layout and precision (shared: never change one)."""
+    made: dict[tuple[str, Layout, Precision], Path] = {}
+
+    def of(
+        family: str = "qwen2_vl", layout: Layout = "prefix_first", precision: Precision = "fp32"
+    ) -> Path:
+        key = (family, layout, precision)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("engines") / "-".join(key)
+            settings = ExportSettings(
+                folder, checkpoint(family), layout=layout, precision=precision, parity_pairs=3
+            )
+            export_engine(settings)
+            made[key] = folder
+        return made[key]
+
+    return of
+
+
+@pytest.fixture
+def engine_copy(engine_folder: EngineFolder, tmp_path: Path) -> Path:
+    """An engine folder to damage."""
+    return Path(shutil.copytree(engine_folder(), tmp_path / "engine"))
+
+
+@pytest.fixture
+def engine(engine_folder: EngineFolder) -> Engine:
+    """A freshly loaded fp32 engine of the prefix_first layout."""
+    return Engine.from_pretrained(engine_folder(), providers="cpu")
+
+
+@pytest.fixture(scope="session")
+def crops() -> list[NDArray[np.uint8]]:
+    """Forty made crops of people's size, [H,W,3]: smooth colours, each different."""
+    random = np.random.default_rng(5)
+    found = []
+    for _ in range(40):
+        coarse = random.integers(0, 256, (6, 3, 3))
+        crop = np.kron(coarse, np.ones((20, 20, 1))) + random.integers(-20, 20, (120, 60, 3))
+        found.append(np.clip(crop, 0, 255).astype(np.uint8))
+    return found
