@@ -179,6 +179,8 @@ class Engine:
         if len(queries) != len(candidates) or len({len(row) for row in candidates}) > 1:
             raise InputError("candidates must be one list a query, all of one length")
         how = scorer.part.preprocessing
+        if not queries:
+            return np.empty((0, 0), np.float32)
         query_pixels = _pixels(queries, how)
         rows = [_pixels(row, how) for row in candidates]
         found = []

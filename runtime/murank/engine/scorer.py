@@ -52,6 +52,8 @@ class Scorer:
 
     def swapped_logits(self, query: Pixels, candidates: Sequence[Pixels]) -> NDArray[np.float32]:
         """Logits [K,2] with the two images in each other's place: a prefix for each candidate."""
+        if not candidates:
+            return np.empty((0, 2), np.float32)
         return self.logits_of_many(candidates, [[query]] * len(candidates))[:, 0]
 
     def logits_of_many(
@@ -59,11 +61,13 @@ class Scorer:
     ) -> NDArray[np.float32]:
         """Logits [Q,K,2] for several queries of K candidates each, as many in a run as fit."""
         count = len(candidates[0]) if candidates else 0
-        parts = [np.empty((0, count, 2), np.float32)]
-        group = min(self._max_pairs // max(count, 1), _QUERIES)
-        if group < 2:
-            rows = [self.logits(q, c)[None] for q, c in zip(queries, candidates, strict=True)]
-            return np.concatenate([*parts, *rows])
+        if count == 0:
+            return np.empty((len(queries), 0, 2), np.float32)
+        group = min(self._max_pairs // count, _QUERIES)
+        if group < 2 or len(queries) == 1:
+            rows = [self.logits(q, c) for q, c in zip(queries, candidates, strict=True)]
+            return np.stack(rows)
+        parts = []
         for part in _runs(len(queries), group):
             prefix = self.decoder.prefill(self.vision.of(queries[part]))
             tokens = self.vision.of([image for row in candidates[part] for image in row])

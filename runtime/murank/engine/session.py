@@ -40,12 +40,7 @@ class Session:
             options.intra_op_num_threads = settings.threads
         # Several graphs take turns: a pool that spins after its turn slows the next one down.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        wanted = _wanted(settings.providers, runtime.get_available_providers())
-        try:
-            self._session = runtime.InferenceSession(str(file), options, providers=wanted)
-        except Exception as error:
-            # onnxruntime raises its own kinds, one a status, and ValueError on provider options.
-            raise _load_error(file, wanted, error) from error
+        self._session = _load(runtime, file, options, settings.providers)
         self.providers: list[str] = self._session.get_providers()
         _check_used(settings.providers, self.providers)
         self.device = "cuda" if self.providers[0] in _ON_GPU else "cpu"
@@ -83,6 +78,18 @@ def onnxruntime() -> Any:
             "onnxruntime is not installed: pip install 'murank[cpu]' or 'murank[gpu]'"
         ) from error
     return onnxruntime
+
+
+def _load(runtime: Any, file: Path, options: Any, providers: Providers) -> Any:
+    wanted = _wanted(providers, runtime.get_available_providers())
+    try:
+        # onnxruntime's own fallback would tell of it on stdout, and forget what was asked for.
+        return runtime.InferenceSession(str(file), options, providers=wanted, enable_fallback=0)
+    except Exception as error:
+        # onnxruntime raises its own kinds, one a status, and ValueError on provider options.
+        if providers == "auto" and wanted != [_CPU]:
+            return _load(runtime, file, options, "cpu")
+        raise _load_error(file, wanted, error) from error
 
 
 def _wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
