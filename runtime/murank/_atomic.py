@@ -33,7 +33,7 @@ def write_files(
         The operating system refuses. Files of an earlier run are then as they were, unless
         the very last step (delete, rename) failed.
     """
-    with _readable_errors(folder), _made(folder):
+    with readable_errors(folder), made_folder(folder):
         aside = {name: folder / f"{_ASIDE}{secrets.token_hex(8)}-{name}" for name in writers}
         try:
             for name, write in writers.items():
@@ -78,8 +78,8 @@ def _sync(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make missing folders, and take back those made here if the work inside fails."""
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make missing folders, mode 0o700; take back those made here if the work inside fails."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     made: list[Path] = []
     try:
@@ -95,7 +95,8 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _readable_errors(folder: Path) -> Iterator[None]:
+def readable_errors(folder: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into an OutputError."""
     try:
         yield
     except OSError as error:

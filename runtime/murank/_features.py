@@ -13,6 +13,8 @@ from murank._exceptions import InputError, OutputError
 from murank._labels import Ids, Labels
 from murank._npz import check_array, read_npz
 
+_LABELS = ("pids", "camids")
+
 
 @dataclass(frozen=True)
 class Items:
@@ -71,10 +73,11 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
     Parameters
     ----------
     path
-        .npz with `features` [N,D] float16/32/64, `paths` [N] str and, where known, `pids` [N] and
-        `camids` [N] int. Nothing pickled is ever loaded.
+        .npz with `features` [N,D] float16/32/64, `paths` [N] str and, where known, `pids` [N],
+        `camids` [N] and `num_query` [] int. Nothing pickled is ever loaded.
     num_query
-        How many leading rows are queries. None: those whose path contains "query".
+        How many leading rows are queries. None: as the file's `num_query` says; without it, those
+        whose path contains "query".
 
     Raises
     ------
@@ -82,17 +85,17 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
         The file cannot be read, lacks an array, or its arrays do not fit together.
     """
     file = Path(path)
-    arrays = read_npz(file, ("features", "paths"), ("pids", "camids"))
+    arrays = read_npz(file, ("features", "paths"), (*_LABELS, "num_query"))
     features, paths = arrays["features"], arrays["paths"]
     check_array(features, f"{file}: features", kinds="f", shape=(None, None))
     if features.dtype.itemsize > 8:
         raise InputError(f"{file}: features must be float16, 32 or 64, got {features.dtype}")
     check_array(paths, f"{file}: paths", kinds="U", shape=(len(features),))
-    for key in ("pids", "camids"):
+    for key in _LABELS:
         if key in arrays:
             check_array(arrays[key], f"{file}: {key}", kinds="iu", shape=(len(features),))
     if num_query is None:
-        num_query = _count_queries(paths, file)
+        num_query = _num_query(arrays, file)
     elif not 1 <= num_query < len(paths):
         raise InputError(
             f"{num_query} queries asked for, but {file} has {len(paths)} rows: "
@@ -113,10 +116,15 @@ def save_features(
     """
     file = Path(path)
     check_file(file, overwrite=overwrite)
-    names = ("features", "paths", "pids", "camids")
-    values = {name: getattr(features, name) for name in names}
-    arrays = {name: value for name, value in values.items() if value is not None}
+    arrays = feature_arrays(features)
     write_files(file.parent, {file.name: lambda handle: np.savez(handle, **arrays)})
+
+
+def feature_arrays(features: FeatureSet) -> dict[str, Any]:
+    """Return what a features file holds, by name."""
+    values = {name: getattr(features, name) for name in ("features", "paths", *_LABELS)}
+    arrays = {name: value for name, value in values.items() if value is not None}
+    return {**arrays, "num_query": np.array(features.num_query, np.int64)}
 
 
 def check_file(path: Path, *, overwrite: bool) -> None:
@@ -126,6 +134,19 @@ def check_file(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; pass --overwrite (overwrite=True) or another name")
     check_writable(path.parent)
+
+
+def _num_query(arrays: dict[str, NDArray[Any]], file: Path) -> int:
+    if "num_query" not in arrays:
+        return _count_queries(arrays["paths"], file)
+    stored, num_rows = arrays["num_query"], len(arrays["paths"])
+    check_array(stored, f"{file}: num_query", kinds="iu", shape=())
+    if not 1 <= stored < num_rows:
+        raise InputError(
+            f"{file}: num_query is {stored}, but there are {num_rows} rows: at least one query and "
+            "one gallery row are needed; pass --num-query (num_query)"
+        )
+    return int(stored)
 
 
 def _count_queries(paths: NDArray[np.str_], file: Path) -> int:

@@ -65,7 +65,7 @@ def distance_blocks(
     arguments = [features.features, features.num_query]
     if method.needs_camids:
         if features.camids is None:
-            raise InputError(f"{name} needs camids, and the features file has none")
+            raise InputError(f"{name} needs camids, and the features have none")
         arguments.append(features.camids)
     if mu is not None:
         parameters |= {"mu": mu.mu, "candidates": mu.candidates}

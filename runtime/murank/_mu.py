@@ -45,8 +45,15 @@ def load_mu(
         raise InputError(
             f"{path} and {swapped} name different candidates: gallery_indices must be equal"
         )
-    mean = (one.mu.astype(np.float64) + other.mu.astype(np.float64)) / 2
-    return MuDistances(mean, one.candidates)
+    return MuDistances(mean_mu(one.mu, other.mu), one.candidates)
+
+
+def mean_mu(
+    given: NDArray[np.floating[Any]], swapped: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return the mean of both prompt orders, [Q,K]."""
+    mean: NDArray[np.float64] = (given.astype(np.float64) + swapped.astype(np.float64)) / 2
+    return mean
 
 
 def _read(file: Path) -> MuDistances:

@@ -37,6 +37,7 @@ class Outcome:
     """A ranking and how it came about."""
 
     ranking: Ranking
+    before: Ranking | None  # by the encoder alone, where it was asked for
     summary: dict[str, Any]  # JSON-ready
 
 
@@ -61,8 +62,11 @@ def rerank(
     *,
     clock: Clock,
     progress: Callable[[str], Progress] | None = None,
+    keep_before: bool = False,
 ) -> Outcome:
     """Re-rank, and evaluate before and after where labels exist.
+
+    With `keep_before` the ranking by the encoder alone is kept, too.
 
     Raises
     ------
@@ -77,24 +81,35 @@ def rerank(
         )  # fmt: skip
         reason = _why_not_evaluated(features)
     labels = features.labels if reason is None else None
-    before = None
-    if labels is not None and settings.method != "none":
+    before = before_best = None
+    if settings.method != "none" and (labels is not None or keep_before):
         with clock.stage("encoder"):
             plain = distance_blocks(
                 "none", features, device=settings.device, progress=named("encoder")
             )
-            before = _walk(plain, _evaluator(labels, settings), None)
+            before_best = _Best(features, settings.top_k) if keep_before else None
+            before = _walk(plain, _evaluator(labels, settings), before_best)
     with clock.stage("rerank"):
-        kept = _Best(features, settings.top_k)
-        evaluator = None if labels is None else _evaluator(labels, settings)
-        after = _walk(blocks, evaluator, kept)
+        best = _Best(features, settings.top_k)
+        after = _walk(blocks, _evaluator(labels, settings), best)
     summary = {
         **_description(features, mu, settings),
         "metrics": {"before": before or after, "after": after},
         "not_evaluated": reason,
         "seconds": clock.seconds,
     }
-    return Outcome(kept.ranking(features), summary)
+    ranking = best.ranking(features)
+    if not keep_before:
+        return Outcome(ranking, None, summary)
+    return Outcome(ranking, before_best.ranking(features) if before_best else ranking, summary)
+
+
+def check_settings(features: FeatureSet, mu: MuDistances | None, settings: Settings) -> None:
+    """Raise what `rerank` would raise about the settings, before there is anything to re-rank.
+
+    Features and mu may be stand-ins of the right shapes.
+    """
+    distance_blocks(settings.method, features, mu, device=settings.device, **settings.parameters)
 
 
 class _Best:
@@ -133,7 +148,9 @@ def _walk(blocks: Any, evaluator: Any, best: _Best | None) -> dict[str, Any] | N
     return {**metrics_of(evaluation), "num_valid": int(evaluation.num_valid)}
 
 
-def _evaluator(labels: Labels, settings: Settings) -> Any:
+def _evaluator(labels: Labels | None, settings: Settings) -> Any:
+    if labels is None:
+        return None
     from murank_kernels import RankEvaluator
 
     with kernel_errors():
@@ -144,7 +161,7 @@ def _why_not_evaluated(features: FeatureSet) -> str | None:
     labels = features.labels
     if labels is None:
         missing = [key for key in ("pids", "camids") if getattr(features, key) is None]
-        return f"not evaluated: the features file has no {' and no '.join(missing)}"
+        return f"not evaluated: the features have no {' and no '.join(missing)}"
     if not labels.num_matches().any():
         return "not evaluated: no query has a gallery image of its pid from another camera"
     return None

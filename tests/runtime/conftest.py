@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from murank import save_features
 from murank.synthetic import make_features
+
+if TYPE_CHECKING:
+    from image_job import ImageJob
 
 
 @pytest.fixture
@@ -40,3 +43,11 @@ def mu_file(tmp_path: Path) -> Path:
     probs = np.random.default_rng(1).random((num_query, 5)).astype(np.float32)
     np.savez(file, probs=probs, gallery_indices=np.tile(np.arange(5), (num_query, 1)))
     return file
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "ImageJob":
+    """Folders of crops and an engine for `murank rerank`."""
+    from image_job import ImageJob
+
+    return ImageJob(tmp_path, monkeypatch)

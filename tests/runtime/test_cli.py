@@ -54,7 +54,7 @@ def test_synthesize_writes_what_rerank_reads(
     file = tmp_path / "f.npz"
     small = ["--ids", "6", "--cameras", "2", "--distractors", "0", "--dim", "8", "--noise", "0.1"]
     assert main(["synthesize", "-o", str(file), *small]) == 0
-    assert set(np.load(file)) == {"features", "paths", "pids", "camids"}
+    assert set(np.load(file)) == {"features", "paths", "pids", "camids", "num_query"}
     before = file.read_bytes()
     assert main(["synthesize", "-o", str(file), *small, "--seed", "1"]) == 2
     assert file.read_bytes() == before

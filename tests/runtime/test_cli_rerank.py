@@ -115,7 +115,7 @@ def test_without_labels_it_ranks_and_says_so(
 ) -> None:
     file = without(feature_file, missing)
     assert rerank(file, "k-reciprocal", "-o", tmp_path / "out") == 0
-    assert f"not evaluated: the features file has no {missing}" in capsys.readouterr().out
+    assert f"not evaluated: the features have no {missing}" in capsys.readouterr().out
     assert load_ranking(tmp_path / "out").labels is None
     assert rerank(file, "k-reciprocal", "--json") == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == {"before": None, "after": None}
@@ -160,7 +160,7 @@ def test_swapped_mu_is_averaged(
         ("none", ["--mu", "M"], "does not use --mu"),
         ("k-reciprocal", ["--mu-swapped", "M"], "--mu-swapped needs --mu"),
         ("k-reciprocal", ["--alpha", "0.1"], "needs --mu"),
-        ("k-reciprocal", ["--overwrite"], "need -o"),
+        ("k-reciprocal", ["--overwrite"], "needs -o"),
         ("k-reciprocal", ["--seed", "1"], "--protocol cuhk03 only"),
         ("k-reciprocal", ["--top-k", "0"], "must be at least 1"),
         ("k-reciprocal", ["--k1", "0"], "k1 must be a whole number"),

@@ -100,3 +100,29 @@ def test_arrays_that_do_not_fit(
     arrays[key] = value
     with pytest.raises(InputError, match=message):
         load_features(saved(tmp_path, arrays))
+
+
+def test_the_file_may_say_how_many_are_queries(tmp_path: Path, arrays: Arrays) -> None:
+    arrays["paths"] = np.array(["a", "b", "c", "d", "e"])
+    arrays["num_query"] = np.array(3)
+    file = saved(tmp_path, arrays)
+    assert load_features(file).num_query == 3
+    assert load_features(file, num_query=1).num_query == 1
+    save_features(tmp_path / "again.npz", load_features(file))
+    assert load_features(tmp_path / "again.npz").num_query == 3
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (np.array(0), "num_query is 0, but there are 5 rows"),
+        (np.array(5), "num_query is 5, but there are 5 rows"),
+        (np.array([2]), r"num_query must have shape \[\], got \[1\]"),
+        (np.array(2.0), "num_query must be integers, got float64"),
+    ],
+)
+def test_a_stored_number_of_queries_that_cannot_be(
+    tmp_path: Path, arrays: Arrays, stored: NDArray[Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_features(saved(tmp_path, {**arrays, "num_query": stored}))

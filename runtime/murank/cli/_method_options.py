@@ -45,7 +45,7 @@ OPTIONS = (
     Option(
         "--ecn-method", "method", "distance averaged", {"choices": ("rankdist", "origdist")}
     ),
-    Option("--alpha", "alpha", "weight of mu on the candidates, in [0, 1] (with --mu)", _NUMBER),
+    Option("--alpha", "alpha", "weight of mu on the candidates, in [0, 1] (needs mu)", _NUMBER),
 )  # fmt: skip
 
 # An option of CA-Jaccard that counts only while another one has a certain value.
@@ -69,15 +69,15 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def given_parameters(args: argparse.Namespace) -> dict[str, Any]:
+def given_parameters(args: argparse.Namespace, *, with_mu: bool) -> dict[str, Any]:
     """Return the kernel parameters that were given; UsageError on one that would have no effect."""
     given = {o.keyword: getattr(args, o.dest) for o in OPTIONS if getattr(args, o.dest) is not None}
     for option in OPTIONS:
         if option.keyword in given and args.method not in _users(option):
             users = ", ".join(_users(option))
             raise UsageError(f"--method {args.method} does not use {option.flag}; used by: {users}")
-    if "alpha" in given and args.mu is None:
-        raise UsageError("--alpha weighs mu-distances: it needs --mu")
+    if "alpha" in given and not with_mu:
+        raise UsageError("--alpha weighs mu-distances: it needs --mu, or --engine without --no-mu")
     if args.method == "ca-jaccard":
         _check_ca_jaccard(given)
     return given

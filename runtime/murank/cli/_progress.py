@@ -11,13 +11,20 @@ _EVERY_LOG = 10.0
 
 
 class ProgressLine:
-    """Shows (stage, done, total); `close` takes the line away."""
+    """Shows (stage, done, total), or nothing if quiet; `close`, or leaving it, clears the line."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._stream = stream or sys.stderr
         self._tty = self._stream.isatty()
         self._shown_at = time.monotonic()
         self._width = 0
+
+    def __enter__(self) -> "ProgressLine":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def part(self, name: str) -> Progress:
         """Return the callback for one part of the work."""
@@ -27,7 +34,16 @@ class ProgressLine:
 
         return show
 
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+        if not self._quiet:
+            self.close()
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
     def _show(self, text: str) -> None:
+        if self._quiet:
+            return
         now = time.monotonic()
         if now - self._shown_at < (_EVERY_TTY if self._tty else _EVERY_LOG):
             return

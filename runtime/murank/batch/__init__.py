@@ -1,0 +1,27 @@
+"""The batch job: folders of images in; features, mu and what they were made from out.
+
+listing -> embed -> candidates -> mu; each stage can be fed from elsewhere, resumed and reused.
+"""
+
+from murank.batch._engine import LazyEngine
+from murank.batch._images import Images
+from murank.batch._job import GivenFeatures, Plan, Prepared, prepare
+from murank.batch._report import Report, Silent
+from murank.batch._scoring import ORDERS, Order
+from murank.batch._workspace import JobFolder, Memory, Workspace
+
+__all__ = [
+    "ORDERS",
+    "GivenFeatures",
+    "Images",
+    "JobFolder",
+    "LazyEngine",
+    "Memory",
+    "Order",
+    "Plan",
+    "Prepared",
+    "Report",
+    "Silent",
+    "Workspace",
+    "prepare",
+]

@@ -1,0 +1,21 @@
+"""The second stage: the candidates whose mu is asked for."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._features import FeatureSet
+from murank._methods import Progress, distance_blocks, kernel_errors
+
+
+def nearest(
+    features: FeatureSet, k: int, *, device: str = "cpu", progress: Progress | None = None
+) -> NDArray[np.int64]:
+    """Return the gallery indices [Q,K] nearest by the encoder, nearest first.
+
+    K is `k`, or the size of the gallery if that is smaller.
+    """
+    blocks = distance_blocks("none", features, device=device, progress=progress)
+    with kernel_errors():
+        _, indices = blocks.top_k(min(k, features.num_gallery))
+    wide: NDArray[np.int64] = indices.astype(np.int64)
+    return wide

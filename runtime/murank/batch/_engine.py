@@ -1,0 +1,68 @@
+"""An engine that is loaded when it is first needed: reused stages need its manifest alone."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from murank._exceptions import InputError
+
+if TYPE_CHECKING:
+    from murank.engine.engine import Engine, Part
+    from murank.engine.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class LazyEngine:
+    """An engine folder."""
+
+    folder: Path
+    parts: Collection["Part"]  # that the job may need
+    options: Mapping[str, Any] = field(default_factory=dict)  # more of Engine.from_pretrained
+
+    @cached_property
+    def manifest(self) -> "Manifest":
+        """What the folder says it holds. Raises InputError if it is no engine."""
+        from murank.engine.manifest import read_manifest
+
+        return read_manifest(self.folder)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the manifest, which holds those of all files."""
+        from murank.engine.manifest import engine_sha256
+
+        return engine_sha256(self.folder)
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature; 0 without an encoder."""
+        return 0 if self.manifest.encoder is None else self.manifest.encoder.dim
+
+    @cached_property
+    def loaded(self) -> "Engine":
+        """The engine itself. Raises InputError or MachineError if it cannot run here."""
+        from murank.engine.engine import Engine
+
+        engine = Engine.from_pretrained(self.folder, parts=self.parts, **self.options)
+        if engine.sha256 != self.sha256:
+            raise InputError(f"{self.folder} has changed during the run; start again")
+        return engine
+
+    def providers(self, *graphs: str) -> dict[str, list[str]]:
+        """Return what runs these graphs."""
+        used = self.loaded.providers
+        return {graph: list(used[graph]) for graph in graphs}
+
+    def check(self) -> None:
+        """Raise InputError unless the engine has the parts; loads nothing."""
+        if "encoder" in self.parts and self.manifest.encoder is None:
+            raise InputError(
+                f"{self.folder} has no encoder; pass --features F.npz instead of images"
+            )
+        if "scorer" in self.parts and self.manifest.scorer is None:
+            raise InputError(
+                f"{self.folder} has no scorer of image pairs, so it gives no mu; pass --no-mu, or "
+                "--mu M.npz, or an engine that was exported with an MLLM"
+            )

@@ -1,0 +1,92 @@
+"""The images of a job: their order, what tells that one has changed, and their decoding."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank._features import FeatureSet
+from murank._labels import Ids
+from murank.batch._stage import signature
+from murank.datasets import ImageList
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Query and gallery images, queries first."""
+
+    paths: tuple[Path, ...]  # [N]
+    pids: Ids | None  # [N] person ids
+    camids: Ids | None  # [N] camera ids
+    num_query: int
+
+    @classmethod
+    def of(cls, query: ImageList, gallery: ImageList) -> "Images":
+        """Put the gallery behind the queries; labels count where both lists have them."""
+        return cls(
+            (*query.paths, *gallery.paths),
+            _joined(query.pids, gallery.pids),
+            _joined(query.camids, gallery.camids),
+            len(query.paths),
+        )
+
+    @cached_property
+    def signatures(self) -> list[Any]:
+        """What changes when an image does, [N]; taken once, at the first use."""
+        return [signature(path) for path in self.paths]
+
+    def kept(self, keep: NDArray[np.bool_]) -> "Images":
+        """Return the images where `keep` [N] is true."""
+        return Images(
+            tuple(path for path, kept in zip(self.paths, keep, strict=True) if kept),
+            None if self.pids is None else self.pids[keep],
+            None if self.camids is None else self.camids[keep],
+            int(keep[: self.num_query].sum()),
+        )
+
+    def with_features(self, features: NDArray[Any]) -> FeatureSet:
+        """Return the feature set, given a row an image."""
+        paths = np.array([str(path) for path in self.paths])
+        return FeatureSet(features, paths, self.pids, self.camids, self.num_query)
+
+
+def decoded_ahead(
+    batches: Iterable[Sequence[Path]],
+) -> Iterator[list["Image | InputError"]]:
+    """Decode batches of images in threads, one batch ahead of the one that is worked on."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: deque[list[Future[Image | InputError]]] = deque()
+        for batch in batches:
+            waiting.append([pool.submit(_decoded, path) for path in batch])
+            if len(waiting) > 1:
+                yield [image.result() for image in waiting.popleft()]
+        for images in waiting:
+            yield [image.result() for image in images]
+
+
+def _decoded(path: Path) -> "Image | InputError":
+    from murank.images import load_image
+
+    try:
+        return load_image(path)
+    except InputError as error:
+        return error
+
+
+def _joined(query: Ids | None, gallery: Ids | None) -> Ids | None:
+    if query is None or gallery is None:
+        return None
+    return np.concatenate([query, gallery])

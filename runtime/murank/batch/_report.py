@@ -1,0 +1,27 @@
+"""How a job tells how far it is."""
+
+from typing import Protocol
+
+from murank._methods import Progress
+
+
+class Report(Protocol):
+    """Where a job's messages go."""
+
+    def part(self, name: str) -> Progress:
+        """Return the callback for one part of the work."""
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def part(self, name: str) -> Progress:
+        """Return a callback that does nothing."""
+        del name
+        return lambda _stage, _done, _total: None
+
+    def say(self, text: str) -> None:
+        """Show nothing."""

@@ -1,0 +1,76 @@
+"""Options of the engine: what it is asked for, and how it runs."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from murank.batch import ORDERS, LazyEngine
+from murank.cli._parser import Parser, positive
+from murank.cli._sources import engine_scores
+
+if TYPE_CHECKING:
+    from murank.engine.engine import Part
+
+TOP_K_CANDIDATES = 10
+_NAMED_PROVIDERS = ("auto", "cpu", "cuda", "tensorrt")
+_PASSED_ON = ("providers", "threads", "vision_cache_mb", "cache_dir")
+
+
+def add_engine_options(result: Parser) -> None:
+    """Add the options that `engine_of` reads, and those about mu from the engine."""
+    group = result.add_argument_group("engine")
+    group.add_argument(
+        "--engine", metavar="DIR", help="embeds the images, and gives mu of the candidates"
+    )
+    group.add_argument(
+        "--top-k-candidates", type=positive, metavar="K",
+        help=f"gallery images a query whose mu is asked for ({TOP_K_CANDIDATES})",
+    )  # fmt: skip
+    group.add_argument(
+        "--order", choices=tuple(ORDERS), help="of the two images in the prompt; both: mean (given)"
+    )
+    group.add_argument("--no-mu", action="store_true", help="embed the images only")
+    group.add_argument(
+        "--strict", action="store_true", help="stop at an image that cannot be read, skip none"
+    )
+    group.add_argument(
+        "--providers", type=_providers, metavar="LIST",
+        help=f"{', '.join(_NAMED_PROVIDERS)}, or names of onnxruntime, with commas (auto)",
+    )  # fmt: skip
+    group.add_argument("--threads", type=positive, metavar="N", help="of one operator")
+    group.add_argument(
+        "--vision-cache-mb", type=_not_negative, metavar="MB", help="vision tokens kept (256)"
+    )
+    group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
+
+
+def engine_of(args: argparse.Namespace) -> LazyEngine:
+    """Return the engine, not loaded; InputError if it lacks a part that is needed."""
+    parts: list[Part] = ["encoder"] if args.features is None else []
+    if engine_scores(args):
+        parts.append("scorer")
+    options: dict[str, Any] = {
+        key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None
+    }
+    engine = LazyEngine(Path(args.engine), parts, options)
+    engine.check()
+    return engine
+
+
+def _providers(text: str) -> str | list[str]:
+    if text in _NAMED_PROVIDERS:
+        return text
+    names = [name.strip() for name in text.split(",")]
+    if not all(name.endswith("ExecutionProvider") for name in names):
+        raise argparse.ArgumentTypeError(
+            f"must be {', '.join(_NAMED_PROVIDERS)}, or a list like "
+            "CUDAExecutionProvider,CPUExecutionProvider"
+        )
+    return names
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return value

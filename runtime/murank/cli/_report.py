@@ -1,0 +1,40 @@
+"""What `murank rerank` prints: counts, metrics before and after, where the result is."""
+
+import argparse
+from typing import Any
+
+from murank._metrics import Metrics
+from murank.cli._sources import method_name
+from murank.cli._table import gain, table
+
+_COLUMNS = ("mAP", "rank-1", "rank-5", "rank-10")
+
+
+def report(args: argparse.Namespace, summary: dict[str, Any]) -> str:
+    """Return the text."""
+    counts, metrics = summary["counts"], summary["metrics"]
+    head = f"{counts['num_query']} queries, {counts['num_gallery']} gallery images"
+    before, after = metrics["before"], metrics["after"]
+    if after is None:
+        lines = [head, summary["not_evaluated"]]
+    else:
+        protocol = summary["protocol"]["protocol"]
+        lines = [f"{head}, {after['num_valid']} queries evaluated ({protocol})"]
+        lines.append(_comparison(args, before, after))
+    skipped = len(summary.get("skipped", ()))
+    if skipped:
+        where = "with --json" if args.output is None else "in summary.json"
+        lines.append(f"{skipped} image{'s' * (skipped > 1)} skipped (listed {where})")
+    if args.output is not None:
+        lines.append(f"{counts['top_k']} candidate matches a query: {args.output}")
+    if args.sheet is not None:
+        lines.append(f"sheet: {args.sheet}")
+    return "\n".join(lines)
+
+
+def _comparison(args: argparse.Namespace, before: Metrics, after: Metrics) -> str:
+    if args.method == "none":
+        return table({"encoder": before}, _COLUMNS)
+    name = method_name(args)
+    rows = table({"encoder": before, name: after}, _COLUMNS)
+    return f"{rows}\n{'gain':<{max(len(name), len('encoder'))}}{gain(before, after, _COLUMNS)}"

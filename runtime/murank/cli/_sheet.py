@@ -1,0 +1,45 @@
+"""The contact sheet of `murank rerank`."""
+
+import argparse
+from pathlib import Path
+
+from murank._exceptions import InputError
+from murank._features import FeatureSet, check_file
+from murank._mu import MuDistances
+from murank._pipeline import Outcome
+from murank.cli._sources import image_root, method_name
+
+
+def check_sheet(args: argparse.Namespace) -> None:
+    """Raise OutputError if --sheet may not be written there."""
+    if args.sheet is not None:
+        check_file(Path(args.sheet), overwrite=args.overwrite)
+
+
+def check_images(args: argparse.Namespace, features: FeatureSet) -> None:
+    """Raise InputError if there is nothing to show on --sheet."""
+    root = image_root(args)
+    if args.sheet is None or any((root / str(path)).is_file() for path in features.query.paths):
+        return
+    raise InputError(
+        f"--sheet shows the images, but none of the queries is there, as {root / features.paths[0]}"
+        "; --image-root names the folder that paths start at"
+    )
+
+
+def write_sheet_of(args: argparse.Namespace, outcome: Outcome, mu: MuDistances | None) -> None:
+    """Draw --sheet, if it was asked for."""
+    if args.sheet is None or outcome.before is None:
+        return
+    from murank.sheet import choose_queries, count_changes, draw_sheet, rows_of, write_sheet
+
+    before, after = outcome.before, outcome.ranking
+    sheet = draw_sheet(
+        rows_of(before, after, mu, choose_queries(before, after)),
+        before="encoder",
+        after=method_name(args),
+        title=f"{method_name(args)}: candidate matches",
+        notes=count_changes(before, after),
+        root=image_root(args),
+    )
+    write_sheet(args.sheet, sheet)

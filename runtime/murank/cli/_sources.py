@@ -1,0 +1,153 @@
+"""Where `murank rerank` takes images, features and mu from, and which options go together."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from murank._exceptions import UsageError
+from murank._methods import METHODS
+from murank.batch import Images
+from murank.cli._parser import Parser, positive
+from murank.datasets import DATASETS, list_images, load_dataset
+
+_BOXES = ("detected", "labeled")
+
+# An option and those that it is of no use without.
+_NEEDS: Mapping[str, Sequence[str]] = {
+    "query": ("gallery", "engine"),
+    "gallery": ("query", "engine"),
+    "dataset": ("root", "engine"),
+    "root": ("dataset",),
+    "split": ("dataset",),
+    "boxes": ("dataset",),
+    "num_query": ("features",),
+    "image_root": ("features",),
+    "mu_swapped": ("mu",),
+    "no_mu": ("engine",),
+    "strict": ("engine",),
+    "top_k_candidates": ("engine",),
+    "order": ("engine",),
+    "providers": ("engine",),
+    "threads": ("engine",),
+    "vision_cache_mb": ("engine",),
+    "cache_dir": ("engine",),
+}
+_SCORING = ("top_k_candidates", "order", "vision_cache_mb", "cache_dir")
+
+
+def add_source_options(result: Parser) -> None:
+    """Add the options that name what is ranked."""
+    group = result.add_argument_group("source: one of these, images need --engine too")
+    group.add_argument("--features", metavar="F.npz", help="features, queries first")
+    group.add_argument(
+        "--query", metavar="DIR|CSV", help="folder of images, or list (path,pid,camid)"
+    )
+    group.add_argument("--gallery", metavar="DIR|CSV", help="the same, to be ranked")
+    group.add_argument("--dataset", choices=tuple(DATASETS), help="query and gallery of a data set")
+    group = result.add_argument_group("more about the source")
+    group.add_argument("--root", metavar="DIR", help="folder of the data set")
+    group.add_argument("--split", type=int, metavar="N", help="which of its random halves (0)")
+    group.add_argument("--boxes", choices=_BOXES, help="of cuhk03-np (detected)")
+    group.add_argument("--num-query", type=positive, metavar="N", help="leading rows = queries")
+    group.add_argument(
+        "--image-root", metavar="DIR", help="where paths in F.npz start (the current folder)"
+    )
+    group.add_argument("--mu", metavar="M.npz", help="mu-distances of the candidates, to fuse")
+    group.add_argument("--mu-swapped", metavar="M.npz", help="the same, images in swapped order")
+
+
+def images_of(args: argparse.Namespace) -> Images:
+    """List the images of --query and --gallery, or of --dataset."""
+    if args.dataset is None:
+        return Images.of(list_images(args.query), list_images(args.gallery))
+    found = load_dataset(args.dataset, args.root, split=args.split or 0, boxes=args.boxes)
+    return Images.of(found.query, found.gallery)
+
+
+def engine_scores(args: argparse.Namespace) -> bool:
+    """Whether the engine is asked for mu."""
+    return args.engine is not None and _why_not_scored(args) is None
+
+
+def image_root(args: argparse.Namespace) -> Path:
+    """Return where paths in the features file start; those of images that were listed: here."""
+    return Path(args.image_root or "")
+
+
+def method_name(args: argparse.Namespace) -> str:
+    """Return the name of what the distances went through."""
+    return f"{args.method} + mu" if fuses_mu(args) else str(args.method)
+
+
+def fuses_mu(args: argparse.Namespace) -> bool:
+    """Whether there is mu, from a file or from the engine."""
+    return args.mu is not None or engine_scores(args)
+
+
+def check_sources(args: argparse.Namespace) -> None:
+    """Raise UsageError unless there is one source, and every option has an effect."""
+    _check_one_source(args)
+    for option, needed in _NEEDS.items():
+        missing = [other for other in needed if not _given(args, other)]
+        if _given(args, option) and missing:
+            raise UsageError(f"{_flag(option)} needs {' and '.join(map(_flag, missing))}")
+    method = METHODS[args.method]
+    if args.mu is not None and not method.takes_mu:
+        raise UsageError(f"--method {args.method} does not use --mu; used by: all the others")
+    if args.mu is not None and args.no_mu:
+        raise UsageError("--mu and --no-mu contradict each other")
+    if args.engine is not None:
+        _check_engine_use(args)
+    if args.image_root is not None and args.engine is None and args.sheet is None:
+        raise UsageError("--image-root needs --engine or --sheet")
+    if method.needs_mu and not fuses_mu(args):
+        raise UsageError(
+            f"--method {args.method} fuses mu-distances: it needs --mu, or --engine without --no-mu"
+        )
+
+
+def _check_one_source(args: argparse.Namespace) -> None:
+    sources = {
+        "--features": args.features is not None,
+        "--query and --gallery": args.query is not None or args.gallery is not None,
+        "--dataset": args.dataset is not None,
+    }
+    given = [name for name, there in sources.items() if there]
+    if len(given) != 1:
+        but = f", but {', '.join(given)} are given" if given else ""
+        raise UsageError(
+            f"one source is needed: --features, --query and --gallery, or --dataset{but} "
+            "(see murank rerank --help)"
+        )
+
+
+def _check_engine_use(args: argparse.Namespace) -> None:
+    why_not = _why_not_scored(args)
+    if args.features is not None:
+        if args.strict:
+            raise UsageError("--strict is about images to embed; --features has them embedded")
+        if why_not is not None:
+            raise UsageError(f"--features and {why_not} leave nothing for --engine to do")
+    if why_not is not None:
+        for option in _SCORING:
+            if _given(args, option):
+                raise UsageError(f"{_flag(option)} has no effect with {why_not}")
+
+
+def _why_not_scored(args: argparse.Namespace) -> str | None:
+    """Return the option that keeps the engine from scoring pairs."""
+    if args.mu is not None:
+        return "--mu"
+    if args.no_mu:
+        return "--no-mu"
+    return None if METHODS[args.method].takes_mu else f"--method {args.method}"
+
+
+def _given(args: argparse.Namespace, option: str) -> bool:
+    # --split 0 and --vision-cache-mb 0 are given, too; a switch that is off is not.
+    value = getattr(args, option)
+    return value is not None and value is not False
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")

@@ -1,0 +1,219 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_job import NUM_IMAGES, NUM_QUERY, ImageJob, change_crop
+from numpy.typing import NDArray
+
+from murank import load_ranking
+from murank._atomic import write_files
+
+K = 3
+PAIRS = K * NUM_QUERY
+OPTIONS = ("--top-k-candidates", K)
+
+
+def distances(job: ImageJob) -> NDArray[np.float32]:
+    return load_ranking(job.out).distances
+
+
+@pytest.fixture
+def uninterrupted(job: ImageJob) -> dict[str, NDArray[np.float32]]:
+    """Results of whole runs, by order; the output folder is gone again."""
+    found = {}
+    for order in ("given", "both"):
+        assert job.run("-o", job.out, *OPTIONS, "--order", order, "--quiet") == 0
+        found[order] = distances(job)
+        for path in job.out.iterdir():
+            path.unlink()
+        job.out.rmdir()
+    return found
+
+
+def test_killed_while_embedding(
+    job: ImageJob,
+    uninterrupted: dict[str, NDArray[np.float32]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job.stop_at = ("embed", 10)  # 4 a part: two parts are there, two images more were embedded
+    assert job.run("-o", job.out, *OPTIONS) == 130
+    assert job.names() == {".murank-batch"}
+    job.stop_at = None
+    assert job.run("-o", job.out, *OPTIONS) == 0
+    assert job.done == {"embed": NUM_IMAGES - 8, "given": PAIRS}
+    assert "features.npz: goes on, 2 of 4 parts reused\n" in capsys.readouterr().err
+    assert job.names() == {"features.npz", "mu.npz", "ranking.npz", "summary.json"}
+    np.testing.assert_array_equal(distances(job), uninterrupted["given"])
+
+
+@pytest.mark.parametrize("order", ["given", "both"])
+def test_killed_while_scoring(
+    job: ImageJob,
+    uninterrupted: dict[str, NDArray[np.float32]],
+    capsys: pytest.CaptureFixture[str],
+    order: str,
+) -> None:
+    options = ["-o", job.out, *OPTIONS, "--order", order]
+    job.stop_at = ("given", 3 * K)  # two queries a part
+    assert job.run(*options) == 130
+    assert job.names() == {".murank-batch", "features.npz"}
+    job.stop_at = None
+    assert job.run(*options) == 0
+    halves = {"given", "swapped"} if order == "both" else {"given"}
+    assert job.done == dict.fromkeys(halves, PAIRS - 2 * K)
+    err = capsys.readouterr().err
+    assert "features.npz: reused\n" in err
+    assert "mu.npz: goes on, 1 of 2 parts reused\n" in err
+    np.testing.assert_array_equal(distances(job), uninterrupted[order])
+
+
+def test_killed_between_the_two_orders(
+    job: ImageJob, uninterrupted: dict[str, NDArray[np.float32]]
+) -> None:
+    options = ["-o", job.out, *OPTIONS, "--order", "both"]
+    job.stop_at = ("swapped", 2 * K)
+    assert job.run(*options) == 130
+    job.stop_at = None
+    assert job.run(*options) == 0
+    assert job.done == {"given": PAIRS - 2 * K, "swapped": PAIRS - 2 * K}
+    np.testing.assert_array_equal(distances(job), uninterrupted["both"])
+
+
+@pytest.mark.parametrize("file", ["features.npz", "mu.npz", "ranking.npz"])
+def test_killed_while_a_file_is_put_into_place(
+    job: ImageJob,
+    uninterrupted: dict[str, NDArray[np.float32]],
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+) -> None:
+    replace = Path.replace
+
+    def stop(path: Path, target: Path) -> Path:
+        if target == job.out / file:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        assert job.run("-o", job.out, *OPTIONS) == 130
+    assert file not in job.names()
+    assert job.run("-o", job.out, *OPTIONS) == 0
+    assert job.done == {} if file == "ranking.npz" else "embed" not in job.done
+    np.testing.assert_array_equal(distances(job), uninterrupted["given"])
+
+
+def test_killed_before_anything_was_finished(job: ImageJob) -> None:
+    job.stop_at = ("embed", 2)
+    assert job.run("-o", job.out) == 130
+    assert not job.out.exists()
+
+
+def test_a_damaged_part_is_made_again(job: ImageJob) -> None:
+    job.stop_at = ("embed", 12)
+    assert job.run("-o", job.out, *OPTIONS) == 130
+    part = job.out / ".murank-batch" / "features" / "000001.npz"
+    part.write_bytes(part.read_bytes()[:-30])
+    job.stop_at = None
+    assert job.run("-o", job.out, *OPTIONS) == 0
+    assert job.done["embed"] == NUM_IMAGES - 8
+
+
+def test_an_image_that_changes_makes_its_part_anew(job: ImageJob) -> None:
+    job.stop_at = ("embed", 12)
+    assert job.run("-o", job.out, *OPTIONS) == 130
+    change_crop(sorted(job.query.iterdir())[0])
+    job.stop_at = None
+    assert job.run("-o", job.out, *OPTIONS) == 0
+    assert job.done["embed"] == NUM_IMAGES - 8
+
+
+def test_an_image_that_is_gone_when_it_is_scored(
+    job: ImageJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from murank.batch import _scoring
+
+    last = sorted(job.query.iterdir())[-1]
+    pixels = last.read_bytes()
+    check = _scoring.Pairs.check
+
+    def check_then_break(pairs: _scoring.Pairs) -> None:
+        check(pairs)
+        last.write_bytes(b"no picture")
+
+    monkeypatch.setattr(_scoring.Pairs, "check", check_then_break)
+    assert job.run("-o", job.out, *OPTIONS) == 2
+    assert f"{last} is not a" in capsys.readouterr().err
+    assert job.names() == {".murank-batch", "features.npz"}
+    assert job.done["given"] > 0
+    monkeypatch.setattr(_scoring.Pairs, "check", check)
+    last.write_bytes(pixels)
+    os.utime(last, (1_000_000_000, 1_000_000_000))
+    assert job.run("-o", job.out, *OPTIONS) == 0
+    assert job.done == {"given": PAIRS - 2 * K}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--top-k-candidates", 2],
+        ["--top-k-candidates", K, "--order", "both"],
+        ["--no-mu"],
+    ],
+)
+def test_an_unfinished_folder_of_another_job_is_refused(
+    job: ImageJob, capsys: pytest.CaptureFixture[str], options: list[object]
+) -> None:
+    job.stop_at = ("given", 2 * K)
+    assert job.run("-o", job.out, *OPTIONS) == 130
+    job.stop_at = None
+    capsys.readouterr()
+    assert job.run("-o", job.out, *options) == 2
+    err = capsys.readouterr().err
+    assert "unfinished run of another job" in err
+    assert ("--order" in err) == (options[0] == "--no-mu" or "both" in options)
+    assert job.run("-o", job.out, *options, "--overwrite") == 0
+    assert "embed" not in job.done
+    assert ".murank-batch" not in job.names()
+
+
+def test_another_method_is_the_same_job(job: ImageJob) -> None:
+    job.stop_at = ("given", 2 * K)
+    assert job.run("-o", job.out, *OPTIONS) == 130
+    job.stop_at = None
+    assert job.run("-o", job.out, *OPTIONS, "--method", "ecn", "--format", "jsonl") == 0
+    assert job.done == {"given": PAIRS - 2 * K}
+
+
+def test_files_of_others_in_an_unfinished_folder(
+    job: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.stop_at = ("embed", 8)
+    assert job.run("-o", job.out, *OPTIONS) == 130
+    (job.out / "mine.txt").write_text("mine")
+    (job.out / ".murank-0123-mu.npz").write_text("left by a killed process")
+    job.stop_at = None
+    assert job.run("-o", job.out, *OPTIONS) == 2
+    assert "mine.txt" in capsys.readouterr().err
+    assert job.run("-o", job.out, *OPTIONS, "--overwrite") == 0
+    assert job.names() == {"features.npz", "mu.npz", "ranking.npz", "summary.json", "mine.txt"}
+
+
+def test_two_runs_do_not_share_a_folder(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(job.out, {})
+    code = (
+        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); "
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, job.out], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        other.stdout.readline()
+        assert job.run("-o", job.out) == 2
+        assert "another run is working in" in capsys.readouterr().err
+        other.stdin.close()
+    assert job.run("-o", job.out) == 0

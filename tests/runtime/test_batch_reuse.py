@@ -1,0 +1,224 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_folder import edit_manifest
+from image_job import NUM_IMAGES, NUM_QUERY, ImageJob, change_crop
+
+from murank import load_features, load_mu
+from murank.cli import main
+
+K = 3
+PAIRS = K * NUM_QUERY
+OPTIONS = ("--top-k-candidates", K, "--overwrite")
+EVERYTHING = {"embed": NUM_IMAGES, "given": PAIRS}
+
+
+@pytest.fixture
+def finished(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> ImageJob:
+    assert job.run("-o", job.out, "--top-k-candidates", K) == 0
+    capsys.readouterr()
+    return job
+
+
+def replaced(job: ImageJob, *options: object) -> dict[str, int]:
+    """What the engine did in a run that may overwrite."""
+    assert job.run("-o", job.out, *OPTIONS, *options) == 0
+    return dict(job.done)
+
+
+def test_a_finished_folder_is_refused(
+    finished: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in finished.out.iterdir()}
+    assert finished.run("-o", finished.out, "--top-k-candidates", K) == 2
+    assert "holds a finished run; pass --overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in finished.out.iterdir()} == before
+    assert finished.loaded == []
+
+
+def test_another_method_costs_no_call_of_the_engine(
+    finished: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replaced(finished, "--method", "ca-jaccard", "--format", "jsonl") == {}
+    assert finished.loaded == []
+    err = capsys.readouterr().err
+    assert "features.npz: reused\nmu.npz: reused\n" in err
+    assert finished.names() == {"features.npz", "mu.npz", "ranking.jsonl", "summary.json"}
+    summary = json.loads((finished.out / "summary.json").read_text())
+    assert summary["stages"] == {"features.npz": "reused", "mu.npz": "reused"}
+    assert summary["engine"]["providers"]["decoder"] == ["Fake"]
+
+
+def test_quiet_says_nothing(finished: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replaced(finished, "--quiet") == {}
+    assert capsys.readouterr().err == ""
+
+
+def test_another_k_makes_mu_anew(finished: ImageJob) -> None:
+    assert finished.run("-o", finished.out, "--overwrite", "--top-k-candidates", 2) == 0
+    assert finished.done == {"given": 2 * NUM_QUERY}
+    assert load_mu(finished.out / "mu.npz").mu.shape[1] == 2
+
+
+def test_another_order_adds_what_is_missing(finished: ImageJob) -> None:
+    assert replaced(finished, "--order", "both") == {"swapped": PAIRS}
+    assert replaced(finished, "--order", "swapped") == {}
+    assert replaced(finished) == {}
+    assert finished.names() >= {"mu.npz", "mu_swapped.npz"}
+
+
+def test_mu_outlives_a_run_without(finished: ImageJob) -> None:
+    assert finished.run("-o", finished.out, "--overwrite", "--no-mu") == 0
+    assert finished.done == {}
+    assert replaced(finished) == {}
+
+
+def test_another_engine_makes_everything_anew(finished: ImageJob) -> None:
+    edit_manifest(finished.engine, lambda data: data.update(murank_version="0.0.1"))
+    assert replaced(finished) == EVERYTHING
+
+
+@pytest.mark.parametrize("how", ["content", "time", "added", "removed"])
+def test_another_image_makes_everything_anew(finished: ImageJob, how: str) -> None:
+    first = sorted(finished.gallery.iterdir())[0]
+    more = 0
+    if how == "content":
+        change_crop(first)
+    elif how == "time":
+        os.utime(first, (1_000_000_001, 1_000_000_001))
+    elif how == "added":
+        (finished.gallery / "0000_c1s1_000.png").write_bytes(first.read_bytes())
+        more = 1
+    else:
+        first.unlink()
+        more = -1
+    assert replaced(finished) == {"embed": NUM_IMAGES + more, "given": PAIRS}
+    assert len(load_features(finished.out / "features.npz").paths) == NUM_IMAGES + more
+
+
+def test_an_image_that_is_no_candidate_leaves_mu_alone(finished: ImageJob) -> None:
+    candidates = load_mu(finished.out / "mu.npz").candidates
+    paths = load_features(finished.out / "features.npz").gallery.paths
+    (other, *_) = set(range(len(paths))) - set(candidates.ravel().tolist())
+    os.utime(paths[other], (1_000_000_001, 1_000_000_001))
+    assert replaced(finished) == {"embed": NUM_IMAGES}
+    assert replaced(finished) == {}
+
+
+def test_mu_of_other_features_does_not_stay_beside_them(finished: ImageJob) -> None:
+    change_crop(sorted(finished.gallery.iterdir())[0])
+    assert finished.run("-o", finished.out, "--overwrite", "--no-mu") == 0
+    assert finished.names() == {"features.npz", "ranking.npz", "summary.json"}
+
+
+def test_other_labels_cost_no_call_of_the_engine(job: ImageJob, tmp_path: Path) -> None:
+    lists = []
+    for folder in (job.query, job.gallery):
+        lists.append(tmp_path / f"{folder.name}.csv")
+        rows = [f"{path},{i},{i % 2}" for i, path in enumerate(sorted(folder.iterdir()))]
+        lists[-1].write_text("\n".join(["path,pid,camid", *rows]))
+    source = ["--query", lists[0], "--gallery", lists[1]]
+    assert job.run("-o", job.out, *OPTIONS, source=source) == 0
+    lists[0].write_text(lists[0].read_text().replace(",0,0\n", ",77,0\n"))
+    assert job.run("-o", job.out, *OPTIONS, source=source) == 0
+    assert job.done == {}
+    pids = load_features(job.out / "features.npz").pids
+    assert pids is not None
+    assert pids[0] == 77
+    assert job.run("-o", job.out, *OPTIONS, source=source) == 0
+
+
+def test_killed_while_overwriting_it_resumes_by_itself(finished: ImageJob) -> None:
+    change_crop(sorted(finished.gallery.iterdir())[0])
+    finished.stop_at = ("embed", 8)
+    assert finished.run("-o", finished.out, *OPTIONS) == 130
+    assert "summary.json" not in finished.names()
+    finished.stop_at = None
+    assert finished.run("-o", finished.out, "--top-k-candidates", K) == 0
+    assert finished.done == {"embed": NUM_IMAGES - 8, "given": PAIRS}
+
+
+def test_a_mistake_leaves_the_old_run_alone(finished: ImageJob) -> None:
+    change_crop(sorted(finished.gallery.iterdir())[0])
+    before = {path.name: path.read_bytes() for path in finished.out.iterdir()}
+    assert finished.run("-o", finished.out, *OPTIONS, "--k1", 0) == 2
+    assert finished.loaded == []
+    assert {path.name: path.read_bytes() for path in finished.out.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["features.npz", "mu.npz"])
+@pytest.mark.parametrize("how", ["edited", "truncated", "of others"])
+def test_a_stage_that_is_not_ours_is_neither_used_nor_replaced(
+    finished: ImageJob, capsys: pytest.CaptureFixture[str], name: str, how: str
+) -> None:
+    file = finished.out / name
+    if how == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        arrays: dict[str, Any] = finished.arrays(name)
+        key = "features" if name == "features.npz" else "probs"
+        arrays[key] = arrays[key][:, ::-1]
+        if how == "of others":
+            del arrays["stage"]
+        np.savez(file, **arrays)
+    before = file.read_bytes()
+    assert finished.run("-o", finished.out, *OPTIONS) == 2
+    assert f"{file} would be replaced" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    file.unlink()
+    assert name == "mu.npz" or replaced(finished) == {"embed": NUM_IMAGES}
+
+
+def test_files_of_others_stay(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
+    job.out.mkdir()
+    (job.out / "mine.txt").write_text("mine")
+    assert job.run("-o", job.out) == 2
+    assert "is not empty; pass --overwrite" in capsys.readouterr().err
+    assert job.run("-o", job.out, "--overwrite") == 0
+    assert (job.out / "mine.txt").read_text() == "mine"
+
+
+def test_files_are_their_owners_alone(finished: ImageJob) -> None:
+    assert {path.stat().st_mode & 0o777 for path in finished.out.iterdir()} == {0o600}
+    assert finished.out.stat().st_mode & 0o777 == 0o700
+
+
+def test_features_that_are_read_are_never_deleted(
+    finished: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = finished.out / "features.npz"
+    before = features.read_bytes()
+    edit_manifest(finished.engine, lambda data: data.update(murank_version="0.0.1"))
+    source = ["--features", features]
+    assert finished.run("-o", finished.out, *OPTIONS, source=source) == 0
+    assert finished.done == {"given": PAIRS}
+    assert features.read_bytes() == before
+    other = finished.folder / "other.npz"
+    other.write_bytes(before)
+    assert finished.run("-o", finished.out, *OPTIONS, source=["--features", other]) == 0
+    assert finished.done == {}
+    capsys.readouterr()
+
+
+def test_other_bytes_of_given_features_make_mu_anew(finished: ImageJob, tmp_path: Path) -> None:
+    file, out = tmp_path / "f.npz", tmp_path / "scored"
+    file.write_bytes((finished.out / "features.npz").read_bytes())
+    options = ["-o", out, *OPTIONS]
+    assert finished.run(*options, source=["--features", file]) == 0
+    assert finished.run(*options, source=["--features", file]) == 0
+    assert finished.done == {}
+    arrays: dict[str, Any] = finished.arrays("features.npz")
+    np.savez(file, **{**arrays, "features": 2 * arrays["features"]})
+    assert finished.run(*options, source=["--features", file]) == 0
+    assert finished.done == {"given": PAIRS}
+
+
+def test_re_ranking_the_files_in_their_own_folder(finished: ImageJob) -> None:
+    files = ["--features", finished.out / "features.npz", "--mu", finished.out / "mu.npz"]
+    options = ["--method", "simple", "-o", finished.out, "--overwrite", "--quiet"]
+    assert main(["rerank", *map(str, [*files, *options])]) == 0
+    assert replaced(finished) == {}

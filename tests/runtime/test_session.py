@@ -1,0 +1,230 @@
+"""Which provider runs, told by an onnxruntime that is made up here."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from murank import InputError, MachineError
+from murank.engine.session import Session, SessionSettings
+
+CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+GRAPH = Path("engine/onnx/vision.onnx")
+
+
+class FakeRuntime(ModuleType):
+    """Has `available` providers in the library, of which `working` can be used here."""
+
+    def __init__(self, available: Sequence[str], working: Sequence[str]) -> None:
+        super().__init__("onnxruntime")
+        self.available, self.working = available, working
+        self.asked: list[list[Any]] = []
+        self.options: list[Any] = []
+        self.error: Exception | None = None
+        self.failing = {CPU, CUDA, TENSORRT}
+        self.bound: list[tuple[Any, ...]] = []
+
+    def get_available_providers(self) -> list[str]:
+        return list(self.available)
+
+    def SessionOptions(self) -> Any:
+        entries: dict[str, str] = {}
+        return SimpleNamespace(entries=entries, add_session_config_entry=entries.__setitem__)
+
+    def InferenceSession(
+        self, file: str, options: Any, *, providers: list[Any], enable_fallback: int
+    ) -> Any:
+        assert file == str(GRAPH)
+        assert not enable_fallback  # it prints to stdout
+        names = [name if isinstance(name, str) else name[0] for name in providers]
+        if self.error is not None and set(names) & self.failing:
+            raise self.error
+        self.asked.append(providers)
+        self.options.append(options)
+        used = [name for name in names if name in self.working]
+        used += [] if CPU in used else [CPU]  # as onnxruntime does by itself
+        node = SimpleNamespace(name="images", shape=["batch", 3, 28, 28], type="tensor(uint8)")
+        return SimpleNamespace(
+            get_providers=lambda: used,
+            get_inputs=lambda: [node],
+            get_outputs=lambda: [SimpleNamespace(name="tokens")],
+            io_binding=self._binding,
+            run_with_iobinding=lambda binding: self.bound.append(("run", binding)),
+        )
+
+    def _binding(self) -> Any:
+        note: Callable[..., Any] = lambda kind: lambda *what: self.bound.append((kind, *what))  # noqa: E731
+        return SimpleNamespace(
+            bind_cpu_input=note("array"),
+            bind_ortvalue_input=note("value"),
+            bind_output=note("output"),
+            get_outputs=lambda: ["result"],
+        )
+
+
+Install = Callable[..., FakeRuntime]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    def _install(available: Sequence[str], working: Sequence[str] | None = None) -> FakeRuntime:
+        fake = FakeRuntime(available, available if working is None else working)
+        monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+        return fake
+
+    return _install
+
+
+@pytest.mark.parametrize(
+    ("providers", "available", "asked", "device"),
+    [
+        ("auto", [CPU], [CPU], "cpu"),
+        ("auto", [TENSORRT, CUDA, CPU], [CUDA, CPU], "cuda"),
+        ("cpu", [TENSORRT, CUDA, CPU], [CPU], "cpu"),
+        ("cuda", [CUDA, CPU], [CUDA, CPU], "cuda"),
+        ("tensorrt", [TENSORRT, CUDA, CPU], [TENSORRT, CUDA, CPU], "cuda"),
+        ("tensorrt", [TENSORRT, CPU], [TENSORRT, CPU], "cuda"),
+        ([CUDA], [CUDA, CPU], [CUDA], "cuda"),
+    ],
+)
+def test_what_is_asked_of_onnxruntime(
+    install: Install, providers: Any, available: list[str], asked: list[str], device: str
+) -> None:
+    fake = install(available)
+    session = Session(GRAPH, SessionSettings(providers))
+    assert fake.asked == [asked]
+    assert session.providers[: len(asked)] == asked
+    assert session.device == device
+
+
+def test_options_of_a_list_are_passed_through(install: Install) -> None:
+    fake = install([CUDA, CPU])
+    providers = [(CUDA, {"device_id": 1}), CPU]
+    session = Session(GRAPH, SessionSettings(providers))
+    assert fake.asked == [[(CUDA, {"device_id": 1}), CPU]]
+    assert session.providers == [CUDA, CPU]
+
+
+def test_auto_accepts_a_gpu_that_does_not_work(install: Install) -> None:
+    install([CUDA, CPU], working=[CPU])
+    session = Session(GRAPH, SessionSettings("auto"))
+    assert (session.providers, session.device) == ([CPU], "cpu")
+
+
+def test_auto_accepts_a_gpu_that_fails_to_start(install: Install) -> None:
+    fake = install([CUDA, CPU])
+    fake.error, fake.failing = RuntimeError("CUDA failure 35"), {CUDA}
+    assert Session(GRAPH, SessionSettings("auto")).providers == [CPU]
+    with pytest.raises(MachineError, match="could not be loaded with .*: CUDA failure 35"):
+        Session(GRAPH, SessionSettings("cuda"))
+
+
+@pytest.mark.parametrize("providers", ["cuda", "tensorrt", [CUDA], [(CUDA, {"device_id": 0}), CPU]])
+def test_falling_back_unasked_is_an_error(install: Install, providers: Any) -> None:
+    install([TENSORRT, CUDA, CPU], working=[CPU])
+    with pytest.raises(MachineError, match=rf"was asked for.*fell back to {CPU}.*'auto'"):
+        Session(GRAPH, SessionSettings(providers))
+
+
+def test_tensorrt_that_falls_back_to_cuda_is_an_error_too(install: Install) -> None:
+    install([TENSORRT, CUDA, CPU], working=[CUDA, CPU])
+    with pytest.raises(MachineError, match=rf"{TENSORRT} was asked for.*{CUDA}, {CPU}"):
+        Session(GRAPH, SessionSettings("tensorrt"))
+
+
+@pytest.mark.parametrize(("name", "first"), [("cuda", CUDA), ("tensorrt", TENSORRT)])
+def test_a_library_without_the_provider(install: Install, name: str, first: str) -> None:
+    install([CPU])
+    with pytest.raises(MachineError, match=rf"no {first}: pip install 'murank\[gpu\]'"):
+        Session(GRAPH, SessionSettings(name))
+
+
+def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MachineError, match=r"pip install 'murank\[cpu\]' or 'murank\[gpu\]'"):
+        Session(GRAPH, SessionSettings())
+
+
+@pytest.mark.parametrize(
+    ("providers", "message"),
+    [
+        ("gpu", "one of auto, cpu, cuda, tensorrt, or a list, got 'gpu'"),
+        ("CUDAExecutionProvider", "or a list, got 'CUDAExecutionProvider'"),
+        ([], "an empty list"),
+        ((), "an empty list"),
+    ],
+)
+def test_names_that_mean_nothing(install: Install, providers: Any, message: str) -> None:
+    install([CPU])
+    with pytest.raises(InputError, match=message):
+        Session(GRAPH, SessionSettings(providers))
+
+
+def test_a_graph_that_cannot_be_loaded(install: Install) -> None:
+    """On the CPU the file is to blame, with anything else it may be the machine."""
+    fake = install([CUDA, CPU])
+    fake.error = RuntimeError("no\nsuch  kernel " + 400 * "x")
+    with pytest.raises(InputError, match=r"onnx/vision\.onnx could not.*: no such kernel x") as cpu:
+        Session(GRAPH, SessionSettings("cpu"))
+    assert "\n" not in str(cpu.value)
+    assert len(str(cpu.value)) < 400
+    with pytest.raises(MachineError, match=rf"could not be loaded with {CPU}, {CUDA}: no such"):
+        Session(GRAPH, SessionSettings("cuda"))
+
+
+def test_threads_and_spinning(install: Install) -> None:
+    fake = install([CPU])
+    Session(GRAPH, SessionSettings(threads=3))
+    Session(GRAPH, SessionSettings())
+    limited, free = fake.options
+    assert limited.intra_op_num_threads == 3
+    assert not hasattr(free, "intra_op_num_threads")  # onnxruntime's own choice
+    assert limited.entries == {"session.intra_op.allow_spinning": "0"}
+
+
+def test_values_of_the_device_are_not_copied(install: Install) -> None:
+    fake = install([CUDA, CPU])
+    session = Session(GRAPH, SessionSettings())
+    array, on_device = np.zeros((4, 4))[:, ::2], object()
+    assert session.run({"a": array, "b": on_device}, ["tokens"]) == ["result"]
+    (_, name, bound), value, output, (ran, _) = fake.bound
+    assert (name, ran) == ("a", "run")
+    assert bound.flags.c_contiguous
+    assert value == ("value", "b", on_device)
+    assert output == ("output", "tokens", "cuda")
+
+
+def test_what_the_graph_takes_and_gives(install: Install) -> None:
+    install([CPU])
+    session = Session(GRAPH, SessionSettings())
+    assert session.input_shapes == {"images": ["batch", 3, 28, 28]}
+    assert session.input_types == {"images": "tensor(uint8)"}
+    assert session.output_names == ["tokens"]
+
+
+def test_the_real_one_names_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    for name, content in (("empty", b""), ("garbage", b"no graph")):
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name}\.onnx could not be loaded by onnxruntime"):
+            Session(tmp_path / f"{name}.onnx", SessionSettings("cpu"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+@pytest.mark.parametrize(
+    ("providers", "error"),
+    [([CPU, "NoSuchProvider"], MachineError), ([(CPU, "no options")], InputError)],
+)
+def test_the_real_one_keeps_its_complaints_off_stdout(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], providers: Any, error: type[Exception]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "any.onnx").write_bytes(b"")
+    with pytest.raises(error, match=r"any\.onnx could not be loaded"):
+        Session(tmp_path / "any.onnx", SessionSettings(providers))
+    assert capfd.readouterr().out == ""
