@@ -1,5 +1,5 @@
-# make demo   sets up .venv (runtime dependencies only) and re-ranks a generated feature set
-# make test   sets up .venv and .venv-test, then lint, types, tests
+# make demo   sets up .venv (the runtime, no torch) and re-ranks a generated feature set
+# make test   sets up .venv and .venv-test (with torch for the export), then lint, types, tests
 PYTHON ?= python3
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 RUN = .venv/bin
@@ -9,12 +9,12 @@ TEST = .venv-test/bin
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) $(RUN)/python -m pip install --quiet -e .
+	$(PIP) $(RUN)/python -m pip install --quiet -e '.[cpu]'
 	touch $@
 
 .venv-test/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-test
-	$(PIP) $(TEST)/python -m pip install --quiet -e '.[dev]'
+	$(PIP) $(TEST)/python -m pip install --quiet -e '.[cpu,export,dev]'
 	touch $@
 
 demo: .venv/installed
@@ -33,8 +33,10 @@ test: .venv/installed lint
 	$(RUN)/python tests/bare_environment.py
 	$(TEST)/python -m pytest
 
-benchmark: .venv/installed
+benchmark: .venv/installed .venv-test/installed
 	$(RUN)/python benchmarks/kernels.py
+	$(RUN)/python benchmarks/footprint.py
+	$(TEST)/python benchmarks/scoring.py
 
 clean:
 	rm -rf .venv .venv-test demo-out .pytest_cache .mypy_cache .ruff_cache

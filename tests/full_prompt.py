@@ -4,7 +4,9 @@ Shares nothing with the package but the folder: messages are written out here, i
 the PIL-based image processor, token ids through the chat template, positions are the model's own.
 """
 
+import importlib
 import inspect
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from PIL import Image
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 hf: Any = transformers
 CLASSES = {
@@ -40,6 +41,14 @@ def messages(template: dict[str, Any], layout: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
+def pil_processor(**settings: Any) -> Any:
+    """The image processor that needs no torchvision; transformers 5 has it under another name."""
+    if hf.__version__.startswith("4."):
+        return hf.Qwen2VLImageProcessor(**settings)
+    module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    return module.Qwen2VLImageProcessorPil(**settings)
+
+
 class FullPrompt:
     """A family's model, tokenizer and image processor."""
 
@@ -50,14 +59,12 @@ class FullPrompt:
         self.model = model or kind.from_pretrained(folder, dtype=torch.float32).eval()
         self.size = SIZES[family]
         mean, std = HALVES if family == "qwen3_vl" else CLIP
-        self.processor: Any = Qwen2VLImageProcessor(  # type: ignore[no-untyped-call]
+        self.processor = pil_processor(
             patch_size=16 if family == "qwen3_vl" else 14, image_mean=mean, image_std=std
         )
         self.tokenizer = hf.AutoTokenizer.from_pretrained(folder)
         chat_template = None
         if (folder / "chat_template.json").exists():
-            import json
-
             chat_template = json.loads((folder / "chat_template.json").read_text())["chat_template"]
         self.text = self.tokenizer.apply_chat_template(
             messages(template, layout), chat_template=chat_template, tokenize=False,

@@ -3,4 +3,7 @@
 This is the one package of the three that may import torch and transformers; importing it does not.
 """
 
-__all__: list[str] = []
+from murank_export.export import Exported, export_engine
+from murank_export.settings import EncoderSettings, ExportSettings
+
+__all__ = ["EncoderSettings", "ExportSettings", "Exported", "export_engine"]

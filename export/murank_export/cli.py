@@ -96,8 +96,7 @@ def run(args: argparse.Namespace) -> int:
             f"export needs {', '.join(missing)}: pip install 'murank[cpu,export]' on the build "
             "machine"
         )
-    from murank_export.encoder import EncoderSettings
-    from murank_export.export import ExportSettings, export_engine
+    from murank_export import EncoderSettings, ExportSettings, export_engine
 
     settings = ExportSettings(
         output=args.output,

@@ -12,22 +12,13 @@ from onnx import TensorProto, helper
 
 from murank import InputError
 from murank.images import Preprocessing
+from murank_export._loading import one_line
 from murank_export.hf_encoder import export_hf_encoder
+from murank_export.settings import EncoderSettings
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _OLDEST_OPSET = 9  # of the operators put around the graph
 _EXTERNAL_FROM = 100 << 20  # bytes of weights from which they go into a file of their own
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """What a plain ONNX file does not say of itself; None: what the checkpoint says."""
-
-    size: tuple[int, int] | None = None  # height, width
-    resample: str | None = None
-    mean: tuple[float, float, float] | None = None  # of RGB scaled to [0,1]
-    std: tuple[float, float, float] | None = None
-    output: str | None = None  # name of the feature output, where there are several
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
         model = onnx.shape_inference.infer_shapes(model) if model.ByteSize() < 2**31 else model
     except Exception as error:
         # protobuf, onnx and the file system each raise kinds of their own on a bad file.
-        raise InputError(f"{source} cannot be read as ONNX: {error}") from error
+        raise InputError(f"{source} cannot be read as ONNX: {one_line(error)}") from error
     graph = model.graph
     weights = {initializer.name for initializer in graph.initializer}
     inputs = [node for node in graph.input if node.name not in weights]
@@ -206,7 +197,7 @@ def _save_checked(model: Any, file: Path, size: tuple[int, int], source: Path) -
         ]
     except Exception as error:
         # onnxruntime raises its own kinds, one a status.
-        raise InputError(f"{source} does not run: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(f"{source} does not run: {one_line(error)}") from error
     if [len(shape) for shape in shapes] != [2, 2] or [s[0] for s in shapes] != [1, 3]:
         raise InputError(f"{source} gives features of shape {shapes}; expected one row an image")
     return int(shapes[0][1])

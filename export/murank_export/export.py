@@ -1,19 +1,14 @@
 """The export job: checkpoints in, engine folder out, whole or not at all."""
 
-import contextlib
 import json
-import secrets
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank import InputError, OutputError, __version__
+from murank import InputError, __version__
 from murank.engine.integrity import hash_files
 from murank.engine.manifest import (
     MANIFEST,
@@ -26,39 +21,17 @@ from murank.engine.manifest import (
     Sources,
     manifest_bytes,
 )
-from murank.prompt import Layout, PromptTemplate, default_template, load_template
+from murank.prompt import PromptTemplate, default_template, load_template
 from murank_export._hashing import checkpoint_sha256, file_sha256
-from murank_export.encoder import EncoderSettings, export_encoder
+from murank_export._staging import staged
+from murank_export._steps import Report, Steps
 from murank_export.golden import golden_images
-from murank_export.graphs.layers import Precision
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
+from murank_export.settings import ExportSettings
 
 GOLDEN, PARITY = "golden.safetensors", "parity.json"
 ENCODER = "onnx/encoder.onnx"
 _ENCODER_IMAGES = 4
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What to export, and how."""
-
-    output: Path
-    mllm: Path | None = None
-    adapter: Path | None = None  # PEFT folder, or MUSE .pth
-    lora_alpha: float | None = None  # for a .pth
-    lora_rank: int | None = None
-    prompt: Path | None = None  # template file; None: murank's own
-    layout: Layout = "paper"
-    image_size: tuple[int, int] | None = None  # height, width of the MLLM's images
-    precision: Precision = "fp32"
-    tau: float = 1.0
-    max_pairs: int = 32
-    parity_pairs: int = 8
-    encoder: Path | None = None  # .onnx file or Hugging Face folder
-    encoder_settings: EncoderSettings = field(default_factory=EncoderSettings)
-    force: bool = False  # an adapter of another prompt
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,22 +42,6 @@ class Exported:
     manifest: Manifest
     parity: dict[str, Any]
     seconds: dict[str, float]  # of each step
-
-
-@dataclass
-class Steps:
-    """Tells and times the steps."""
-
-    report: Report
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time what happens inside."""
-        self.report(f"{name} ...")
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)
 
 
 def export_engine(settings: ExportSettings, report: Report = lambda _text: None) -> Exported:
@@ -102,7 +59,7 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
     if adapter is not None:
         check_prompt(adapter, settings.layout, template.sha256, force=settings.force)
     steps = Steps(report)
-    with _staged(settings.output, overwrite=settings.overwrite) as stage:
+    with staged(settings.output, overwrite=settings.overwrite) as stage:
         (stage / "onnx").mkdir()
         golden: dict[str, NDArray[Any]] = {}
         parity: dict[str, Any] = {}
@@ -139,6 +96,7 @@ def _encoder(
         return None
     from murank.engine.encoder import Encoder
     from murank.engine.session import SessionSettings
+    from murank_export.encoder import export_encoder
 
     with steps.step("encoder: export and check"):
         made = export_encoder(settings.encoder, stage / ENCODER, settings.encoder_settings)
@@ -205,42 +163,3 @@ def _sources(settings: ExportSettings, adapter: Adapter | None) -> Sources:
 def _name(path: Path) -> str:
     """Return the last part only: an engine tells nothing of the build machine's folders."""
     return path.absolute().name
-
-
-@contextlib.contextmanager
-def _staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yield a folder beside `output` that takes its place once all went well."""
-    if output.exists():
-        if not overwrite:
-            raise OutputError(f"{output} exists; pass --overwrite or another name")
-        if not (output / MANIFEST).is_file():
-            raise OutputError(f"{output} is no engine folder, so it is not overwritten")
-    stage = output.absolute().parent / f".{output.name}-{secrets.token_hex(8)}"
-    try:
-        stage.mkdir(mode=0o700, parents=True)
-        yield stage
-        sync_tree(stage)
-        if output.exists():
-            old = stage.with_name(f"{stage.name}-old")
-            output.rename(old)
-            stage.rename(output)
-            shutil.rmtree(old)
-        else:
-            stage.rename(output)
-        sync_tree(output.absolute().parent, deep=False)
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def sync_tree(folder: Path, *, deep: bool = True) -> None:
-    """Make what was written there durable."""
-    import os
-
-    for path in [*(folder.rglob("*") if deep else ()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from murank import InputError, MachineError
 from murank.images import Preprocessing
-from murank_export._loading import load_model
-from murank_export.mllm.checkpoint import read_json
+from murank_export._loading import load_model, read_json
 
 # model_type -> the class that is exported, and its output that Re-ID uses as the feature
 MODELS = {

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import MurankError
-from murank_export.graphs.layers import Precision
+from murank.engine.manifest import Precision
 
 _MOST_IN_FP32 = 1e-3  # difference of a logit, relative to the largest
 

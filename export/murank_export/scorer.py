@@ -1,7 +1,7 @@
 """The MLLM's part of an export: vision and decoder graphs, baked prompt, parity."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,33 +11,33 @@ from murank.engine.manifest import AnswerIds, ScorerPart, Shapes
 from murank.engine.session import SessionSettings
 from murank.images import Preprocessing
 from murank.prompt import PromptTemplate
+from murank_export._steps import Steps
 from murank_export.golden import golden_images
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.geometry import Grid
 from murank_export.graphs.layers import float_dtype
 from murank_export.graphs.onnx_file import export_decoder, export_vision
 from murank_export.graphs.vision import VisionTower
-from murank_export.mllm.adapter import Adapter, merge_adapter
+from murank_export.mllm.adapter import Adapter
 from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
+from murank_export.mllm.merge import merge_adapter
 from murank_export.mllm.prefix import bake_prompt
 from murank_export.mllm.reference import pair_logits
 from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_tokens
 from murank_export.parity import scorer_parity
-
-if TYPE_CHECKING:
-    from murank_export.export import ExportSettings, Steps
+from murank_export.settings import ExportSettings
 
 VISION, DECODER, PROMPT = "onnx/vision.onnx", "onnx/decoder.onnx", "prompt.safetensors"
 
 
 def export_scorer(
-    settings: "ExportSettings",
+    settings: ExportSettings,
     folder: Path,
     adapter: Adapter | None,
     template: PromptTemplate,
     stage: Path,
     golden: dict[str, NDArray[Any]],
-    steps: "Steps",
+    steps: Steps,
 ) -> tuple[ScorerPart, dict[str, Any]]:
     """Write the graphs and the prompt into `stage`; return the manifest's part and the parity.
 
@@ -75,7 +75,7 @@ def export_scorer(
 
 
 def _write_graphs(
-    settings: "ExportSettings",
+    settings: ExportSettings,
     checkpoint: Checkpoint,
     grid: Grid,
     size: tuple[int, int],
@@ -83,7 +83,7 @@ def _write_graphs(
     answers: tuple[int, int],
     template: PromptTemplate,
     stage: Path,
-    steps: "Steps",
+    steps: Steps,
 ) -> ScorerPart:
     model, precision = checkpoint.model, settings.precision
     hidden = int(model.config.text_config.hidden_size)

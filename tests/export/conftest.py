@@ -1,6 +1,5 @@
 """Shrunken checkpoints of the real config classes, and the engines exported from them."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,27 +8,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from random_checkpoint import make_checkpoint
+from real_data import TOKENIZER
 
 from murank import Engine
+from murank.engine.manifest import Precision
 from murank.prompt import Layout
-from murank_export.export import ExportSettings, export_engine
-from murank_export.graphs.layers import Precision
-
-ROOT = Path(__file__).parents[2]
-REAL = Path(os.environ.get("MURANK_REAL", ROOT.parent / "shared" / "real"))
-"""Where a real tokenizer and a real encoder lie, on machines that have them."""
+from murank_export import ExportSettings, export_engine
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of a shrunken checkpoint, by family; with the real tokenizer where it is there."""
     made: dict[str, Path] = {}
-    tokenizer = REAL / "qwen2_vl"
 
     def of(family: str) -> Path:
         if family not in made:
             folder = tmp_path_factory.mktemp("checkpoints") / family
-            make_checkpoint(folder, family, tokenizer=tokenizer if tokenizer.exists() else None)
+            make_checkpoint(folder, family, tokenizer=TOKENIZER if TOKENIZER.exists() else None)
             # Its normalisation is another family's; each has its own without the file.
             (folder / "preprocessor_config.json").unlink(missing_ok=True)
             made[family] = folder

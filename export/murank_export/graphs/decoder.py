@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from murank.engine.manifest import Precision
 from murank_export.graphs.layers import (
-    Precision,
     RMSNorm,
     float_dtype,
     project,

@@ -5,12 +5,12 @@ memory twice. Weights are stored [in,out], as ONNX MatMul wants them: no Transpo
 """
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["fp32", "fp16", "int8"]
+from murank.engine.manifest import Precision
 
 _INT8_LARGEST = 127.0
 _UINT8_ZERO = 128
@@ -49,7 +49,9 @@ class Int8Linear(nn.Module):
         steps = torch.round(weight.float() / scale[:, None]).to(torch.int8)
         self.weight = nn.Parameter(steps.t().contiguous(), requires_grad=False)  # [in,out]
         self.scale = nn.Parameter(scale, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
+        # Subtracted: onnxruntime fuses an added bias into the product, and scales it per token.
+        minus = None if bias is None else -bias.float()
+        self.minus_bias = None if minus is None else nn.Parameter(minus, requires_grad=False)
 
     def multiply(self, x: "QuantisedTokens") -> Tensor:
         """[...,in] -> [...,out] float32."""
@@ -60,7 +62,7 @@ class Int8Linear(nn.Module):
             "MatMulInteger", (x.steps, self.weight, zero), dtype=torch.int32, shape=shape
         )
         y = product.to(torch.float32) * (x.scale * self.scale)
-        return y if self.bias is None else y + self.bias
+        return y if self.minus_bias is None else y - self.minus_bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[...,in] -> [...,out] float32."""

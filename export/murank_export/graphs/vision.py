@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from murank.engine.manifest import Precision
 from murank_export.graphs.geometry import (
     Grid,
     interpolated_positions,
@@ -19,7 +20,6 @@ from murank_export.graphs.geometry import (
 )
 from murank_export.graphs.layers import (
     Linear,
-    Precision,
     float_dtype,
     project,
     rotate,

@@ -1,6 +1,5 @@
 """Hugging Face folders of Qwen2-VL, Qwen2.5-VL and Qwen3-VL, loaded in float32."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 
 from murank import InputError
-from murank_export._loading import load_model, quiet
+from murank_export._loading import load_model, one_line, quiet, read_json
 from murank_export.graphs.geometry import Grid
 
 FAMILIES = {
@@ -87,19 +86,6 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, family, model, tokenizer, template, mean, std)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object; InputError names the file."""
-    try:
-        data = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{file} must hold a JSON object")
-    return data
-
-
 def _load_tokenizer(folder: Path) -> Any:
     import transformers
 
@@ -108,7 +94,7 @@ def _load_tokenizer(folder: Path) -> Any:
         with quiet():
             return loader.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no tokenizer could be loaded: {error}") from error
+        raise InputError(f"{folder}: no tokenizer could be loaded: {one_line(error)}") from error
 
 
 def _chat_template(folder: Path, tokenizer: Any) -> str:

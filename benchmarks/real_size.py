@@ -1,0 +1,141 @@
+"""Export and run a real architecture at its real size, with random weights: time, memory, disk.
+
+    python benchmarks/real_size.py --config DIR --dtype fp16 int8 --work build/real
+
+`--config` is a folder with config.json and tokenizer files of a Qwen-VL checkpoint (its weights are
+not needed). Every step is a process of its own; the peak is its largest resident set. A query is
+asked in the prefix_first layout with 10 candidates whose vision tokens are known, as an appliance
+would. The 2B architecture wants 24 GiB of memory and, per dtype, up to 10 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CANDIDATES, ROUNDS = 10, 3
+
+
+def checkpoint(config: Path, folder: Path) -> dict[str, float]:
+    """Write the checkpoint."""
+    from random_checkpoint import make_from_config
+
+    make_from_config(folder, config)
+    return {}
+
+
+def export(folder: Path, engine: Path, dtype: str) -> dict[str, float]:
+    """Export it."""
+    from murank_export import ExportSettings, export_engine
+
+    settings = ExportSettings(
+        engine, folder, layout="prefix_first", precision=dtype, parity_pairs=4  # type: ignore[arg-type]
+    )  # fmt: skip
+    made = export_engine(settings)
+    scorer = made.parity["scorer"]
+    return {
+        "disk GiB": made.manifest.size / 2**30,
+        "decoder graph s": made.seconds["decoder graph"],
+        "mu difference": scorer["max_abs_mu"],
+        "rank correlation": scorer["spearman"] or float("nan"),
+    }
+
+
+def ask(engine: Path, threads: int) -> dict[str, float]:
+    """Load an engine and score one query after another."""
+    from scoring import memory, pixels
+
+    from murank import Engine
+
+    start = time.perf_counter()
+    loaded = Engine.from_pretrained(engine, providers="cpu", threads=threads, parts=["scorer"])
+    figures = {"load s": time.perf_counter() - start, "loaded GiB": memory("VmRSS")}
+    scorer = loaded._scorer
+    assert scorer is not None
+    candidates = list(pixels(CANDIDATES, 1))
+    first = time.perf_counter()
+    known = scorer.vision.of(candidates)
+    figures["vision s an image"] = (time.perf_counter() - first) / CANDIDATES
+    times: dict[str, list[float]] = {"prefill s": [], "score s": []}
+    for seed in range(ROUNDS):
+        query = scorer.vision.of(list(pixels(1, 10 + seed)))
+        mark = time.perf_counter()
+        prefix = scorer.decoder.prefill(query)
+        times["prefill s"].append(time.perf_counter() - mark)
+        mark = time.perf_counter()
+        logits = scorer.decoder.logits(prefix, known[None])
+        times["score s"].append(time.perf_counter() - mark)
+        assert np.isfinite(logits).all()
+    return figures | {name: statistics.median(values) for name, values in times.items()}
+
+
+STEPS: dict[str, Callable[..., dict[str, float]]] = {
+    "checkpoint": lambda config, folder: checkpoint(Path(config), Path(folder)),
+    "export": lambda folder, engine, dtype: export(Path(folder), Path(engine), dtype),
+    "ask": lambda engine, threads: ask(Path(engine), int(threads)),
+}
+
+
+def in_child(step: str, *arguments: object) -> dict[str, float]:
+    """Run one step in a process of its own; add its wall time and peak memory."""
+    print(f"{step} {' '.join(map(str, arguments))}", file=sys.stderr)
+    command = [sys.executable, __file__, "--step", step, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run_step(step: str, *arguments: str) -> None:
+    """Print the figures of a step as one JSON line."""
+    start = time.perf_counter()
+    figures = STEPS[step](*arguments)
+    figures["wall s"] = time.perf_counter() - start
+    figures["peak GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps(figures))
+
+
+def show(title: str, figures: dict[str, Any]) -> None:
+    """Print one step's figures."""
+    cells = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+    print(f"{title:<16} {cells}", flush=True)
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--dtype", nargs="+", choices=("fp32", "fp16", "int8"), default=["fp16"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, help="folder to keep things in (temporary)")
+    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        run_step(*arguments.step)
+        return
+    if arguments.config is None:
+        parser.error("--config is needed")
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        folder = work / "checkpoint"
+        if not folder.exists():
+            show("checkpoint", in_child("checkpoint", arguments.config, folder))
+        for dtype in arguments.dtype:
+            engine = work / f"engine-{dtype}"
+            if not engine.exists():
+                show(f"export {dtype}", in_child("export", folder, engine, dtype))
+            show(f"query {dtype}", in_child("ask", engine, arguments.threads))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""What to export, and how."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from murank.engine.manifest import Precision
+from murank.prompt import Layout
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What a plain ONNX file does not say of itself; None: what the checkpoint says."""
+
+    size: tuple[int, int] | None = None  # height, width
+    resample: str | None = None
+    mean: tuple[float, float, float] | None = None  # of RGB scaled to [0,1]
+    std: tuple[float, float, float] | None = None
+    output: str | None = None  # name of the feature output, where there are several
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What to export, and how."""
+
+    output: Path
+    mllm: Path | None = None
+    adapter: Path | None = None  # PEFT folder, or MUSE .pth
+    lora_alpha: float | None = None  # for a .pth
+    lora_rank: int | None = None
+    prompt: Path | None = None  # template file; None: murank's own
+    layout: Layout = "paper"
+    image_size: tuple[int, int] | None = None  # height, width of the MLLM's images
+    precision: Precision = "fp32"
+    tau: float = 1.0
+    max_pairs: int = 32
+    parity_pairs: int = 8
+    encoder: Path | None = None  # .onnx file or Hugging Face folder
+    encoder_settings: EncoderSettings = field(default_factory=EncoderSettings)
+    force: bool = False  # an adapter of another prompt
+    overwrite: bool = False
