@@ -34,6 +34,18 @@ def test_runs_as_a_module() -> None:
     assert run.stdout == ""
 
 
+def test_a_reader_who_left_is_no_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "murank", "--help"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        assert run.stderr.read() == b""
+        assert run.wait() == 0
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"murank {__version__}\n"
