@@ -8,34 +8,48 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from murank import OutputError
+from murank._atomic import made_folder
 from murank.engine.manifest import MANIFEST
 
 
 @contextlib.contextmanager
 def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a folder beside `output` that takes its place once all went well."""
+    if output.is_symlink():
+        raise OutputError(f"{output} is a symlink; name the folder itself")
     if output.exists():
         if not overwrite:
             raise OutputError(f"{output} exists; pass --overwrite or another name")
         if not (output / MANIFEST).is_file():
             raise OutputError(f"{output} is no engine folder, so it is not overwritten")
-    stage = output.absolute().parent / f".{output.name}-{secrets.token_hex(8)}"
+    parent = output.absolute().parent
+    stage = parent / f".{output.name}-{secrets.token_hex(8)}"
     try:
-        stage.mkdir(mode=0o700, parents=True)
-        yield stage
-        _sync(stage)
-        if output.exists():
-            old = stage.with_name(f"{stage.name}-old")
-            output.rename(old)
-            stage.rename(output)
-            shutil.rmtree(old)
-        else:
-            stage.rename(output)
-        _sync(output.absolute().parent, deep=False)
+        with made_folder(parent):
+            try:
+                stage.mkdir(mode=0o700)
+                yield stage
+                _sync(stage)
+                _put_in_place(stage, output, overwrite=overwrite)
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+        _sync(parent, deep=False)
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _put_in_place(stage: Path, output: Path, *, overwrite: bool) -> None:
+    if not (overwrite and output.exists()):
+        stage.rename(output)  # refused by the system if a folder came to be there meanwhile
+        return
+    old = stage.with_name(f"{stage.name}-old")
+    output.rename(old)
+    try:
+        stage.rename(output)
+    except BaseException:
+        old.rename(output)
+        raise
+    shutil.rmtree(old)
 
 
 def _sync(folder: Path, *, deep: bool = True) -> None:

@@ -1,6 +1,6 @@
 """Any image encoder as the engine's encoder graph: uint8 pixels in, unit features out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,14 +65,14 @@ def export_encoder(source: Path, file: Path, settings: EncoderSettings) -> Expor
     if not (source / "config.json").is_file():
         raise InputError(f"{source} is neither an .onnx file nor a Hugging Face folder")
     with TemporaryDirectory() as scratch:
-        found = export_hf_encoder(source, Path(scratch))
+        found = export_hf_encoder(source, Path(scratch), settings.size)
         how = _Known(
-            size=settings.size or (found.preprocessing.height, found.preprocessing.width),
+            size=(found.preprocessing.height, found.preprocessing.width),
             resample=settings.resample or found.preprocessing.resample,
             mean=settings.mean or found.mean,
             std=settings.std or found.std,
             output=settings.output or found.output,
-            shortest_edge=None if settings.size else found.preprocessing.shortest_edge,
+            shortest_edge=found.preprocessing.shortest_edge,
         )
         return _wrap(found.file, file, how)
 
@@ -86,6 +86,8 @@ def _plain_settings(given: EncoderSettings) -> _Known:
 
 
 def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
+    if not np.isfinite([settings.mean, settings.std]).all() or min(settings.std) <= 0:
+        raise InputError(f"{source}: mean and std must be finite, std above 0")
     try:
         model = onnx.load(source)
         model = onnx.shape_inference.infer_shapes(model) if model.ByteSize() < 2**31 else model
@@ -97,6 +99,11 @@ def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
     inputs = [node for node in graph.input if node.name not in weights]
     if len(inputs) != 1 or _rank(inputs[0]) != 4 or _dims(inputs[0])[1] not in (3, None):
         raise InputError(f"{source} must have one input, images [B,3,H,W]")
+    if inputs[0].type.tensor_type.elem_type not in _FLOATS:
+        raise InputError(f"{source} must take float images, normalised by mean and std")
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < _OLDEST_OPSET:
+        raise InputError(f"{source} has opset {opset}; export it with a later one")
     size = _size(inputs[0], settings.size, source)
     output = _feature_output(graph, settings.output, source)
     _surround(model, inputs[0], output, size, settings)
@@ -135,17 +142,15 @@ def _surround(
 ) -> None:
     """Put normalisation before the graph, and class token, flattening and unit length behind."""
     graph = model.graph
-    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    if opset < _OLDEST_OPSET:
-        raise InputError(f"the encoder's opset is {opset}; export it with a later one")
-    kind = images.type.tensor_type.elem_type
-    if kind not in _FLOATS:
-        raise InputError("the encoder must take float images, normalised by mean and std")
+    kind, flatten_all_but_batch = images.type.tensor_type.elem_type, np.array([0, -1], np.int64)
+    taken = {"images", "features"} & _names(graph)
+    renamed = {**{name: f"encoder_{name}" for name in taken}, images.name: "murank_input"}
+    _rename(graph, renamed)
+    _forget_origin(model)
     for name, value in (("mean", settings.mean), ("std", settings.std)):
         scaled = (np.array(value, np.float32) * 255).reshape(1, 3, 1, 1)
         graph.initializer.append(onnx.numpy_helper.from_array(scaled, f"murank_{name}"))
-    flat = np.array([0, -1], np.int64)
-    graph.initializer.append(onnx.numpy_helper.from_array(flat, "murank_flat"))
+    graph.initializer.append(onnx.numpy_helper.from_array(flatten_all_but_batch, "murank_flat"))
     before = [
         helper.make_node("Cast", ["images"], ["murank_float"], to=TensorProto.FLOAT),
         helper.make_node("Sub", ["murank_float", "murank_mean"], ["murank_centred"]),
@@ -163,13 +168,7 @@ def _surround(
         helper.make_node("Cast", ["murank_rows"], ["murank_wide"], to=TensorProto.FLOAT),
         helper.make_node("LpNormalization", ["murank_wide"], ["features"], axis=-1, p=2),
     ]
-    taken = {"images", "features"} & {o for node in graph.node for o in node.output}
-    renamed = {images.name: "murank_input", **{name: f"encoder_{name}" for name in taken}}
     nodes = [*before, *graph.node, *behind]
-    for node in nodes[len(before) :]:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-    for node in graph.node:
-        node.output[:] = [renamed.get(name, name) for name in node.output]
     del graph.node[:]
     graph.node.extend(nodes)
     del graph.input[:], graph.output[:], graph.value_info[:]
@@ -179,6 +178,34 @@ def _surround(
     graph.output.append(
         helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", None])
     )
+
+
+def _names(graph: Any) -> set[str]:
+    """Names of weights and of what nodes give, those in branches and loops aside."""
+    given = {name for node in graph.node for name in node.output}
+    return given | {initializer.name for initializer in graph.initializer}
+
+
+def _rename(graph: Any, renamed: Mapping[str, str]) -> None:
+    """Rename values wherever they are made or used; branches and loops use those around them."""
+    for value in (*graph.initializer, *graph.input, *graph.output):
+        value.name = renamed.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _rename(attribute.g, renamed)
+
+
+def _forget_origin(message: Any) -> None:
+    """Drop notes of the tools that made a graph: they hold source paths of that machine."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _forget_origin(part)
 
 
 def _save_checked(model: Any, file: Path, size: tuple[int, int], source: Path) -> int:

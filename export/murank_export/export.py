@@ -1,6 +1,7 @@
 """The export job: checkpoints in, engine folder out, whole or not at all."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from murank_export._staging import staged
 from murank_export._steps import Report, Steps
 from murank_export.golden import golden_images
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
-from murank_export.settings import ExportSettings
+from murank_export.settings import EncoderSettings, ExportSettings
 
 GOLDEN, PARITY = "golden.safetensors", "parity.json"
 ENCODER = "onnx/encoder.onnx"
@@ -57,6 +58,8 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
     template = _check(settings)
     adapter = None if settings.adapter is None else read_adapter(settings.adapter)
     if adapter is not None:
+        if adapter.kind == "peft" and (settings.lora_alpha, settings.lora_rank) != (None, None):
+            raise InputError(f"{adapter.path} states its own alpha and rank; do not pass them")
         check_prompt(adapter, settings.layout, template.sha256, force=settings.force)
     steps = Steps(report)
     with staged(settings.output, overwrite=settings.overwrite) as stage:
@@ -79,13 +82,19 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
 def _check(settings: ExportSettings) -> PromptTemplate:
     if settings.mllm is None and settings.encoder is None:
         raise InputError("nothing to export: pass --mllm, --encoder, or both")
-    if settings.mllm is None and (settings.adapter is not None or settings.prompt is not None):
-        raise InputError("--adapter and --prompt need --mllm")
+    needs_mllm = (settings.adapter, settings.prompt, settings.image_size)
+    if settings.mllm is None and needs_mllm != (None, None, None):
+        raise InputError("--adapter, --prompt and --image-size need --mllm")
+    if settings.adapter is None and (settings.lora_alpha, settings.lora_rank) != (None, None):
+        raise InputError("--lora-alpha and --lora-rank need --adapter")
+    if settings.encoder is None and settings.encoder_settings != EncoderSettings():
+        raise InputError("--encoder-size and its like need --encoder")
     for path in (settings.mllm, settings.adapter, settings.encoder):
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")
-    if not settings.tau > 0:
-        raise InputError(f"tau must be above 0, got {settings.tau}")
+    for name, value in (("tau", settings.tau), ("LoRA's alpha", settings.lora_alpha)):
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} must be above 0 and finite, got {value}")
     return default_template() if settings.prompt is None else load_template(settings.prompt)
 
 
@@ -107,6 +116,8 @@ def _encoder(
         size = (made.preprocessing.height, made.preprocessing.width)
         images = golden_images(_ENCODER_IMAGES, *size)
         features = Encoder(stage, part, SessionSettings("cpu")).features(images)
+        if not np.isfinite(features).all():
+            raise InputError(f"{settings.encoder} gives NaN or infinite features")
         golden |= {"encoder_images": images, "encoder_features": features}
     return part
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from murank import InputError, MachineError
 from murank.images import Preprocessing
-from murank_export._loading import load_model, read_json
+from murank_export._loading import load_model, one_line, read_json
 
 # model_type -> the class that is exported, and its output that Re-ID uses as the feature
 MODELS = {
@@ -39,8 +39,12 @@ class HfEncoder:
     output: str
 
 
-def export_hf_encoder(folder: Path, scratch: Path) -> HfEncoder:
+def export_hf_encoder(
+    folder: Path, scratch: Path, given: tuple[int, int] | None = None
+) -> HfEncoder:
     """Export a vision model, and check the graph against PyTorch at another batch size.
+
+    `given` is the (height, width) that images are resized to; None: what the folder says.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def export_hf_encoder(folder: Path, scratch: Path) -> HfEncoder:
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in MODELS:
         raise InputError(f"{folder}: model_type is {kind!r}; as encoder: {', '.join(MODELS)}")
-    preprocessing, mean, std = _preprocessing(folder)
+    preprocessing, mean, std = _preprocessing(folder, kind, given)
     import transformers
 
     name, output = MODELS[kind]
@@ -97,29 +101,40 @@ def _projected(model: Any, output: str) -> dict[str, Any] | None:
 
 
 def _preprocessing(
-    folder: Path,
+    folder: Path, kind: str, given: tuple[int, int] | None
 ) -> tuple[Preprocessing, tuple[float, float, float], tuple[float, float, float]]:
-    config = read_json(folder / "preprocessor_config.json")
+    file = folder / "preprocessor_config.json"
+    config = read_json(file)
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if not config.get(step, True):
+            raise InputError(f"{file}: {step} is off, which murank cannot do; pass an .onnx file")
     try:
-        size = config["size"]
-        resample = _PIL_FILTERS[config.get("resample", 2)]
+        resample = _PIL_FILTERS[config.get("resample", 2 if kind == "vit" else 3)]
         mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
-        shortest = size.get("shortest_edge") if isinstance(size, dict) else None
-        if config.get("do_center_crop"):
-            crop = config["crop_size"]
-            height, width = crop["height"], crop["width"]
-        elif shortest is not None:
-            raise InputError(f"{folder}: images of any size; pass --encoder-size HxW")
-        else:
-            height, width = (size["height"], size["width"]) if isinstance(size, dict) else (
-                size, size
-            )  # fmt: skip
-        how = Preprocessing(int(height), int(width), resample, shortest)
+        sizes = (given, None) if given is not None else _sizes(config, file)
+        how = Preprocessing(*sizes[0], resample, sizes[1])
         return how, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
     except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{file} lacks size, image_mean or image_std: {error}") from error
+
+
+def _sizes(config: dict[str, Any], file: Path) -> tuple[tuple[int, int], int | None]:
+    """Return (height, width), and the shortest edge before the centre crop, if there is one."""
+    cropped = bool(config.get("do_center_crop"))
+    size = config["size"]
+    if isinstance(size, int):  # as older files have it
+        size = {"shortest_edge": size} if cropped else {"height": size, "width": size}
+    target = config["crop_size"] if cropped else size
+    if isinstance(target, int):
+        target = {"height": target, "width": target}
+    if "height" not in target:
+        raise InputError(f"{file}: images of any size; pass --encoder-size HxW")
+    if cropped and "shortest_edge" not in size and size != target:
         raise InputError(
-            f"{folder / 'preprocessor_config.json'} lacks size, image_mean or image_std: {error}"
-        ) from error
+            f"{file}: resized to {size}, then cropped to {target}; pass --encoder-size"
+        )
+    edge = size.get("shortest_edge") if cropped else None
+    return (int(target["height"]), int(target["width"])), edge
 
 
 def _check_against_torch(
@@ -130,9 +145,15 @@ def _check_against_torch(
 
     images = np.random.default_rng(0).standard_normal((3, 3, *size)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    (found,) = session.run([output], {session.get_inputs()[0].name: images})
-    with torch.inference_mode():
-        wanted: NDArray[Any] = getattr(model(torch.from_numpy(images)), output).numpy()
+    try:
+        with torch.inference_mode():
+            wanted: NDArray[Any] = getattr(model(torch.from_numpy(images)), output).numpy()
+        (found,) = session.run([output], {session.get_inputs()[0].name: images})
+    except Exception as error:
+        # Either may refuse the size, each with kinds of its own.
+        raise InputError(
+            f"{folder} does not take images of {size[0]}x{size[1]}: {one_line(error)}"
+        ) from error
     largest = float(np.abs(found - wanted).max())
     if not largest <= _TOLERANCE * max(1.0, float(np.abs(wanted).max())):
         raise InputError(f"{folder}: the exported graph differs from PyTorch by {largest:.1e}")

@@ -23,8 +23,12 @@ def scorer_parity(
     Raises
     ------
     MurankError
-        They differ in float32: the graph computes something else than the model.
+        The graph's are not finite, or they differ in float32: it computes something else.
     """
+    if not np.isfinite(found).all():
+        raise MurankError(
+            f"in {precision} answers become NaN or infinite; export with --dtype fp32"
+        )
     largest = float(np.abs(found - wanted).max())
     if precision == "fp32" and not largest <= _MOST_IN_FP32 * max(1.0, float(abs(wanted).max())):
         raise MurankError(

@@ -76,8 +76,8 @@ def test_disk_cache_serves_the_next_process_and_is_erased(
     scorer = second._scorer
     assert scorer is not None
 
-    def refuse(*_: Any) -> Any:
-        raise AssertionError("vision tokens should come from disk")
+    def refuse(inputs: Any, outputs: Any) -> Any:
+        raise AssertionError(f"vision tokens should come from disk, not {len(inputs)}, {outputs}")
 
     scorer.vision.session.run = refuse  # type: ignore[method-assign]
     np.testing.assert_allclose(second.mu(crops[0], crops[1:4]), wanted, **CLOSE)

@@ -57,7 +57,9 @@ class FakeRuntime(ModuleType):
         )
 
     def _binding(self) -> Any:
-        note: Callable[..., Any] = lambda kind: lambda *what: self.bound.append((kind, *what))  # noqa: E731
+        def note(kind: str) -> Callable[..., None]:
+            return lambda *what: self.bound.append((kind, *what))
+
         return SimpleNamespace(
             bind_cpu_input=note("array"),
             bind_ortvalue_input=note("value"),
@@ -103,7 +105,7 @@ def test_what_is_asked_of_onnxruntime(
 
 def test_options_of_a_list_are_passed_through(install: Install) -> None:
     fake = install([CUDA, CPU])
-    providers = [(CUDA, {"device_id": 1}), CPU]
+    providers: list[Any] = [(CUDA, {"device_id": 1}), CPU]
     session = Session(GRAPH, SessionSettings(providers))
     assert fake.asked == [[(CUDA, {"device_id": 1}), CPU]]
     assert session.providers == [CUDA, CPU]
@@ -119,7 +121,7 @@ def test_auto_accepts_a_gpu_that_fails_to_start(install: Install) -> None:
     fake = install([CUDA, CPU])
     fake.error, fake.failing = RuntimeError("CUDA failure 35"), {CUDA}
     assert Session(GRAPH, SessionSettings("auto")).providers == [CPU]
-    with pytest.raises(MachineError, match="could not be loaded with .*: CUDA failure 35"):
+    with pytest.raises(MachineError, match=r"could not be loaded with .*: CUDA failure 35"):
         Session(GRAPH, SessionSettings("cuda"))
 
 

@@ -93,7 +93,8 @@ def _load_tokenizer(folder: Path) -> Any:
     try:
         with quiet():
             return loader.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # transformers raises TypeError where a file is missing, tokenizers plain exceptions.
         raise InputError(f"{folder}: no tokenizer could be loaded: {one_line(error)}") from error
 
 

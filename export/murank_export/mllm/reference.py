@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from murank import InputError
 from murank_export.graphs.geometry import Grid
 from murank_export.mllm.checkpoint import Checkpoint
 from murank_export.mllm.tokens import PromptTokens
@@ -22,12 +23,21 @@ def pair_logits(
     query: NDArray[np.uint8],
     candidates: NDArray[np.uint8],
 ) -> NDArray[np.float32]:
-    """Return the answer logits [K,2] of a query [3,H,W] and candidates [K,3,H,W], pair by pair."""
+    """Return the answer logits [K,2] of a query [3,H,W] and candidates [K,3,H,W], pair by pair.
+
+    Raises
+    ------
+    InputError
+        They are not finite: the weights are damaged.
+    """
     rows = [
         _forward(checkpoint, tokens, grid, np.stack([query, candidate]))[list(answer_ids)]
         for candidate in candidates
     ]
-    return torch.stack(rows).numpy()
+    logits: NDArray[np.float32] = torch.stack(rows).numpy()
+    if not np.isfinite(logits).all():
+        raise InputError(f"{checkpoint.folder}: the model's own answers are NaN or infinite")
+    return logits
 
 
 def _forward(

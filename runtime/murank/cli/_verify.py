@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from murank._exceptions import MurankError
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     settings = SessionSettings(args.providers, args.threads)
     found = replay(args.engine, manifest, settings)
     if args.json:
-        print(json.dumps({"files": len(manifest.files), "replay": [_row(one) for one in found]}))
+        rows = [_row(one) for one in found]
+        print(json.dumps({"files": len(manifest.files), "replay": rows}, allow_nan=False))
     else:
         print(f"{len(manifest.files)} files: as the manifest says")
         for one in found:
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _row(one: Replay) -> dict[str, object]:
     return {
-        "part": one.name, "passed": one.passed, "largest": one.largest,
+        "part": one.name, "passed": one.passed,
+        "largest": one.largest if math.isfinite(one.largest) else None,
         "tolerance": one.tolerance, "providers": one.providers,
     }  # fmt: skip

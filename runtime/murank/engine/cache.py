@@ -72,6 +72,7 @@ class DiskCache:
         self._folder = folder / f"vision-{engine_sha256[:16]}"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.chmod(0o700)  # it may have been there, open to others
         except OSError as error:
             raise OutputError(f"cannot use {folder} as cache: {error.strerror or error}") from error
 
@@ -102,6 +103,11 @@ class DiskCache:
                 aside.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete every file of this engine."""
-        for file in self._folder.iterdir():
-            file.unlink(missing_ok=True)
+        """Delete every file of this engine; OutputError if one stays."""
+        try:
+            for file in self._folder.iterdir():
+                file.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return  # the whole folder has been deleted
+        except OSError as error:
+            raise OutputError(f"cannot clear {self._folder}: {error.strerror or error}") from error

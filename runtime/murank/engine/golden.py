@@ -45,6 +45,11 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
     if manifest.golden is None:
         raise InputError(f"{folder} has no golden images to replay; export it again")
     golden = _load(folder / manifest.golden)
+    needed = {"encoder_images", "encoder_features"} if manifest.encoder is not None else set()
+    needed |= {"query", "candidates", "logits"} if manifest.scorer is not None else set()
+    for name in sorted(needed):
+        if name not in golden:
+            raise InputError(f"{folder / manifest.golden} lacks {name}; export the engine again")
     found = []
     if manifest.encoder is not None:
         encoder = Encoder(folder, manifest.encoder, settings)

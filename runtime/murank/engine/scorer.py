@@ -79,7 +79,8 @@ class Scorer:
         """[...,2] -> [...]: p("different person") at the engine's temperature, small = same."""
         difference = (logits[..., 1].astype(np.float64) - logits[..., 0]) / self.part.tau
         # No overflow at one end, no loss of digits at the other: small mu stay apart.
-        return np.exp(-np.logaddexp(0, difference)).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # NaN stays NaN, and is no warning
+            return np.exp(-np.logaddexp(0, difference)).astype(np.float32)
 
     def clear(self) -> None:
         """Forget the prefixes of earlier queries."""

@@ -61,7 +61,12 @@ class PromptTemplate:
         for key in ("task_description", "response_format"):
             if not isinstance(data[key], str):
                 raise InputError(f"{name}: {key} must be a text")
-        return cls(data["task_description"], tuple(rules), data["response_format"])
+        template = cls(data["task_description"], tuple(rules), data["response_format"])
+        try:
+            (template.task_description + template.rules_text).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{name} holds half of a surrogate pair: {error}") from error
+        return template
 
 
 def load_template(path: str | os.PathLike[str]) -> PromptTemplate:

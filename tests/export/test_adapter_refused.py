@@ -1,0 +1,285 @@
+"""Adapters that do not fit, are damaged, or were trained with another prompt."""
+
+import copy
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lora import add_lora, save_muse, save_peft
+from safetensors.torch import load_file, save_file
+
+from murank import InputError
+from murank_export.mllm.adapter import (
+    LAYOUT_KEY,
+    TEMPLATE_KEY,
+    check_prompt,
+    read_adapter,
+)
+from murank_export.mllm.checkpoint import load_checkpoint
+from murank_export.mllm.merge import merge_adapter
+
+Tensors = dict[str, torch.Tensor]
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Callable[[str], Path]) -> Any:
+    return load_checkpoint(checkpoint("qwen2_vl")).model
+
+
+@pytest.fixture(scope="module")
+def saved(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEFT folder, `peft`, and a MUSE file, `muse.pth`, of the model."""
+    folder = tmp_path_factory.mktemp("saved")
+    adapted = add_lora(copy.deepcopy(model))
+    save_peft(adapted, folder / "peft")
+    save_muse(adapted, folder / "muse.pth")
+    return folder
+
+
+@pytest.fixture
+def peft(saved: Path, tmp_path: Path) -> Path:
+    """A PEFT folder to damage."""
+    return Path(shutil.copytree(saved / "peft", tmp_path / "peft"))
+
+
+def merge(model: Any, path: Path, rank: int | None = None) -> Any:
+    adapter = read_adapter(path)
+    return merge_adapter(copy.deepcopy(model), adapter, lora_alpha=8, lora_rank=rank)
+
+
+def first(tensors: Tensors, half: str = "lora_A") -> str:
+    return next(name for name in tensors if half in name)
+
+
+def unknown_module(tensors: Tensors) -> Tensors:
+    """All that fits, and an adapter of a layer that the model does not have."""
+    more = {
+        name.replace(".layers.0.", ".layers.50."): value.clone()
+        for name, value in tensors.items()
+        if ".layers.0.mlp.up_proj." in name
+    }
+    assert len(more) == 2
+    return {**tensors, **more}
+
+
+def one_half(tensors: Tensors) -> Tensors:
+    return {name: value for name, value in tensors.items() if name != first(tensors)}
+
+
+def other_shape(tensors: Tensors) -> Tensors:
+    name = first(tensors)
+    return {**tensors, name: tensors[name][:, :-1].clone()}
+
+
+def other_rank(tensors: Tensors) -> Tensors:
+    name = first(tensors)
+    return {**tensors, name: tensors[name][:-1].clone()}
+
+
+def not_a_number(tensors: Tensors) -> Tensors:
+    name = first(tensors, "lora_B")
+    return {**tensors, name: torch.full_like(tensors[name], torch.nan)}
+
+
+MUSE: dict[str, tuple[Callable[[Tensors], Any], str]] = {
+    "unknown module": (unknown_module, r"layers\.50\.mlp\.up_proj does not fit this model"),
+    "one half": (one_half, "lacks lora_A or lora_B"),
+    "other shape": (other_shape, "does not fit this model"),
+    "other rank": (other_rank, "differ in rank"),
+    "NaN": (not_a_number, "holds NaN or infinite values"),
+    "three dimensions": (lambda t: {**t, first(t): t[first(t)][None]}, "of two dimensions"),
+    "two adapters": (
+        lambda t: {**t, first(t).replace("default", "second"): t[first(t)]}, "holds two adapters"
+    ),
+    "unknown parameter": (lambda t: {**t, "base_model.model.nose": torch.ones(3)}, "nose does not"),
+    "a norm of another length": (
+        lambda t: {**t, "model.language_model.norm.weight": torch.ones(3)}, "does not fit"
+    ),
+    "lora of a norm": (
+        lambda t: {
+            **t, "model.norm.lora_A.weight": torch.ones(1, 64),
+            "model.norm.lora_B.weight": torch.ones(64, 1),
+        },
+        r"model\.norm does not fit",
+    ),
+    "empty": (lambda _: {}, "must hold a dict of tensors"),
+    "a list": (lambda t: list(t.values()), "must hold a dict of tensors"),
+    "a tensor": (lambda _: torch.ones(3), "must hold a dict of tensors"),
+    "nested": (lambda t: {"state_dict": t}, "must hold a dict of tensors"),
+    "numbers for names": (lambda t: dict(enumerate(t.values())), "must hold a dict of tensors"),
+    "a text among them": (lambda t: {**t, "note": "hello"}, "must hold a dict of tensors"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), MUSE.values(), ids=list(MUSE))
+def test_files_that_do_not_fit(
+    model: Any, saved: Path, tmp_path: Path, change: Callable[[Tensors], Any], message: str
+) -> None:
+    tensors = torch.load(saved / "muse.pth", weights_only=True)
+    torch.save(change(tensors), tmp_path / "bad.pth")
+    with pytest.raises(InputError, match=rf"bad\.pth.*{message}") as error:
+        merge(model, tmp_path / "bad.pth")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_another_rank_than_stated(model: Any, saved: Path) -> None:
+    merge(model, saved / "muse.pth", rank=4)
+    with pytest.raises(InputError, match=r"muse\.pth: .* has rank 4, not 8 \(--lora-rank\)"):
+        merge(model, saved / "muse.pth", rank=8)
+
+
+class Malicious:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("plain_pickle", [False, True])
+def test_nothing_is_run_of_a_malicious_file(
+    model: Any, saved: Path, tmp_path: Path, plain_pickle: bool
+) -> None:
+    mark, file = tmp_path / "was here", tmp_path / "bad.pth"
+    content = {**torch.load(saved / "muse.pth", weights_only=True), "x": Malicious(mark)}
+    file.write_bytes(pickle.dumps(content)) if plain_pickle else torch.save(content, file)
+    with pytest.raises(InputError, match="holds more than plain tensors") as error:
+        merge(model, file)
+    assert not mark.exists()
+    assert "weights_only" not in str(error.value)  # no advice to load it all the same
+    pickle.loads(pickle.dumps(content))  # noqa: S301
+    assert mark.exists()  # it would have been
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_files_that_are_cut_off(model: Any, saved: Path, tmp_path: Path, share: float) -> None:
+    whole = (saved / "muse.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match=r"cut\.pth is damaged"):
+        merge(model, tmp_path / "cut.pth")
+
+
+PEFT: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
+    "unknown module": (unknown_module, "no place for 2 tensors"),
+    "one half": (one_half, "missing adapter keys"),
+    "other shape": (other_shape, "size mismatch"),
+    "other rank": (other_rank, "size mismatch"),
+    "NaN": (not_a_number, "NaNs"),
+    "of nothing known": (
+        lambda t: {"base_model.model.nose.lora_A.weight": t[first(t)]},
+        "missing adapter keys",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), PEFT.values(), ids=list(PEFT))
+def test_folders_that_do_not_fit(
+    model: Any, peft: Path, change: Callable[[Tensors], Tensors], message: str
+) -> None:
+    save_file(change(load_file(peft / WEIGHTS)), peft / WEIGHTS)
+    with pytest.raises(InputError, match=f"peft does not fit this model: .*{message}") as error:
+        merge(model, peft)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_a_folder_whose_config_names_other_modules(model: Any, peft: Path) -> None:
+    """Part of the weights would be left out."""
+    edit_config(peft, target_modules=["q_proj", "v_proj"])
+    with pytest.raises(InputError, match="no place for 42 tensors"):
+        merge(model, peft)
+    edit_config(peft, target_modules=["nose"])
+    with pytest.raises(InputError, match="Target modules"):
+        merge(model, peft)
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("kind", ["IA3", "PROMPT_TUNING", None])
+def test_adapters_of_another_kind(peft: Path, kind: str | None) -> None:
+    edit_config(peft, peft_type=kind)
+    with pytest.raises(InputError, match=f"peft_type is {kind!r}; murank merges LORA"):
+        read_adapter(peft)
+
+
+@pytest.mark.parametrize("length", [0, 4, 300, -1])
+def test_folders_whose_weights_are_cut_off(peft: Path, length: int) -> None:
+    whole = (peft / WEIGHTS).read_bytes()
+    (peft / WEIGHTS).write_bytes(whole[:length])
+    with pytest.raises(InputError, match=rf"{WEIGHTS} is damaged"):
+        read_adapter(peft)
+
+
+@pytest.mark.parametrize("missing", [WEIGHTS, "adapter_config.json"])
+def test_folders_that_lack_a_file(peft: Path, missing: str) -> None:
+    (peft / missing).unlink()
+    with pytest.raises(InputError, match="peft is no adapter: expected a PEFT folder"):
+        read_adapter(peft)
+
+
+def test_pickled_weights_of_a_folder_are_not_looked_at(peft: Path, tmp_path: Path) -> None:
+    (peft / WEIGHTS).unlink()
+    torch.save({"x": Malicious(tmp_path / "mark")}, peft / "adapter_model.bin")
+    with pytest.raises(InputError, match="is no adapter"):
+        read_adapter(peft)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_pickled_weights_beside_safetensors_are_not_loaded(
+    model: Any, peft: Path, tmp_path: Path
+) -> None:
+    torch.save({"x": Malicious(tmp_path / "mark")}, peft / "adapter_model.bin")
+    merge(model, peft)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("name", ["adapter.pt", "adapter.bin", "adapter.safetensors"])
+def test_files_of_another_kind(saved: Path, tmp_path: Path, name: str) -> None:
+    shutil.copy(saved / "muse.pth", tmp_path / name)
+    with pytest.raises(InputError, match="is no adapter"):
+        read_adapter(tmp_path / name)
+
+
+def test_the_prompt_it_was_trained_with(peft: Path) -> None:
+    tensors = load_file(peft / WEIGHTS)
+    save_file(tensors, peft / WEIGHTS, {LAYOUT_KEY: "prefix_first", TEMPLATE_KEY: "ab" * 32})
+    adapter = read_adapter(peft)
+    assert (adapter.layout, adapter.template_sha256) == ("prefix_first", "ab" * 32)
+    check_prompt(adapter, "prefix_first", "ab" * 32, force=False)
+    with pytest.raises(InputError, match=r"trained with layout prefix_first, not paper.*--force"):
+        check_prompt(adapter, "paper", "ab" * 32, force=False)
+    with pytest.raises(InputError, match=r"sha256 abababababab\.\.\.\): pass its file with --pr"):
+        check_prompt(adapter, "prefix_first", "cd" * 32, force=False)
+    check_prompt(adapter, "paper", "cd" * 32, force=True)
+
+
+def test_a_folder_that_says_nothing_fits_any_prompt(peft: Path) -> None:
+    adapter = read_adapter(peft)
+    assert (adapter.kind, adapter.layout, adapter.template_sha256) == ("peft", None, None)
+    for layout in ("paper", "prefix_first"):
+        check_prompt(adapter, layout, "cd" * 32, force=False)
+    known = replace(adapter, template_sha256="ab" * 32)
+    with pytest.raises(InputError, match="another prompt template"):
+        check_prompt(known, "paper", "cd" * 32, force=False)
+
+
+def test_a_file_is_of_the_papers_layout(saved: Path) -> None:
+    adapter = read_adapter(saved / "muse.pth")
+    assert (adapter.kind, adapter.layout, adapter.template_sha256) == ("muse", "paper", None)
+    check_prompt(adapter, "paper", "cd" * 32, force=False)
+    with pytest.raises(InputError, match="with layout paper, not prefix_first"):
+        check_prompt(adapter, "prefix_first", "cd" * 32, force=False)
+    check_prompt(adapter, "prefix_first", "cd" * 32, force=True)

@@ -1,0 +1,257 @@
+"""The export job: a whole folder that tells the truth and nothing of its maker, or none at all."""
+
+import hashlib
+import json
+import stat
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from plain_encoder import DIM, model, save
+
+from murank import MurankError, OutputError, __version__
+from murank.engine.integrity import check_engine
+from murank.engine.manifest import read_manifest
+from murank.engine.onnx_references import external_data_files
+from murank_export import Exported, ExportSettings, export, export_engine
+from murank_export._staging import staged
+from murank_export.mllm.checkpoint import load_checkpoint
+from murank_export.parity import scorer_parity
+
+Export = Callable[..., Exported]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A plain encoder in a folder of its own."""
+    (tmp_path / "sources").mkdir()
+    return save(model(), tmp_path / "sources")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Where engines go, alone in its folder."""
+    (tmp_path / "engines").mkdir()
+    return tmp_path / "engines" / "engine"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def beside(output: Path) -> list[str]:
+    """What lies where the engine goes."""
+    return [path.name for path in output.parent.iterdir()]
+
+
+def fail(*_arguments: object, **_options: object) -> Any:
+    raise RuntimeError("a late failure")
+
+
+def test_an_encoder_alone(source: Path, output: Path) -> None:
+    said: list[str] = []
+    made = export_engine(ExportSettings(output, encoder=source), said.append)
+    assert made.folder == output
+    assert made.manifest == check_engine(output)
+    assert said == ["encoder: export and check ...", "hash and write manifest ..."]
+    assert list(made.seconds) == ["encoder: export and check", "hash and write manifest"]
+    assert set(content(output)) == {"manifest.json", "golden.safetensors", "onnx/encoder.onnx"}
+    assert (made.manifest.scorer, made.manifest.parity, made.parity) == (None, None, {})
+    assert made.manifest.encoder is not None
+    assert made.manifest.encoder.dim == DIM
+    said_source = made.manifest.sources.encoder
+    assert said_source is not None
+    assert said_source.name == "source.onnx"
+    assert said_source.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert stat.S_IMODE(output.stat().st_mode) == 0o700
+    assert beside(output) == ["engine"]
+
+
+def test_nothing_stays_of_an_export_that_fails(
+    source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "manifest_bytes", fail)
+    with pytest.raises(RuntimeError, match="a late failure"):
+        export_engine(ExportSettings(output, encoder=source))
+    assert beside(output) == []
+    with pytest.raises(RuntimeError, match="a late failure"):
+        export_engine(ExportSettings(output / "deep" / "engine", encoder=source))
+    assert beside(output) == []  # folders made for it are gone, too
+
+
+def test_an_older_engine_survives_a_failure(
+    source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_engine(ExportSettings(output, encoder=source))
+    before = content(output)
+    again = ExportSettings(output, encoder=source, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "manifest_bytes", fail)
+        with pytest.raises(RuntimeError, match="a late failure"):
+            export_engine(again)
+    assert content(output) == before
+    rename, calls = Path.rename, []
+
+    def second_fails(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", second_fails)
+        with pytest.raises(OutputError, match=r"cannot write .*engine: Input/output error"):
+            export_engine(again)
+    assert content(output) == before
+    assert beside(output) == ["engine"]
+
+
+def test_overwriting(source: Path, output: Path) -> None:
+    settings = ExportSettings(output, encoder=source)
+    export_engine(settings)
+    with pytest.raises(OutputError, match="exists; pass --overwrite or another name"):
+        export_engine(settings)
+    (output / "onnx" / "left.over").write_bytes(b"")
+    export_engine(ExportSettings(output, encoder=source, overwrite=True))
+    check_engine(output)  # all of the old folder is gone
+    assert beside(output) == ["engine"]
+
+
+def test_only_engines_are_overwritten(source: Path, output: Path) -> None:
+    settings = ExportSettings(output, encoder=source, overwrite=True)
+    output.mkdir()
+    (output / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="no engine folder, so it is not overwritten"):
+        export_engine(settings)
+    assert content(output) == {"thesis.tex": b"years of work"}
+    (output / "thesis.tex").rename(output.with_name("thesis.tex"))
+    output.rmdir()
+    output.write_bytes(b"a file")
+    with pytest.raises(OutputError, match="no engine folder"):
+        export_engine(settings)
+    assert output.read_bytes() == b"a file"
+
+
+def test_a_symlink_is_not_replaced(source: Path, output: Path) -> None:
+    real = output.with_name("real")
+    export_engine(ExportSettings(real, encoder=source))
+    output.symlink_to(real)
+    with pytest.raises(OutputError, match="is a symlink"):
+        export_engine(ExportSettings(output, encoder=source, overwrite=True))
+    assert output.is_symlink()
+    check_engine(real)
+
+
+def test_a_folder_that_comes_to_be_there_meanwhile(output: Path) -> None:
+    def lose() -> None:
+        with staged(output, overwrite=False) as stage:
+            (stage / "ours").write_bytes(b"")
+            output.mkdir()
+            (output / "theirs").write_bytes(b"")
+
+    with pytest.raises(OutputError, match="cannot write"):
+        lose()
+    assert content(output) == {"theirs": b""}
+    assert beside(output) == ["engine"]
+
+
+def test_a_place_that_cannot_be_written(source: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        export_engine(ExportSettings(source / "engine", encoder=source))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_nothing_of_the_build_machine_is_in_an_engine(
+    engine_folder: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    precision: str,
+) -> None:
+    folder = engine_folder("qwen2_vl", "prefix_first", precision)
+    places = [Path(__file__).parents[2], tmp_path_factory.getbasetemp(), Path(sys.prefix)]
+    places += [Path.home(), Path(sysconfig.get_paths()["purelib"])]
+    needles = {str(place).encode() for place in places if len(str(place)) > 4}
+    assert len(needles) >= 3
+    for name, raw in content(folder).items():
+        for needle in (*needles, b"site-packages", b".py"):
+            assert needle not in raw, f"{name} holds {needle!r}"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_file_is_listed_and_weights_lie_beside_their_graphs(
+    engine_folder: Callable[..., Path], precision: str
+) -> None:
+    folder = engine_folder("qwen2_vl", "prefix_first", precision)
+    manifest = check_engine(folder)
+    assert manifest.precision == precision
+    assert set(manifest.files) | {"manifest.json"} == set(content(folder))
+    for name in ("vision", "decoder"):
+        assert external_data_files(folder / f"onnx/{name}.onnx") == {f"{name}.onnx.data"}
+        assert manifest.files[f"onnx/{name}.onnx"].size < 1 << 20
+
+
+def test_smaller_types_make_smaller_files(engine_folder: Callable[..., Path]) -> None:
+    size = {
+        precision: read_manifest(engine_folder("qwen2_vl", "prefix_first", precision)).files[
+            "onnx/decoder.onnx.data"
+        ].size
+        for precision in ("fp32", "fp16", "int8")
+    }  # fmt: skip
+    assert size["fp16"] < 0.55 * size["fp32"]
+    assert size["int8"] < 0.40 * size["fp32"]  # scales, norms and biases stay float
+
+
+@pytest.mark.parametrize(
+    ("precision", "largest_mu"), [("fp32", 1e-5), ("fp16", 5e-3), ("int8", 5e-2)]
+)
+def test_what_parity_says(
+    engine_folder: Callable[..., Path], precision: str, largest_mu: float
+) -> None:
+    folder = engine_folder("qwen2_vl", "prefix_first", precision)
+    said = json.loads((folder / "parity.json").read_text())["scorer"]
+    assert said["pairs"] == 3
+    assert said["reference"] == "PyTorch float32, whole two-image prompts"
+    assert 0 < said["max_abs_mu"] < largest_mu
+    assert said["max_abs_mu"] < said["max_abs_logit"]
+    assert said["spearman"] == pytest.approx(1)
+    assert said["same_first"]
+
+
+def test_what_the_manifest_says_of_an_mllm(
+    checkpoint: Callable[[str], Path], engine_folder: Callable[..., Path]
+) -> None:
+    source = checkpoint("qwen2_vl")
+    manifest = read_manifest(engine_folder())
+    assert manifest.murank_version == __version__
+    said, part = manifest.sources.mllm, manifest.scorer
+    assert said is not None
+    assert part is not None
+    assert (said.name, said.model_type) == ("qwen2_vl", "qwen2_vl")
+    lines = [
+        f"{name} {hashlib.sha256((source / name).read_bytes()).hexdigest()}\n"
+        for name in ("config.json", "model.safetensors")
+    ]
+    assert said.sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
+    config = load_checkpoint(source).model.config.text_config
+    shapes = part.shapes
+    assert shapes.layers == config.num_hidden_layers
+    assert shapes.kv_heads == config.num_key_value_heads
+    assert shapes.head_dim == config.hidden_size // config.num_attention_heads
+    assert (shapes.hidden, shapes.levels, shapes.vision_tokens) == (config.hidden_size, 1, 50)
+    assert (part.layout, part.tau, part.max_pairs) == ("prefix_first", 1.0, 32)
+    assert (part.preprocessing.height, part.preprocessing.width) == (280, 140)
+
+
+def test_answers_that_are_no_numbers() -> None:
+    good = np.zeros((3, 2), np.float32)
+    bad = np.full((3, 2), np.nan, np.float32)
+    mu = np.zeros(3, np.float32)
+    with pytest.raises(MurankError, match="in fp16 answers become NaN or infinite; export with"):
+        scorer_parity(good, bad, mu, mu, "fp16")
+    with pytest.raises(MurankError, match="differs from PyTorch by 1"):
+        scorer_parity(good, good + 1, mu, mu, "fp32")
+    assert scorer_parity(good, good + 1, mu, mu, "int8")["spearman"] is None
