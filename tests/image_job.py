@@ -16,6 +16,7 @@ from murank.batch import _embedding, _scoring
 from murank.cli import main
 from murank.engine.engine import Engine
 from murank.engine.manifest import engine_sha256, read_manifest
+from murank.images import ReadyImage
 
 PEOPLE, DISTRACTORS = 4, 2
 NUM_QUERY, NUM_GALLERY = PEOPLE, 2 * PEOPLE + DISTRACTORS
@@ -32,7 +33,7 @@ class FakeEngine:
         self.sha256 = engine_sha256(folder)
         self._log = log
 
-    def embed(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+    def embed(self, images: Sequence[ReadyImage]) -> NDArray[np.float32]:
         self._log.count("embed", len(images))
         rows = np.stack([_thumbnail(image) for image in images])
         unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -40,8 +41,8 @@ class FakeEngine:
 
     def score(
         self,
-        queries: Sequence[Image.Image],
-        candidates: Sequence[Sequence[Image.Image]],
+        queries: Sequence[ReadyImage],
+        candidates: Sequence[Sequence[ReadyImage]],
         *,
         order: str = "given",
     ) -> NDArray[np.float32]:
@@ -129,7 +130,8 @@ def change_crop(file: Path) -> None:
     Image.fromarray(np.random.default_rng(9).integers(0, 255, shape, np.uint8)).save(file)
 
 
-def _thumbnail(image: Image.Image) -> NDArray[np.float32]:
-    small = image.resize((4, 4), Image.Resampling.BOX)
+def _thumbnail(image: ReadyImage) -> NDArray[np.float32]:
+    whole = Image.fromarray(np.ascontiguousarray(image.pixels.transpose(1, 2, 0)))
+    small = whole.resize((4, 4), Image.Resampling.BOX)
     values: NDArray[np.float32] = np.asarray(small, np.float32).reshape(-1) / np.float32(255)
     return values

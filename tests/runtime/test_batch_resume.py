@@ -1,14 +1,14 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from image_job import NUM_IMAGES, NUM_QUERY, ImageJob, change_crop
+from image_job import NUM_IMAGES, NUM_QUERY, FakeEngine, ImageJob, change_crop
 from numpy.typing import NDArray
 
-from murank import load_ranking
+from murank import MachineError, load_ranking
 from murank._atomic import write_files
 
 K = 3
@@ -130,29 +130,27 @@ def test_an_image_that_changes_makes_its_part_anew(job: ImageJob) -> None:
     assert job.done["embed"] == NUM_IMAGES - 8
 
 
-def test_an_image_that_is_gone_when_it_is_scored(
-    job: ImageJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_machine_that_fails_while_scoring(
+    job: ImageJob,
+    uninterrupted: dict[str, NDArray[np.float32]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from murank.batch import _scoring
+    score = FakeEngine.score
 
-    last = sorted(job.query.iterdir())[-1]
-    pixels = last.read_bytes()
-    check = _scoring.Pairs.check
+    def fail(engine: FakeEngine, *images: Any, **options: Any) -> NDArray[np.float32]:
+        if job.done["given"] == 3 * K:  # two queries a part
+            raise MachineError("no memory left")
+        return score(engine, *images, **options)
 
-    def check_then_break(pairs: _scoring.Pairs) -> None:
-        check(pairs)
-        last.write_bytes(b"no picture")
-
-    monkeypatch.setattr(_scoring.Pairs, "check", check_then_break)
-    assert job.run("-o", job.out, *OPTIONS) == 2
-    assert f"{last} is not a" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeEngine, "score", fail)
+        assert job.run("-o", job.out, *OPTIONS) == 3
+    assert capsys.readouterr().err.endswith("murank: error: no memory left\n")
     assert job.names() == {".murank-batch", "features.npz"}
-    assert job.done["given"] > 0
-    monkeypatch.setattr(_scoring.Pairs, "check", check)
-    last.write_bytes(pixels)
-    os.utime(last, (1_000_000_000, 1_000_000_000))
     assert job.run("-o", job.out, *OPTIONS) == 0
     assert job.done == {"given": PAIRS - 2 * K}
+    np.testing.assert_array_equal(distances(job), uninterrupted["given"])
 
 
 @pytest.mark.parametrize(

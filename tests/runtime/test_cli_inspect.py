@@ -38,13 +38,14 @@ def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "tau 1.5, at most 64 pairs a run",
         f"{2 * 4 * 2 * 16 * 287 * 2 / 1024:.1f} KiB of K/V a query",
         f"{50 * 64 * 2 / 1024:.1f} KiB of vision tokens an image",
-        "max_abs_logit   0.00015",
+        "  scorer  pairs 64, max_abs_logit 0.000149, max_abs_mu 8.568e-08, spearman 0.9999, "
+        "same_first yes\n",
         "minmax",
         "onnx/decoder.data",
         "contents were not: `murank verify` does that",
     ):
         assert text in out
-    assert "worst" not in out
+    assert "PyTorch" not in out
     assert max(map(len, out.replace(str(engine), "").splitlines())) <= 100
 
 
@@ -52,7 +53,7 @@ def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(inspect(engine, capsys, "--json"))
     assert found["manifest"] == json.loads((engine / "manifest.json").read_bytes())
     assert found["sha256"] == engine_sha256(engine)
-    assert found["parity"] == {key: PARITY[key] for key in PARITY if key != "worst"}
+    assert found["parity"] == PARITY
     assert found["bytes"] == {
         "files": sum(
             path.stat().st_size for path in engine.rglob("*.*") if path.stem != "manifest"
@@ -88,7 +89,7 @@ def test_structure_is_checked_and_contents_are_not(
     assert err.startswith(f"murank: error: {path}: it is missing; ")
 
 
-@pytest.mark.parametrize("content", ["[1]", "no", '{"a": 1, "a": 2}'])
+@pytest.mark.parametrize("content", ["[1]", "no", '{"a": {}, "a": {}}', '{"scorer": 1}'])
 def test_bad_parity(engine: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     (engine / "parity.json").write_text(content)
     relist(engine, "parity.json")
@@ -97,6 +98,15 @@ def test_bad_parity(engine: Path, capsys: pytest.CaptureFixture[str], content: s
 
 
 def test_terminals_are_not_commanded(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (engine / "parity.json").write_text(json.dumps({"\x1b[2J": 1}))
+    (engine / "parity.json").write_text(json.dumps({"\x1b[2J": {"\x1b[3J": 1}}))
     relist(engine, "parity.json")
     assert "\x1b" not in inspect(engine, capsys)
+
+
+def test_parity_that_is_unknown_is_left_out(
+    engine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parity = {"scorer": {"pairs": 2, "spearman": None, "same_first": False}}
+    (engine / "parity.json").write_text(json.dumps(parity))
+    relist(engine, "parity.json")
+    assert "  scorer  pairs 2, same_first no\n" in inspect(engine, capsys)

@@ -43,7 +43,6 @@ SCORED = ["--engine", "e", "--features", "f.npz"]
         ([*SCORED, "--mu", "m"], "--features and --mu leave nothing for --engine to do"),
         ([*SCORED, "--no-mu"], "--features and --no-mu leave nothing for --engine"),
         ([*SCORED, "--method", "none"], "--features and --method none leave nothing"),
-        ([*SCORED, "--strict"], "--strict is about images to embed"),
         (["--features", "f", "--strict"], "--strict needs --engine"),
         (["--features", "f", "--no-mu"], "--no-mu needs --engine"),
         (["--features", "f", "--order", "given"], "--order needs --engine"),

@@ -51,7 +51,7 @@ class FakeRuntime(ModuleType):
         return SimpleNamespace(
             get_providers=lambda: used,
             get_inputs=lambda: [node],
-            get_outputs=lambda: [SimpleNamespace(name="tokens")],
+            get_outputs=lambda: [SimpleNamespace(name="tokens", shape=["batch", 50])],
             io_binding=self._binding,
             run_with_iobinding=lambda binding: self.bound.append(("run", binding)),
         )
@@ -197,15 +197,37 @@ def test_values_of_the_device_are_not_copied(install: Install) -> None:
     assert (name, ran) == ("a", "run")
     assert bound.flags.c_contiguous
     assert value == ("value", "b", on_device)
-    assert output == ("output", "tokens", "cuda")
+    assert output == ("output", "tokens", "cuda", 0)
 
 
-def test_what_the_graph_takes_and_gives(install: Install) -> None:
+def test_a_graph_that_does_not_fit_the_manifest(install: Install) -> None:
     install([CPU])
     session = Session(GRAPH, SessionSettings())
-    assert session.input_shapes == {"images": ["batch", 3, 28, 28]}
-    assert session.input_types == {"images": "tensor(uint8)"}
-    assert session.output_names == ["tokens"]
+    session.expect({"images": (None, 3, 28, None)}, {"tokens": (None, 50)})
+    for inputs, outputs, what in (
+        ({"images": (None, 3, 56, 28)}, {}, "images is"),
+        ({"images": (None, 3, 28)}, {}, "images is"),
+        ({"crops": (None, 3, 28, 28)}, {}, "crops is missing"),
+        ({}, {"features": (None, 4)}, "features is missing"),
+    ):
+        with pytest.raises(InputError, match=what):
+            session.expect(inputs, outputs)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("BFCArena: Failed to allocate memory", MachineError), ("Got invalid dimensions", InputError)],
+)
+def test_a_run_that_fails(install: Install, said: str, kind: type[Exception]) -> None:
+    install([CPU])
+    session = Session(GRAPH, SessionSettings())
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(said)
+
+    session._session.run_with_iobinding = fail
+    with pytest.raises(kind, match=said):
+        session.run({}, [])
 
 
 def test_the_real_one_names_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -230,3 +252,10 @@ def test_the_real_one_keeps_its_complaints_off_stdout(
     with pytest.raises(error, match=r"any\.onnx could not be loaded"):
         Session(tmp_path / "any.onnx", SessionSettings(providers))
     assert capfd.readouterr().out == ""
+
+
+def test_the_gpu_that_was_named(install: Install) -> None:
+    fake = install([CUDA, CPU])
+    session = Session(GRAPH, SessionSettings([(CUDA, {"device_id": 1}), CPU]))
+    session.run({}, ["tokens"])
+    assert ("output", "tokens", "cuda", 1) in fake.bound

@@ -7,17 +7,14 @@ from murank.batch._engine import LazyEngine
 from murank.batch._images import Images
 from murank.batch._job import GivenFeatures, Plan, Prepared, prepare
 from murank.batch._report import Report, Silent
-from murank.batch._scoring import ORDERS, Order
 from murank.batch._workspace import JobFolder, Memory, Workspace
 
 __all__ = [
-    "ORDERS",
     "GivenFeatures",
     "Images",
     "JobFolder",
     "LazyEngine",
     "Memory",
-    "Order",
     "Plan",
     "Prepared",
     "Report",

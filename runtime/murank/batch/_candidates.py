@@ -9,13 +9,13 @@ from murank._methods import Progress, distance_blocks, kernel_errors
 
 def nearest(
     features: FeatureSet, k: int, *, device: str = "cpu", progress: Progress | None = None
-) -> NDArray[np.int64]:
-    """Return the gallery indices [Q,K] nearest by the encoder, nearest first.
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the gallery images nearest by the encoder, nearest first.
 
-    K is `k`, or the size of the gallery if that is smaller.
+    Distances [Q,K] of the unit rows, in [0,2], and gallery indices [Q,K]. K is `k`, or the size of
+    the gallery if that is smaller.
     """
     blocks = distance_blocks("none", features, device=device, progress=progress)
     with kernel_errors():
-        _, indices = blocks.top_k(min(k, features.num_gallery))
-    wide: NDArray[np.int64] = indices.astype(np.int64)
-    return wide
+        distances, indices = blocks.top_k(min(k, features.num_gallery))
+    return distances, indices.astype(np.int64)

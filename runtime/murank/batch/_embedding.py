@@ -1,10 +1,10 @@
 """The first stage: images to features.npz."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank._features import FeatureSet, feature_arrays
 from murank.batch._engine import LazyEngine
-from murank.batch._images import Images, decoded_ahead
+from murank.batch._images import Images, Unreadable, ready_ahead
 from murank.batch._report import Report
 from murank.batch._stage import Arrays, Parts, Record, StageFile, batches, fingerprint
 from murank.batch._workspace import FEATURES_FILE, Workspace
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from murank.images import ReadyImage
 
 _PART = 256  # images; what a killed run loses at most
 _BATCH = 32  # images that the engine is given at once
@@ -80,10 +78,11 @@ def _embed_missing(
 ) -> None:
     total = len(images.paths)
     work = batches(total, part=_PART, batch=_BATCH, parts=parts.missing)
-    decoded = decoded_ahead([images.paths[i] for i in rows] for _, rows in work)
+    needed = ([images.paths[i] for i in rows] for _, rows in work)
+    ready = ready_ahead(needed, engine.encoder.preprocessing)
     show = report.part("embed")
-    for number, group in groupby(zip(work, decoded, strict=True), lambda item: item[0][0]):
-        found = [np.empty((0, engine.dim), np.float32)]
+    for number, group in groupby(zip(work, ready, strict=True), lambda item: item[0][0]):
+        found = [np.empty((0, engine.encoder.dim), np.float32)]
         skipped: list[tuple[int, str]] = []
         for (_, rows), batch in group:
             features, unreadable = _embed_batch(rows, batch, images.paths, engine)
@@ -95,38 +94,20 @@ def _embed_missing(
 
 
 def _embed_batch(
-    rows: range, batch: "Sequence[Image | InputError]", paths: Sequence[Path], engine: LazyEngine
+    rows: range,
+    images: Sequence[ReadyImage | Unreadable],
+    paths: Sequence[Path],
+    engine: LazyEngine,
 ) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
-    """Return the features of what can be read, and row and reason of what cannot."""
-    skipped = []
-    read: dict[int, Image] = {}
-    for row, image in zip(rows, batch, strict=True):
-        if isinstance(image, InputError):
-            skipped.append((row, str(image)))
-        else:
-            read[row] = image
-    features, refused = _ask(read, paths, engine)
-    return features, sorted([*skipped, *refused])
-
-
-def _ask(
-    read: "Mapping[int, Image]", paths: Sequence[Path], engine: LazyEngine
-) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
-    """Return the engine's features, and row and reason of the images that it refuses."""
-    nothing = np.empty((0, engine.dim), np.float32)
-    if not read:
-        return nothing, []
-    loaded = engine.loaded  # out here: an engine that cannot be loaded is no image's fault
-    try:
-        features = loaded.embed(list(read.values()))
-    except InputError as error:  # an image that is far too elongated, say
-        if len(read) == 1:
-            (row,) = read
-            return nothing, [(row, f"{paths[row]}: {error}")]
-        each = [_ask({row: image}, paths, engine) for row, image in read.items()]
-        return np.concatenate([one for one, _ in each]), [row for _, rows in each for row in rows]
-    _check_features(features, [paths[row] for row in read])
-    return features, []
+    """Return the features of what can be used, and row and reason of what cannot."""
+    pairs = list(zip(rows, images, strict=True))
+    skipped = [(row, image.reason) for row, image in pairs if isinstance(image, Unreadable)]
+    usable = {row: image for row, image in pairs if isinstance(image, ReadyImage)}
+    if not usable:
+        return np.empty((0, engine.encoder.dim), np.float32), skipped
+    features = engine.loaded.embed(list(usable.values()))
+    _check_features(features, [paths[row] for row in usable])
+    return features, skipped
 
 
 def _as_arrays(features: NDArray[np.float32], skipped: _Skipped) -> Arrays:

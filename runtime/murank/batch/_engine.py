@@ -10,7 +10,7 @@ from murank._exceptions import InputError
 
 if TYPE_CHECKING:
     from murank.engine.engine import Engine, Part
-    from murank.engine.manifest import Manifest
+    from murank.engine.manifest import EncoderPart, Manifest, ScorerPart
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,23 @@ class LazyEngine:
         return engine_sha256(self.folder)
 
     @property
-    def dim(self) -> int:
-        """Length of a feature; 0 without an encoder."""
-        return 0 if self.manifest.encoder is None else self.manifest.encoder.dim
+    def encoder(self) -> "EncoderPart":
+        """What embeds an image. Raises InputError if there is none."""
+        if self.manifest.encoder is None:
+            raise InputError(
+                f"{self.folder} has no encoder; pass --features F.npz instead of images"
+            )
+        return self.manifest.encoder
+
+    @property
+    def scorer(self) -> "ScorerPart":
+        """What scores a pair. Raises InputError if there is none."""
+        if self.manifest.scorer is None:
+            raise InputError(
+                f"{self.folder} has no scorer of image pairs, so it gives no mu; pass --no-mu, or "
+                "--mu M.npz, or an engine that was exported with an MLLM"
+            )
+        return self.manifest.scorer
 
     @cached_property
     def loaded(self) -> "Engine":
@@ -57,12 +71,5 @@ class LazyEngine:
 
     def check(self) -> None:
         """Raise InputError unless the engine has the parts; loads nothing."""
-        if "encoder" in self.parts and self.manifest.encoder is None:
-            raise InputError(
-                f"{self.folder} has no encoder; pass --features F.npz instead of images"
-            )
-        if "scorer" in self.parts and self.manifest.scorer is None:
-            raise InputError(
-                f"{self.folder} has no scorer of image pairs, so it gives no mu; pass --no-mu, or "
-                "--mu M.npz, or an engine that was exported with an MLLM"
-            )
+        for part in self.parts:
+            getattr(self, part)

@@ -1,4 +1,4 @@
-"""The images of a job: their order, what tells that one has changed, and their decoding."""
+"""The images of a job: their order, what tells that one has changed, and their pixels."""
 
 import os
 from collections import deque
@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,7 @@ from murank._features import FeatureSet
 from murank._labels import Ids
 from murank.batch._stage import signature
 from murank.datasets import ImageList
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from murank.images import Preprocessing, ReadyImage, prepare
 
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -63,27 +61,35 @@ class Images:
         return FeatureSet(features, paths, self.pids, self.camids, self.num_query)
 
 
-def decoded_ahead(
-    batches: Iterable[Sequence[Path]],
-) -> Iterator[list["Image | InputError"]]:
-    """Decode batches of images in threads, one batch ahead of the one that is worked on."""
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands where an image cannot be used."""
+
+    reason: str  # names the image
+
+
+def ready_ahead(
+    batches: Iterable[Sequence[Path]], how: Preprocessing
+) -> Iterator[list[ReadyImage | Unreadable]]:
+    """Decode and resize batches of images in threads, one batch ahead of the one in work.
+
+    No more images are whole in memory than there are threads: one may have 150 MB.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:
-        waiting: deque[list[Future[Image | InputError]]] = deque()
+        waiting: deque[list[Future[ReadyImage | Unreadable]]] = deque()
         for batch in batches:
-            waiting.append([pool.submit(_decoded, path) for path in batch])
+            waiting.append([pool.submit(_ready, path, how) for path in batch])
             if len(waiting) > 1:
                 yield [image.result() for image in waiting.popleft()]
         for images in waiting:
             yield [image.result() for image in images]
 
 
-def _decoded(path: Path) -> "Image | InputError":
-    from murank.images import load_image
-
+def _ready(path: Path, how: Preprocessing) -> ReadyImage | Unreadable:
     try:
-        return load_image(path)
-    except InputError as error:
-        return error
+        return prepare(path, how)
+    except InputError as error:  # not kept itself: its traceback would keep the whole image
+        return Unreadable(str(error))
 
 
 def _joined(query: Ids | None, gallery: Ids | None) -> Ids | None:

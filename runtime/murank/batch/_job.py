@@ -14,10 +14,12 @@ from murank.batch._candidates import nearest
 from murank.batch._embedding import embed
 from murank.batch._engine import LazyEngine
 from murank.batch._images import Images
+from murank.batch._pairs import Pairs
 from murank.batch._report import Report
-from murank.batch._scoring import ORDERS, Order, Pairs, score
+from murank.batch._scoring import HALVES, score
 from murank.batch._stage import Record, fingerprint
 from murank.batch._workspace import FEATURES_FILE, MU_FILES, Workspace
+from murank.engine.engine import Order
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Plan:
     def writes(self) -> list[str]:
         """Names of the files that the stages make."""
         embeds = [FEATURES_FILE] if isinstance(self.source, Images) else []
-        scores = [] if self.top_k_candidates is None else ORDERS[self.order]
+        scores = [] if self.top_k_candidates is None else HALVES[self.order]
         return [*embeds, *(MU_FILES[one] for one in scores)]
 
     @property
@@ -98,13 +100,14 @@ def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -
     """
     records: dict[str, Record] = {}
     states: dict[str, str] = {}
-    skipped: list[dict[str, str]] = []
+    skipped: list[dict[str, Any]] = []
     source = plan.source
     if isinstance(source, Images):
         with clock.stage("embed"):
             found = embed(source, plan.engine, workspace, strict=plan.strict, report=report)
         features, paths, made_from = found.features, found.images.paths, None
-        skipped, records[FEATURES_FILE] = found.skipped, found.record
+        skipped += found.skipped
+        records[FEATURES_FILE] = found.record
         states[FEATURES_FILE], current = found.state, found.record["fingerprint"]
     else:
         features, paths = source.features, source.image_paths
@@ -112,17 +115,19 @@ def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -
     mu = None
     if plan.top_k_candidates is not None:
         with clock.stage("candidates"):
-            candidates = nearest(
+            distances, candidates = nearest(
                 features, plan.top_k_candidates, device=plan.device,
                 progress=report.part("candidates"),
             )  # fmt: skip
-        pairs = Pairs(paths[: features.num_query], paths[features.num_query :], candidates)
+        num_query = features.num_query
+        pairs = Pairs(paths[:num_query], paths[num_query:], candidates, distances)
         with clock.stage("mu"):
             scored = score(
                 pairs, plan.engine, workspace, order=plan.order, features=current,
-                made_from=made_from, report=report,
+                made_from=made_from, strict=plan.strict, report=report,
             )  # fmt: skip
         mu = scored.mu
+        skipped += scored.skipped
         records |= scored.records
         states |= scored.states
     summary = {

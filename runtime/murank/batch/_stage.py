@@ -17,7 +17,7 @@ from murank.batch._report import Report
 Arrays = dict[str, Any]  # name -> array
 Record = Mapping[str, Any]  # JSON-ready; its "fingerprint" says what the stage was made from
 
-_FORMAT = 1  # raised when a stage computes something else from the same input
+_FORMAT = 2  # raised when a stage makes something else of the same input
 _KEY = "stage"  # of the record in the file
 
 

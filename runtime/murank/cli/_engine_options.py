@@ -2,14 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from murank.batch import ORDERS, LazyEngine
+from murank.batch import LazyEngine
 from murank.cli._parser import Parser, positive
 from murank.cli._sources import engine_scores
-
-if TYPE_CHECKING:
-    from murank.engine.engine import Part
+from murank.engine.engine import ORDERS, Part
 
 TOP_K_CANDIDATES = 10
 _NAMED_PROVIDERS = ("auto", "cpu", "cuda", "tensorrt")
@@ -27,11 +25,11 @@ def add_engine_options(result: Parser) -> None:
         help=f"gallery images a query whose mu is asked for ({TOP_K_CANDIDATES})",
     )  # fmt: skip
     group.add_argument(
-        "--order", choices=tuple(ORDERS), help="of the two images in the prompt; both: mean (given)"
+        "--order", choices=ORDERS, help="of the two images in the prompt; both: mean (given)"
     )
     group.add_argument("--no-mu", action="store_true", help="embed the images only")
     group.add_argument(
-        "--strict", action="store_true", help="stop at an image that cannot be read, skip none"
+        "--strict", action="store_true", help="stop at an image that cannot be used, skip none"
     )
     group.add_argument(
         "--providers", type=_providers, metavar="LIST",

@@ -49,19 +49,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parity(folder: Path, manifest: Manifest) -> dict[str, float]:
-    """Return the top-level numbers that export measured, where it did."""
+def _parity(folder: Path, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Return what export measured of each part, where it did."""
     if manifest.parity is None:
         return {}
     path = folder / manifest.parity
     data = read_json(path)
-    if not isinstance(data, dict):
-        raise damaged(path, "it must be an object")
-    return {key: value for key, value in data.items() if type(value) in (int, float)}
+    if not isinstance(data, dict) or not all(isinstance(part, dict) for part in data.values()):
+        raise damaged(path, "it must be an object that holds an object a part")
+    return data
 
 
 def _as_json(
-    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, float]
+    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     return {
         "schema_version": 1,
@@ -86,7 +86,7 @@ def _memory(part: ScorerPart, manifest: Manifest) -> dict[str, int]:
 
 
 def _print_sections(
-    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, float]
+    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]]
 ) -> None:
     print(f"{folder}: {manifest.precision}, of murank {manifest.murank_version}, {_short(sha256)}")
     _section("sources", _sources(manifest.sources))
@@ -95,7 +95,7 @@ def _print_sections(
     if manifest.scorer is not None:
         _section("scorer", _scorer(manifest.scorer, _memory(manifest.scorer, manifest)))
     _section("calibration", _scalars(manifest.calibration or {}))
-    _section("parity", _scalars(parity))
+    _section("parity", _measured(parity))
     _section("files", _files(manifest))
     print(_NOTE)
 
@@ -157,6 +157,22 @@ def _scalars(values: Mapping[str, Any]) -> Rows:
     for key, value in values.items():
         if isinstance(value, str | int | float):
             yield _text(key), _text(value)
+
+
+def _measured(parity: Mapping[str, Mapping[str, Any]]) -> Rows:
+    for part, values in parity.items():
+        numbers = [
+            f"{_text(key)} {_number(value)}"
+            for key, value in values.items()
+            if isinstance(value, int | float)
+        ]
+        yield _text(part), ", ".join(numbers)
+
+
+def _number(value: float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def _files(manifest: Manifest) -> Rows:

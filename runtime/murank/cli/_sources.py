@@ -123,11 +123,8 @@ def _check_one_source(args: argparse.Namespace) -> None:
 
 def _check_engine_use(args: argparse.Namespace) -> None:
     why_not = _why_not_scored(args)
-    if args.features is not None:
-        if args.strict:
-            raise UsageError("--strict is about images to embed; --features has them embedded")
-        if why_not is not None:
-            raise UsageError(f"--features and {why_not} leave nothing for --engine to do")
+    if args.features is not None and why_not is not None:
+        raise UsageError(f"--features and {why_not} leave nothing for --engine to do")
     if why_not is not None:
         for option in _SCORING:
             if _given(args, option):

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from murank._exceptions import MurankError
+from murank._exceptions import ParityError
 from murank.cli._parser import Parser, positive
 from murank.cli._progress import ProgressLine
 from murank.engine.golden import Replay, replay
@@ -18,7 +18,7 @@ def parser() -> Parser:
     result = Parser(
         prog="murank verify",
         description="Check every file of an engine folder against its manifest, load its graphs, "
-        "and replay on this machine the golden images that export measured. Exit code 1 if an "
+        "and replay on this machine the golden images that export measured. Exit code 4 if an "
         "answer differs by more than its tolerance.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             )
     failed = [one.name for one in found if not one.passed]
     if failed:
-        raise MurankError(
+        raise ParityError(
             f"{args.engine}: {' and '.join(failed)} does not answer here as it did at export; do "
             "not use it on this machine: try --providers cpu, or export again with --dtype fp32"
         )

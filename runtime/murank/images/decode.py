@@ -18,7 +18,7 @@ from PIL.ExifTags import Base as ExifTag
 
 from murank._exceptions import InputError
 
-ImageSource = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+RawImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
@@ -45,7 +45,7 @@ _TURNS: Mapping[object, Image.Transpose] = {
 
 
 def load_image(
-    source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+    source: RawImage, *, max_pixels: int = MAX_PIXELS, name: str | None = None
 ) -> Image.Image:
     """Return the image as RGB, turned upright by its EXIF orientation, without metadata.
 

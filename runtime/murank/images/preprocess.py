@@ -1,7 +1,9 @@
 """From an RGB image to the pixels that a graph takes; normalisation is inside the graphs."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank._exceptions import InputError
-from murank.images.decode import MAX_PIXELS
+from murank.images.decode import MAX_PIXELS, RawImage, load_image
 
 _MAX_SIDE = 4096
 _RESAMPLE: Mapping[str, Image.Resampling] = {one.name.lower(): one for one in Image.Resampling}
@@ -60,6 +62,54 @@ class Preprocessing:
             if keys:
                 raise InputError(f"preprocessing {problem} {', '.join(sorted(map(str, keys)))}")
         return cls(**data)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyImage:
+    """What a graph needs of an image: its original may be forgotten."""
+
+    pixels: NDArray[np.uint8]  # [3,H,W]
+    how: Preprocessing  # what they were made by
+
+    def __post_init__(self) -> None:
+        wanted = (3, self.how.height, self.how.width)
+        if self.pixels.dtype != np.uint8 or self.pixels.shape != wanted:
+            raise InputError(
+                f"the pixels of a ReadyImage must be uint8 {list(wanted)}, "
+                f"got {self.pixels.dtype} {list(self.pixels.shape)}"
+            )
+
+
+ImageSource = RawImage | ReadyImage
+
+
+def prepare(source: ImageSource, how: Preprocessing, *, name: str | None = None) -> ReadyImage:
+    """Decode and resize an image; one that is ready for the same preprocessing stays as it is.
+
+    Parameters
+    ----------
+    source
+        What `load_image` takes, or a ReadyImage.
+    how
+        Size, filter, and whether the aspect is kept.
+    name
+        What messages call the image. None: the path, or "image".
+
+    Raises
+    ------
+    InputError
+        `load_image` or `to_pixels` refuses it, or it is ready for another preprocessing.
+    """
+    if isinstance(source, ReadyImage):
+        if source.how != how:
+            raise InputError(
+                f"{name or 'image'} is ready for {source.how}, but {how} is needed and its "
+                "original is gone; pass the original"
+            )
+        return source
+    if name is None and isinstance(source, (str, os.PathLike)):
+        name = str(Path(source))
+    return ReadyImage(to_pixels(load_image(source, name=name), how, name=name), how)
 
 
 def to_pixels(
