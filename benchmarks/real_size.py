@@ -43,12 +43,9 @@ def export(folder: Path, engine: Path, dtype: str) -> dict[str, float]:
         engine, folder, layout="prefix_first", precision=dtype, parity_pairs=4  # type: ignore[arg-type]
     )  # fmt: skip
     made = export_engine(settings)
-    scorer = made.parity["scorer"]
     return {
         "disk GiB": made.manifest.size / 2**30,
         "decoder graph s": made.seconds["decoder graph"],
-        "mu difference": scorer["max_abs_mu"],
-        "rank correlation": scorer["spearman"] or float("nan"),
     }
 
 
@@ -61,7 +58,7 @@ def ask(engine: Path, threads: int) -> dict[str, float]:
     start = time.perf_counter()
     loaded = Engine.from_pretrained(engine, providers="cpu", threads=threads, parts=["scorer"])
     figures = {"load s": time.perf_counter() - start, "loaded GiB": memory("VmRSS")}
-    scorer = loaded._scorer
+    scorer = loaded.scorer
     assert scorer is not None
     candidates = list(pixels(CANDIDATES, 1))
     first = time.perf_counter()

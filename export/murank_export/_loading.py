@@ -24,6 +24,7 @@ def load_model(kind: Any, folder: Path, **settings: Any) -> Any:
             model, info = kind.from_pretrained(
                 folder,
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
                 **settings,

@@ -35,7 +35,9 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
                 shutil.rmtree(stage, ignore_errors=True)
         _sync(parent, deep=False)
     except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+        # A source that vanished on the way is an OSError, too: name the file that it is about.
+        name = error.filename or output
+        raise OutputError(f"cannot write {output}: {name}: {error.strerror or error}") from error
 
 
 def _put_in_place(stage: Path, output: Path, *, overwrite: bool) -> None:

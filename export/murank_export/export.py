@@ -61,19 +61,25 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
         if adapter.kind == "peft" and (settings.lora_alpha, settings.lora_rank) != (None, None):
             raise InputError(f"{adapter.path} states its own alpha and rank; do not pass them")
         check_prompt(adapter, settings.layout, template.sha256, force=settings.force)
+        if adapter.template_sha256 is None and settings.prompt is None and not settings.force:
+            raise InputError(
+                f"{adapter.path} does not say which prompt it was trained with: pass that file "
+                "with --prompt, or --force for murank's own"
+            )
+        if adapter.layout is None:
+            report(f"note: {adapter.path} does not say which layout it was trained with")
     steps = Steps(report)
     with staged(settings.output, overwrite=settings.overwrite) as stage:
         (stage / "onnx").mkdir()
-        golden: dict[str, NDArray[Any]] = {}
-        parity: dict[str, Any] = {}
-        encoder = _encoder(settings, stage, golden, steps)
+        encoder, golden = _encoder(settings, stage, steps)
         scorer: ScorerPart | None = None
+        parity: dict[str, Any] = {}
         if settings.mllm is not None:
             from murank_export.scorer import export_scorer
 
-            scorer, parity["scorer"] = export_scorer(
-                settings, settings.mllm, adapter, template, stage, golden, steps
-            )
+            made = export_scorer(settings, adapter, template, stage, steps)
+            scorer, parity["scorer"] = made.part, made.parity
+            golden |= made.golden
         with steps.step("hash and write manifest"):
             manifest = _finish(stage, settings, adapter, encoder, scorer, golden, parity)
     return Exported(settings.output, manifest, parity, steps.seconds)
@@ -99,10 +105,11 @@ def _check(settings: ExportSettings) -> PromptTemplate:
 
 
 def _encoder(
-    settings: ExportSettings, stage: Path, golden: dict[str, NDArray[Any]], steps: Steps
-) -> EncoderPart | None:
+    settings: ExportSettings, stage: Path, steps: Steps
+) -> tuple[EncoderPart | None, dict[str, NDArray[Any]]]:
+    """Export the encoder, if there is one; return its part and what it was measured by."""
     if settings.encoder is None:
-        return None
+        return None, {}
     from murank.engine.encoder import Encoder
     from murank.engine.session import SessionSettings
     from murank_export.encoder import export_encoder
@@ -118,8 +125,7 @@ def _encoder(
         features = Encoder(stage, part, SessionSettings("cpu")).features(images)
         if not np.isfinite(features).all():
             raise InputError(f"{settings.encoder} gives NaN or infinite features")
-        golden |= {"encoder_images": images, "encoder_features": features}
-    return part
+    return part, {"encoder_images": images, "encoder_features": features}
 
 
 def _finish(

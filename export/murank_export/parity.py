@@ -1,50 +1,64 @@
 """What an export is worth: the engine's answers beside those of the PyTorch model."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank import MurankError
+from murank import ParityError
 from murank.engine.manifest import Precision
 
-_MOST_IN_FP32 = 1e-3  # difference of a logit, relative to the largest
+# Differences of the log-odds of "No", relative to itself where that is above 1.
+_MOST: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1.0, "int8": 1.0}
 
 
 def scorer_parity(
-    wanted: NDArray[np.float32],
-    found: NDArray[np.float32],
-    mu_wanted: NDArray[np.float32],
-    mu_found: NDArray[np.float32],
-    precision: Precision,
+    wanted: NDArray[np.float32], found: NDArray[np.float32], tau: float, precision: Precision
 ) -> dict[str, Any]:
-    """Compare logits [K,2] and mu [K].
+    """Compare logits [K,2] of No and Yes.
+
+    The log-odds decide, not mu: where a model is sure, mu is the same whatever happens to them.
 
     Raises
     ------
-    MurankError
-        The graph's are not finite, or they differ in float32: it computes something else.
+    ParityError
+        The graph's are not finite; in float32 they differ, so that it computes something else; or
+        they differ so much in a lower precision that it is of no use.
     """
     if not np.isfinite(found).all():
-        raise MurankError(
+        raise ParityError(
             f"in {precision} answers become NaN or infinite; export with --dtype fp32"
         )
-    largest = float(np.abs(found - wanted).max())
-    if precision == "fp32" and not largest <= _MOST_IN_FP32 * max(1.0, float(abs(wanted).max())):
-        raise MurankError(
-            f"the exported MLLM differs from PyTorch by {largest:.1e} in a logit; please report it"
+    odds = [_log_odds(logits, tau) for logits in (wanted, found)]
+    moved = float((np.abs(odds[1] - odds[0]) / np.maximum(1, np.abs(odds[0]))).max())
+    if not moved <= _MOST[precision]:
+        what = "please report it" if precision == "fp32" else "export with another --dtype"
+        raise ParityError(
+            f"the log-odds of the exported MLLM in {precision} differ from PyTorch's by "
+            f"{moved:.1e}; {what}"
         )
+    mu = [np.exp(-np.logaddexp(0, -value)) for value in odds]
     return {
         "reference": "PyTorch float32, whole two-image prompts",
+        "measured_on": "CPUExecutionProvider, which computes float16 graphs in float32",
         "pairs": len(wanted),
-        "max_abs_logit": largest,
-        "max_abs_mu": float(np.abs(mu_found - mu_wanted).max()),
-        "spearman": rank_correlation(wanted[:, 0] - wanted[:, 1], found[:, 0] - found[:, 1]),
-        "same_first": bool(mu_found.argmin() == mu_wanted.argmin()),
+        "max_abs_logit": float(np.abs(found - wanted).max()),
+        "max_log_odds": moved,
+        "max_abs_mu": float(np.abs(mu[1] - mu[0]).max()),
+        "spearman": rank_correlation(odds[0], odds[1]),
+        "same_first": bool(odds[1].argmin() == odds[0].argmin()),
     }
 
 
-def rank_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float | None:
+def _log_odds(logits: NDArray[np.float32], tau: float) -> NDArray[np.float64]:
+    """log(p(No) / p(Yes)): small = same person."""
+    wide = logits.astype(np.float64)
+    odds: NDArray[np.float64] = (wide[:, 0] - wide[:, 1]) / tau
+    return odds
+
+
+def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
     """Return Spearman's rank correlation; None for fewer than three values or all alike."""
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
@@ -52,7 +66,7 @@ def rank_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> fl
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def _mean_ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rank of each value; equal ones share the mean of theirs."""
     below = (values[:, None] > values[None]).sum(1)
     not_above = (values[:, None] >= values[None]).sum(1)

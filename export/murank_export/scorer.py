@@ -1,11 +1,13 @@
 """The MLLM's part of an export: vision and decoder graphs, baked prompt, parity."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
+from murank import InputError
 from murank.engine.golden import golden_scorer
 from murank.engine.manifest import AnswerIds, ScorerPart, Shapes
 from murank.engine.session import SessionSettings
@@ -22,30 +24,79 @@ from murank_export.mllm.adapter import Adapter
 from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
 from murank_export.mllm.merge import merge_adapter
 from murank_export.mllm.prefix import bake_prompt
-from murank_export.mllm.reference import pair_logits
+from murank_export.mllm.reference import Reference, ask
 from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_tokens
 from murank_export.parity import scorer_parity
 from murank_export.settings import ExportSettings
 
 VISION, DECODER, PROMPT = "onnx/vision.onnx", "onnx/decoder.onnx", "prompt.safetensors"
+_LARGEST_FLOAT16 = 60_000.0  # with a little room: 65504 is the last
+
+
+@dataclass(frozen=True)
+class ExportedScorer:
+    """What was written, and what it was measured by."""
+
+    part: ScorerPart
+    golden: dict[str, NDArray[Any]]
+    parity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A loaded MLLM and what it is asked."""
+
+    checkpoint: Checkpoint
+    template: PromptTemplate
+    tokens: PromptTokens
+    answers: tuple[int, int]  # ids of No and Yes
+    grid: Grid
+    size: tuple[int, int]  # height, width of an image
 
 
 def export_scorer(
     settings: ExportSettings,
-    folder: Path,
     adapter: Adapter | None,
     template: PromptTemplate,
     stage: Path,
-    golden: dict[str, NDArray[Any]],
     steps: Steps,
-) -> tuple[ScorerPart, dict[str, Any]]:
-    """Write the graphs and the prompt into `stage`; return the manifest's part and the parity.
+) -> ExportedScorer:
+    """Write the graphs and the prompt of `settings.mllm` into `stage`.
 
     The model is taken apart on the way, layer by layer, so that it is never in memory twice; what
     PyTorch has to say is asked before.
     """
+    question = _load(settings, adapter, template, steps)
+    images = golden_images(1 + settings.parity_pairs, *question.size)
+    query, candidates = images[0], images[1:]
+    with steps.step("ask the PyTorch model"):
+        reference = ask(
+            question.checkpoint, question.tokens, question.grid, question.answers, query, candidates
+        )
+        _check_float16(settings, reference)
+    with steps.step("bake prompt"):
+        dtype = float_dtype(settings.precision)
+        baked = bake_prompt(question.checkpoint.model, question.tokens, question.grid, dtype)
+        save_file({name: tensor.numpy() for name, tensor in baked.items()}, stage / PROMPT)
+    shapes = _write_graphs(settings, question, stage, steps)
+    part = _part(settings, question, shapes)
+    with steps.step("measure parity"):
+        found = golden_scorer(stage, part, SessionSettings("cpu")).logits(query, list(candidates))
+        parity = scorer_parity(reference.logits, found, part.tau, settings.precision)
+    golden = {
+        "query": query, "candidates": candidates, "logits": found, "torch_logits": reference.logits
+    }  # fmt: skip
+    largest = {"largest_activation": reference.largest_activation}
+    return ExportedScorer(part, golden, parity | largest)
+
+
+def _load(
+    settings: ExportSettings, adapter: Adapter | None, template: PromptTemplate, steps: Steps
+) -> _Question:
+    if settings.mllm is None:
+        raise ValueError("settings.mllm is None")
     with steps.step("load checkpoint"):
-        checkpoint = load_checkpoint(folder)
+        checkpoint = load_checkpoint(settings.mllm)
         grid, size = checkpoint.grid(settings.image_size)
         tokens = prompt_tokens(checkpoint, template, settings.layout)
         answers = answer_ids(checkpoint.tokenizer)
@@ -57,48 +108,36 @@ def export_scorer(
                 lora_alpha=settings.lora_alpha,
                 lora_rank=settings.lora_rank,
             )
-    with steps.step("ask the PyTorch model"):
-        images = golden_images(1 + settings.parity_pairs, *size)
-        golden |= {"query": images[0], "candidates": images[1:]}
-        wanted = pair_logits(checkpoint, tokens, grid, answers, images[0], images[1:])
-    with steps.step("bake prompt"):
-        dtype = float_dtype(settings.precision)
-        baked = bake_prompt(checkpoint.model, tokens, grid, dtype)
-        _save_tensors({name: tensor.numpy() for name, tensor in baked.items()}, stage / PROMPT)
-    part = _write_graphs(settings, checkpoint, grid, size, tokens, answers, template, stage, steps)
-    with steps.step("measure parity"):
-        scorer = golden_scorer(stage, part, SessionSettings("cpu"))
-        found = scorer.logits(images[0], list(images[1:]))
-        golden |= {"logits": found, "torch_logits": wanted}
-        mu = scorer.mu(wanted), scorer.mu(found)
-        return part, scorer_parity(wanted, found, *mu, settings.precision)
+    return _Question(checkpoint, template, tokens, answers, grid, size)
+
+
+def _check_float16(settings: ExportSettings, reference: Reference) -> None:
+    """Refuse what would overflow. CPUs run float16 graphs in float32 and would not show it."""
+    if settings.precision == "fp16" and reference.largest_activation > _LARGEST_FLOAT16:
+        raise InputError(
+            f"activations of this model reach {reference.largest_activation:.0f}, more than "
+            "float16 holds: export with --dtype fp32 or int8"
+        )
 
 
 def _write_graphs(
-    settings: ExportSettings,
-    checkpoint: Checkpoint,
-    grid: Grid,
-    size: tuple[int, int],
-    tokens: PromptTokens,
-    answers: tuple[int, int],
-    template: PromptTemplate,
-    stage: Path,
-    steps: Steps,
-) -> ScorerPart:
+    settings: ExportSettings, question: _Question, stage: Path, steps: Steps
+) -> Shapes:
+    checkpoint, grid, tokens = question.checkpoint, question.grid, question.tokens
     model, precision = checkpoint.model, settings.precision
     hidden = int(model.config.text_config.hidden_size)
     with steps.step("vision graph"):
         tower = VisionTower(
             model.model.visual, grid, precision, mean=checkpoint.mean, std=checkpoint.std
         )
-        export_vision(tower, stage / VISION, size)
+        export_vision(tower, stage / VISION, question.size)
         del tower
     with steps.step("decoder graph"):
-        decoder = Decoder(model, answers, precision)
+        decoder = Decoder(model, question.answers, precision)
         del model
         checkpoint.release()
         export_decoder(decoder, stage / DECODER, vision_tokens=grid.num_tokens, hidden=hidden)
-    shapes = Shapes(
+    return Shapes(
         layers=decoder.num_layers,
         kv_heads=decoder.kv_heads,
         head_dim=decoder.head_dim,
@@ -109,24 +148,22 @@ def _write_graphs(
         prefill_tokens=grid.num_tokens + len(tokens.between),
         suffix_tokens=grid.num_tokens + len(tokens.behind),
     )
+
+
+def _part(settings: ExportSettings, question: _Question, shapes: Shapes) -> ScorerPart:
+    mean, std = question.checkpoint.mean, question.checkpoint.std
     return ScorerPart(
         vision=VISION,
         decoder=DECODER,
         prompt=PROMPT,
-        preprocessing=Preprocessing(*size, "bicubic"),
-        mean=(checkpoint.mean[0], checkpoint.mean[1], checkpoint.mean[2]),
-        std=(checkpoint.std[0], checkpoint.std[1], checkpoint.std[2]),
+        preprocessing=Preprocessing(*question.size, "bicubic"),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
         layout=settings.layout,
-        template=template.to_json(),
-        template_sha256=template.sha256,
-        answer_ids=AnswerIds(no=answers[0], yes=answers[1]),
+        template=question.template.to_json(),
+        template_sha256=question.template.sha256,
+        answer_ids=AnswerIds(no=question.answers[0], yes=question.answers[1]),
         tau=settings.tau,
         max_pairs=settings.max_pairs,
         shapes=shapes,
     )
-
-
-def _save_tensors(arrays: dict[str, NDArray[Any]], file: Path) -> None:
-    from safetensors.numpy import save_file
-
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)

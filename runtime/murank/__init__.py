@@ -5,6 +5,7 @@ from murank._exceptions import (
     MachineError,
     MurankError,
     OutputError,
+    ParityError,
     UsageError,
     UserError,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "MuDistances",
     "MurankError",
     "OutputError",
+    "ParityError",
     "Ranking",
     "TruncatedEvaluation",
     "UsageError",

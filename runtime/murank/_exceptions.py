@@ -5,9 +5,10 @@ MurankError
 │   ├── UsageError                the command line contradicts itself
 │   ├── InputError (ValueError)   a file or its content cannot be used
 │   └── OutputError               the place to write to cannot be used
-└── MachineError                  this machine lacks what was asked for           exit 3
+├── MachineError                  this machine lacks what was asked for           exit 3
+└── ParityError                   an engine does not answer as its model does     exit 4
 
-Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 and 3 as above,
+Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 to 4 as above,
 130 interrupted.
 """
 
@@ -18,7 +19,8 @@ EXIT_INTERRUPTED = 130
 
 EXIT_CODES = (
     "exit codes: 0 done; 1 a bug in murank (please report the traceback); "
-    "2 bad command line or bad input; 3 this machine lacks what was asked for; 130 interrupted"
+    "2 bad command line or bad input; 3 this machine lacks what was asked for; "
+    "4 an engine does not answer as its model does; 130 interrupted"
 )
 
 
@@ -50,3 +52,9 @@ class MachineError(MurankError):
     """The device that was asked for is not on this machine."""
 
     exit_code = 3
+
+
+class ParityError(MurankError):
+    """An engine does not answer as its PyTorch model, or as it did when it was exported."""
+
+    exit_code = 4

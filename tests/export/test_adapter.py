@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from full_prompt import FullPrompt
 from lora import ALPHA, RANK, add_lora, save_muse, save_peft, trainable
 from safetensors.torch import load_file, save_file
 
-from murank import Engine
+from murank import Engine, InputError
 from murank.prompt import default_template
 from murank_export import ExportSettings, export_engine
 from murank_export.mllm.adapter import read_adapter
@@ -166,7 +167,11 @@ def test_the_engine_answers_as_the_adapted_model(
     settings = ExportSettings(
         tmp_path / "engine", adapted.folder, adapter=adapted.peft, parity_pairs=1
     )
-    made = export_engine(settings)
+    with pytest.raises(InputError, match="does not say which prompt it was trained with: pass"):
+        export_engine(settings)
+    notes: list[str] = []
+    made = export_engine(replace(settings, force=True), notes.append)
+    assert notes[0].endswith("peft does not say which layout it was trained with")
     said = made.manifest.sources.adapter
     assert said is not None
     assert (said.name, said.kind) == ("peft", "peft")

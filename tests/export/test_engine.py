@@ -48,7 +48,7 @@ def test_filled_evicted_and_switched_off_caches(
 
 
 def test_vision_tokens_are_computed_once(engine: Engine, crops: Crops) -> None:
-    scorer = engine._scorer
+    scorer = engine.scorer
     assert scorer is not None
     seen: list[int] = []
     run = scorer.vision.session.run
@@ -73,7 +73,7 @@ def test_disk_cache_serves_the_next_process_and_is_erased(
     first = Engine.from_pretrained(engine_folder(), providers="cpu", cache_dir=tmp_path)
     wanted = first.mu(crops[0], crops[1:4])
     second = Engine.from_pretrained(engine_folder(), providers="cpu", cache_dir=tmp_path)
-    scorer = second._scorer
+    scorer = second.scorer
     assert scorer is not None
 
     def refuse(inputs: Any, outputs: Any) -> Any:
@@ -95,7 +95,7 @@ def test_never_another_persons_prefix(engine: Engine, crops: Crops) -> None:
 
 
 def test_prefill_once_a_query(engine: Engine, crops: Crops) -> None:
-    scorer = engine._scorer
+    scorer = engine.scorer
     assert scorer is not None
     calls: list[int] = []
     prefill = scorer.decoder.prefill
@@ -201,3 +201,14 @@ def test_clear_errors(engine: Engine, crops: Crops, tmp_path: Path) -> None:
 def test_a_part_that_is_not_there(engine_folder: Any) -> None:
     with pytest.raises(InputError, match="has no encoder"):
         Engine.from_pretrained(engine_folder(), providers="cpu", parts=["encoder"])
+
+
+def test_an_answer_that_is_no_number(
+    engine: Engine, crops: Crops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = engine.scorer
+    assert scorer is not None
+    overflowed = np.full((1, 2, 2), np.inf, np.float32)
+    monkeypatch.setattr(scorer.decoder, "logits", lambda _prefix, _tokens: overflowed)
+    with pytest.raises(InputError, match="no number; export it with --dtype fp32"):
+        engine.mu(crops[0], crops[1:3])

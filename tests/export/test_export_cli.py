@@ -76,10 +76,12 @@ def test_a_summary_of_all_parts(
     save_peft(add_lora(load_checkpoint(mllm).model), tmp_path / "street")
     code, out, err = run(
         "--mllm", mllm, "--adapter", tmp_path / "street", "--encoder", encoder, "--dtype", "int8",
-        "--parity-pairs", 3, "--image-size", "140x112", "--tau", 2.5, "--max-pairs", 7,
+        "--force", "--parity-pairs", 3, "--image-size", "140x112", "--tau", 2.5, "--max-pairs", 7,
     )  # fmt: skip
     assert code == 0, err
-    assert err.splitlines() == [
+    note, *told = err.splitlines()
+    assert note.endswith("street does not say which layout it was trained with")
+    assert told == [
         f"{step} ..."
         for step in (
             "encoder: export and check", "load checkpoint", "merge adapter",

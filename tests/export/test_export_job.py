@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 from plain_encoder import DIM, model, save
 
-from murank import MurankError, OutputError, __version__
+from murank import InputError, OutputError, ParityError, __version__
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import read_manifest
 from murank.engine.onnx_references import external_data_files
 from murank_export import Exported, ExportSettings, export, export_engine
 from murank_export._staging import staged
 from murank_export.mllm.checkpoint import load_checkpoint
+from murank_export.mllm.reference import Reference
 from murank_export.parity import scorer_parity
+from murank_export.scorer import _check_float16
 
 Export = Callable[..., Exported]
 
@@ -233,8 +235,12 @@ def test_what_the_manifest_says_of_an_mllm(
     assert (said.name, said.model_type) == ("qwen2_vl", "qwen2_vl")
     lines = [
         f"{name} {hashlib.sha256((source / name).read_bytes()).hexdigest()}\n"
-        for name in ("config.json", "model.safetensors")
-    ]
+        for name in (
+            "config.json", "chat_template.jinja", "chat_template.json", "merges.txt",
+            "tokenizer.json", "tokenizer_config.json", "vocab.json", "model.safetensors",
+        )
+        if (source / name).exists()
+    ]  # fmt: skip
     assert said.sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
     config = load_checkpoint(source).model.config.text_config
     shapes = part.shapes
@@ -248,10 +254,26 @@ def test_what_the_manifest_says_of_an_mllm(
 
 def test_answers_that_are_no_numbers() -> None:
     good = np.zeros((3, 2), np.float32)
-    bad = np.full((3, 2), np.nan, np.float32)
-    mu = np.zeros(3, np.float32)
-    with pytest.raises(MurankError, match="in fp16 answers become NaN or infinite; export with"):
-        scorer_parity(good, bad, mu, mu, "fp16")
-    with pytest.raises(MurankError, match="differs from PyTorch by 1"):
-        scorer_parity(good, good + 1, mu, mu, "fp32")
-    assert scorer_parity(good, good + 1, mu, mu, "int8")["spearman"] is None
+    with pytest.raises(ParityError, match="in fp16 answers become NaN or infinite; export with"):
+        scorer_parity(good, np.full_like(good, np.nan), 1.0, "fp16")
+
+
+def test_answers_that_moved() -> None:
+    """Both answers alike moved is nothing; a sure model is measured by its log-odds, not by mu."""
+    sure = np.array([[30, 0], [40, 0], [35, 0]], np.float32)
+    assert scorer_parity(sure, sure + 1, 1.0, "fp32")["spearman"] == pytest.approx(1)
+    moved = sure + np.array([[0, 0], [1, 0], [0, 0]], np.float32)
+    with pytest.raises(ParityError, match=r"differ from PyTorch's by 2\.5e-02; please report"):
+        scorer_parity(sure, moved, 1.0, "fp32")
+    found = scorer_parity(sure, moved, 1.0, "int8")
+    assert (found["max_abs_logit"], found["max_abs_mu"]) == (1.0, pytest.approx(0, abs=1e-12))
+    with pytest.raises(ParityError, match="export with another --dtype"):
+        scorer_parity(np.zeros_like(sure), sure, 1.0, "int8")
+
+
+def test_float16_that_would_overflow() -> None:
+    logits = np.zeros((1, 2), np.float32)
+    with pytest.raises(InputError, match="reach 70000, more than float16 holds"):
+        _check_float16(ExportSettings(Path("e"), precision="fp16"), Reference(logits, 7e4))
+    _check_float16(ExportSettings(Path("e"), precision="fp16"), Reference(logits, 5e4))
+    _check_float16(ExportSettings(Path("e"), precision="int8"), Reference(logits, 7e4))

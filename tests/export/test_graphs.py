@@ -35,7 +35,7 @@ class Pair:
 
     def tokens(self, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Vision tokens of random images, by graph and by module."""
-        shape = (count, 3, *self.vision.input_shapes["images"][2:])
+        shape = (count, 3, *self.vision._session.get_inputs()[0].shape[2:])
         images = np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8)
         (found,) = self.vision.run({"images": images}, ["tokens"])
         with torch.inference_mode():
@@ -44,7 +44,7 @@ class Pair:
     def logits(self, shape: Sequence[int]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """All outputs of the decoder on random inputs, by graph and by module."""
         queries, candidates, behind, prefix = shape
-        levels, tokens, hidden = self.decoder.input_shapes["vision"][2:]
+        levels, tokens, hidden = self.decoder._session.get_inputs()[0].shape[2:]
         generator = torch.Generator().manual_seed(prefix)
 
         def noise(*size: int) -> torch.Tensor:
@@ -56,7 +56,7 @@ class Pair:
         cache = (queries, self.module.kv_heads, prefix, self.module.head_dim)
         past = [noise(*cache) for _ in range(2 * self.module.num_layers)]
         names, outputs = decoder_names(self.module.num_layers)
-        half = self.decoder.input_types["vision"] == "tensor(float16)"
+        half = self.decoder._session.get_inputs()[0].type == "tensor(float16)"
         feeds: dict[str, NDArray[Any]] = {}
         for name, value in zip(names, [vision, text, positions, *past], strict=True):
             array = value.numpy()

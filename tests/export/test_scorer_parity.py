@@ -44,7 +44,7 @@ def pixels(engine: Engine, images: Crops) -> list[NDArray[np.uint8]]:
 
 
 def logits(engine: Engine, query: NDArray[np.uint8], candidates: Crops) -> NDArray[np.float32]:
-    scorer = engine._scorer
+    scorer = engine.scorer
     assert scorer is not None
     return scorer.logits(pixels(engine, [query])[0], pixels(engine, candidates))
 
@@ -62,7 +62,7 @@ def test_batches(case: Case, crops: Crops, count: int) -> None:
 
 def test_two_queries_at_once(case: Case, crops: Crops) -> None:
     engine, oracle = case
-    scorer = engine._scorer
+    scorer = engine.scorer
     assert scorer is not None
     queries, rows = pixels(engine, crops[:2]), [pixels(engine, crops[i : i + 3]) for i in (2, 9)]
     found = scorer.logits_of_many(queries, rows)
@@ -73,7 +73,7 @@ def test_two_queries_at_once(case: Case, crops: Crops) -> None:
 
 def test_swapped(case: Case, crops: Crops) -> None:
     engine, oracle = case
-    scorer = engine._scorer
+    scorer = engine.scorer
     assert scorer is not None
     query, *candidates = pixels(engine, crops[:3])
     found = scorer.swapped_logits(query, candidates)

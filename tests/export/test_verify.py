@@ -44,7 +44,7 @@ def test_a_fresh_engine(verify: Verify) -> None:
     files, scorer = out.splitlines()
     assert files == "7 files: as the manifest says"
     assert scorer.startswith("scorer   ok       largest difference ")
-    assert scorer.endswith("(tolerance 1e-04) on CPUExecutionProvider")
+    assert scorer.endswith("(tolerance 1e-03) on CPUExecutionProvider")
 
 
 def test_json(verify: Verify) -> None:
@@ -53,9 +53,9 @@ def test_json(verify: Verify) -> None:
     said = json.loads(out)
     (row,) = said["replay"]
     assert said["files"] == 7
-    assert 0 <= row.pop("largest") <= 1e-4
+    assert 0 <= row.pop("largest") <= 1e-3
     assert row == {
-        "part": "scorer", "passed": True, "tolerance": 1e-4, "providers": ["CPUExecutionProvider"],
+        "part": "scorer", "passed": True, "tolerance": 1e-3, "providers": ["CPUExecutionProvider"],
     }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_fp16_and_int8_engines(engine_folder: Callable[..., Path], capsys: Captu
         assert main(["verify", str(folder), "--json", "--quiet", "--providers", "cpu"]) == 0
         (row,) = json.loads(capsys.readouterr().out)["replay"]
         assert row["passed"]
-        assert row["tolerance"] == 2e-2
+        assert row["tolerance"] == (5e-2 if precision == "fp16" else 3e-1)
 
 
 @pytest.mark.parametrize("name", ["onnx/decoder.onnx", "prompt.safetensors", "golden.safetensors"])
@@ -105,18 +105,18 @@ def test_another_prompt_answers_differently(
 ) -> None:
     change(engine_copy, "prompt.safetensors", edit)
     code, out, err = verify("--quiet")
-    assert code == 1
+    assert code == 4
     assert "scorer   DIFFERS" in out
     assert f"engine: scorer {OFFER}" in err
     assert err.count("\n") == 1
     code, out, err = verify("--json", "--quiet")
-    assert code == 1
+    assert code == 4
     (row,) = json.loads(out)["replay"]
     assert not row["passed"]
     if edit is not_a_number:
         assert row["largest"] is None  # JSON has no NaN
     else:
-        assert row["largest"] > 1e-4
+        assert row["largest"] > 1e-3
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3.0])
@@ -128,7 +128,7 @@ def test_golden_answers_that_are_not_those(verify: Verify, engine_copy: Path, va
 
     change(engine_copy, "golden.safetensors", edit)
     code, _, err = verify("--quiet")
-    assert code == 1
+    assert code == 4
     assert OFFER in err
 
 

@@ -21,7 +21,7 @@ from murank_export.graphs.layers import (
     take_norm,
 )
 
-_FUTURE = -1e4  # added to scores of later tokens; exp() of it is 0, and float16 holds it
+_FUTURE = -1e9  # added to scores of later tokens
 _Rope = tuple[Tensor, Tensor]
 
 
@@ -50,6 +50,7 @@ class Decoder(nn.Module):
         self.head_dim = int(head_dim or config.hidden_size // self.num_heads)
         self.levels = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", []))
         inverse, axis = rope_frequencies(text.rotary_emb)
+        self.rope_scale = float(getattr(text.rotary_emb, "attention_scaling", 1.0))  # of YaRN
         self.register_buffer("inverse_frequency", inverse)
         self.register_buffer("axis", axis)
         rows = model.lm_head.weight.detach()[list(answer_ids)]
@@ -71,7 +72,7 @@ class Decoder(nn.Module):
         x = torch.cat([vision[:, :, 0], behind], 2)
         rope, scaled = self._rope(position_ids)
         order = torch.arange(x.shape[2])
-        future = torch.where(order[:, None] >= order[None, :], 0.0, _FUTURE).to(self.dtype)
+        future = torch.where(order[:, None] >= order[None, :], 0.0, _FUTURE)
         present: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             last = index == self.num_layers - 1
@@ -89,7 +90,8 @@ class Decoder(nn.Module):
         """Tables [S,1,D/2] for keys, and for queries, which carry the scale of the scores."""
         position = position_ids.to(torch.float32)[self.axis].t()  # [S,D/2]
         angles = (position * self.inverse_frequency)[:, None, :]
-        cos, sin, scale = angles.cos(), angles.sin(), self.head_dim**-0.5
+        cos, sin = angles.cos() * self.rope_scale, angles.sin() * self.rope_scale
+        scale = self.head_dim**-0.5
         tables = [table.to(self.dtype) for table in (cos, sin, cos * scale, sin * scale)]
         return (tables[0], tables[1]), (tables[2], tables[3])
 
@@ -162,11 +164,13 @@ def _attend(
     width = old_key.shape[2]
     query = query.reshape(q, k, s, kv, group, d).permute(0, 3, 1, 4, 2, 5)  # [Q,KVH,K,G,S',D]
     folded, apart = (q, kv, k * group * s), (q, kv, k, group * s)
-    to_past = torch.matmul(query.reshape(*folded, d), old_key.transpose(-1, -2))
-    to_own = torch.matmul(query.reshape(*apart, d), key.transpose(-1, -2))
+    # Scores of these families reach thousands, where steps of float16 are whole numbers.
+    wide = query.to(torch.float32)
+    to_past = torch.matmul(wide.reshape(*folded, d), old_key.to(wide.dtype).transpose(-1, -2))
+    to_own = torch.matmul(wide.reshape(*apart, d), key.to(wide.dtype).transpose(-1, -2))
     to_own = to_own.reshape(q, kv, k, group, s, length) + future
     scores = torch.cat([to_past.reshape(q, kv, k, group, s, width), to_own], -1)
-    weights = torch.softmax(scores, -1)
+    weights = torch.softmax(scores, -1).to(query.dtype)
     from_past = torch.matmul(weights[..., :width].reshape(*folded, width), old_value)
     from_own = torch.matmul(weights[..., width:].reshape(*apart, length), value)
     out = from_past.reshape(q, kv, k, group, s, d) + from_own.reshape(q, kv, k, group, s, d)

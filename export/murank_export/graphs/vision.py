@@ -27,7 +27,7 @@ from murank_export.graphs.layers import (
     take_norm,
 )
 
-_HIDDEN_WINDOW = -1e4  # added to scores across windows; exp() of it is 0, and float16 holds it
+_HIDDEN_WINDOW = -1e9  # added to scores across windows
 
 
 class VisionTower(nn.Module):
@@ -93,7 +93,7 @@ class VisionTower(nn.Module):
         window = patch_windows(self.grid, visual.window_size)
         apart = window[:, None] != window[None, :]
         bias = torch.zeros(apart.shape).masked_fill(apart, _HIDDEN_WINDOW)
-        self.register_buffer("window_bias", bias.to(self.dtype))
+        self.register_buffer("window_bias", bias)
         return set(range(len(visual.blocks))) - set(full)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -166,10 +166,11 @@ class _Block(nn.Module):
         q, k, v = (part.reshape(heads) for part in project(x, list(self.qkv)))
         q = rotate(q, tower.cos * self.scale, tower.sin * self.scale).transpose(1, 2)
         k = rotate(k, tower.cos, tower.sin).transpose(1, 2)
-        scores = torch.matmul(q, k.transpose(-1, -2))
+        # In float32: the scores of trained towers are too large for float16's steps.
+        scores = torch.matmul(q.to(torch.float32), k.to(torch.float32).transpose(-1, -2))
         if self.windowed:
             scores = scores + tower.window_bias
-        out = torch.matmul(torch.softmax(scores, -1), v.transpose(1, 2))
+        out = torch.matmul(torch.softmax(scores, -1).to(v.dtype), v.transpose(1, 2))
         return out.transpose(1, 2).reshape(batch, patches, width)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from murank import InputError
-from murank_export._hashing import file_sha256
+from murank_export._hashing import checkpoint_sha256, file_sha256
 from murank_export._loading import one_line, read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -18,7 +18,7 @@ class Adapter:
 
     path: Path
     kind: Literal["peft", "muse"]
-    sha256: str  # of the weights file
+    sha256: str  # of the file, or of the folder's config and weights
     layout: str | None
     template_sha256: str | None
 
@@ -52,7 +52,8 @@ def read_adapter(path: Path) -> Adapter:
             said = handle.metadata() or {}
     except SafetensorError as error:
         raise InputError(f"{file} is damaged: {one_line(error)}") from error
-    return Adapter(path, "peft", file_sha256(file), said.get(LAYOUT_KEY), said.get(TEMPLATE_KEY))
+    digest = checkpoint_sha256(path, CONFIG)
+    return Adapter(path, "peft", digest, said.get(LAYOUT_KEY), said.get(TEMPLATE_KEY))
 
 
 def check_prompt(adapter: Adapter, layout: str, template_sha256: str, *, force: bool) -> None:

@@ -40,8 +40,7 @@ class Checkpoint:
     def grid(self, size: tuple[int, int] | None) -> tuple[Grid, tuple[int, int]]:
         """Return the patch grid and the (height, width) in pixels.
 
-        None: the multiple of a vision token nearest to 280 x 140, as the family's own image
-        processor would round it.
+        None: 280 x 140, MUSE's, each side rounded to whole vision tokens.
         """
         vision = self.model.config.vision_config
         patch, merge = int(vision.patch_size), int(vision.spatial_merge_size)
@@ -70,8 +69,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     family = config.get("model_type")
     if family not in FAMILIES:
         raise InputError(
-            f"{folder}: model_type is {family!r}; murank exports {', '.join(FAMILIES)}"
+            f"{folder}: model_type is {family!r}; murank exports {', '.join(FAMILIES)} (dense)"
         )
+    if "quantization_config" in config:
+        raise InputError(f"{folder} is quantised; export the original and choose --dtype")
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} holds no *.safetensors; convert the weights to safetensors")
     import transformers
@@ -92,7 +93,7 @@ def _load_tokenizer(folder: Path) -> Any:
     loader: Any = transformers.AutoTokenizer
     try:
         with quiet():
-            return loader.from_pretrained(folder, local_files_only=True)
+            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         # transformers raises TypeError where a file is missing, tokenizers plain exceptions.
         raise InputError(f"{folder}: no tokenizer could be loaded: {one_line(error)}") from error
@@ -118,4 +119,13 @@ def _normalisation(folder: Path, family: str) -> tuple[tuple[float, ...], tuple[
     if not file.exists():
         return (_HALVES, _HALVES) if family == "qwen3_vl" else (_CLIP_MEAN, _CLIP_STD)
     config = read_json(file)
-    return tuple(config["image_mean"]), tuple(config["image_std"])
+    values = [config.get(name) for name in ("image_mean", "image_std")]
+    for value in values:
+        if not (isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))):
+            raise InputError(f"{file}: image_mean and image_std must be three numbers each")
+    mean, std = values
+    return tuple(mean or ()), tuple(std or ())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,7 +1,9 @@
 """The answer of the PyTorch model to whole two-image prompts: what every export is measured by."""
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,29 +17,57 @@ from murank_export.mllm.checkpoint import Checkpoint
 from murank_export.mllm.tokens import PromptTokens
 
 
-def pair_logits(
+@dataclass(frozen=True)
+class Reference:
+    """What the PyTorch model says, in float32."""
+
+    logits: NDArray[np.float32]  # [K,2] of No and Yes
+    largest_activation: float  # magnitude, of all that goes into or comes out of a layer
+
+
+def ask(
     checkpoint: Checkpoint,
     tokens: PromptTokens,
     grid: Grid,
     answer_ids: Sequence[int],
     query: NDArray[np.uint8],
     candidates: NDArray[np.uint8],
-) -> NDArray[np.float32]:
-    """Return the answer logits [K,2] of a query [3,H,W] and candidates [K,3,H,W], pair by pair.
+) -> Reference:
+    """Ask about a query [3,H,W] and candidates [K,3,H,W], one whole prompt a pair.
 
     Raises
     ------
     InputError
-        They are not finite: the weights are damaged.
+        The answers are not finite: the weights are damaged.
     """
-    rows = [
-        _forward(checkpoint, tokens, grid, np.stack([query, candidate]))[list(answer_ids)]
-        for candidate in candidates
-    ]
+    with _watched(checkpoint.model) as largest:
+        rows = [
+            _forward(checkpoint, tokens, grid, np.stack([query, candidate]))[list(answer_ids)]
+            for candidate in candidates
+        ]
     logits: NDArray[np.float32] = torch.stack(rows).numpy()
     if not np.isfinite(logits).all():
         raise InputError(f"{checkpoint.folder}: the model's own answers are NaN or infinite")
-    return logits
+    return Reference(logits, largest[0])
+
+
+@contextlib.contextmanager
+def _watched(model: torch.nn.Module) -> Iterator[list[float]]:
+    """Keep the largest magnitude of any layer's inputs and outputs, in a list of one."""
+    largest = [0.0]
+
+    def see(_module: Any, inputs: Any, output: Any) -> None:
+        outputs = output if isinstance(output, tuple) else (output,)
+        for value in (*inputs, *outputs):
+            if torch.is_tensor(value) and value.is_floating_point():
+                largest[0] = max(largest[0], float(value.abs().max()))
+
+    handles = [module.register_forward_hook(see) for module in model.modules()]
+    try:
+        yield largest
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _forward(

@@ -50,6 +50,11 @@ def prompt_tokens(checkpoint: Checkpoint, template: PromptTemplate, layout: Layo
         tokenize=False,
         add_generation_prompt=True,
     )
+    if "<think>" in text:
+        raise InputError(
+            f"{checkpoint.folder} thinks before it answers, so its first token is no answer; take "
+            "the Instruct checkpoint of the family"
+        )
     ids = token_ids(checkpoint.tokenizer, text)
     image = int(checkpoint.model.config.image_token_id)
     places = [place for place, token in enumerate(ids) if token == image]

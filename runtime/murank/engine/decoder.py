@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.manifest import ScorerPart
+from murank.engine.manifest import ScorerPart, Shapes
 from murank.engine.names import past_names, present_names
-from murank.engine.session import Session, SessionSettings
+from murank.engine.session import Session, SessionSettings, Shape
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,15 @@ class Decoder:
         self.session = Session(folder / part.decoder, settings)
         self._past = past_names(part.shapes.layers)
         self._present = present_names(part.shapes.layers)
-        prompt = _load_prompt(folder / part.prompt, self._past)
+        s = part.shapes
+        past: Shape = (None, s.kv_heads, None, s.head_dim)
+        vision = {"vision": (None, None, s.levels, s.vision_tokens, s.hidden)}
+        text = {"text": (None, s.hidden), "position_ids": (3, None)}
+        self.session.expect(
+            {**vision, **text, **dict.fromkeys(self._past, past)},
+            {"logits": (None, None, 2), **dict.fromkeys(self._present, past)},
+        )
+        prompt = _load_prompt(folder / part.prompt, s)
         self.dtype: np.dtype[Any] = prompt["suffix_text"].dtype
         self._static = {name: prompt[name] for name in self._past}
         self._prefill = self._text(prompt, "prefill")
@@ -69,7 +77,7 @@ class Decoder:
         )
 
 
-def _load_prompt(file: Path, past: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _load_prompt(file: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -77,8 +85,13 @@ def _load_prompt(file: Path, past: Sequence[str]) -> dict[str, NDArray[Any]]:
         prompt: dict[str, NDArray[Any]] = load_file(file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
-    text = ("prefill_text", "suffix_text", "prefill_positions", "suffix_positions")
-    missing = [name for name in (*text, *past) if name not in prompt]
-    if missing:
-        raise InputError(f"{file} lacks {missing[0]}; export the engine again")
+    past = (1, shapes.kv_heads, shapes.static_tokens, shapes.head_dim)
+    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(past_names(shapes.layers), past)
+    for phase in ("prefill", "suffix"):
+        tokens: int = getattr(shapes, f"{phase}_tokens")
+        wanted[f"{phase}_text"] = (tokens - shapes.vision_tokens, shapes.hidden)
+        wanted[f"{phase}_positions"] = (3, tokens)
+    for name, shape in wanted.items():
+        if name not in prompt or prompt[name].shape != shape:
+            raise InputError(f"{file} has no {name} of shape {shape}; export the engine again")
     return prompt

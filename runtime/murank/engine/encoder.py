@@ -17,6 +17,9 @@ class Encoder:
     def __init__(self, folder: Path, part: EncoderPart, settings: SessionSettings) -> None:
         self.part = part
         self.session = Session(folder / part.graph, settings)
+        how = part.preprocessing
+        images = {"images": (None, 3, how.height, how.width)}
+        self.session.expect(images, {"features": (None, part.dim)})
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[B,3,H,W] uint8 -> [B,D] float32, rows of length 1."""

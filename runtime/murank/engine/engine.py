@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from murank.engine.integrity import check_engine
 from murank.engine.manifest import Manifest, engine_sha256
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.session import Providers, SessionSettings
-from murank.images import ImageSource, Preprocessing, load_image, to_pixels
+from murank.images import ImageSource, Preprocessing, prepare
 
 Order = Literal["given", "swapped", "both"]
 Part = Literal["encoder", "scorer"]
@@ -33,8 +33,17 @@ class CandidateMatch(TypedDict):
 class Engine:
     """An exported engine, loaded. Calls from several threads are safe.
 
-    The same pair gets the same mu whatever is asked with it or was asked before: within 1e-5 in
-    fp32 and int8, 2e-3 in fp16 (batches of other sizes add up in another order).
+    The same pair gets the same mu whatever is asked with it or was asked before: within 1e-5, as
+    tested on CPUs in fp32, fp16 and int8 (batches of other sizes may add up in another order).
+
+    Attributes
+    ----------
+    manifest
+        What the folder says of itself.
+    sha256
+        Of the manifest, which holds those of all files.
+    encoder, scorer
+        The loaded parts; None if the engine lacks one, or it was not asked for.
     """
 
     def __init__(
@@ -49,7 +58,7 @@ class Engine:
     ) -> None:
         self.manifest = manifest
         self.sha256 = sha256
-        self._encoder, self._scorer = encoder, scorer
+        self.encoder, self.scorer = encoder, scorer
         self._vision_memory, self._vision_disk = vision_memory, vision_disk
 
     @classmethod
@@ -60,6 +69,7 @@ class Engine:
         providers: Providers = "auto",
         threads: int | None = None,
         parts: Collection[Part] | None = None,
+        sha256: str | None = None,
         max_pairs: int | None = None,
         vision_cache_mb: int = 256,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -78,6 +88,9 @@ class Engine:
             Threads of one operator; None: onnxruntime's choice, the physical cores.
         parts
             Load these only ("encoder", "scorer"); None: all that the engine has.
+        sha256
+            What `Engine.sha256` must be: the hashes in a folder show damage, and only a pin kept
+            elsewhere shows that it is the folder you mean.
         max_pairs
             Pairs in one run of the decoder, at most; None: the engine's own number.
         vision_cache_mb
@@ -96,11 +109,15 @@ class Engine:
         if vision_cache_mb < 0 or (max_pairs is not None and max_pairs < 1):
             raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
         manifest = check_engine(folder)
-        sha256 = engine_sha256(folder)
+        found = engine_sha256(folder)
+        if sha256 not in (None, found):
+            raise InputError(f"{folder} is another engine: its sha256 is {found}, not {sha256}")
         wanted = _wanted_parts(manifest, folder, parts)
+        if manifest.precision == "int8" and "scorer" in wanted:
+            providers = _cpu_only(providers, folder)
         settings = SessionSettings(providers, threads)
         memory = MemoryCache(vision_cache_mb << 20)
-        disk = None if cache_dir is None else DiskCache(Path(cache_dir), sha256)
+        disk = None if cache_dir is None else DiskCache(Path(cache_dir), found)
         encoder = scorer = None
         if "encoder" in wanted and manifest.encoder is not None:
             encoder = Encoder(folder, manifest.encoder, settings)
@@ -114,7 +131,7 @@ class Engine:
                 vision_disk=disk,
             )
         return cls(
-            manifest, sha256, encoder=encoder, scorer=scorer, vision_memory=memory,
+            manifest, found, encoder=encoder, scorer=scorer, vision_memory=memory,
             vision_disk=disk,
         )  # fmt: skip
 
@@ -122,11 +139,11 @@ class Engine:
     def providers(self) -> Mapping[str, list[str]]:
         """The onnxruntime providers that run each graph, first choice first."""
         used = {}
-        if self._encoder is not None:
-            used["encoder"] = self._encoder.session.providers
-        if self._scorer is not None:
-            used["vision"] = self._scorer.vision.session.providers
-            used["decoder"] = self._scorer.decoder.session.providers
+        if self.encoder is not None:
+            used["encoder"] = self.encoder.session.providers
+        if self.scorer is not None:
+            used["vision"] = self.scorer.vision.session.providers
+            used["decoder"] = self.scorer.decoder.session.providers
         return used
 
     def embed(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
@@ -137,12 +154,12 @@ class Engine:
         InputError
             The engine has no encoder, or an image cannot be used (it is named).
         """
-        if self._encoder is None:
+        if self.encoder is None:
             raise InputError("this engine has no encoder loaded: export one with --encoder")
-        pixels = _pixels(images, self._encoder.part.preprocessing)
+        pixels = _pixels(images, self.encoder.part.preprocessing)
         if not pixels:
-            return np.empty((0, self._encoder.part.dim), np.float32)
-        return self._encoder.features(np.stack(pixels))
+            return np.empty((0, self.encoder.part.dim), np.float32)
+        return self.encoder.features(np.stack(pixels))
 
     def mu(
         self, query: ImageSource, candidates: Sequence[ImageSource], *, order: Order = "given"
@@ -152,7 +169,7 @@ class Engine:
         Parameters
         ----------
         query, candidates
-            Paths, PIL images or uint8 [H,W,3] arrays.
+            Paths, PIL images, uint8 [H,W,3] arrays, or what `murank.images.prepare` made of one.
         order
             "given"; "swapped": the two images change places in the prompt; "both": the mean of
             the two, at about three times the cost.
@@ -160,10 +177,11 @@ class Engine:
         Raises
         ------
         InputError
-            The engine has no scorer, an image cannot be used (it is named), or `order` is unknown.
+            The engine has no scorer, an image cannot be used (it is named), `order` is unknown, or
+            the answer is no number (an overflow in float16).
         """
-        mu: NDArray[np.float32] = self.score([query], [candidates], order=order)[0]
-        return mu
+        (mu,) = self._score([query], [candidates], order)
+        return cast("NDArray[np.float32]", mu.astype(np.float32))
 
     def score(
         self,
@@ -173,6 +191,14 @@ class Engine:
         order: Order = "given",
     ) -> NDArray[np.float32]:
         """Mu-distances [Q,K] of several queries, K candidates each; see `mu`."""
+        return self._score(queries, candidates, order).astype(np.float32)
+
+    def _score(
+        self,
+        queries: Sequence[ImageSource],
+        candidates: Sequence[Sequence[ImageSource]],
+        order: Order,
+    ) -> NDArray[np.float64]:
         scorer = self._need_scorer()
         if order not in ORDERS:
             raise InputError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
@@ -180,7 +206,7 @@ class Engine:
             raise InputError("candidates must be one list a query, all of one length")
         how = scorer.part.preprocessing
         if not queries:
-            return np.empty((0, 0), np.float32)
+            return np.empty((0, 0), np.float64)
         query_pixels = _pixels(queries, how)
         rows = [_pixels(row, how) for row in candidates]
         found = []
@@ -190,7 +216,11 @@ class Engine:
             pairs = zip(query_pixels, rows, strict=True)
             found.append(scorer.mu(np.stack([scorer.swapped_logits(q, row) for q, row in pairs])))
         mean: NDArray[np.float64] = np.stack(found).mean(axis=0, dtype=np.float64)
-        return mean.astype(np.float32)
+        if not np.isfinite(mean).all():
+            raise InputError(
+                "the engine's answer to a pair is no number; export it with --dtype fp32"
+            )
+        return mean
 
     def predict(
         self, pairs: Sequence[tuple[ImageSource, ImageSource]], *, order: Order = "given"
@@ -222,7 +252,7 @@ class Engine:
         """Candidates by mu, best first, equal ones in the order given; the first `top_k`."""
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
-        mu = self.mu(query, candidates, order=order)
+        mu = self._score([query], [candidates], order)[0]  # float64: fewer ties than float32
         return [
             {"corpus_id": int(place), "score": float(1 - mu[place]), "mu": float(mu[place])}
             for place in np.argsort(mu, kind="stable")[:top_k]
@@ -233,17 +263,26 @@ class Engine:
         self._vision_memory.clear()
         if self._vision_disk is not None:
             self._vision_disk.clear()
-        if self._scorer is not None:
-            self._scorer.clear()
+        if self.scorer is not None:
+            self.scorer.clear()
 
     def _need_scorer(self) -> Scorer:
-        if self._scorer is None:
+        if self.scorer is None:
             raise InputError("this engine has no MLLM loaded: export one with --mllm")
-        return self._scorer
+        return self.scorer
 
 
 def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:
-    return [to_pixels(load_image(image), how) for image in images]
+    return [prepare(image, how).pixels for image in images]
+
+
+def _cpu_only(providers: Providers, folder: Path) -> Providers:
+    """Keep int8 off GPUs: their kernels lack its products, which would go to and fro."""
+    if providers in ("auto", "cpu") or list(providers) == ["CPUExecutionProvider"]:
+        return "cpu"
+    raise InputError(
+        f"{folder} is int8, which runs on CPUs only; export with --dtype fp16 for GPUs"
+    )
 
 
 def _is_same(one: ImageSource, other: ImageSource) -> bool:

@@ -75,12 +75,18 @@ class Scorer:
             parts.append(self.decoder.logits(prefix, tokens))
         return np.concatenate(parts)
 
-    def mu(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[...,2] -> [...]: p("different person") at the engine's temperature, small = same."""
-        difference = (logits[..., 1].astype(np.float64) - logits[..., 0]) / self.part.tau
+    def log_odds(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[...,2] -> [...]: log(p(No) / p(Yes)) at the engine's temperature, small = same."""
+        wide = logits.astype(np.float64)
+        odds: NDArray[np.float64] = (wide[..., 0] - wide[..., 1]) / self.part.tau
+        return odds
+
+    def mu(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[...,2] -> [...]: p("different person") = p(No), small = same person."""
         # No overflow at one end, no loss of digits at the other: small mu stay apart.
-        with np.errstate(invalid="ignore"):  # NaN stays NaN, and is no warning
-            return np.exp(-np.logaddexp(0, difference)).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # NaN stays NaN; whoever asks decides
+            mu: NDArray[np.float64] = np.exp(-np.logaddexp(0, -self.log_odds(logits)))
+        return mu
 
     def clear(self) -> None:
         """Forget the prefixes of earlier queries."""

@@ -17,6 +17,7 @@ _NAMED: Mapping[str, tuple[str, ...]] = {
     "cuda": ("CUDAExecutionProvider", _CPU),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", _CPU),
 }
+Shape = tuple[int | None, ...]
 _ON_GPU = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 _SEVERITY_ERROR = 3
 
@@ -43,30 +44,69 @@ class Session:
         self._session = _load(runtime, file, options, settings.providers)
         self.providers: list[str] = self._session.get_providers()
         _check_used(settings.providers, self.providers)
+        self._file = file
         self.device = "cuda" if self.providers[0] in _ON_GPU else "cpu"
-        self.input_shapes = {node.name: node.shape for node in self._session.get_inputs()}
-        self.input_types = {node.name: node.type for node in self._session.get_inputs()}
-        self.output_names = [node.name for node in self._session.get_outputs()]
+        self._device_id = _device_id(settings) if self.device == "cuda" else 0
+
+    def expect(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
+        """Raise InputError unless the graph has these, with these shapes (None: any length)."""
+        for wanted, nodes in (
+            (inputs, self._session.get_inputs()), (outputs, self._session.get_outputs())
+        ):  # fmt: skip
+            found = {node.name: tuple(node.shape) for node in nodes}
+            for name, shape in wanted.items():
+                if name not in found or not _fits(found[name], shape):
+                    raise InputError(
+                        f"{self._file}: {name} is {found.get(name, 'missing')}, which does not fit "
+                        f"the manifest's {shape}; export the engine again"
+                    )
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
-        """Run the graph on arrays or values of this device; return values that stay on it."""
+        """Run the graph on arrays or values of this device; return values that stay on it.
+
+        Raises
+        ------
+        MachineError
+            Out of memory.
+        InputError
+            The graph cannot be run on these inputs.
+        """
         binding = self._session.io_binding()
-        for name, value in inputs.items():
-            if isinstance(value, np.ndarray):
-                binding.bind_cpu_input(name, np.ascontiguousarray(value))
-            else:
-                binding.bind_ortvalue_input(name, value)
-        for name in outputs:
-            binding.bind_output(name, self.device)
-        self._session.run_with_iobinding(binding)
-        values: list[Any] = binding.get_outputs()
+        try:
+            for name, value in inputs.items():
+                if isinstance(value, np.ndarray):
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+                else:
+                    binding.bind_ortvalue_input(name, value)
+            for name in outputs:
+                binding.bind_output(name, self.device, self._device_id)
+            self._session.run_with_iobinding(binding)
+            values: list[Any] = binding.get_outputs()
+        except Exception as error:
+            # onnxruntime raises its own kinds, one a status, and RuntimeError for the allocator.
+            raise _run_error(self._file, error) from error
         return values
 
     def to_device(self, array: NDArray[Any]) -> Any:
         """Return the array as a value on this session's device."""
         return onnxruntime().OrtValue.ortvalue_from_numpy(
-            np.ascontiguousarray(array), self.device, 0
+            np.ascontiguousarray(array), self.device, self._device_id
         )
+
+
+def _device_id(settings: SessionSettings) -> int:
+    """Return the GPU that the first provider's options name; 0 if none does."""
+    first = settings.providers[0]
+    return 0 if isinstance(first, str) else int(first[1].get("device_id", 0))
+
+
+def _fits(found: Sequence[Any], wanted: Shape) -> bool:
+    """Whether fixed lengths of a graph's shape (names and None are free) are those wanted."""
+    return len(found) == len(wanted) and all(
+        have == want
+        for have, want in zip(found, wanted, strict=True)
+        if isinstance(have, int) and want is not None
+    )
 
 
 def onnxruntime() -> Any:
@@ -129,3 +169,12 @@ def _load_error(file: Path, wanted: Sequence[Any], error: Exception) -> Exceptio
     if named - {_CPU}:
         return MachineError(f"{file} could not be loaded with {', '.join(sorted(named))}: {text}")
     return InputError(f"{file} could not be loaded by onnxruntime: {text}")
+
+
+def _run_error(file: Path, error: Exception) -> Exception:
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, MemoryError) or "alloc" in text.lower() or "out of memory" in text.lower():
+        return MachineError(
+            f"{file}: out of memory; pass a smaller max_pairs, or free some: {text}"
+        )
+    return InputError(f"{file} could not be run: {text}")

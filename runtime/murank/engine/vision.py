@@ -31,6 +31,9 @@ class VisionTokens:
         self.shape = (shapes.levels, shapes.vision_tokens, shapes.hidden)
         self.dtype = dtype
         self.session = Session(folder / part.vision, settings)
+        how = part.preprocessing
+        images = {"images": (None, 3, how.height, how.width)}
+        self.session.expect(images, {"tokens": (None, *self.shape)})
         self._memory, self._disk = memory, disk
 
     def of(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
