@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_data import main_case
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from murank_kernels import (
@@ -56,14 +56,21 @@ def check_top_k(
     assert_array_equal(distances, desired)
 
 
+def check_close(found: NDArray[np.float32], desired: NDArray[np.float32]) -> None:
+    """Distances from products of another shape: some BLAS kernels round those differently."""
+    assert_allclose(found, desired, rtol=1e-6, atol=5e-7)
+
+
 @pytest.mark.parametrize("k", [1, 7, 390])
 @pytest.mark.parametrize("fusion", [{}, CASE.fusion], ids=["plain", "mu"])
 @pytest.mark.parametrize("name", METHODS)
 def test_top_k_is_the_head_of_the_full_ranking(name: str, fusion: dict[str, Any], k: int) -> None:
     dense, blocks = METHODS[name]
-    rows = dense(*INPUT, **fusion)
+    made: DistanceBlocks = blocks(*INPUT, **fusion)
+    rows = np.concatenate([part for _, part in made])
+    check_top_k(made.top_k(k), rows, k)
     check_top_k(dense(*INPUT, top_k=k, **fusion), rows, k)
-    check_top_k(blocks(*INPUT, **fusion).top_k(k), rows, k)
+    check_close(rows, dense(*INPUT, **fusion))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -78,12 +85,13 @@ def test_blocks_are_the_rows_of_the_matrix(name: str, monkeypatch: pytest.Monkey
         for first, part in made:
             assert first == next_row
             assert part.dtype == np.float32
-            assert_array_equal(part, rows[first : first + len(part)])
+            check_close(part, rows[first : first + len(part)])
             next_row += len(part)
             part[:] = -1  # the caller's own
         assert next_row == made.num_query
-    assert_array_equal(made.dense(), rows)
-    assert_array_equal(made.dense(), rows)
+    again = made.dense()
+    check_close(again, rows)
+    assert_array_equal(made.dense(), again)
 
 
 @pytest.mark.parametrize("name", METHODS)
