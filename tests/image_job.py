@@ -39,7 +39,7 @@ class FakeEngine:
         unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return unit
 
-    def score(
+    def mu_many(
         self,
         queries: Sequence[ReadyImage],
         candidates: Sequence[Sequence[ReadyImage]],

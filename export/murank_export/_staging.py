@@ -10,10 +10,11 @@ from pathlib import Path
 from murank import OutputError
 from murank._atomic import made_folder
 from murank.engine.manifest import MANIFEST
+from murank_export._steps import Report
 
 
 @contextlib.contextmanager
-def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
+def staged(output: Path, *, overwrite: bool, report: Report) -> Iterator[Path]:
     """Yield a folder beside `output` that takes its place once all went well."""
     if output.is_symlink():
         raise OutputError(f"{output} is a symlink; name the folder itself")
@@ -23,6 +24,9 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
         if not (output / MANIFEST).is_file():
             raise OutputError(f"{output} is no engine folder, so it is not overwritten")
     parent = output.absolute().parent
+    left = [path.name for path in parent.glob(f".{output.name}-*") if path.is_dir()]
+    if left:
+        report(f"note: {parent / left[0]} is left from an export that was killed; delete it")
     stage = parent / f".{output.name}-{secrets.token_hex(8)}"
     try:
         with made_folder(parent):
@@ -57,6 +61,8 @@ def _put_in_place(stage: Path, output: Path, *, overwrite: bool) -> None:
 def _sync(folder: Path, *, deep: bool = True) -> None:
     """Make what was written there durable."""
     for path in [*(folder.rglob("*") if deep else ()), folder]:
+        if deep:  # weights of a model, nobody's face: whoever runs the engine may read it
+            path.chmod(0o755 if path.is_dir() else 0o644)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -10,6 +10,7 @@ from typing import Any
 
 from murank import MachineError
 from murank.cli._parser import Parser, positive
+from murank.engine.manifest import engine_sha256
 from murank.prompt import LAYOUTS
 
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors")
@@ -51,8 +52,12 @@ def _add_mllm(result: Parser) -> None:
         "--dtype", choices=("fp32", "fp16", "int8"), default="fp32", help="of its weights (fp32)"
     )
     group.add_argument("--tau", type=float, default=1.0, help="temperature of the answer (1)")
-    group.add_argument("--max-pairs", type=positive, default=32, help="in one run (32)")
-    group.add_argument("--parity-pairs", type=positive, default=8, help="measured by PyTorch (8)")
+    group.add_argument(
+        "--max-pairs", type=positive, default=32, help="pairs in one run of the decoder (32)"
+    )
+    group.add_argument(
+        "--parity-pairs", type=positive, default=8, help="golden pairs, asked of PyTorch (8)"
+    )
     group.add_argument("--force", action="store_true", help="allow an adapter of another prompt")
 
 
@@ -93,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MachineError(
-            f"export needs {', '.join(missing)}: pip install 'murank[cpu,export]' on the build "
-            "machine"
+            f"export needs {', '.join(missing)}: install murank with its extras 'cpu,export' on "
+            "the build machine"
         )
     from murank_export import EncoderSettings, ExportSettings, export_engine
 
@@ -140,6 +145,7 @@ def _ignore(_text: str) -> None:
 
 def _summary(made: Any) -> str:
     lines = [f"{made.folder}: {made.manifest.size / 2**20:.1f} MiB"]
+    lines.append(f"sha256 {engine_sha256(made.folder)}")
     for name, entry in made.manifest.files.items():
         lines.append(f"  {name:<28} {entry.size / 2**20:10.2f} MiB")
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in made.seconds.items())

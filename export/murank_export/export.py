@@ -69,7 +69,7 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
         if adapter.layout is None:
             report(f"note: {adapter.path} does not say which layout it was trained with")
     steps = Steps(report)
-    with staged(settings.output, overwrite=settings.overwrite) as stage:
+    with staged(settings.output, overwrite=settings.overwrite, report=report) as stage:
         (stage / "onnx").mkdir()
         encoder, golden = _encoder(settings, stage, steps)
         scorer: ScorerPart | None = None
@@ -101,6 +101,11 @@ def _check(settings: ExportSettings) -> PromptTemplate:
     for name, value in (("tau", settings.tau), ("LoRA's alpha", settings.lora_alpha)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} must be above 0 and finite, got {value}")
+    if settings.mllm is None:
+        plain = ExportSettings(settings.output)
+        for name in ("precision", "layout", "tau", "max_pairs", "parity_pairs"):
+            if getattr(settings, name) != getattr(plain, name):
+                raise InputError(f"{name} is about the MLLM: it needs --mllm")
     return default_template() if settings.prompt is None else load_template(settings.prompt)
 
 
@@ -111,6 +116,7 @@ def _encoder(
     if settings.encoder is None:
         return None, {}
     from murank.engine.encoder import Encoder
+    from murank.engine.golden import resized
     from murank.engine.session import SessionSettings
     from murank_export.encoder import export_encoder
 
@@ -120,9 +126,9 @@ def _encoder(
             graph=ENCODER, dim=made.dim, preprocessing=made.preprocessing, mean=made.mean,
             std=made.std,
         )  # fmt: skip
-        size = (made.preprocessing.height, made.preprocessing.width)
-        images = golden_images(_ENCODER_IMAGES, *size)
-        features = Encoder(stage, part, SessionSettings("cpu")).features(images)
+        images = golden_images(_ENCODER_IMAGES)
+        encoder = Encoder(stage, part, SessionSettings("cpu"))
+        features = encoder.features(resized(images, made.preprocessing))
         if not np.isfinite(features).all():
             raise InputError(f"{settings.encoder} gives NaN or infinite features")
     return part, {"encoder_images": images, "encoder_features": features}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from murank import InputError
-from murank.engine.golden import golden_scorer
+from murank.engine.golden import golden_scorer, resized
 from murank.engine.manifest import AnswerIds, ScorerPart, Shapes
 from murank.engine.session import SessionSettings
 from murank.images import Preprocessing
@@ -67,8 +67,8 @@ def export_scorer(
     PyTorch has to say is asked before.
     """
     question = _load(settings, adapter, template, steps)
-    images = golden_images(1 + settings.parity_pairs, *question.size)
-    query, candidates = images[0], images[1:]
+    images = golden_images(1 + settings.parity_pairs)
+    query, *candidates = resized(images, _preprocessing(question))
     with steps.step("ask the PyTorch model"):
         reference = ask(
             question.checkpoint, question.tokens, question.grid, question.answers, query, candidates
@@ -81,11 +81,15 @@ def export_scorer(
     shapes = _write_graphs(settings, question, stage, steps)
     part = _part(settings, question, shapes)
     with steps.step("measure parity"):
-        found = golden_scorer(stage, part, SessionSettings("cpu")).logits(query, list(candidates))
+        scorer = golden_scorer(stage, part, SessionSettings("cpu"))
+        found = scorer.logits(query, candidates)
         parity = scorer_parity(reference.logits, found, part.tau, settings.precision)
-    golden = {
-        "query": query, "candidates": candidates, "logits": found, "torch_logits": reference.logits
-    }  # fmt: skip
+    odds = scorer.log_odds(found)
+    golden: dict[str, NDArray[Any]] = {
+        "query": images[:1],
+        "candidates": images[1:],
+        "log_odds": odds,
+    }
     largest = {"largest_activation": reference.largest_activation}
     return ExportedScorer(part, golden, parity | largest)
 
@@ -150,13 +154,18 @@ def _write_graphs(
     )
 
 
+def _preprocessing(question: _Question) -> Preprocessing:
+    """Resize as the families' processors do."""
+    return Preprocessing(*question.size, "bicubic")
+
+
 def _part(settings: ExportSettings, question: _Question, shapes: Shapes) -> ScorerPart:
     mean, std = question.checkpoint.mean, question.checkpoint.std
     return ScorerPart(
         vision=VISION,
         decoder=DECODER,
         prompt=PROMPT,
-        preprocessing=Preprocessing(*question.size, "bicubic"),
+        preprocessing=_preprocessing(question),
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         layout=settings.layout,

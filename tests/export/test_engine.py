@@ -27,7 +27,7 @@ def test_interleaved_permuted_repeated(engine: Engine, crops: Crops) -> None:
         places = random.integers(0, len(candidates), int(random.integers(1, 20)))
         found = engine.mu(queries[q], [candidates[place] for place in places])
         np.testing.assert_allclose(found, alone[q, places], **CLOSE)
-    np.testing.assert_allclose(engine.score(queries, [candidates] * 3), alone, **CLOSE)
+    np.testing.assert_allclose(engine.mu_many(queries, [candidates] * 3), alone, **CLOSE)
 
 
 def test_filled_evicted_and_switched_off_caches(
@@ -120,7 +120,7 @@ def test_any_split_gives_the_same(
     wanted = engine.mu(crops[0], crops[1:8])
     np.testing.assert_allclose(split.mu(crops[0], crops[1:8]), wanted, **CLOSE)
     queries, rows = crops[:5], [crops[i : i + 2] for i in range(5, 10)]
-    np.testing.assert_allclose(split.score(queries, rows), engine.score(queries, rows), **CLOSE)
+    np.testing.assert_allclose(split.mu_many(queries, rows), engine.mu_many(queries, rows), **CLOSE)
     both = [e.mu(crops[0], crops[1:8], order="both") for e in (split, engine)]
     np.testing.assert_allclose(both[0], both[1], **CLOSE)
 
@@ -169,7 +169,7 @@ def test_nothing_to_score(engine: Engine, crops: Crops) -> None:
     assert engine.mu(crops[0], []).shape == (0,)
     assert engine.rank(crops[0], []) == []
     assert engine.predict([]).shape == (0,)
-    assert engine.score([], []).shape[0] == 0
+    assert engine.mu_many([], []).shape[0] == 0
     assert engine.mu(crops[0], [], order="both").shape == (0,)
 
 
@@ -193,7 +193,7 @@ def test_clear_errors(engine: Engine, crops: Crops, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="order must be one of"):
         engine.mu(crops[0], crops[1:2], order="reversed")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one list a query"):
-        engine.score(crops[:2], [crops[2:3]])
+        engine.mu_many(crops[:2], [crops[2:3]])
     with pytest.raises(InputError, match="top_k must be at least 1"):
         engine.rank(crops[0], crops[1:3], top_k=0)
 
@@ -212,3 +212,25 @@ def test_an_answer_that_is_no_number(
     monkeypatch.setattr(scorer.decoder, "logits", lambda _prefix, _tokens: overflowed)
     with pytest.raises(InputError, match="no number; export it with --dtype fp32"):
         engine.mu(crops[0], crops[1:3])
+
+
+def test_one_image_where_a_list_is_wanted(engine: Engine, crops: Crops) -> None:
+    with pytest.raises(InputError, match=r"a list of images is wanted, not 'c\.png' alone"):
+        engine.mu(crops[0], "c.png")
+    with pytest.raises(InputError, match=r"pairs must be a list of \(query, candidate\)"):
+        engine.predict((crops[0], crops[1]))  # type: ignore[arg-type]
+
+
+def test_a_pinned_engine(engine_folder: Any, engine: Engine) -> None:
+    same = Engine.from_pretrained(engine_folder(), providers="cpu", sha256=engine.sha256, parts=[])
+    assert same.providers == {}
+    with pytest.raises(InputError, match="is another engine"):
+        Engine.from_pretrained(engine_folder(), providers="cpu", sha256="0" * 64)
+
+
+def test_int8_stays_on_the_cpu(engine_folder: Any) -> None:
+    folder = engine_folder("qwen2_vl", "prefix_first", "int8")
+    with pytest.raises(InputError, match="int8, which runs on CPUs only"):
+        Engine.from_pretrained(folder, providers="cuda")
+    auto = Engine.from_pretrained(folder)
+    assert auto.providers["decoder"] == ["CPUExecutionProvider"]

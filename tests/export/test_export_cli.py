@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from murank.cli import main
 from murank.engine.integrity import check_engine
+from murank.engine.manifest import engine_sha256
 from murank_export.mllm.checkpoint import load_checkpoint
 
 Capture = pytest.CaptureFixture[str]
@@ -89,7 +90,8 @@ def test_a_summary_of_all_parts(
             "measure parity", "hash and write manifest",
         )
     ]  # fmt: skip
-    first, *files, seconds, parity = out.splitlines()
+    first, sha256, *files, seconds, parity = out.splitlines()
+    assert sha256 == f"sha256 {engine_sha256(tmp_path / 'out' / 'engine')}"
     engine = tmp_path / "out" / "engine"
     manifest = check_engine(engine)
     assert re.fullmatch(rf"{re.escape(str(engine))}: \d+\.\d MiB", first)
@@ -245,8 +247,8 @@ def test_a_machine_that_cannot_export(
     code, out, err = run("--encoder", encoder)
     assert (code, out) == (3, "")
     assert err == (
-        f"murank: error: export needs {missing}: pip install 'murank[cpu,export]' on the build "
-        "machine\n"
+        f"murank: error: export needs {missing}: install murank with its extras 'cpu,export' on "
+        "the build machine\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -70,7 +70,6 @@ def test_an_encoder_alone(source: Path, output: Path) -> None:
     assert said_source is not None
     assert said_source.name == "source.onnx"
     assert said_source.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
-    assert stat.S_IMODE(output.stat().st_mode) == 0o700
     assert beside(output) == ["engine"]
 
 
@@ -151,7 +150,7 @@ def test_a_symlink_is_not_replaced(source: Path, output: Path) -> None:
 
 def test_a_folder_that_comes_to_be_there_meanwhile(output: Path) -> None:
     def lose() -> None:
-        with staged(output, overwrite=False) as stage:
+        with staged(output, overwrite=False, report=print) as stage:
             (stage / "ours").write_bytes(b"")
             output.mkdir()
             (output / "theirs").write_bytes(b"")
@@ -277,3 +276,26 @@ def test_float16_that_would_overflow() -> None:
         _check_float16(ExportSettings(Path("e"), precision="fp16"), Reference(logits, 7e4))
     _check_float16(ExportSettings(Path("e"), precision="fp16"), Reference(logits, 5e4))
     _check_float16(ExportSettings(Path("e"), precision="int8"), Reference(logits, 7e4))
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "int8"}, {"layout": "prefix_first"}, {"tau": 2.0}, {"max_pairs": 4}]
+)
+def test_what_is_about_the_mllm_needs_one(
+    source: Path, output: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(change))} is about the MLLM"):
+        export_engine(ExportSettings(output, encoder=source, **change))
+    assert beside(output) == []
+
+
+def test_who_runs_the_engine_may_read_it_and_what_a_killed_export_left_is_told(
+    source: Path, output: Path
+) -> None:
+    (output.parent / f".{output.name}-0123").mkdir()
+    said: list[str] = []
+    export_engine(ExportSettings(output, encoder=source), said.append)
+    assert any("left from an export that was killed" in text for text in said)
+    modes = {path.is_dir(): stat.S_IMODE(path.stat().st_mode) for path in output.rglob("*")}
+    assert modes == {True: 0o755, False: 0o644}
+    assert stat.S_IMODE(output.stat().st_mode) == 0o755

@@ -1,5 +1,6 @@
 """`murank verify`: a whole engine passes, a changed one does not, whoever wrote its manifest."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,8 @@ def change(engine: Path, name: str, edit: Callable[[Arrays], Arrays]) -> None:
 def test_a_fresh_engine(verify: Verify) -> None:
     code, out, err = verify("--quiet")
     assert (code, err) == (0, "")
-    files, scorer = out.splitlines()
+    files, scorer, sha256 = out.splitlines()
+    assert sha256.startswith("sha256   ")
     assert files == "7 files: as the manifest says"
     assert scorer.startswith("scorer   ok       largest difference ")
     assert scorer.endswith("(tolerance 1e-03) on CPUExecutionProvider")
@@ -122,9 +124,9 @@ def test_another_prompt_answers_differently(
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3.0])
 def test_golden_answers_that_are_not_those(verify: Verify, engine_copy: Path, value: float) -> None:
     def edit(arrays: Arrays) -> Arrays:
-        logits = arrays["logits"].copy()
-        logits[1, 0] = value if value != 3 else logits[1, 0] + value
-        return {**arrays, "logits": logits}
+        odds = arrays["log_odds"].copy()
+        odds[1] = value if value != 3 else odds[1] + value
+        return {**arrays, "log_odds": odds}
 
     change(engine_copy, "golden.safetensors", edit)
     code, _, err = verify("--quiet")
@@ -132,7 +134,7 @@ def test_golden_answers_that_are_not_those(verify: Verify, engine_copy: Path, va
     assert OFFER in err
 
 
-@pytest.mark.parametrize("name", ["query", "candidates", "logits"])
+@pytest.mark.parametrize("name", ["query", "candidates", "log_odds"])
 def test_golden_arrays_that_are_missing(verify: Verify, engine_copy: Path, name: str) -> None:
     change(
         engine_copy,
@@ -145,7 +147,7 @@ def test_golden_arrays_that_are_missing(verify: Verify, engine_copy: Path, name:
 
 
 def test_golden_answers_of_another_number(verify: Verify, engine_copy: Path) -> None:
-    change(engine_copy, "golden.safetensors", lambda a: {**a, "logits": a["logits"][:1].copy()})
+    change(engine_copy, "golden.safetensors", lambda a: {**a, "log_odds": a["log_odds"][:1].copy()})
     code, _, err = verify("--quiet")
     assert code == 2
     assert "golden values have shape" in err
@@ -187,3 +189,29 @@ def test_progress_is_not_on_stdout(verify: Verify) -> None:
     code, out, _ = verify("--json")
     assert code == 0
     json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("tau", 2.0), ("preprocessing", {"resample": "nearest"})]
+)
+def test_a_manifest_that_was_edited(
+    verify: Verify, engine_copy: Path, key: str, value: Any
+) -> None:
+    """What no hash covers is part of the answers: temperature, and how images are resized."""
+
+    def edit(data: dict[str, Any]) -> None:
+        scorer = data["scorer"]
+        scorer[key] = {**scorer[key], **value} if isinstance(value, dict) else value
+
+    edit_manifest(engine_copy, edit)
+    code, _, err = verify("--quiet")
+    assert (code, OFFER in err) == (4, True)
+
+
+def test_another_engine_than_the_one_pinned(verify: Verify, engine_copy: Path) -> None:
+    pin = hashlib.sha256((engine_copy / "manifest.json").read_bytes()).hexdigest()
+    code, out, _ = verify("--quiet", "--sha256", pin)
+    assert (code, out.splitlines()[-1]) == (0, f"sha256   {pin}")
+    code, out, err = verify("--quiet", "--sha256", "0" * 64)
+    assert (code, out) == (2, "")
+    assert f"is another engine: its sha256 is {pin}" in err

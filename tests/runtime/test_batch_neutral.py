@@ -91,7 +91,7 @@ def break_pairs(
     monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[ReadyImage, ReadyImage], bool]
 ) -> list[int]:
     """Let the engine refuse what holds a bad pair, as it does; return the sizes of its calls."""
-    score = FakeEngine.score
+    ask = FakeEngine.mu_many
     sizes = []
 
     def refuse(
@@ -105,9 +105,9 @@ def break_pairs(
         for query, row in zip(queries, candidates, strict=True):
             if any(is_bad(query, one) for one in row):
                 raise InputError(NO_NUMBER)
-        return score(engine, queries, candidates, order=order)
+        return ask(engine, queries, candidates, order=order)
 
-    monkeypatch.setattr(FakeEngine, "score", refuse)
+    monkeypatch.setattr(FakeEngine, "mu_many", refuse)
     return sizes
 
 
@@ -139,7 +139,7 @@ def test_candidates_that_cannot_be_read(
     assert [one["pairs"] for one in found.values()] == [NUM_QUERY, NUM_QUERY]
     assert f"{damaged} is not a" in found[str(damaged)]["reason"]
     assert f"{gone}: No such file" in found[str(gone)]["reason"]
-    assert "2 images skipped (listed in summary.json)\n" in capsys.readouterr().out
+    assert "2 images skipped (listed in summary.json):\n" in capsys.readouterr().out
 
 
 def test_a_query_that_cannot_be_read(
@@ -236,7 +236,7 @@ def test_they_stay_known(
     assert job.run(*options, source=source) == 0
     assert job.done == {}
     assert skipped(job) == first
-    assert "1 image skipped (listed in summary.json)\n" in capsys.readouterr().out
+    assert "1 image skipped (listed in summary.json):\n" in capsys.readouterr().out
     assert job.run(*options, "--strict", source=source) == 2
     assert f"{bad} is not a" in capsys.readouterr().err
 

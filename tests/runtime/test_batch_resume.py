@@ -136,15 +136,15 @@ def test_a_machine_that_fails_while_scoring(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    score = FakeEngine.score
+    ask = FakeEngine.mu_many
 
     def fail(engine: FakeEngine, *images: Any, **options: Any) -> NDArray[np.float32]:
         if job.done["given"] == 3 * K:  # two queries a part
             raise MachineError("no memory left")
-        return score(engine, *images, **options)
+        return ask(engine, *images, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FakeEngine, "score", fail)
+        patch.setattr(FakeEngine, "mu_many", fail)
         assert job.run("-o", job.out, *OPTIONS) == 3
     assert capsys.readouterr().err.endswith("murank: error: no memory left\n")
     assert job.names() == {".murank-batch", "features.npz"}

@@ -21,7 +21,7 @@ def test_unreadable_images_are_skipped(job: ImageJob, capsys: pytest.CaptureFixt
     bad = [*spoil(job.query, 1), *spoil(job.gallery, 0, 9)]
     assert job.run("-o", job.out, "--top-k-candidates", 50) == 0
     out, _ = capsys.readouterr()
-    assert "3 images skipped (listed in summary.json)\n" in out
+    assert "3 images skipped (listed in summary.json):\n" in out
     summary = json.loads((job.out / "summary.json").read_text())
     assert [one["path"] for one in summary["skipped"]] == [str(path) for path in bad]
     for one in summary["skipped"]:
@@ -42,7 +42,7 @@ def test_they_stay_known_when_features_are_reused(
     assert job.run("-o", job.out) == 0
     assert job.run("-o", job.out, "--overwrite", "--method", "ecn") == 0
     assert job.done == {}
-    assert "1 image skipped (listed in summary.json)\n" in capsys.readouterr().out
+    assert "1 image skipped (listed in summary.json):\n" in capsys.readouterr().out
     assert len(json.loads((job.out / "summary.json").read_text())["skipped"]) == 1
     assert job.run("-o", job.out, "--overwrite", "--strict") == 2
     assert "(--strict)" in capsys.readouterr().err
@@ -64,7 +64,7 @@ def test_without_output_they_are_in_the_json(
 ) -> None:
     spoil(job.gallery, 2)
     assert job.run() == 0
-    assert "1 image skipped (listed with --json)\n" in capsys.readouterr().out
+    assert "1 image skipped (listed with --json):\n" in capsys.readouterr().out
     assert job.run("--json") == 0
     assert len(json.loads(capsys.readouterr().out)["skipped"]) == 1
 

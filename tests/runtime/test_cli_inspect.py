@@ -25,7 +25,7 @@ def inspect(engine: Path, capsys: pytest.CaptureFixture[str], *options: str) -> 
 def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = inspect(engine, capsys)
     for text in (
-        f"{engine}: fp16, of murank 0.1.0, {engine_sha256(engine)[:12]}",
+        f"{engine}: fp16, of murank 0.1.0\nsha256 {engine_sha256(engine)}",
         "tiny-vl (qwen2_vl) 111111111111",
         "street (peft) 222222222222",
         "osnet 333333333333",

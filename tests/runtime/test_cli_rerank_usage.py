@@ -51,6 +51,8 @@ SCORED = ["--engine", "e", "--features", "f.npz"]
         (["--features", "f", "--threads", "2"], "--threads needs --engine"),
         (["--features", "f", "--vision-cache-mb", "0"], "--vision-cache-mb needs --engine"),
         (["--features", "f", "--cache-dir", "c"], "--cache-dir needs --engine"),
+        (["--features", "f", "--engine-sha256", "c"], "--engine-sha256 needs --engine"),
+        (["--features", "f", "--sheet", "s.jpg"], "--sheet writes a PNG"),
         ([*IMAGES, "--format", "npz"], "--format needs -o"),
         ([*IMAGES, "--overwrite"], "--overwrite needs -o or --sheet"),
         ([*IMAGES, "--order", "all"], "invalid choice: 'all'"),

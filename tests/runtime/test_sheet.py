@@ -99,8 +99,8 @@ def test_gains_and_losses_take_turns_largest_first() -> None:
     assert choose_queries(after, before, max_queries=2) == [2, 3]
     assert count_changes(before, after) == [
         "6 queries, 8 gallery images.",
-        "Over all queries the first right match moved up for 3, down for 2 and kept its rank for 1 "
-        "(looked for within the first 3).",
+        "Over all queries the first right match moved up for 3, down for 2 and kept its rank for "
+        "1; 0 have none within the first 3.",
     ]
 
 

@@ -31,9 +31,9 @@ def ask(
     grid: Grid,
     answer_ids: Sequence[int],
     query: NDArray[np.uint8],
-    candidates: NDArray[np.uint8],
+    candidates: Sequence[NDArray[np.uint8]],
 ) -> Reference:
-    """Ask about a query [3,H,W] and candidates [K,3,H,W], one whole prompt a pair.
+    """Ask about a query [3,H,W] and K candidates alike, one whole prompt a pair.
 
     Raises
     ------

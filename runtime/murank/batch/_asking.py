@@ -61,7 +61,7 @@ def ask(
             [usable[pairs.candidate_paths(query)[column]] for column in columns]
             for query, columns in rows.items()
         ]
-        return engine.score(asked, candidates, order=order)
+        return engine.mu_many(asked, candidates, order=order)
 
     mu = pairs.neutral_mu(queries)
     answered = np.zeros(mu.shape, bool)

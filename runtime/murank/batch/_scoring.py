@@ -25,7 +25,7 @@ HALVES: Mapping[Order, tuple[OneOrder, ...]] = {
     "given": ("given",), "swapped": ("swapped",), "both": ("given", "swapped")
 }  # fmt: skip
 
-_PART = 32  # queries; what a killed run loses at most
+_PART = 8  # queries; what a killed run loses at most
 _QUERIES = 8  # that the engine is given at once, at most
 _PAIRS = 80  # that it is given at once, about
 

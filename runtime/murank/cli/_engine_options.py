@@ -8,6 +8,7 @@ from murank.batch import LazyEngine
 from murank.cli._parser import Parser, positive
 from murank.cli._sources import engine_scores
 from murank.engine.engine import ORDERS, Part
+from murank.engine.integrity import check_pin
 
 TOP_K_CANDIDATES = 10
 _NAMED_PROVIDERS = ("auto", "cpu", "cuda", "tensorrt")
@@ -25,7 +26,9 @@ def add_engine_options(result: Parser) -> None:
         help=f"gallery images a query whose mu is asked for ({TOP_K_CANDIDATES})",
     )  # fmt: skip
     group.add_argument(
-        "--order", choices=ORDERS, help="of the two images in the prompt; both: mean (given)"
+        "--order",
+        choices=ORDERS,
+        help="of the two images in the prompt (given); both: asked twice, the mean, 3 x the cost",
     )
     group.add_argument("--no-mu", action="store_true", help="embed the images only")
     group.add_argument(
@@ -40,6 +43,7 @@ def add_engine_options(result: Parser) -> None:
         "--vision-cache-mb", type=_not_negative, metavar="MB", help="vision tokens kept (256)"
     )
     group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
+    group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
 
 
 def engine_of(args: argparse.Namespace) -> LazyEngine:
@@ -50,6 +54,7 @@ def engine_of(args: argparse.Namespace) -> LazyEngine:
     options: dict[str, Any] = {
         key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None
     }
+    check_pin(args.engine, args.engine_sha256)
     engine = LazyEngine(Path(args.engine), parts, options)
     engine.check()
     return engine

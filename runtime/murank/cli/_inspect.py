@@ -32,7 +32,7 @@ def parser() -> Parser:
         description="Show what is in an engine folder. Checks that its files are there, of the "
         "right size, and refer to no others; does not read them: `murank verify` does.",
     )
-    result.add_argument("engine", metavar="E", type=Path, help="the folder")
+    result.add_argument("engine", metavar="ENGINE", type=Path, help="the folder")
     result.add_argument("--json", action="store_true", help="print the manifest and sizes as JSON")
     return result
 
@@ -88,7 +88,8 @@ def _memory(part: ScorerPart, manifest: Manifest) -> dict[str, int]:
 def _print_sections(
     folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]]
 ) -> None:
-    print(f"{folder}: {manifest.precision}, of murank {manifest.murank_version}, {_short(sha256)}")
+    print(f"{folder}: {manifest.precision}, of murank {manifest.murank_version}")
+    print(f"sha256 {sha256}")
     _section("sources", _sources(manifest.sources))
     if manifest.encoder is not None:
         _section("encoder", _encoder(manifest.encoder))

@@ -7,6 +7,7 @@ from murank._metrics import Metrics
 from murank.cli._sources import method_name
 from murank.cli._table import gain, table
 
+_NAMED = 3  # skipped images, in the report
 _COLUMNS = ("mAP", "rank-1", "rank-5", "rank-10")
 
 
@@ -24,12 +25,19 @@ def report(args: argparse.Namespace, summary: dict[str, Any]) -> str:
     skipped = len(summary.get("skipped", ()))
     if skipped:
         where = "with --json" if args.output is None else "in summary.json"
-        lines.append(f"{skipped} image{'s' * (skipped > 1)} skipped (listed {where})")
+        lines.append(f"{skipped} image{'s' * (skipped > 1)} skipped (listed {where}):")
+        lines += [f"  {_why(one)}" for one in summary["skipped"][:_NAMED]]
+        lines += ["  ..."] * (skipped > _NAMED)
     if args.output is not None:
         lines.append(f"{counts['top_k']} candidate matches a query: {args.output}")
     if args.sheet is not None:
         lines.append(f"sheet: {args.sheet}")
     return "\n".join(lines)
+
+
+def _why(skipped: dict[str, Any]) -> str:
+    path, reason = str(skipped["path"]), str(skipped["reason"])
+    return reason if path in reason else f"{path}: {reason}"
 
 
 def _comparison(args: argparse.Namespace, before: Metrics, after: Metrics) -> str:

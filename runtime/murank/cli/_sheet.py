@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from murank._exceptions import InputError
+from murank._exceptions import InputError, UsageError
 from murank._features import FeatureSet, check_file
 from murank._mu import MuDistances
 from murank._pipeline import Outcome
@@ -13,6 +13,8 @@ from murank.cli._sources import image_root, method_name
 def check_sheet(args: argparse.Namespace) -> None:
     """Raise OutputError if --sheet may not be written there."""
     if args.sheet is not None:
+        if Path(args.sheet).suffix.lower() != ".png":
+            raise UsageError(f"--sheet writes a PNG: name it so, not {args.sheet}")
         check_file(Path(args.sheet), overwrite=args.overwrite)
 
 
@@ -34,12 +36,17 @@ def write_sheet_of(args: argparse.Namespace, outcome: Outcome, mu: MuDistances |
     from murank.sheet import choose_queries, count_changes, draw_sheet, rows_of, write_sheet
 
     before, after = outcome.before, outcome.ranking
+    queries = choose_queries(before, after)
+    notes = count_changes(before, after)
+    if len(queries) < len(after.indices):
+        chosen = "the first" if after.labels is None else "the largest gains and losses in turn"
+        notes.append(f"Shown are {len(queries)} of {len(after.indices):,} queries: {chosen}.")
     sheet = draw_sheet(
-        rows_of(before, after, mu, choose_queries(before, after)),
+        rows_of(before, after, mu, queries),
         before="encoder",
         after=method_name(args),
         title=f"{method_name(args)}: candidate matches",
-        notes=count_changes(before, after),
+        notes=notes,
         root=image_root(args),
     )
     write_sheet(args.sheet, sheet)

@@ -31,6 +31,7 @@ _NEEDS: Mapping[str, Sequence[str]] = {
     "threads": ("engine",),
     "vision_cache_mb": ("engine",),
     "cache_dir": ("engine",),
+    "engine_sha256": ("engine",),
 }
 _SCORING = ("top_k_candidates", "order", "vision_cache_mb", "cache_dir")
 

@@ -9,7 +9,7 @@ from murank._exceptions import ParityError
 from murank.cli._parser import Parser, positive
 from murank.cli._progress import ProgressLine
 from murank.engine.golden import Replay, replay
-from murank.engine.integrity import check_engine
+from murank.engine.integrity import check_engine, check_pin
 from murank.engine.session import SessionSettings
 
 
@@ -26,6 +26,7 @@ def parser() -> Parser:
         "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
     )
     result.add_argument("--threads", type=positive, metavar="N", help="threads of one operator")
+    result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
     result.add_argument("--json", action="store_true", help="print JSON")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return result
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     line = ProgressLine()
     try:
         progress = None if args.quiet else line.part("verify")
+        sha256 = check_pin(args.engine, args.sha256)
         manifest = check_engine(args.engine, progress=progress)
     finally:
         line.close()
@@ -43,15 +45,17 @@ def run(args: argparse.Namespace) -> int:
     found = replay(args.engine, manifest, settings)
     if args.json:
         rows = [_row(one) for one in found]
-        print(json.dumps({"files": len(manifest.files), "replay": rows}, allow_nan=False))
+        said = {"sha256": sha256, "files": len(manifest.files), "replay": rows}
+        print(json.dumps(said, allow_nan=False))
     else:
         print(f"{len(manifest.files)} files: as the manifest says")
         for one in found:
             verdict = "ok" if one.passed else "DIFFERS"
             print(
-                f"{one.name:<8} {verdict:<8} largest difference {one.largest:.1e} "
+                f"{one.name:<8} {verdict:<8} largest difference {one.largest:.1e} of {one.unit} "
                 f"(tolerance {one.tolerance:.0e}) on {one.providers[0]}"
             )
+        print(f"sha256   {sha256}")
     failed = [one.name for one in found if not one.passed]
     if failed:
         raise ParityError(

@@ -80,8 +80,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    if not entry.name.lower().endswith(IMAGE_SUFFIXES) or _is_folder(entry):
-        return False
-    if not Path(entry.path).is_file():
-        raise InputError(f"{entry.path} is no file: a link that leads nowhere, or a device")
-    return True
+    """By its name: what cannot be opened, as a link that leads nowhere, is told when it is."""
+    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not _is_folder(entry)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from murank._exceptions import InputError
 from murank.engine._damage import damaged
 
 
@@ -38,6 +39,8 @@ def readable_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise damaged(path, "it is missing") from error
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read by this user: chown or chmod it") from error
     except OSError as error:
         raise damaged(path, error.strerror or str(error)) from error
 

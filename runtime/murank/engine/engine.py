@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.engine.cache import DiskCache, MemoryCache
 from murank.engine.encoder import Encoder
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import Manifest, engine_sha256
+from murank.engine.integrity import check_engine, check_pin
+from murank.engine.manifest import Manifest
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.session import Providers, SessionSettings
 from murank.images import ImageSource, Preprocessing, prepare
@@ -109,9 +109,7 @@ class Engine:
         if vision_cache_mb < 0 or (max_pairs is not None and max_pairs < 1):
             raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
         manifest = check_engine(folder)
-        found = engine_sha256(folder)
-        if sha256 not in (None, found):
-            raise InputError(f"{folder} is another engine: its sha256 is {found}, not {sha256}")
+        found = check_pin(folder, sha256)
         wanted = _wanted_parts(manifest, folder, parts)
         if manifest.precision == "int8" and "scorer" in wanted:
             providers = _cpu_only(providers, folder)
@@ -183,7 +181,7 @@ class Engine:
         (mu,) = self._score([query], [candidates], order)
         return cast("NDArray[np.float32]", mu.astype(np.float32))
 
-    def score(
+    def mu_many(
         self,
         queries: Sequence[ImageSource],
         candidates: Sequence[Sequence[ImageSource]],
@@ -230,6 +228,8 @@ class Engine:
         Neighbouring pairs of the same query share its prefix.
         """
         self._need_scorer()
+        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+            raise InputError("pairs must be a list of (query, candidate)")
         scores = [np.empty(0, np.float32)]
         start = 0
         while start < len(pairs):
@@ -273,6 +273,8 @@ class Engine:
 
 
 def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:
+    if isinstance(images, (str, os.PathLike)):
+        raise InputError(f"a list of images is wanted, not {images!r} alone")
     return [prepare(image, how).pixels for image in images]
 
 

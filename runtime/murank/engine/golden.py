@@ -14,6 +14,7 @@ from murank.engine.encoder import Encoder
 from murank.engine.manifest import Manifest, Precision, ScorerPart
 from murank.engine.scorer import Scorer
 from murank.engine.session import SessionSettings
+from murank.images import Preprocessing, prepare
 
 # Largest differences from what export measured on its CPU: of a feature's values, and of the
 # log-odds of "No", relative to themselves where above 1. (mu itself would show nothing where a
@@ -28,6 +29,7 @@ class Replay:
 
     name: str
     largest: float  # difference from what export measured
+    unit: str  # of that difference
     tolerance: float
     providers: list[str]
 
@@ -49,23 +51,27 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
         raise InputError(f"{folder} has no golden images to replay; export it again")
     golden = _load(folder / manifest.golden)
     needed = {"encoder_images", "encoder_features"} if manifest.encoder is not None else set()
-    needed |= {"query", "candidates", "logits"} if manifest.scorer is not None else set()
+    needed |= {"query", "candidates", "log_odds"} if manifest.scorer is not None else set()
     for name in sorted(needed):
         if name not in golden:
             raise InputError(f"{folder / manifest.golden} lacks {name}; export the engine again")
     found = []
     if manifest.encoder is not None:
         encoder = Encoder(folder, manifest.encoder, settings)
-        features = encoder.features(golden["encoder_images"])
+        images = resized(golden["encoder_images"], manifest.encoder.preprocessing)
+        features = encoder.features(images)
         largest = _largest(features, golden["encoder_features"])
-        found.append(Replay("encoder", largest, FEATURE_TOLERANCE, list(encoder.session.providers)))
+        found.append(
+            Replay(
+                "encoder", largest, "features", FEATURE_TOLERANCE, list(encoder.session.providers)
+            )
+        )
     if manifest.scorer is not None:
         scorer = golden_scorer(folder, manifest.scorer, settings)
-        logits = scorer.logits(golden["query"], list(golden["candidates"]))
-        odds = scorer.log_odds(logits), scorer.log_odds(golden["logits"])
-        largest = _largest(*odds, relative=True)
+        found_odds = golden_log_odds(scorer, golden["query"], golden["candidates"])
+        largest = _largest(found_odds, golden["log_odds"], relative=True)
         used = list(scorer.decoder.session.providers)
-        found.append(Replay("scorer", largest, TOLERANCE[manifest.precision], used))
+        found.append(Replay("scorer", largest, "log-odds", TOLERANCE[manifest.precision], used))
     return found
 
 
@@ -75,6 +81,20 @@ def golden_scorer(folder: Path, part: ScorerPart, settings: SessionSettings) -> 
         folder, part, settings, max_pairs=part.max_pairs, vision_memory=MemoryCache(0),
         vision_disk=None,
     )  # fmt: skip
+
+
+def golden_log_odds(
+    scorer: Scorer, query: NDArray[np.uint8], candidates: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """Ask about images [1,3,h,w] and [K,3,h,w] of any size, from resizing to temperature: [K]."""
+    how = scorer.part.preprocessing
+    (asked,) = resized(query, how)
+    return scorer.log_odds(scorer.logits(asked, list(resized(candidates, how))))
+
+
+def resized(images: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
+    """[n,3,h,w] -> [n,3,H,W], as images from anywhere are resized."""
+    return np.stack([prepare(image.transpose(1, 2, 0), how).pixels for image in images])
 
 
 def _largest(found: NDArray[Any], wanted: NDArray[Any], *, relative: bool = False) -> float:

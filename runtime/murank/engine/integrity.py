@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from murank._exceptions import InputError
 from murank.engine._damage import damaged
 from murank.engine._plain import check_folder, file_size, open_file, readable_errors
 from murank.engine._records import show
@@ -17,6 +18,7 @@ from murank.engine.manifest import (
     PLANS,
     FileEntry,
     Manifest,
+    engine_sha256,
     is_clean_name,
     read_manifest,
 )
@@ -64,6 +66,14 @@ def check_engine(
         if name.endswith(".onnx"):
             _check_references(root, name, manifest)
     return manifest
+
+
+def check_pin(folder: str | os.PathLike[str], sha256: str | None) -> str:
+    """Return the engine's sha256; InputError if it is not the one given (None: any)."""
+    found = engine_sha256(folder)
+    if sha256 not in (None, found):
+        raise InputError(f"{folder} is another engine: its sha256 is {found}, not {sha256}")
+    return found
 
 
 def hash_files(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, FileEntry]:

@@ -115,7 +115,7 @@ def onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MachineError(
-            "onnxruntime is not installed: pip install 'murank[cpu]' or 'murank[gpu]'"
+            "onnxruntime is not installed: install murank with its extra 'cpu' or 'gpu'"
         ) from error
     return onnxruntime
 
@@ -145,7 +145,8 @@ def _wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
         raise InputError(f"providers must be one of {known}, or a list, got {providers!r}")
     if _NAMED[providers][0] not in available:
         raise MachineError(
-            f"this onnxruntime has no {_NAMED[providers][0]}: pip install 'murank[gpu]'"
+            f"this onnxruntime has no {_NAMED[providers][0]}: uninstall it, and install murank "
+            "with its extra 'gpu'"
         )
     return [name for name in _NAMED[providers] if name in available]
 

@@ -85,12 +85,14 @@ def count_changes(before: Ranking, after: Ranking) -> list[str]:
     if after.labels is None or before.labels is None:
         return counts
     top_k = min(top_k, before.indices.shape[1])
-    gain = _first_match_ranks(before, top_k) - _first_match_ranks(after, top_k)
-    up, down, same = (int(part.sum()) for part in (gain > 0, gain < 0, gain == 0))
+    old, new = _first_match_ranks(before, top_k), _first_match_ranks(after, top_k)
+    nowhere = (old > top_k) & (new > top_k)
+    moved = (old > new, old < new, (old == new) & ~nowhere)
+    up, down, same = (int(part.sum()) for part in moved)
     return [
         *counts,
         f"Over all queries the first right match moved up for {up:,}, down for {down:,} and kept "
-        f"its rank for {same:,} (looked for within the first {top_k}).",
+        f"its rank for {same:,}; {int(nowhere.sum()):,} have none within the first {top_k}.",
     ]
 
 
