@@ -1,9 +1,5 @@
 """Hugging Face vision models to plain ONNX, through optimum."""
 
-import contextlib
-import io
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ from numpy.typing import NDArray
 from murank import InputError, MachineError
 from murank.images import Preprocessing
 from murank_export._loading import load_model, one_line, read_json
+from murank_export._quiet import quiet_exporter
 
 # model_type -> the class that is exported, and its output that Re-ID uses as the feature
 MODELS = {
@@ -62,7 +59,7 @@ def export_hf_encoder(
     options = {"add_pooling_layer": False} if kind == "vit" else {}
     model = load_model(getattr(transformers, name), folder, attn_implementation="eager", **options)
     onnx_export_from_model = _optimum()
-    with _quiet():
+    with quiet_exporter():
         onnx_export_from_model(
             model,
             scratch,
@@ -157,14 +154,3 @@ def _check_against_torch(
     largest = float(np.abs(found - wanted).max())
     if not largest <= _TOLERANCE * max(1.0, float(np.abs(wanted).max())):
         raise InputError(f"{folder}: the exported graph differs from PyTorch by {largest:.1e}")
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -169,3 +170,25 @@ def test_a_pair_does_not_depend_on_those_beside_it(
         difference = np.abs(scorer.mu(logits) - scorer.mu(alone))
         assert difference.max() <= promised
     assert np.ptp(scorer.mu(alone)) > 100 * promised or precision == "fp16"
+
+
+def test_the_prefix_is_never_copied_for_the_candidates(engine_folder: Callable[..., Path]) -> None:
+    """K/V of the prefix go into products as they are; only what is returned is made of them.
+
+    An Expand, Tile or Gather on the way, or a Concat with the candidates' own, would be copies.
+    """
+    graph = onnx.load(engine_folder() / "onnx" / "decoder.onnx", load_external_data=False).graph
+    returned = {value.name for value in graph.output}
+    past = [value.name for value in graph.input if value.name.startswith("past_")]
+    assert past
+    for name in past:
+        users = [n for n in graph.node if name in n.input and n.op_type != "Shape"]
+        turned = [node.output[0] for node in users if node.op_type == "Transpose"]
+        users += [node for node in graph.node if set(turned) & set(node.input)]
+        kinds = [node.op_type for node in users]
+        assert set(kinds) <= {"Transpose", "MatMul", "Concat"}
+        assert kinds.count("MatMul") == 1
+        assert [n.output[0] for n in users if n.op_type == "Concat"] == [
+            name.replace("past_", "present_")
+        ]
+        assert name.replace("past_", "present_") in returned

@@ -1,10 +1,6 @@
 """From a module to an ONNX file with external weights, batch as the only free dimension."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +8,7 @@ import torch
 from torch import nn
 
 from murank.engine.names import past_names, present_names
+from murank_export._quiet import quiet_exporter
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.vision import VisionTower
 
@@ -66,7 +63,7 @@ def _export(
     outputs: Sequence[str],
     shapes: tuple[Any, ...],
 ) -> None:
-    with torch.inference_mode(), _quiet():
+    with torch.inference_mode(), quiet_exporter():
         program: Any = torch.onnx.export(
             module.eval(),
             example,
@@ -90,17 +87,3 @@ def _strip_provenance(model: Any) -> None:
     for node in model.graph.all_nodes():
         for value in node.outputs:
             value.metadata_props.clear()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own chatter off the screen; its exceptions still come through."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
