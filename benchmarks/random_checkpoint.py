@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,13 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-def train_tokenizer() -> Any:
-    """Return a byte-level BPE trained on the prompt, with the families' special tokens."""
+def train_tokenizer(more: Sequence[str] = ()) -> Any:
+    """Return a byte-level BPE trained on prompts, with the families' special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     template = default_template()
     lines = [template.task_description, template.rules_text, "Query:", " Candidate:", "Yes", "No"]
-    lines += ["system\nYou are a helpful assistant.", "user\n", "assistant\n"]
+    lines += ["system\nYou are a helpful assistant.", "user\n", "assistant\n", *more]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from murank.cli import VERBS
+
 ROOT = Path(__file__).parents[1]
 KERNELS, RUNTIME, EXPORT = "murank_kernels", "murank", "murank_export"
 FOLDERS = {KERNELS: "kernels", RUNTIME: "runtime", EXPORT: "export"}
 THIRD_PARTIES = {
     KERNELS: {"numpy", "numba", "threadpoolctl"},
-    RUNTIME: {"numpy", "numba", "threadpoolctl", "PIL", "onnxruntime", "safetensors"},
+    RUNTIME: {"numpy", "numba", "threadpoolctl", "PIL", "onnxruntime", "safetensors", "matplotlib"},
 }
 OWN = {KERNELS: {KERNELS}, RUNTIME: {RUNTIME, KERNELS}, EXPORT: {EXPORT, RUNTIME, KERNELS}}
 NEVER = {"tests", "benchmarks"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
@@ -59,5 +61,5 @@ def test_bare_environment() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for verb in ("export", "rerank", "evaluate", "inspect", "verify", "synthesize"):
+    for verb in VERBS:
         assert f"murank {verb}" in done.stdout

@@ -33,6 +33,8 @@ def ca_jaccard(
     lambda_value: float = 0.3,
     mu: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
+    gallery_mu: ArrayLike | None = None,
+    gallery_candidates: ArrayLike | None = None,
     alpha: float = 0.2,
     normalize: bool = True,
     top_k: int | None = None,
@@ -43,7 +45,8 @@ def ca_jaccard(
 
     Parameters
     ----------
-    features, num_query, lambda_value, mu, candidates, alpha, normalize, top_k, device, progress
+    features, num_query, lambda_value, mu, candidates, gallery_mu, gallery_candidates, alpha,
+    normalize, top_k, device, progress
         As in `k_reciprocal`.
     camids : [N] int
         Camera of each row of `features`.
@@ -69,8 +72,8 @@ def ca_jaccard(
     return ca_jaccard_blocks(
         features, num_query, camids, k1=k1, k2=k2, k1_intra=k1_intra, k1_inter=k1_inter,
         k2_intra=k2_intra, k2_inter=k2_inter, ckrnns=ckrnns, clqe=clqe, lambda_value=lambda_value,
-        mu=mu, candidates=candidates, alpha=alpha, normalize=normalize, device=device,
-        progress=progress,
+        mu=mu, candidates=candidates, gallery_mu=gallery_mu, gallery_candidates=gallery_candidates,
+        alpha=alpha, normalize=normalize, device=device, progress=progress,
     ).dense_or_top_k(top_k)  # fmt: skip
 
 
@@ -90,6 +93,8 @@ def ca_jaccard_blocks(
     lambda_value: float = 0.3,
     mu: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
+    gallery_mu: ArrayLike | None = None,
+    gallery_candidates: ArrayLike | None = None,
     alpha: float = 0.2,
     normalize: bool = True,
     device: str = "cpu",
@@ -104,8 +109,8 @@ def ca_jaccard_blocks(
     lambda_value = _validate.as_fraction(lambda_value, "lambda_value")
     cameras = _validate.as_labels(camids, "camids", _validate.num_rows(features))
     ready = prepare(
-        features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
-        device=device,
+        features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
+        gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize, device=device,
     )  # fmt: skip
     lengths = [*((k1_intra + 1, k1_inter + 1) if ckrnns else (k1 + 1,))]
     lengths += [*((k2_intra, k2_inter) if clqe else (k2,))]

@@ -26,6 +26,8 @@ def ecn(
     method: EcnMethod = "rankdist",
     mu: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
+    gallery_mu: ArrayLike | None = None,
+    gallery_candidates: ArrayLike | None = None,
     alpha: float = 0.2,
     normalize: bool = True,
     top_k: int | None = None,
@@ -36,7 +38,8 @@ def ecn(
 
     Parameters
     ----------
-    features, num_query, mu, candidates, alpha, normalize, top_k, device, progress
+    features, num_query, mu, candidates, gallery_mu, gallery_candidates, alpha, normalize, top_k,
+    device, progress
         As in `k_reciprocal`.
     k : int
         Length of the rank lists that "rankdist" compares.
@@ -62,7 +65,8 @@ def ecn(
     """
     return ecn_blocks(
         features, num_query, k=k, t=t, q=q, method=method, mu=mu, candidates=candidates,
-        alpha=alpha, normalize=normalize, device=device, progress=progress,
+        gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
+        normalize=normalize, device=device, progress=progress,
     ).dense_or_top_k(top_k)  # fmt: skip
 
 
@@ -76,6 +80,8 @@ def ecn_blocks(
     method: EcnMethod = "rankdist",
     mu: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
+    gallery_mu: ArrayLike | None = None,
+    gallery_candidates: ArrayLike | None = None,
     alpha: float = 0.2,
     normalize: bool = True,
     device: str = "cpu",
@@ -86,8 +92,8 @@ def ecn_blocks(
     if method not in ("rankdist", "origdist"):
         raise InvalidInputError(f"method must be 'rankdist' or 'origdist', got {method!r}")
     ready = prepare(
-        features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
-        device=device,
+        features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
+        gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize, device=device,
     )  # fmt: skip
 
     def build(measured: F32 | None) -> Finish:

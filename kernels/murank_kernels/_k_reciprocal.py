@@ -25,6 +25,8 @@ def k_reciprocal(
     squared: bool = False,
     mu: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
+    gallery_mu: ArrayLike | None = None,
+    gallery_candidates: ArrayLike | None = None,
     alpha: float = 0.2,
     normalize: bool = True,
     top_k: int | None = None,
@@ -48,10 +50,13 @@ def k_reciprocal(
     mu, candidates : [Q,K] float and int, or None
         p("different person") of each query's candidates and their gallery indices. They are fused
         into the distances before neighbours are looked for. Swapped variant: average mu first.
+    gallery_mu, gallery_candidates : [G,M] float and int, or None
+        The same for pairs inside the gallery: each gallery image and some others, never itself. A
+        pair named from both sides gets the mean of its two mu. With or without `mu`.
     alpha : float
         Weight of mu, in [0,1].
     normalize : bool
-        Bring rows to unit length first. `mu` expects unit rows.
+        Bring rows to unit length first. Mu expects unit rows.
     top_k : int or None
         With k, only the k best of each query are returned, and memory never holds Q x G.
     device : "cpu"
@@ -72,7 +77,8 @@ def k_reciprocal(
     """
     return k_reciprocal_blocks(
         features, num_query, k1=k1, k2=k2, lambda_value=lambda_value, squared=squared, mu=mu,
-        candidates=candidates, alpha=alpha, normalize=normalize, device=device, progress=progress,
+        candidates=candidates, gallery_mu=gallery_mu, gallery_candidates=gallery_candidates,
+        alpha=alpha, normalize=normalize, device=device, progress=progress,
     ).dense_or_top_k(top_k)  # fmt: skip
 
 
@@ -86,6 +92,8 @@ def k_reciprocal_blocks(
     squared: bool = False,
     mu: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
+    gallery_mu: ArrayLike | None = None,
+    gallery_candidates: ArrayLike | None = None,
     alpha: float = 0.2,
     normalize: bool = True,
     device: str = "cpu",
@@ -95,8 +103,8 @@ def k_reciprocal_blocks(
     k1, k2 = _validate.as_count(k1, "k1"), _validate.as_count(k2, "k2")
     lambda_value = _validate.as_fraction(lambda_value, "lambda_value")
     ready = prepare(
-        features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
-        device=device,
+        features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
+        gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize, device=device,
     )  # fmt: skip
 
     def build(measured: F32 | None) -> Finish:

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from murank_kernels import _validate
 from murank_kernels._distances import DistanceTiles, fill_squared_distances
 from murank_kernels._fusion import Changes, fused_changes
+from murank_kernels._scores import as_gallery_mu, as_mu, row_pairs
 from murank_kernels._types import F32, I32, I64
 
 
@@ -41,12 +42,17 @@ def prepare(
     alpha: float,
     normalize: bool,
     device: str,
+    gallery_mu: ArrayLike | None = None,
+    gallery_candidates: ArrayLike | None = None,
 ) -> Prepared:
     """Check everything that the methods have in common, then normalise and fuse."""
     _validate.check_device(device)
     alpha = _validate.as_fraction(alpha, "alpha")
     num_rows = _validate.num_rows(features)
     num_query = _validate.as_num_query(num_query, num_rows)
-    scores = _validate.as_mu(mu, candidates, num_query, num_rows - num_query)
+    num_gallery = num_rows - num_query
+    scores = as_mu(mu, candidates, num_query, num_gallery)
+    gallery_scores = as_gallery_mu(gallery_mu, gallery_candidates, num_gallery)
+    pairs = row_pairs(num_query, num_gallery, scores, gallery_scores)
     rows = _validate.as_features(features, normalize=normalize)
-    return Prepared(rows, num_query, fused_changes(rows, num_query, scores, alpha))
+    return Prepared(rows, num_query, fused_changes(rows, pairs, alpha))

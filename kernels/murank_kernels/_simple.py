@@ -23,7 +23,8 @@ def simple(
 ) -> F32 | tuple[F32, I32]:
     """Rank by Euclidean distance, or with `mu` by the fused distance, without neighbours.
 
-    Parameters are those of `k_reciprocal`. Returns [Q,G] float32 distances (in [0,2] for unit
+    Parameters are those of `k_reciprocal`, but for `gallery_mu`: no distance between gallery images
+    has a say here. Returns [Q,G] float32 distances (in [0,2] for unit
     rows, small = same person), or with `top_k` a pair (distances [Q,k], indices [Q,k]).
 
     Source: MUSE, arXiv 2606.16161 ("simple" fusion).

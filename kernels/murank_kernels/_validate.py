@@ -149,40 +149,6 @@ def as_matrix(
     return given
 
 
-def as_mu(
-    mu: ArrayLike | None, candidates: ArrayLike | None, num_query: int, num_gallery: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """Return (mu [Q,K] in [0,1], gallery indices [Q,K]), or None if neither is given."""
-    if mu is None and candidates is None:
-        return None
-    if mu is None or candidates is None:
-        missing, other = ("mu", "candidates") if mu is None else ("candidates", "mu")
-        raise InvalidInputError(f"{missing} is missing: {other} was given, both are needed")
-    values, indices = as_array(mu, "mu"), as_array(candidates, "candidates")
-    if values.ndim != 2 or values.shape[0] != num_query or values.shape[1] == 0:
-        raise InvalidInputError(f"mu must have shape [{num_query}, K], got {values.shape}")
-    if values.dtype.kind != "f":
-        raise InvalidInputError(f"mu must be floating point, got {values.dtype}")
-    if not ((values >= 0) & (values <= 1)).all():
-        raise InvalidInputError("mu must be in [0, 1] without NaN: it is p('different person')")
-    if indices.shape != values.shape:
-        raise InvalidInputError(
-            f"candidates must have the shape of mu, {values.shape}, got {indices.shape}"
-        )
-    if indices.dtype.kind not in "iu":
-        raise InvalidInputError(f"candidates must be integers, got {indices.dtype}")
-    if indices.min() < 0 or indices.max() >= num_gallery:
-        raise InvalidInputError(
-            f"candidates must be gallery indices in 0..{num_gallery - 1}, found "
-            f"{indices.min()}..{indices.max()}"
-        )
-    in_order = np.sort(indices, axis=1)
-    twice = (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
-    if twice.any():
-        raise InvalidInputError(f"candidates of query {int(np.argmax(twice))} name one item twice")
-    return values.astype(np.float64), indices.astype(np.int64)
-
-
 def check_device(device: str) -> None:
     """Raise unless `device` is one this build runs on."""
     if device == "cuda":

@@ -20,6 +20,7 @@ class Method:
     function: str  # of murank_kernels; returns blocks of distances
     parameters: tuple[str, ...]  # keywords a user may set
     takes_mu: bool = True
+    takes_gallery_mu: bool = True  # distances between gallery images have a say
     needs_mu: bool = False
     needs_camids: bool = False
 
@@ -33,8 +34,8 @@ METHODS: Mapping[str, Method] = {
          "lambda_value"),
         needs_camids=True,
     ),
-    "simple": Method("simple_blocks", (), needs_mu=True),
-    "none": Method("simple_blocks", (), takes_mu=False),
+    "simple": Method("simple_blocks", (), takes_gallery_mu=False, needs_mu=True),
+    "none": Method("simple_blocks", (), takes_mu=False, takes_gallery_mu=False),
 }  # fmt: skip
 
 
@@ -56,11 +57,15 @@ def distance_blocks(
     features: FeatureSet,
     mu: MuDistances | None = None,
     *,
+    gallery_mu: MuDistances | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     **parameters: Any,
 ) -> Any:
-    """Return the kernels' `DistanceBlocks` of a method; bad arguments raise before any work."""
+    """Return the kernels' `DistanceBlocks` of a method; bad arguments raise before any work.
+
+    `gallery_mu` is mu between gallery images, [G,M], for methods that take it.
+    """
     method = METHODS[name]
     arguments = [features.features, features.num_query]
     if method.needs_camids:
@@ -69,6 +74,10 @@ def distance_blocks(
         arguments.append(features.camids)
     if mu is not None:
         parameters |= {"mu": mu.mu, "candidates": mu.candidates}
+    if gallery_mu is not None:
+        parameters |= {
+            "gallery_mu": gallery_mu.mu, "gallery_candidates": gallery_mu.candidates
+        }  # fmt: skip
     with kernel_errors():
         return _function(method)(*arguments, device=device, progress=progress, **parameters)
 

@@ -14,7 +14,11 @@ from murank._npz import check_array, read_npz
 
 @dataclass(frozen=True)
 class MuDistances:
-    """Mu of each query and each of its candidates."""
+    """Mu of each query and each of its candidates.
+
+    Mu between gallery images has the same form: each is the query once, with others of the
+    gallery as its candidates, [G,M].
+    """
 
     mu: NDArray[np.floating[Any]]  # [Q,K] in [0,1], small = same person
     candidates: NDArray[np.integer[Any]]  # [Q,K] gallery indices
@@ -28,7 +32,8 @@ def load_mu(
     Parameters
     ----------
     path
-        .npz with `probs` [Q,K] float in [0,1] and `gallery_indices` [Q,K] int.
+        .npz with `probs` [Q,K] float in [0,1] and `gallery_indices` [Q,K] int. Between gallery
+        images: [G,M].
     swapped
         The same for the two images in the other order; its `gallery_indices` must be equal.
 

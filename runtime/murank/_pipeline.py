@@ -60,13 +60,15 @@ def rerank(
     mu: MuDistances | None,
     settings: Settings,
     *,
+    gallery_mu: MuDistances | None = None,
     clock: Clock,
     progress: Callable[[str], Progress] | None = None,
     keep_before: bool = False,
 ) -> Outcome:
     """Re-rank, and evaluate before and after where labels exist.
 
-    With `keep_before` the ranking by the encoder alone is kept, too.
+    `gallery_mu` is mu between gallery images, [G,M], for a method that takes it. With `keep_before`
+    the ranking by the encoder alone is kept, too.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def rerank(
     named: Callable[[str], Progress | None] = progress or (lambda _name: None)
     with clock.stage("prepare"):
         blocks = distance_blocks(
-            settings.method, features, mu, device=settings.device,
+            settings.method, features, mu, gallery_mu=gallery_mu, device=settings.device,
             progress=named(settings.method), **settings.parameters,
         )  # fmt: skip
         reason = _why_not_evaluated(features)
@@ -93,7 +95,7 @@ def rerank(
         best = _Best(features, settings.top_k)
         after = _walk(blocks, _evaluator(labels, settings), best)
     summary = {
-        **_description(features, mu, settings),
+        **_description(features, mu, gallery_mu, settings),
         "metrics": {"before": before or after, "after": after},
         "not_evaluated": reason,
         "seconds": clock.seconds,
@@ -104,12 +106,21 @@ def rerank(
     return Outcome(ranking, before_best.ranking(features) if before_best else ranking, summary)
 
 
-def check_settings(features: FeatureSet, mu: MuDistances | None, settings: Settings) -> None:
+def check_settings(
+    features: FeatureSet,
+    mu: MuDistances | None,
+    settings: Settings,
+    *,
+    gallery_mu: MuDistances | None = None,
+) -> None:
     """Raise what `rerank` would raise about the settings, before there is anything to re-rank.
 
     Features and mu may be stand-ins of the right shapes.
     """
-    distance_blocks(settings.method, features, mu, device=settings.device, **settings.parameters)
+    distance_blocks(
+        settings.method, features, mu, gallery_mu=gallery_mu, device=settings.device,
+        **settings.parameters,
+    )  # fmt: skip
 
 
 class _Best:
@@ -168,21 +179,30 @@ def _why_not_evaluated(features: FeatureSet) -> str | None:
 
 
 def _description(
-    features: FeatureSet, mu: MuDistances | None, settings: Settings
+    features: FeatureSet,
+    mu: MuDistances | None,
+    gallery_mu: MuDistances | None,
+    settings: Settings,
 ) -> dict[str, Any]:
     given = {**settings.parameters, "device": settings.device}
+    with_mu = mu is not None or gallery_mu is not None
     return {
         "schema_version": SCHEMA_VERSION,
         "murank_version": __version__,
         "notice": NOTICE,
         "method": settings.method,
-        "parameters": used_parameters(settings.method, given, with_mu=mu is not None),
+        "parameters": used_parameters(settings.method, given, with_mu=with_mu),
         "protocol": dict(settings.protocol),
         "counts": {
             "num_query": features.num_query,
             "num_gallery": features.num_gallery,
             "dim": int(features.features.shape[1]),
-            "mu_candidates": 0 if mu is None else int(mu.mu.shape[1]),
+            "mu_candidates": _num_candidates(mu),
+            "gallery_mu_candidates": _num_candidates(gallery_mu),
             "top_k": min(settings.top_k, features.num_gallery),
         },
     }
+
+
+def _num_candidates(mu: MuDistances | None) -> int:
+    return 0 if mu is None else int(mu.mu.shape[1])

@@ -40,7 +40,6 @@ def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"{50 * 64 * 2 / 1024:.1f} KiB of vision tokens an image",
         "  scorer  pairs 64, max_abs_logit 0.000149, max_abs_mu 8.568e-08, spearman 0.9999, "
         "same_first yes\n",
-        "minmax",
         "onnx/decoder.data",
         "contents were not: `murank verify` does that",
     ):

@@ -8,7 +8,8 @@ from murank import _exceptions
 def test_all_is_what_can_be_imported() -> None:
     public = {name for name in vars(murank) if not name.startswith("_")}
     modules = {  # appear once imported
-        "batch", "cli", "datasets", "engine", "images", "prompt", "sheet", "synthetic",
+        "batch", "calibration", "cli", "datasets", "engine", "images", "pairs", "prompt", "sheet",
+        "synthetic", "world",
     }  # fmt: skip
     assert public - modules == set(murank.__all__) - {"__version__"}
     assert murank.__all__ == sorted(murank.__all__)

@@ -1,8 +1,10 @@
 """The batch job: folders of images in; features, mu and what they were made from out.
 
-listing -> embed -> candidates -> mu; each stage can be fed from elsewhere, resumed and reused.
+listing -> embed -> candidates -> mu (-> mu inside the gallery); each stage can be fed from
+elsewhere, resumed and reused.
 """
 
+from murank.batch._candidates import check_others
 from murank.batch._engine import LazyEngine
 from murank.batch._images import Images
 from murank.batch._job import GivenFeatures, Plan, Prepared, prepare
@@ -20,5 +22,6 @@ __all__ = [
     "Report",
     "Silent",
     "Workspace",
+    "check_others",
     "prepare",
 ]

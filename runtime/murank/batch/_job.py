@@ -1,7 +1,8 @@
 """The job: images, or features from elsewhere, to features and mu that can be re-ranked."""
 
 import hashlib
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 from murank._features import FeatureSet
 from murank._mu import MuDistances
 from murank._pipeline import Clock
-from murank.batch._candidates import nearest
+from murank.batch._asking import once_each
+from murank.batch._candidates import nearest, nearest_others
 from murank.batch._embedding import embed
 from murank.batch._engine import LazyEngine
 from murank.batch._images import Images
 from murank.batch._pairs import Pairs
 from murank.batch._report import Report
-from murank.batch._scoring import HALVES, score
+from murank.batch._scoring import GALLERY_MU, HALVES, QUERY_MU, MuStage, Scored, score
 from murank.batch._stage import Record, fingerprint
-from murank.batch._workspace import FEATURES_FILE, MU_FILES, Workspace
+from murank.batch._workspace import FEATURES_FILE, Workspace
 from murank.engine.engine import Order
 
 
@@ -48,7 +50,8 @@ class Plan:
 
     engine: LazyEngine
     source: Images | GivenFeatures
-    top_k_candidates: int | None = None  # None: the engine scores no pairs
+    top_k_candidates: int | None = None  # of a query; None: its pairs are not scored
+    gallery_mu: int | None = None  # candidates of a gallery image; None: no pairs of these
     order: Order = "given"
     strict: bool = False
     device: str = "cpu"  # of the kernels
@@ -56,20 +59,26 @@ class Plan:
     @property
     def job(self) -> dict[str, Any]:
         """What the stages depend on, by the name a user knows it by."""
-        scores = self.top_k_candidates is not None
         return {
             "--engine": self.engine.sha256,
             "images": self._images,
             "--top-k-candidates": self.top_k_candidates,
-            "--order": self.order if scores else None,
+            "--gallery-mu": self.gallery_mu,
+            "--order": self.order if self.scores else None,
         }
 
     @property
     def writes(self) -> list[str]:
         """Names of the files that the stages make."""
         embeds = [FEATURES_FILE] if isinstance(self.source, Images) else []
-        scores = [] if self.top_k_candidates is None else HALVES[self.order]
-        return [*embeds, *(MU_FILES[one] for one in scores)]
+        scores = [stage.files[one] for stage in self.scores for one in HALVES[self.order]]
+        return [*embeds, *scores]
+
+    @property
+    def scores(self) -> dict[MuStage, int]:
+        """Stages that score pairs, in order, and candidates a row of each."""
+        wanted = {QUERY_MU: self.top_k_candidates, GALLERY_MU: self.gallery_mu}
+        return {stage: k for stage, k in wanted.items() if k is not None}
 
     @property
     def _images(self) -> str:
@@ -86,6 +95,7 @@ class Prepared:
 
     features: FeatureSet
     mu: MuDistances | None  # from the engine
+    gallery_mu: MuDistances | None  # the same between gallery images
     fingerprint: str  # of the features
     summary: Mapping[str, Any]  # JSON-ready
 
@@ -112,32 +122,48 @@ def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -
     else:
         features, paths = source.features, source.image_paths
         made_from = current = source.fingerprint
-    mu = None
-    if plan.top_k_candidates is not None:
-        with clock.stage("candidates"):
-            distances, candidates = nearest(
-                features, plan.top_k_candidates, device=plan.device,
-                progress=report.part("candidates"),
-            )  # fmt: skip
-        num_query = features.num_query
-        pairs = Pairs(paths[:num_query], paths[num_query:], candidates, distances)
-        with clock.stage("mu"):
-            scored = score(
-                pairs, plan.engine, workspace, order=plan.order, features=current,
+    work = _pairs(plan, features, paths, clock, report)
+    for pairs in work.values():
+        pairs.check(strict=plan.strict)
+    found_mu: dict[MuStage, Scored] = {}
+    for stage, pairs in work.items():
+        with clock.stage(stage.name):
+            found_mu[stage] = scored = score(
+                stage, pairs, plan.engine, workspace, order=plan.order, features=current,
                 made_from=made_from, strict=plan.strict, report=report,
             )  # fmt: skip
-        mu = scored.mu
-        skipped += scored.skipped
         records |= scored.records
         states |= scored.states
+    skips = once_each((skip for one in found_mu.values() for skip in one.skips), operator.add)
+    mu, gallery_mu = (
+        found_mu[stage].mu if stage in found_mu else None for stage in (QUERY_MU, GALLERY_MU)
+    )
     summary = {
         "engine": _engine(plan.engine, records),
         "top_k_candidates": None if mu is None else mu.mu.shape[1],
-        "order": None if mu is None else plan.order,
-        "skipped": skipped,
+        "gallery_mu": None if gallery_mu is None else gallery_mu.mu.shape[1],
+        "order": plan.order if found_mu else None,
+        "skipped": [*skipped, *(skip._asdict() for skip in skips)],
         "stages": states,
     }
-    return Prepared(features, mu, current, summary)
+    return Prepared(features, mu, gallery_mu, current, summary)
+
+
+def _pairs(
+    plan: Plan, features: FeatureSet, paths: Sequence[Path], clock: Clock, report: Report
+) -> dict[MuStage, Pairs]:
+    """Choose the pairs of all stages before any of them is scored: what is missing shows early."""
+    query, gallery = paths[: features.num_query], paths[features.num_query :]
+    found = {}
+    for stage, k in plan.scores.items():
+        inside = stage is GALLERY_MU
+        name = "gallery_candidates" if inside else "candidates"
+        with clock.stage(name):
+            distances, candidates = (nearest_others if inside else nearest)(
+                features, k, device=plan.device, progress=report.part(name)
+            )
+        found[stage] = Pairs(gallery if inside else query, gallery, candidates, distances)
+    return found
 
 
 def _engine(engine: LazyEngine, records: Mapping[str, Record]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The third stage: pairs of images to mu.npz and mu_swapped.npz."""
+"""The third stage, and the fourth: pairs of images to files of mu, one for each prompt order."""
 
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from murank.batch._images import ready_ahead
 from murank.batch._pairs import Pairs
 from murank.batch._report import Report
 from murank.batch._stage import Arrays, Parts, Record, StageFile, batches, fingerprint
-from murank.batch._workspace import MU_FILES, Workspace
+from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES, Workspace
 from murank.engine.engine import Order
 
 OneOrder = Literal["given", "swapped"]
@@ -30,12 +30,25 @@ _QUERIES = 8  # that the engine is given at once, at most
 _PAIRS = 80  # that it is given at once, about
 
 
+@dataclass(frozen=True, eq=False)
+class MuStage:
+    """Which pairs are scored, and where their mu goes."""
+
+    name: str  # in fingerprints, progress and timings
+    rows: str  # what has candidates
+    files: Mapping[str, str]  # by prompt order
+
+
+QUERY_MU = MuStage("mu", "queries", MU_FILES)
+GALLERY_MU = MuStage("gallery_mu", "gallery images", GALLERY_MU_FILES)
+
+
 @dataclass(frozen=True)
 class Scored:
     """Mu of the candidates."""
 
     mu: MuDistances
-    skipped: list[dict[str, Any]]  # path, reason and pairs of images that lack answers
+    skips: list[Skip]  # images that lack answers, each once
     records: dict[str, Record]  # by file name
     states: dict[str, str]  # "made", "resumed" or "reused"
 
@@ -45,14 +58,10 @@ class _Half:
     """One of the two prompt orders."""
 
     order: OneOrder
+    file: str  # name of the stage's file
     fingerprint: str
     stage: StageFile | None  # finished and fitting
     parts: Parts
-
-    @property
-    def file(self) -> str:
-        """Name of the stage's file."""
-        return MU_FILES[self.order]
 
     @property
     def skips(self) -> list[Skip]:
@@ -73,6 +82,7 @@ class _Half:
 
 
 def score(
+    what: MuStage,
     pairs: Pairs,
     engine: LazyEngine,
     workspace: Workspace,
@@ -94,13 +104,12 @@ def score(
     InputError
         No pair has an answer; with `strict`, one has none. Parts that were finished before stay.
     """
-    pairs.check(strict=strict)
     starts = range(0, len(pairs.query_paths), _PART)
     signatures = [
-        fingerprint("mu", engine.sha256, made_from, pairs.signature(queries))
+        fingerprint(what.name, engine.sha256, made_from, pairs.signature(queries))
         for queries in (range(i, min(i + _PART, len(pairs.query_paths))) for i in starts)
     ]
-    halves = [_half(one, signatures, workspace, report) for one in HALVES[order]]
+    halves = [_half(what, one, signatures, workspace, report) for one in HALVES[order]]
     states = {
         half.file: "reused" if half.stage else half.parts.announce(half.file, report)
         for half in halves
@@ -108,7 +117,7 @@ def score(
     for half in halves:
         _check_skips(half.skips, strict=strict)
     unfinished = [half for half in halves if half.stage is None]
-    _score_missing(pairs, unfinished, engine, strict=strict, report=report)
+    _score_missing(what, pairs, unfinished, engine, strict=strict, report=report)
     found = []
     records: dict[str, Record] = {}
     for half in halves:
@@ -126,35 +135,41 @@ def score(
         records[half.file] = record
     mu = found[0] if len(found) == 1 else mean_mu(*found)
     skips = once_each((skip for half in halves for skip in half.skips), max)
-    skipped = [skip._asdict() for skip in skips]
-    return Scored(MuDistances(mu, pairs.candidates), skipped, records, states)
+    return Scored(MuDistances(mu, pairs.candidates), skips, records, states)
 
 
 def _half(
+    what: MuStage,
     order: OneOrder,
     signatures: Sequence[str],
     workspace: Workspace,
     report: Report,
 ) -> _Half:
-    name = MU_FILES[order]
+    name = what.files[order]
     fingerprints = [fingerprint(order, one) for one in signatures]
     wanted = fingerprint(fingerprints)
     stage = workspace.read(name)
     if stage is not None and stage.record["fingerprint"] == wanted:
         report.say(f"{name}: reused")
-        return _Half(order, wanted, stage, Parts([]))
-    return _Half(order, wanted, None, workspace.parts(name, fingerprints))
+        return _Half(order, name, wanted, stage, Parts([]))
+    return _Half(order, name, wanted, None, workspace.parts(name, fingerprints))
 
 
 def _score_missing(
-    pairs: Pairs, halves: Sequence[_Half], engine: LazyEngine, *, strict: bool, report: Report
+    what: MuStage,
+    pairs: Pairs,
+    halves: Sequence[_Half],
+    engine: LazyEngine,
+    *,
+    strict: bool,
+    report: Report,
 ) -> None:
     total, k = pairs.candidates.shape
     missing = {number for half in halves for number in half.parts.missing}
     work = batches(total, part=_PART, batch=max(1, min(_QUERIES, _PAIRS // k)), parts=missing)
     needed = [pairs.paths(queries) for _, queries in work]
     ready = ready_ahead(needed, engine.scorer.preprocessing)
-    show = report.part("mu")
+    show = report.part(what.name)
     groups = groupby(zip(work, needed, ready, strict=True), lambda item: item[0][0])
     for number, group in groups:
         wanted = [half for half in halves if number in half.parts.missing]
@@ -166,7 +181,7 @@ def _score_missing(
                 answers = ask(engine.loaded, pairs, queries, named, half.order)
                 _check_skips(answers.skips, strict=strict)
                 found[half.order].append(answers)
-            show("queries", queries.stop, total)
+            show(what.rows, queries.stop, total)
         candidates = pairs.candidates[number * _PART : (number + 1) * _PART]
         for half in wanted:
             half.parts.save(number, _as_arrays(found[half.order], candidates))

@@ -22,8 +22,11 @@ from murank.batch._stage import Arrays, Parts, Record, StageFile, read_stage, st
 
 FEATURES_FILE = "features.npz"
 MU_FILES: Mapping[str, str] = {"given": "mu.npz", "swapped": "mu_swapped.npz"}
+GALLERY_MU_FILES: Mapping[str, str] = {
+    "given": "mu_gallery.npz", "swapped": "mu_gallery_swapped.npz"
+}  # fmt: skip
 
-_STAGE_FILES = (FEATURES_FILE, *MU_FILES.values())
+_STAGE_FILES = (FEATURES_FILE, *MU_FILES.values(), *GALLERY_MU_FILES.values())
 _HIDDEN = ".murank-batch"
 _JOB_FILE = "job.json"
 _REDO = "pass --overwrite (what still fits is used again) or another name"

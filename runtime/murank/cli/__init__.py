@@ -13,15 +13,19 @@ from murank.cli._parser import Parser
 __all__ = ["main"]
 
 VERBS = {
+    "adapt": "mine hard pairs, and fine-tune an MLLM on them with LoRA (build machine)",
     "export": "checkpoints to an engine folder (build machine)",
     "rerank": "re-rank a gallery for every query",
+    "compare": "every re-ranker with and without mu, side by side",
     "evaluate": "mAP and CMC of features, distances or a ranking",
+    "calibrate": "temperature and operating threshold of an engine, from labelled pairs",
     "inspect": "what is in an engine folder, and how large",
     "verify": "whether an engine folder is whole and answers as at export",
     "synthesize": "write synthetic features to try the others with",
+    "world": "draw a synthetic data set of person crops",
 }
 # The build machine's verbs live in its own package, which the runtime never imports by itself.
-_ELSEWHERE = {"export": "murank_export.cli"}
+_ELSEWHERE = {"adapt": "murank_export.adapt.cli", "export": "murank_export.cli"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,11 +6,12 @@ from typing import Any
 
 from murank.batch import LazyEngine
 from murank.cli._parser import Parser, positive
-from murank.cli._sources import engine_scores
+from murank.cli._sources import GALLERY_MU_USERS, engine_scores, engine_scores_gallery
 from murank.engine.engine import ORDERS, Part
 from murank.engine.integrity import check_pin
 
-TOP_K_CANDIDATES = 10
+_TOP_K_CANDIDATES = 10
+_AS_CANDIDATES = 0  # --gallery-mu without a number
 _NAMED_PROVIDERS = ("auto", "cpu", "cuda", "tensorrt")
 _PASSED_ON = ("providers", "threads", "vision_cache_mb", "cache_dir")
 
@@ -23,7 +24,12 @@ def add_engine_options(result: Parser) -> None:
     )
     group.add_argument(
         "--top-k-candidates", type=positive, metavar="K",
-        help=f"gallery images a query whose mu is asked for ({TOP_K_CANDIDATES})",
+        help=f"gallery images a query whose mu is asked for ({_TOP_K_CANDIDATES})",
+    )  # fmt: skip
+    group.add_argument(
+        "--gallery-mu", nargs="?", type=positive, const=_AS_CANDIDATES, metavar="M",
+        help="also score each gallery image with the M nearest others (M left out: as K); off-line "
+        f"work: M x gallery size pairs more [{GALLERY_MU_USERS}]",
     )  # fmt: skip
     group.add_argument(
         "--order",
@@ -46,10 +52,24 @@ def add_engine_options(result: Parser) -> None:
     group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
 
 
+def candidates_of_query(args: argparse.Namespace) -> int | None:
+    """Return how many gallery images a query is scored with; None if the engine is not asked."""
+    return _top_k(args) if engine_scores(args) else None
+
+
+def candidates_of_gallery_image(args: argparse.Namespace) -> int | None:
+    """Return the same of a gallery image and others of the gallery."""
+    return (args.gallery_mu or _top_k(args)) if engine_scores_gallery(args) else None
+
+
+def _top_k(args: argparse.Namespace) -> int:
+    return args.top_k_candidates or _TOP_K_CANDIDATES
+
+
 def engine_of(args: argparse.Namespace) -> LazyEngine:
     """Return the engine, not loaded; InputError if it lacks a part that is needed."""
     parts: list[Part] = ["encoder"] if args.features is None else []
-    if engine_scores(args):
+    if engine_scores(args) or engine_scores_gallery(args):
         parts.append("scorer")
     options: dict[str, Any] = {
         key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,15 +13,29 @@ from murank._features import FeatureSet, load_features
 from murank._mu import MuDistances, load_mu
 from murank._pipeline import Clock, Settings, check_settings
 from murank._ranking import Ranking, check_output, write_ranking
-from murank.batch import GivenFeatures, Images, JobFolder, Memory, Plan, Prepared, prepare
-from murank.cli._engine_options import TOP_K_CANDIDATES, engine_of
+from murank.batch import (
+    GivenFeatures,
+    Images,
+    JobFolder,
+    Memory,
+    Plan,
+    Prepared,
+    check_others,
+    prepare,
+)
+from murank.cli._engine_options import (
+    candidates_of_gallery_image,
+    candidates_of_query,
+    engine_of,
+)
 from murank.cli._progress import ProgressLine
 from murank.cli._sheet import check_images, check_sheet
-from murank.cli._sources import engine_scores, image_root, images_of
+from murank.cli._sources import image_root, images_of
 
+_MU = ("mu", "mu_swapped", "mu_gallery", "mu_gallery_swapped")
 _NAMED = (
     "features", "num_query", "image_root", "query", "gallery", "dataset", "root", "split", "boxes",
-    "mu", "mu_swapped",
+    *_MU,
 )  # fmt: skip
 
 
@@ -31,6 +45,7 @@ class Inputs:
 
     features: FeatureSet
     mu: MuDistances | None
+    gallery_mu: MuDistances | None  # between gallery images
     summary: Mapping[str, Any]  # JSON-ready
     write: Callable[[Ranking, Mapping[str, Any]], None]  # into -o
 
@@ -44,13 +59,14 @@ def open_inputs(
     if args.engine is None:
         yield _from_files(args, clock)
         return
-    plan, mu = _plan(args, settings, clock)
+    plan, given = _plan(args, settings, clock)
     with _workspace(args, plan) as workspace:
         prepared = prepare(plan, workspace, clock=clock, report=line)
         named = {key: getattr(args, key) for key in _NAMED if getattr(args, key) is not None}
         yield Inputs(
             features=prepared.features,
-            mu=prepared.mu if mu is None else mu,
+            mu=prepared.mu if given.mu is None else given.mu,
+            gallery_mu=prepared.gallery_mu if given.gallery_mu is None else given.gallery_mu,
             summary={**prepared.summary, "inputs": named},
             write=_writer(args, workspace, prepared),
         )
@@ -61,7 +77,7 @@ def _from_files(args: argparse.Namespace, clock: Clock) -> Inputs:
         check_output(args.output, overwrite=args.overwrite)
     with clock.stage("load"):
         features = load_features(args.features, args.num_query)
-        mu = None if args.mu is None else load_mu(args.mu, args.mu_swapped)
+        given = _given_mu(args)
         check_images(args, features)
 
     def write(ranking: Ranking, summary: Mapping[str, Any]) -> None:
@@ -69,17 +85,29 @@ def _from_files(args: argparse.Namespace, clock: Clock) -> Inputs:
             args.output, ranking, summary, format=args.format or "npz", overwrite=args.overwrite
         )
 
-    inputs = {"features": args.features, "mu": args.mu, "mu_swapped": args.mu_swapped}
-    return Inputs(features, mu, {"inputs": inputs}, write)
+    inputs = {key: getattr(args, key) for key in ("features", *_MU)}
+    return Inputs(features, given.mu, given.gallery_mu, {"inputs": inputs}, write)
 
 
-def _plan(
-    args: argparse.Namespace, settings: Settings, clock: Clock
-) -> tuple[Plan, MuDistances | None]:
+class _Mu(NamedTuple):
+    """Mu from files."""
+
+    mu: MuDistances | None
+    gallery_mu: MuDistances | None
+
+
+def _given_mu(args: argparse.Namespace) -> _Mu:
+    return _Mu(
+        None if args.mu is None else load_mu(args.mu, args.mu_swapped),
+        None if args.mu_gallery is None else load_mu(args.mu_gallery, args.mu_gallery_swapped),
+    )
+
+
+def _plan(args: argparse.Namespace, settings: Settings, clock: Clock) -> tuple[Plan, _Mu]:
     """Return what to ask the engine for, and mu from elsewhere; everything cheap is checked."""
     engine = engine_of(args)
     with clock.stage("load"):
-        mu = None if args.mu is None else load_mu(args.mu, args.mu_swapped)
+        given = _given_mu(args)
         source: Images | GivenFeatures
         if args.features is None:
             source = images_of(args)
@@ -88,27 +116,40 @@ def _plan(
             stand_in = load_features(args.features, args.num_query)
             source = GivenFeatures(stand_in, Path(args.features), image_root(args))
         check_images(args, stand_in)
-    top_k = (args.top_k_candidates or TOP_K_CANDIDATES) if engine_scores(args) else None
     plan = Plan(
-        engine, source, top_k_candidates=top_k, order=args.order or "given", strict=args.strict,
-        device=args.device,
+        engine, source, top_k_candidates=candidates_of_query(args),
+        gallery_mu=candidates_of_gallery_image(args), order=args.order or "given",
+        strict=args.strict, device=args.device,
     )  # fmt: skip
-    check_settings(stand_in, _stand_in_mu(stand_in, top_k if mu is None else 1), settings)
-    return plan, mu
+    if plan.gallery_mu is not None:
+        check_others(stand_in.num_gallery)
+    expected = _expected_mu(plan, stand_in, given)
+    check_settings(stand_in, expected.mu, settings, gallery_mu=expected.gallery_mu)
+    return plan, given
 
 
-def _stand_in_mu(features: FeatureSet, num_candidates: int | None) -> MuDistances | None:
-    """Return mu of the right shape: bad parameters show before hours of scoring."""
-    if num_candidates is None:
-        return None
-    shape = (features.num_query, min(num_candidates, features.num_gallery))
-    return MuDistances(np.zeros(shape, np.float32), np.tile(np.arange(shape[1]), (shape[0], 1)))
+def _expected_mu(plan: Plan, features: FeatureSet, given: _Mu) -> _Mu:
+    """Return mu as it will be, or of its shape: what does not fit shows before hours of scoring."""
+    mu, gallery_mu = given
+    if mu is not None and isinstance(plan.source, Images):
+        mu = _stand_in_mu(features.num_query, 0)  # images that cannot be read will be left out
+    if plan.top_k_candidates is not None:
+        mu = _stand_in_mu(features.num_query, 0)
+    if plan.gallery_mu is not None:
+        gallery_mu = _stand_in_mu(features.num_gallery, 1)
+    return _Mu(mu, gallery_mu)
+
+
+def _stand_in_mu(num_rows: int, step: int) -> MuDistances:
+    """Return mu of one candidate a row: the first, and with `step` 1 the next and no row itself."""
+    candidates = (np.arange(num_rows) * step + step) % num_rows
+    return MuDistances(np.zeros((num_rows, 1), np.float32), candidates[:, None])
 
 
 def _workspace(args: argparse.Namespace, plan: Plan) -> Any:
     if args.output is None:
         return nullcontext(Memory())
-    inputs = [args.features, args.mu, args.mu_swapped]
+    inputs = [getattr(args, key) for key in ("features", *_MU)]
     return JobFolder(
         Path(args.output),
         plan.job,

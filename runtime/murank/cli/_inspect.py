@@ -12,6 +12,7 @@ from murank.engine._json import read_json
 from murank.engine._records import show
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import (
+    Calibration,
     EncoderPart,
     Manifest,
     ScorerPart,
@@ -95,7 +96,8 @@ def _print_sections(
         _section("encoder", _encoder(manifest.encoder))
     if manifest.scorer is not None:
         _section("scorer", _scorer(manifest.scorer, _memory(manifest.scorer, manifest)))
-    _section("calibration", _scalars(manifest.calibration or {}))
+    if manifest.calibration is not None:
+        _section("calibration", _calibration(manifest.calibration))
     _section("parity", _measured(parity))
     _section("files", _files(manifest))
     print(_NOTE)
@@ -154,10 +156,18 @@ def _image(how: Preprocessing) -> str:
     return f"{size}, cropped after the shorter side became {how.shortest_edge}"
 
 
-def _scalars(values: Mapping[str, Any]) -> Rows:
-    for key, value in values.items():
-        if isinstance(value, str | int | float):
-            yield _text(key), _text(value)
+def _calibration(found: Calibration) -> Rows:
+    chosen = "FMR = FNMR"
+    if found.target_value is not None:
+        chosen = f"{found.target.upper()} at most {100 * found.target_value:g} %"
+    yield "temperature", f"{found.temperature:.6g}, at export {found.exported_tau:g}"
+    yield "threshold", f"mu <= {found.threshold:.6g} ({chosen})"
+    yield "errors", f"FMR {100 * found.fmr:.2f} %, FNMR {100 * found.fnmr:.2f} %"
+    yield (
+        "pairs",
+        f"{found.same_pairs} of one person (prior {found.prior:g}), {found.different_pairs} of "
+        f"two, {_short(found.pairs_sha256)}; {found.precision}, murank {found.murank_version}",
+    )
 
 
 def _measured(parity: Mapping[str, Mapping[str, Any]]) -> Rows:

@@ -14,7 +14,7 @@ from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
 from murank.cli._report import report
 from murank.cli._sheet import write_sheet_of
-from murank.cli._sources import add_source_options, check_sources, fuses_mu
+from murank.cli._sources import add_source_options, check_sources, fuses_gallery_mu, fuses_mu
 
 
 def parser() -> Parser:
@@ -22,8 +22,9 @@ def parser() -> Parser:
     result = Parser(
         prog="murank rerank",
         description="Re-rank the gallery for every query. With labels (pids, camids) the metrics "
-        "before and after are shown. Without -o nothing is written. With -o, features.npz and "
-        "mu.npz stay beside the ranking, and a run that was killed goes on where it stopped.",
+        "before and after are shown. Without -o nothing is written. With -o, features.npz, mu.npz "
+        "and mu_gallery.npz, where they were made, stay beside the ranking, and a run that was "
+        "killed goes on where it stopped.",
     )
     result.add_argument("--method", required=True, choices=tuple(METHODS))
     result.add_argument(
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--overwrite needs -o or --sheet")
     settings = _pipeline.Settings(
         method=args.method,
-        parameters=given_parameters(args, with_mu=fuses_mu(args)),
+        parameters=given_parameters(args, with_mu=fuses_mu(args) or fuses_gallery_mu(args)),
         protocol=protocol_of(args),
         top_k=args.top_k,
         device=args.device,
@@ -65,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     clock, line = _pipeline.Clock(), ProgressLine(quiet=args.quiet)
     with line, open_inputs(args, settings, clock=clock, line=line) as inputs:
         outcome = _pipeline.rerank(
-            inputs.features, inputs.mu, settings, clock=clock, progress=line.part,
-            keep_before=args.sheet is not None,
+            inputs.features, inputs.mu, settings, gallery_mu=inputs.gallery_mu, clock=clock,
+            progress=line.part, keep_before=args.sheet is not None,
         )  # fmt: skip
         summary = {**outcome.summary, **inputs.summary}
         if args.output is not None:

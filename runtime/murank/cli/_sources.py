@@ -23,6 +23,9 @@ _NEEDS: Mapping[str, Sequence[str]] = {
     "num_query": ("features",),
     "image_root": ("features",),
     "mu_swapped": ("mu",),
+    "mu_gallery": ("features",),
+    "mu_gallery_swapped": ("mu_gallery",),
+    "gallery_mu": ("engine",),
     "no_mu": ("engine",),
     "strict": ("engine",),
     "top_k_candidates": ("engine",),
@@ -33,7 +36,8 @@ _NEEDS: Mapping[str, Sequence[str]] = {
     "cache_dir": ("engine",),
     "engine_sha256": ("engine",),
 }
-_SCORING = ("top_k_candidates", "order", "vision_cache_mb", "cache_dir")
+_SCORING = ("order", "vision_cache_mb", "cache_dir")  # of any pairs
+GALLERY_MU_USERS = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)
 
 
 def add_source_options(result: Parser) -> None:
@@ -55,6 +59,13 @@ def add_source_options(result: Parser) -> None:
     )
     group.add_argument("--mu", metavar="M.npz", help="mu-distances of the candidates, to fuse")
     group.add_argument("--mu-swapped", metavar="M.npz", help="the same, images in swapped order")
+    group.add_argument(
+        "--mu-gallery", metavar="M.npz",
+        help=f"mu-distances between gallery images, to fuse too [{GALLERY_MU_USERS}]",
+    )  # fmt: skip
+    group.add_argument(
+        "--mu-gallery-swapped", metavar="M.npz", help="the same, images in swapped order"
+    )
 
 
 def images_of(args: argparse.Namespace) -> Images:
@@ -66,8 +77,13 @@ def images_of(args: argparse.Namespace) -> Images:
 
 
 def engine_scores(args: argparse.Namespace) -> bool:
-    """Whether the engine is asked for mu."""
+    """Whether the engine is asked for mu of the queries' candidates."""
     return args.engine is not None and _why_not_scored(args) is None
+
+
+def engine_scores_gallery(args: argparse.Namespace) -> bool:
+    """Whether the engine is asked for mu between gallery images."""
+    return args.gallery_mu is not None
 
 
 def image_root(args: argparse.Namespace) -> Path:
@@ -77,12 +93,18 @@ def image_root(args: argparse.Namespace) -> Path:
 
 def method_name(args: argparse.Namespace) -> str:
     """Return the name of what the distances went through."""
-    return f"{args.method} + mu" if fuses_mu(args) else str(args.method)
+    parts = ["mu"] * fuses_mu(args) + ["gallery mu"] * fuses_gallery_mu(args)
+    return " + ".join([args.method, *parts])
 
 
 def fuses_mu(args: argparse.Namespace) -> bool:
-    """Whether there is mu, from a file or from the engine."""
+    """Whether there is mu of the queries' candidates, from a file or from the engine."""
     return args.mu is not None or engine_scores(args)
+
+
+def fuses_gallery_mu(args: argparse.Namespace) -> bool:
+    """Whether there is mu between gallery images, from a file or from the engine."""
+    return args.mu_gallery is not None or engine_scores_gallery(args)
 
 
 def check_sources(args: argparse.Namespace) -> None:
@@ -97,6 +119,7 @@ def check_sources(args: argparse.Namespace) -> None:
         raise UsageError(f"--method {args.method} does not use --mu; used by: all the others")
     if args.mu is not None and args.no_mu:
         raise UsageError("--mu and --no-mu contradict each other")
+    _check_gallery_mu(args)
     if args.engine is not None:
         _check_engine_use(args)
     if args.image_root is not None and args.engine is None and args.sheet is None:
@@ -122,14 +145,37 @@ def _check_one_source(args: argparse.Namespace) -> None:
         )
 
 
+def _check_gallery_mu(args: argparse.Namespace) -> None:
+    for option in ("gallery_mu", "mu_gallery"):
+        if not _given(args, option):
+            continue
+        if not METHODS[args.method].takes_gallery_mu:
+            raise UsageError(
+                f"--method {args.method} does not use {_flag(option)}: it looks at no distance "
+                f"between gallery images; used by: {GALLERY_MU_USERS}"
+            )
+        if args.no_mu:
+            raise UsageError(f"{_flag(option)} and --no-mu contradict each other")
+    if args.gallery_mu is not None and args.mu_gallery is not None:
+        raise UsageError("--gallery-mu (asked) and --mu-gallery (read) contradict each other")
+    if args.gallery_mu is not None and args.mu is not None and args.features is None:
+        # Images that cannot be read are left out: whether M.npz fits would show after the scoring.
+        raise UsageError("--mu beside --gallery-mu needs --features, those that M.npz was made for")
+
+
 def _check_engine_use(args: argparse.Namespace) -> None:
     why_not = _why_not_scored(args)
-    if args.features is not None and why_not is not None:
+    if why_not is None:
+        return
+    if _given(args, "top_k_candidates"):
+        raise UsageError(f"--top-k-candidates has no effect with {why_not}")
+    if engine_scores_gallery(args):
+        return
+    if args.features is not None:
         raise UsageError(f"--features and {why_not} leave nothing for --engine to do")
-    if why_not is not None:
-        for option in _SCORING:
-            if _given(args, option):
-                raise UsageError(f"{_flag(option)} has no effect with {why_not}")
+    for option in _SCORING:
+        if _given(args, option):
+            raise UsageError(f"{_flag(option)} has no effect with {why_not}")
 
 
 def _why_not_scored(args: argparse.Namespace) -> str | None:
@@ -142,7 +188,7 @@ def _why_not_scored(args: argparse.Namespace) -> str | None:
 
 
 def _given(args: argparse.Namespace, option: str) -> bool:
-    # --split 0 and --vision-cache-mb 0 are given, too; a switch that is off is not.
+    # --split 0, --vision-cache-mb 0 and a bare --gallery-mu are given, too; a switch off is not.
     value = getattr(args, option)
     return value is not None and value is not False
 

@@ -1,5 +1,6 @@
 """The engine: images in; features, mu-distances and ranked candidate matches out."""
 
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from murank._exceptions import InputError
 from murank.engine.cache import DiskCache, MemoryCache
 from murank.engine.encoder import Encoder
 from murank.engine.integrity import check_engine, check_pin
-from murank.engine.manifest import Manifest
+from murank.engine.manifest import Manifest, engine_sha256
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.session import Providers, SessionSettings
 from murank.images import ImageSource, Preprocessing, prepare
@@ -108,8 +109,7 @@ class Engine:
         folder = Path(path)
         if vision_cache_mb < 0 or (max_pairs is not None and max_pairs < 1):
             raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
-        manifest = check_engine(folder)
-        found = check_pin(folder, sha256)
+        manifest, found = _checked(folder, sha256)
         wanted = _wanted_parts(manifest, folder, parts)
         if manifest.precision == "int8" and "scorer" in wanted:
             providers = _cpu_only(providers, folder)
@@ -248,15 +248,53 @@ class Engine:
         top_k: int | None = None,
         *,
         order: Order = "given",
+        threshold: float | Literal["calibrated"] | None = None,
     ) -> list[CandidateMatch]:
-        """Candidates by mu, best first, equal ones in the order given; the first `top_k`."""
+        """Candidates by mu, best first, equal ones in the order given; the first `top_k`.
+
+        Parameters
+        ----------
+        query, candidates, order
+            As `mu` takes them.
+        top_k
+            Candidates returned, at most; None: all.
+        threshold
+            Largest mu of a candidate match: those above are left out, and an empty list says that
+            no candidate matches. "calibrated": what `murank calibrate` found; None: any mu.
+
+        Raises
+        ------
+        InputError
+            As `mu` raises it; `top_k` or `threshold` cannot be; "calibrated" without a
+            calibration, or with another order than the one it was measured in.
+        """
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
+        most = self._largest_mu(threshold, order)
         mu = self._score([query], [candidates], order)[0]  # float64: fewer ties than float32
         return [
             {"corpus_id": int(place), "score": float(1 - mu[place]), "mu": float(mu[place])}
             for place in np.argsort(mu, kind="stable")[:top_k]
+            if mu[place] <= most
         ]
+
+    def _largest_mu(self, threshold: float | str | None, order: Order) -> float:
+        if threshold is None:
+            return math.inf
+        if threshold != "calibrated":
+            if isinstance(threshold, str) or not 0 <= threshold <= 1:
+                raise InputError(f"threshold must be in 0..1, or 'calibrated', got {threshold!r}")
+            return threshold
+        calibration = self.manifest.calibration
+        if calibration is None:
+            raise InputError(
+                "this engine has no calibrated threshold: run murank calibrate, or pass a number"
+            )
+        if order != "given":
+            raise InputError(
+                f"the threshold was calibrated with order='given', not {order!r}: pass a number"
+            )
+        return calibration.threshold
 
     def clear_cache(self) -> None:
         """Forget all that is kept of images seen so far, in memory and in `cache_dir`."""
@@ -270,6 +308,15 @@ class Engine:
         if self.scorer is None:
             raise InputError("this engine has no MLLM loaded: export one with --mllm")
         return self.scorer
+
+
+def _checked(folder: Path, sha256: str | None) -> tuple[Manifest, str]:
+    """Return the manifest and its sha256, of one state: calibration may replace it meanwhile."""
+    while True:
+        found = check_pin(folder, sha256)
+        manifest = check_engine(folder)
+        if engine_sha256(folder) == found:
+            return manifest, found
 
 
 def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:

@@ -66,8 +66,9 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
                 "encoder", largest, "features", FEATURE_TOLERANCE, list(encoder.session.providers)
             )
         )
-    if manifest.scorer is not None:
-        scorer = golden_scorer(folder, manifest.scorer, settings)
+    exported = manifest.exported_scorer  # whose temperature the golden answers have
+    if exported is not None:
+        scorer = golden_scorer(folder, exported, settings)
         found_odds = golden_log_odds(scorer, golden["query"], golden["candidates"])
         largest = _largest(found_odds, golden["log_odds"], relative=True)
         used = list(scorer.decoder.session.providers)

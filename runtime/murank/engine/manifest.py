@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,6 +58,7 @@ Size = Annotated[int, Must(lambda value: value >= 1, "at least 1")]
 Mean = tuple[float, float, float]
 Std = Annotated[Mean, Must(lambda values: min(values) > 0, "above 0 in each channel")]
 Positive = Annotated[float, Must(lambda value: value > 0, "above 0")]
+Share = Annotated[float, Must(lambda value: 0 <= value <= 1, "in 0..1")]
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -174,6 +175,29 @@ class ScorerPart(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibration(Record):
+    """What labelled pairs said of the scorer; see murank.calibration."""
+
+    precision: Precision  # of the engine that was asked
+    temperature: Positive  # the scorer's tau since
+    exported_tau: Positive  # its tau before
+    threshold: Share  # a pair is a match where mu, at that temperature, is at most this
+    target: Literal["fmr", "fnmr", "eer"]  # what the threshold was chosen by
+    target_value: Share | None  # the rate not to exceed
+    prior: Share  # weight of the same-person pairs in the temperature
+    fmr: Share  # false match rate at the threshold, of different_pairs
+    fnmr: Share  # false non-match rate, of same_pairs
+    same_pairs: Size
+    different_pairs: Size
+    pairs_sha256: Sha256  # of the file of pairs
+    murank_version: Name
+
+    def __post_init__(self) -> None:
+        if (self.target_value is None) != (self.target == "eer"):
+            raise InputError("calibration.target_value must be a number, or null for eer")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest(Record):
     """All that manifest.json says; what its parts name is among its files."""
 
@@ -183,7 +207,7 @@ class Manifest(Record):
     sources: Sources
     encoder: EncoderPart | None
     scorer: ScorerPart | None
-    calibration: Mapping[str, Any] | None
+    calibration: Calibration | None
     golden: Tensors | None
     parity: FileName | None
     files: Mapping[FileName, FileEntry]  # all of the folder but manifest.json and plans/
@@ -194,6 +218,23 @@ class Manifest(Record):
         for key, name in self.named.items():
             if name not in self.files:
                 raise InputError(f"{key} names {name}, which is not in files")
+        if self.calibration is not None:
+            self._check_calibration(self.calibration)
+
+    def _check_calibration(self, found: Calibration) -> None:
+        if self.scorer is None:
+            raise InputError("calibration is there, but no scorer")
+        if found.precision != self.precision:
+            raise InputError(f"calibration is of {found.precision}, the engine is {self.precision}")
+        if found.temperature != self.scorer.tau:
+            raise InputError("scorer.tau is not calibration.temperature")
+
+    @property
+    def exported_scorer(self) -> ScorerPart | None:
+        """The scorer as it was before calibration."""
+        if self.scorer is None or self.calibration is None:
+            return self.scorer
+        return replace(self.scorer, tau=self.calibration.exported_tau)
 
     @property
     def named(self) -> dict[str, str]:

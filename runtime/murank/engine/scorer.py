@@ -78,15 +78,13 @@ class Scorer:
     def log_odds(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """[...,2] -> [...]: log(p(No) / p(Yes)) at the engine's temperature, small = same."""
         wide = logits.astype(np.float64)
-        odds: NDArray[np.float64] = (wide[..., 0] - wide[..., 1]) / self.part.tau
+        with np.errstate(invalid="ignore"):  # NaN stays NaN; whoever asks decides
+            odds: NDArray[np.float64] = (wide[..., 0] - wide[..., 1]) / self.part.tau
         return odds
 
     def mu(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """[...,2] -> [...]: p("different person") = p(No), small = same person."""
-        # No overflow at one end, no loss of digits at the other: small mu stay apart.
-        with np.errstate(invalid="ignore"):  # NaN stays NaN; whoever asks decides
-            mu: NDArray[np.float64] = np.exp(-np.logaddexp(0, -self.log_odds(logits)))
-        return mu
+        return mu_of(self.log_odds(logits))
 
     def clear(self) -> None:
         """Forget the prefixes of earlier queries."""
@@ -99,6 +97,14 @@ class Scorer:
             prefix = self.decoder.prefill(self.vision.of([query]))
             self._prefixes.put(key, prefix, self._prefix_bytes)
         return prefix
+
+
+def mu_of(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p(No) [...] of log(p(No) / p(Yes)) [...]."""
+    # No overflow at one end, no loss of digits at the other: small mu stay apart.
+    with np.errstate(invalid="ignore"):
+        mu: NDArray[np.float64] = np.exp(-np.logaddexp(0, -log_odds))
+    return mu
 
 
 def _runs(count: int, most: int) -> Iterator[slice]:

@@ -1,0 +1,193 @@
+"""What is mined: the rows of a features file, or images that an engine embeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank import InputError, load_features
+from murank._npz import read_npz
+from murank.batch import LazyEngine, Report
+from murank.batch._images import Unreadable, ready_ahead
+from murank.datasets import ImageList, list_images
+from murank.datasets._market_style import parse_name
+from murank.images import ReadyImage
+from murank_export._hashing import file_sha256
+
+NOBODY, UNREADABLE = "junk_and_distractors", "unreadable"  # why an image is left out
+_BATCH = 32  # images that the engine is given at once
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with features and the person on each."""
+
+    features: NDArray[np.floating[Any]]  # [N,D]
+    paths: list[str]  # [N] as they go into the pairs
+    pids: NDArray[np.integer[Any]]  # [N]
+    camids: NDArray[np.integer[Any]] | None  # [N]
+    origin: dict[str, Any]  # JSON-ready: what was read, with its sha256
+    left_out: dict[str, int]  # number of images, by reason
+
+    def kept(self, keep: NDArray[np.bool_], reason: str) -> "Labelled":
+        """Return the images where `keep` [N] is true; the others are counted by the reason."""
+        return replace(
+            self,
+            features=self.features[keep],
+            paths=[path for path, kept in zip(self.paths, keep, strict=True) if kept],
+            pids=self.pids[keep],
+            camids=None if self.camids is None else self.camids[keep],
+            left_out={**self.left_out, reason: int((~keep).sum())},
+        )
+
+
+def from_features(file: Path, report: Report) -> Labelled:
+    """Read a features file; queries and gallery are alike here.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, has no pids, or its paths cannot stand in a list of pairs.
+    """
+    if read_npz(file, ("paths",))["paths"].size < 2:
+        raise InputError(f"{file} holds fewer than two images, so there is no pair to mine")
+    # Which rows are queries does not matter, and a training set's paths do not tell.
+    given = load_features(file, num_query=1)
+    if given.pids is None:
+        raise InputError(f"{file} has no pids, so nobody knows which images show the same person")
+    origin = {"features": file.name, "sha256": file_sha256(file)}
+    paths = [str(path) for path in given.paths]
+    _check_paths(paths)
+    found = Labelled(given.features, paths, given.pids, given.camids, origin, {})
+    found = _people_only(found, report)
+    _check_features(found)
+    return found
+
+
+def from_images(sources: Sequence[Path], engine: LazyEngine, report: Report) -> Labelled:
+    """Embed the images of folders in Market-1501 names, or of .csv lists with a column pid.
+
+    Images that cannot be read are left out, with a note.
+
+    Raises
+    ------
+    InputError
+        A source cannot be used or lacks labels, or the engine has no encoder.
+    """
+    engine.check()
+    listed = _joined([_with_pids(source) for source in sources])
+    origin = {
+        "images": [source.name for source in sources],
+        "engine": engine.folder.name,
+        "engine_sha256": engine.sha256,
+    }
+    found = _people_only(replace(listed, origin=origin), report)
+    features, reasons = _embed(found.paths, engine, report)
+    found = replace(found, features=features)
+    if reasons:
+        first = next(iter(reasons.values()))
+        report.say(f"note: {_images(len(reasons))} left out, unreadable; the first: {first}")
+        keep = ~np.isin(np.arange(len(found.paths)), list(reasons))
+        found = found.kept(keep, UNREADABLE)
+    _check_features(found)
+    return found
+
+
+def _with_pids(source: Path) -> ImageList:
+    images = list_images(source)
+    if images.pids is not None:
+        return images
+    if source.is_dir():
+        strange = next(path for path in images.paths if parse_name(path.name) is None)
+        raise InputError(f"{strange}: the name should begin with person and camera, as 0001_c1")
+    raise InputError(f"{source} has no column pid, so nobody knows who is on its images")
+
+
+def _joined(lists: Sequence[ImageList]) -> Labelled:
+    """Put lists behind each other; cameras count where all have them."""
+    paths = [str(path) for images in lists for path in images.paths]
+    _check_paths(paths)
+    pids = np.concatenate([images.pids for images in lists if images.pids is not None])
+    cameras = [images.camids for images in lists if images.camids is not None]
+    camids = np.concatenate(cameras) if len(cameras) == len(lists) else None
+    return Labelled(np.empty((len(paths), 0), np.float32), paths, pids, camids, {}, {})
+
+
+def _embed(
+    paths: Sequence[str], engine: LazyEngine, report: Report
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Return a row an image, and of unreadable images their number and the reason."""
+    features = np.zeros((len(paths), engine.encoder.dim), np.float32)
+    reasons: dict[int, str] = {}
+    starts = range(0, len(paths), _BATCH)
+    batches = ([Path(path) for path in paths[start : start + _BATCH]] for start in starts)
+    show = report.part("embed")
+    for start, batch in zip(
+        starts, ready_ahead(batches, engine.encoder.preprocessing), strict=True
+    ):
+        usable: dict[int, ReadyImage] = {}
+        for number, image in enumerate(batch, start):
+            if isinstance(image, Unreadable):
+                reasons[number] = image.reason
+            else:
+                usable[number] = image
+        if usable:
+            features[list(usable)] = engine.loaded.embed(list(usable.values()))
+        show("images", start + len(batch), len(paths))
+    return features, reasons
+
+
+def _people_only(found: Labelled, report: Report) -> Labelled:
+    """Leave out who is nobody: they share an id, but are not one person."""
+    nobody = np.array([_is_nobody(*one) for one in zip(found.paths, found.pids, strict=True)])
+    if not nobody.any():
+        return found
+    report.say(
+        f"note: {_images(int(nobody.sum()))} left out, junk (pid -1) or distractors (pid 0 in "
+        "Market-1501 names): they show no known person"
+    )
+    return found.kept(~nobody, NOBODY)
+
+
+def _is_nobody(path: str, pid: int) -> bool:
+    """Say whether a pid stands for no person; 0 does in Market-1501, MSMT17 counts from it."""
+    label = parse_name(Path(path).name)
+    return pid < 0 or (pid == 0 and label is not None and label[0] == 0)
+
+
+def _check_features(found: Labelled) -> None:
+    bad = ~np.isfinite(found.features).all(axis=1) | ~found.features.any(axis=1)
+    if bad.any():
+        path = found.paths[int(np.argmax(bad))]
+        raise InputError(
+            f"the features of {path} hold NaN or infinity, or are all zero; leave it out"
+        )
+
+
+def _check_paths(paths: Sequence[str]) -> None:
+    seen: dict[str, int] = {}
+    for row, path in enumerate(paths):
+        if not path:
+            raise InputError(f"image {row} has no path, so a pair cannot name it")
+        if not _is_utf8(path):
+            raise InputError(
+                f"{path!r}: the name is not UTF-8, so a pair cannot hold it; rename it"
+            )
+        if path in seen:
+            raise InputError(f"{path} stands there twice (images {seen[path]} and {row})")
+        seen[path] = row
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count > 1)}"

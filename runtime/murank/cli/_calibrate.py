@@ -1,0 +1,144 @@
+"""`murank calibrate`: temperature and operating threshold of an engine, from labelled pairs."""
+
+import argparse
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from murank._atomic import check_writable
+from murank._exceptions import InputError, OutputError, UsageError
+from murank._features import check_file
+from murank.calibration import Target, calibrate, distinct_pairs, score_pairs, store_calibration
+from murank.calibration.plot import check_plot, write_plot
+from murank.cli._calibrate_report import Done, as_json, print_report
+from murank.cli._parser import Parser, positive
+from murank.cli._progress import ProgressLine
+from murank.engine.engine import Engine
+from murank.engine.manifest import read_manifest
+from murank.pairs import Pair, load_pairs
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank calibrate",
+        description="Ask an engine about labelled pairs; fit the temperature that makes mu as sure "
+        "as it is right; choose the threshold on mu below which a candidate is a match; and write "
+        "both into the engine's manifest. Every mu changes, and so does the engine's sha256.",
+    )
+    result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
+    result.add_argument(
+        "--pairs", required=True, metavar="P.json", type=Path,
+        help='list of {"query", "candidate", "match": "Yes" or "No"}, as adapt mine writes it; of '
+        "people that the model was not trained on",
+    )  # fmt: skip
+    result.add_argument(
+        "--image-root", type=Path, metavar="DIR",
+        help="where relative paths start (the current folder)",
+    )  # fmt: skip
+    target = result.add_mutually_exclusive_group()
+    target.add_argument(
+        "--fmr", type=_share, metavar="RATE",
+        help="largest threshold whose false match rate is at most this (0.01)",
+    )  # fmt: skip
+    target.add_argument(
+        "--fnmr", type=_share, metavar="RATE",
+        help="smallest threshold whose false non-match rate is at most this",
+    )  # fmt: skip
+    target.add_argument("--eer", action="store_true", help="threshold where the two are equal")
+    result.add_argument(
+        "--prior", type=_share, default=0.5, metavar="P",
+        help="share of same-person pairs that the temperature is to stand for (0.5)",
+    )  # fmt: skip
+    result.add_argument(
+        "--plot", type=Path, metavar="F.png", help="draw DET curve and reliability there"
+    )
+    result.add_argument("--dry-run", action="store_true", help="leave the engine as it is")
+    result.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier calibration, and F.png"
+    )
+    result.add_argument(
+        "--strict", action="store_true", help="stop at an image that cannot be used, skip none"
+    )
+    result.add_argument(
+        "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
+    )
+    result.add_argument("--threads", type=positive, metavar="N", help="threads of one operator")
+    result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
+    result.add_argument("--json", action="store_true", help="print JSON, with the DET curve")
+    result.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    target = _target(args)
+    _check_outputs(args)
+    given = load_pairs(args.pairs)
+    pairs_sha256 = hashlib.sha256(args.pairs.read_bytes()).hexdigest()
+    pairs = distinct_pairs(given)
+    _check_kinds(pairs, target)
+    engine = Engine.from_pretrained(
+        args.engine, providers=args.providers, threads=args.threads, parts=["scorer"],
+        sha256=args.sha256,
+    )  # fmt: skip
+    with ProgressLine(quiet=args.quiet) as line:
+        scored = score_pairs(
+            engine, pairs, root=args.image_root, strict=args.strict, progress=line.part("calibrate")
+        )
+    measured = calibrate(scored.log_odds, scored.same, target=target, prior=args.prior)
+    if args.plot is not None:
+        write_plot(args.plot, measured)
+    after = None
+    if not args.dry_run:
+        after = store_calibration(
+            args.engine, engine.manifest, engine.sha256, measured, pairs_sha256=pairs_sha256
+        )
+    done = Done(args.engine, engine.sha256, after, len(given) - len(pairs), len(pairs))
+    if args.json:
+        said = as_json(done, measured, scored)
+        print(json.dumps({**said, "pairs_sha256": pairs_sha256}, allow_nan=False))
+    else:
+        print_report(done, measured, scored)
+    return 0
+
+
+def _target(args: argparse.Namespace) -> Target:
+    if args.eer:
+        return Target("eer", None)
+    if args.fnmr is not None:
+        return Target("fnmr", args.fnmr)
+    return Target() if args.fmr is None else Target("fmr", args.fmr)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raise what would stand in the way once the work is done."""
+    manifest = read_manifest(args.engine)
+    if manifest.scorer is None:
+        raise InputError(f"{args.engine} has no scorer of image pairs: export it with --mllm")
+    if not args.dry_run:
+        if manifest.calibration is not None and not args.overwrite:
+            raise OutputError(
+                f"{args.engine} is calibrated already; pass --overwrite to calibrate it anew, or "
+                "--dry-run to leave it as it is"
+            )
+        check_writable(args.engine)
+    if args.plot is not None:
+        if args.plot.suffix.lower() != ".png":
+            raise UsageError(f"--plot writes a PNG: name it so, not {args.plot}")
+        check_file(args.plot, overwrite=args.overwrite)
+        check_plot()
+
+
+def _check_kinds(pairs: Sequence[Pair], target: Target) -> None:
+    same = sum(pair.match for pair in pairs)
+    target.check(same=same, different=len(pairs) - same)
+
+
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < 1:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text!r}")

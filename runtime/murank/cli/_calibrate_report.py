@@ -1,0 +1,116 @@
+"""What `murank calibrate` tells: for a person, or for a script."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from murank.calibration import Measured, Quality, Rate, ScoredPairs
+
+_SHOWN = 5  # skipped images that are named
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done, apart from what was measured."""
+
+    engine: Path
+    sha256_before: str
+    sha256: str | None  # None: nothing was written
+    repeated: int  # pairs that were there once more
+    wanted: int  # pairs without those
+
+
+def as_json(done: Done, measured: Measured, scored: ScoredPairs) -> dict[str, Any]:
+    """Return everything, JSON-ready."""
+    point, det = measured.point, measured.det
+    return {
+        "schema_version": 1,
+        "engine": str(done.engine),
+        "sha256_before": done.sha256_before,
+        "sha256": done.sha256,
+        "counts": {
+            "same": point.fnmr.pairs,
+            "different": point.fmr.pairs,
+            "skipped": done.wanted - len(scored.pairs),
+            "repeated": done.repeated,
+        },
+        "temperature": measured.temperature,
+        "prior": measured.prior,
+        "before": asdict(measured.before),
+        "after": asdict(measured.after),
+        "target": asdict(measured.target),
+        "threshold": point.threshold,
+        "fmr": _rate(point.fmr),
+        "fnmr": _rate(point.fnmr),
+        "eer": measured.eer,
+        "auc": measured.auc,
+        "det": {
+            "threshold": det.thresholds.tolist(),
+            "fmr": det.fmr.tolist(),
+            "fnmr": det.fnmr.tolist(),
+        },
+        "skipped": [asdict(one) for one in scored.skipped],
+        "notes": list(measured.notes),
+    }
+
+
+def print_report(done: Done, measured: Measured, scored: ScoredPairs) -> None:
+    """Print a table, the operating point, and what must be known."""
+    point = measured.point
+    print(
+        f"{len(scored.pairs)} pairs: {point.fnmr.pairs} of the same person, {point.fmr.pairs} of "
+        "different people"
+    )
+    _print_skipped(done, scored)
+    print(f"{'':<20}{'NLL':>10}{'Brier':>10}{'ECE':>10}")
+    print(_row("temperature 1", measured.before))
+    print(_row(f"temperature {measured.temperature:.4g}", measured.after))
+    print(f"AUC        {measured.auc:.4f}")
+    print(f"EER        {100 * measured.eer:.2f} %")
+    print(f"threshold  mu <= {point.threshold:.6g} ({measured.target})")
+    print(f"FMR        {_counted(point.fmr, 'different-person')}")
+    print(f"FNMR       {_counted(point.fnmr, 'same-person')}")
+    for note in measured.notes:
+        print(f"note: {note}")
+    if done.sha256 is None:
+        print("nothing was written (--dry-run)")
+    else:
+        print(f"sha256     {done.sha256}")
+        print(f"note: before it was {done.sha256_before}; change what pins this engine")
+
+
+def _print_skipped(done: Done, scored: ScoredPairs) -> None:
+    if done.repeated:
+        print(f"repeated in the file, counted once: {_pairs(done.repeated)}")
+    if scored.skipped:
+        print(
+            f"skipped: {_pairs(done.wanted - len(scored.pairs))}, for want of images "
+            f"({len(scored.skipped)}):"
+        )
+    for one in scored.skipped[:_SHOWN]:
+        print(f"  {one.reason}")
+    if len(scored.skipped) > _SHOWN:
+        print("  ... (--json lists all)")
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"
+
+
+def _row(name: str, quality: Quality) -> str:
+    return f"{name:<20}{quality.nll:>10.4f}{quality.brier:>10.4f}{quality.ece:>10.4f}"
+
+
+def _counted(rate: Rate, kind: str) -> str:
+    low, high = rate.interval
+    return (
+        f"{100 * rate.value:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} % "
+        f"({rate.errors} of {rate.pairs} {kind} pairs)"
+    )
+
+
+def _rate(rate: Rate) -> dict[str, Any]:
+    return {
+        "rate": rate.value, "errors": rate.errors, "pairs": rate.pairs,
+        "interval": list(rate.interval),
+    }  # fmt: skip

@@ -1,0 +1,97 @@
+"""`murank compare`: every re-ranker with and without mu, side by side."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from murank._comparison import Compared, compare
+from murank._exceptions import InputError, UsageError
+from murank._features import load_features
+from murank._mu import load_mu
+from murank.cli._parser import Parser, add_protocol, positive, protocol_of
+from murank.cli._progress import ProgressLine
+from murank.cli._table import gain, table
+
+_SHOWN = ("mAP", "rank-1", "rank-5")
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank compare",
+        description="Evaluate the encoder, k-reciprocal, ECN and CA-Jaccard with the defaults of "
+        "the kernels, each without and with mu. Nothing is written.",
+    )
+    result.add_argument(
+        "folder", nargs="?", metavar="DIR", type=Path,
+        help="what `murank rerank --engine` wrote: features.npz, mu.npz, mu_gallery.npz",
+    )  # fmt: skip
+    result.add_argument("--features", metavar="F.npz", type=Path, help="instead of a folder")
+    result.add_argument("--mu", metavar="M.npz", type=Path, help="beside --features")
+    result.add_argument("--mu-gallery", metavar="M.npz", type=Path, help="beside --features")
+    result.add_argument("--num-query", type=positive, metavar="N", help="of --features")
+    result.add_argument("--alpha", type=float, metavar="X", help="weight of mu, in [0, 1] (0.2)")
+    add_protocol(result)
+    result.add_argument("--json", action="store_true", help="print JSON, no table")
+    result.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    protocol = protocol_of(args)
+    files = _files(args)
+    if files.mu is None and files.gallery_mu is None and args.alpha is not None:
+        raise UsageError("--alpha weighs mu: it needs --mu, or a folder with mu.npz")
+    features = load_features(files.features, args.num_query)
+    mu, gallery_mu = (None if f is None else load_mu(f) for f in (files.mu, files.gallery_mu))
+    with ProgressLine(quiet=args.quiet) as line:
+        found = compare(
+            features, mu, gallery_mu, alpha=args.alpha, protocol=protocol, progress=line.part
+        )
+    if args.json:
+        rows = [{"name": one.name, "fused": one.fused, "metrics": one.metrics} for one in found]
+        print(json.dumps({"schema_version": 1, "protocol": protocol, "rows": rows}))
+    else:
+        print(comparison_table(found))
+    return 0
+
+
+def comparison_table(found: list[Compared]) -> str:
+    """Return a table; behind each line with mu, what mu added."""
+    lines = table({one.label: one.metrics for one in found}, _SHOWN).splitlines()
+    before = {one.name: one.metrics for one in found if one.fused == "none"}
+    if len(before) == len(found):
+        return "\n".join(lines)
+    text = [lines[0] + "   mu adds:" + "".join(f"{name:>10}" for name in _SHOWN)]
+    for one, line in zip(found, lines[1:], strict=True):
+        added = gain(before[one.name], one.metrics, _SHOWN)
+        text.append(line + (f"{'':11}{added}" if one.fused != "none" else ""))
+    return "\n".join(text)
+
+
+class _Files(NamedTuple):
+    features: Path
+    mu: Path | None
+    gallery_mu: Path | None
+
+
+def _files(args: argparse.Namespace) -> _Files:
+    if (args.folder is None) == (args.features is None):
+        raise UsageError("name the folder that rerank wrote, or --features F.npz")
+    if args.folder is None:
+        return _Files(args.features, args.mu, args.mu_gallery)
+    for flag in ("mu", "mu_gallery", "num_query"):
+        if getattr(args, flag) is not None:
+            raise UsageError(f"--{flag.replace('_', '-')} goes with --features")
+    if not (args.folder / "features.npz").is_file():
+        raise InputError(
+            f"{args.folder} has no features.npz; name a folder that `murank rerank --engine` "
+            "wrote, or pass --features F.npz"
+        )
+    mu, gallery_mu = (
+        file if (file := args.folder / name).is_file() else None
+        for name in ("mu.npz", "mu_gallery.npz")
+    )
+    return _Files(args.folder / "features.npz", mu, gallery_mu)

@@ -1,0 +1,16 @@
+"""A synthetic world of people and cameras: seeded, drawn, free of anyone's data."""
+
+from murank.world.domains import TRAINING, UNSEEN, Domain, domain_names, make_domain
+from murank.world.people import Person, make_people
+from murank.world.scene import draw_crop
+
+__all__ = [
+    "TRAINING",
+    "UNSEEN",
+    "Domain",
+    "Person",
+    "domain_names",
+    "draw_crop",
+    "make_domain",
+    "make_people",
+]

@@ -1,0 +1,413 @@
+"""`murank adapt mine` as its users meet it."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from murank import load_features, save_features
+from murank.cli import main
+from murank.pairs import Pair, load_pairs, save_pairs
+from murank.sheet.drawing import UNREADABLE
+from murank.synthetic import make_features
+from murank_export.adapt import MiningSettings, mine_pairs, mining, pairs_folder
+
+Run = Callable[..., tuple[int, str, str]]
+FILES = {"train.json", "val.json", "mining.json"}
+RANDOM = {"random_train.json", "random_val.json"}
+SPLIT = ("--val-ratio", "0.25")
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    """Twelve people, three cameras, and strangers who share pid 0."""
+    file = tmp_path / "f.npz"
+    made = make_features(num_ids=12, num_cameras=3, images_per_camera=3, num_distractors=20, dim=24)
+    save_features(file, made)
+    return file
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Mine to `tmp_path/out/pairs`: exit code, stdout, stderr."""
+
+    def _run(*arguments: object) -> tuple[int, str, str]:
+        output = str(tmp_path / "out" / "pairs")
+        code = main(["adapt", "mine", "-o", output, *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return _run
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_features_to_pairs(run: Run, features: Path, tmp_path: Path) -> None:
+    code, out, err = run("--features", features, *SPLIT)
+    assert code == 0, err
+    assert err == (
+        "note: 20 images left out, junk (pid -1) or distractors (pid 0 in Market-1501 names): they "
+        "show no known person\n"
+    )
+    folder = tmp_path / "out" / "pairs"
+    assert names(folder) == FILES
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {(folder / name).stat().st_mode & 0o777 for name in FILES} == {0o600}
+
+    given = load_features(features)
+    assert given.pids is not None
+    kept = given.pids > 0
+    mined = mine_pairs(given.features[kept], given.pids[kept], None, MiningSettings(val_ratio=0.25))
+    paths = [str(path) for path in given.paths[kept]]
+    for part in ("train", "val"):
+        assert load_pairs(folder / f"{part}.json") == mined.parts[part].named(paths)
+
+    record = json.loads((folder / "mining.json").read_text())
+    sha256 = hashlib.sha256(features.read_bytes()).hexdigest()
+    assert record["origin"] == {"features": "f.npz", "sha256": sha256}
+    assert record["settings"] == {
+        "k": 4, "val_ratio": 0.25, "seed": 0, "cross_camera": False, "random": False
+    }  # fmt: skip
+    assert (record["images"], record["people"]) == (int(kept.sum()), {"train": 9, "val": 3})
+    assert record["left_out"] == {"junk_and_distractors": 20}
+    pairs = mined.parts["val"]
+    told = record["pairs"]["val"]
+    assert told["queries"] == len(set(pairs.queries.tolist()))
+    for kind, chosen in (("positives", pairs.match), ("negatives", ~pairs.match)):
+        similarity = np.sort(pairs.similarity[chosen])
+        assert told[kind]["pairs"] == len(similarity)
+        assert told[kind]["queries"] == told["queries"]
+        assert [*told[kind]["similarity"]] == ["min", "q1", "median", "q3", "max"]
+        assert told[kind]["similarity"]["min"] == pytest.approx(similarity[0])
+        assert told[kind]["similarity"]["max"] == pytest.approx(similarity[-1])
+        assert told[kind]["similarity"]["median"] == pytest.approx(np.median(similarity))
+
+    first, _, *rows, last = out.splitlines()
+    assert first == f"{kept.sum()} images; 9 people train, 3 validate"
+    assert [" ".join(row.split()[:2]) for row in rows] == [
+        "train positives", "train negatives", "val positives", "val negatives"
+    ]  # fmt: skip
+    assert re.search(
+        rf"^val negatives +{told['queries']} +{told['negatives']['pairs']} +-?0\.", rows[3]
+    )
+    assert last == f"pairs: {folder}"
+
+
+def test_json_and_the_random_baseline(run: Run, features: Path, tmp_path: Path) -> None:
+    options = ("--features", features, *SPLIT, "--k", 2, "--seed", 3, "--random", "--cross-camera")
+    code, out, err = run(*options, "--json", "--quiet")
+    assert (code, err) == (0, "")
+    folder = tmp_path / "out" / "pairs"
+    assert names(folder) == FILES | RANDOM
+    record = json.loads(out)
+    assert record == json.loads((folder / "mining.json").read_text())
+    assert record["settings"] == {
+        "k": 2, "val_ratio": 0.25, "seed": 3, "cross_camera": True, "random": True
+    }  # fmt: skip
+    assert set(record["pairs"]) == {"train", "val", "random_train", "random_val"}
+    for part in ("random_train", "random_val"):
+        pairs, told = load_pairs(folder / f"{part}.json"), record["pairs"][part]
+        assert len(pairs) == 2 * told["queries"]
+        assert told["positives"]["pairs"] == sum(pair.match for pair in pairs)
+    camera = re.compile(r"_c(\d)")
+    for pair in load_pairs(folder / "train.json"):
+        cameras = camera.findall(pair.query) + camera.findall(pair.candidate)
+        assert not pair.match or cameras[0] != cameras[1]
+
+
+def test_the_same_command_writes_the_same_bytes(run: Run, features: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "pairs"
+    written = []
+    for _ in range(2):
+        assert run("--features", features, *SPLIT, "--random", "--overwrite")[0] == 0
+        written.append({name: (folder / name).read_bytes() for name in names(folder)})
+    assert written[0] == written[1]
+
+
+def test_overwriting_is_asked_for_and_leaves_no_old_pairs(
+    run: Run, features: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out" / "pairs"
+    assert run("--features", features, *SPLIT, "--random")[0] == 0
+    (folder / "notes.txt").write_text("mine")
+    before = (folder / "train.json").read_bytes()
+    code, out, err = run("--features", features, "--val-ratio", 0.5)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"murank: error: {folder / 'mining.json'} exists; pass --overwrite or another folder\n"
+    )
+    assert (folder / "train.json").read_bytes() == before
+    assert run("--features", features, "--val-ratio", 0.5, "--overwrite")[0] == 0
+    assert names(folder) == FILES | {"notes.txt"}
+    assert (folder / "train.json").read_bytes() != before
+
+
+def test_training_paths_of_market_need_no_query(run: Run, features: Path, tmp_path: Path) -> None:
+    given = load_features(features)
+    file = tmp_path / "train.npz"
+    names = np.char.replace(given.paths, "query/", "bounding_box_train/")
+    assert given.pids is not None
+    np.savez(file, features=given.features, paths=names, pids=given.pids)
+    assert run("--features", file, *SPLIT)[0] == 0
+
+
+def test_pid_0_is_a_person_where_no_name_says_otherwise(run: Run, tmp_path: Path) -> None:
+    """MSMT17 counts from 0; nobody counts from -1."""
+    rows = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
+    pids = np.array([0, 0, 1, 1, 2, 2, 3, 3, -1, -1])
+    names = np.array([f"{pid:04d}/{row}.jpg" for row, pid in enumerate(pids)])
+    np.savez(tmp_path / "f.npz", features=rows, paths=names, pids=pids)
+    code, out, err = run("--features", tmp_path / "f.npz", "--val-ratio", 0.5, "--json")
+    assert code == 0, err
+    assert err.startswith("note: 2 images left out, junk")
+    record = json.loads(out)
+    assert record["images"] == 8
+    assert record["people"] == {"train": 2, "val": 2}
+    assert record["left_out"] == {"junk_and_distractors": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "one source is needed: --features, or --engine and --images"),
+        (("--features", "F", "--engine", "E", "--images", "I"), "one source is needed"),
+        (("--features", "F", "--images", "I"), "one source is needed"),
+        (("--engine", "E"), "--engine and --images need each other"),
+        (("--images", "I"), "--engine and --images need each other"),
+        (("--features", "F", "--image-root", "x"), "--image-root is of use with"),
+        (
+            ("--engine", "E", "--images", "I", "--sheet", "s.png", "--image-root", "x"),
+            "of use with",
+        ),
+        (("--features", "F", "--sheet", "s.jpg"), r"writes a PNG: name it so, not s\.jpg"),
+        (("--features", "F", "--k", "0"), r"--k \(k\) must be at least 1, got 0"),
+        (("--features", "F", "--k", "x"), "argument --k: invalid int"),
+        (("--features", "F", "--val-ratio", "1"), "must be above 0 and below 1, got 1"),
+        (("--features", "F", "--val-ratio", "-0.5"), "must be above 0 and below 1"),
+        (("--features", "F", "--val-ratio", "nan"), "must be above 0 and below 1, got nan"),
+        (("--features", "F", "--val-ratio", "0.01"), "leaves no person of 12 for validation"),
+        (("--features", "F", "--val-ratio", "0.1"), "the val side is of one person"),
+        (("--features", "F", "--seed", "-1"), "must be at least 0, got -1"),
+        (("--features", "F", "--sheet", "s.png"), "none is there, as query/.*; --image-root names"),
+        (("--features", "nowhere.npz"), r"nowhere\.npz: no such file"),
+        (("--engine", "nowhere", "--images", "I"), "nowhere"),
+    ],
+)
+def test_command_lines_that_cannot_be_followed(
+    run: Run, features: Path, tmp_path: Path, arguments: Any, message: str
+) -> None:
+    code, out, err = run(*(features if word == "F" else word for word in arguments))
+    assert_refused(code, out, err, message)
+    assert not (tmp_path / "out").exists()
+
+
+def assert_refused(code: int, out: str, err: str, message: str) -> None:
+    assert (code, out) == (2, "")
+    last = err.splitlines()[-1]
+    assert last.startswith("murank: error: ")
+    assert re.search(message, last), last
+
+
+@pytest.mark.parametrize("verb", [(), ("dig",)])
+def test_a_verb_is_needed(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapt", *verb]) == 2
+    assert re.search(r"VERB.*\(see murank adapt --help\)", capsys.readouterr().err)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from murank.cli import main; import murank_export.adapt\n"
+        "for words in (['--help'], ['mine', '--help'], ['train', '--help']):\n"
+        "    assert main(['adapt', *words]) == 0\n"
+        "print({'torch', 'transformers', 'peft', 'numba', 'onnxruntime'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert "murank adapt mine" in done.stdout
+    assert "the paper names none" in " ".join(done.stdout.split())
+
+
+def change(file: Path, **arrays: Any) -> None:
+    with np.load(file) as archive:
+        held = {**archive, **arrays}
+    np.savez(file, **{name: value for name, value in held.items() if value is not None})
+
+
+def spoil(rows: Any, value: float) -> Any:
+    rows = rows.copy()
+    rows[1, 2:] = value
+    if value == 0:
+        rows[1] = 0
+    return rows
+
+
+BROKEN: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
+    (lambda _: {"pids": None}, "has no pids, so nobody knows"),
+    (lambda a: {"features": spoil(a["features"], np.nan)}, r"features of query/\S+ hold NaN"),
+    (
+        lambda a: {"features": spoil(a["features"], np.inf)},
+        r"features of query/\S+ hold NaN or inf",
+    ),
+    (lambda a: {"features": spoil(a["features"], 0)}, r"features of query/\S+ .* are all zero"),
+    (lambda a: {k: a[k][:0] for k in ("features", "paths", "pids", "camids")}, "fewer than two"),
+    (lambda a: {k: a[k][:1] for k in ("features", "paths", "pids", "camids")}, "fewer than two"),
+    (lambda a: {"pids": a["pids"][:-1]}, "pids must have shape"),
+    (lambda a: {"pids": a["pids"] * 0 + 5}, "the set is of one person, so it has no negative"),
+    (lambda a: {"pids": np.arange(len(a["pids"])) + 1}, "nobody of the set has two images"),
+    (
+        lambda a: {"paths": np.resize(a["paths"][:3], len(a["paths"]))},
+        "stands there twice .*0 and 3",
+    ),
+    (lambda a: {"paths": np.array(["", *a["paths"][1:]])}, "image 0 has no path"),
+    (
+        lambda a: {"paths": np.array(["\udcff", *a["paths"][1:]])},
+        r"'\\udcff': the name is not UTF-8",
+    ),
+    (lambda a: {"pids": a["pids"] * 0 - 1}, r"features must have shape \[N, D\], got \[0, 24\]"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN)
+def test_features_that_cannot_be_mined(
+    run: Run, features: Path, tmp_path: Path, damage: Any, message: str
+) -> None:
+    with np.load(features) as archive:
+        arrays = dict(archive)
+    change(features, **damage(arrays))
+    assert_refused(*run("--features", features, *SPLIT), message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_cameras_that_are_unknown(run: Run, features: Path) -> None:
+    change(features, camids=None)
+    assert_refused(*run("--features", features, *SPLIT, "--cross-camera"), "leave --cross-camera")
+    assert run("--features", features, *SPLIT)[0] == 0
+
+
+def test_no_archive(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "f.npz").write_bytes(b"PK\x03\x04 no more")
+    assert_refused(*run("--features", tmp_path / "f.npz"), "not an .npz archive")
+
+
+def test_output_that_is_a_file(run: Run, features: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "pairs").write_text("mine")
+    assert_refused(*run("--features", features, *SPLIT, "--overwrite"), "is a file; name a folder")
+    assert (tmp_path / "out" / "pairs").read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_is_half_written(
+    run: Run, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    folder = tmp_path / "out" / "pairs"
+    save = save_pairs
+
+    def full(path: Path, pairs: list[Pair]) -> None:
+        if path.name == "val.json":
+            raise error
+        save(path, pairs)
+
+    monkeypatch.setattr(pairs_folder, "save_pairs", full)
+    expected = 2 if isinstance(error, OSError) else 130
+    code, out, err = run("--features", features, *SPLIT)
+    assert (code, out) == (expected, "")
+    assert ("No space left" in err) == (expected == 2)
+    assert not (tmp_path / "out").exists()
+
+    monkeypatch.setattr(pairs_folder, "save_pairs", save)
+    assert run("--features", features, *SPLIT)[0] == 0
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+    monkeypatch.setattr(pairs_folder, "save_pairs", full)
+    assert run("--features", features, *SPLIT, "--k", 1, "--overwrite")[0] == expected
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before
+
+
+def test_an_interrupted_search_writes_nothing(
+    run: Run, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mining, "other_people", stop)
+    assert run("--features", features, *SPLIT)[0] == 130
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def crops(features: Path, tmp_path: Path) -> Path:
+    """A picture for each row of the features."""
+    for path in load_features(features).paths:
+        (tmp_path / "root" / str(path)).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 16), (10, 20, 250)).save(tmp_path / "root" / str(path), "PNG")
+    return tmp_path / "root"
+
+
+def test_a_sheet_of_features(run: Run, features: Path, crops: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "s.png"
+    options = ("--features", features, *SPLIT, "--k", 2, "--image-root", crops, "--sheet", sheet)
+    assert run(*options)[0] == 0
+    assert sheet.stat().st_mode & 0o777 == 0o600
+    picture = np.asarray(Image.open(sheet).convert("RGB"))
+    count = {
+        name: int((picture == colour).all(axis=2).sum())
+        for name, colour in (
+            ("crop", (10, 20, 250)),
+            ("match", (26, 143, 73)),
+            ("other", (207, 45, 45)),
+        )
+    }
+    # Twelve queries with two pairs of each kind; frames are 4 wide around 64 x 128.
+    frame = 72 * 136 - 64 * 128
+    assert count == {"crop": 12 * 5 * 64 * 128, "match": 24 * frame, "other": 24 * frame}
+    mining_file = tmp_path / "out" / "pairs" / "mining.json"
+    before = mining_file.read_bytes()
+    mining_file.unlink()
+    for name in ("train.json", "val.json"):
+        mining_file.with_name(name).unlink()
+    assert_refused(*run(*options), "s.png exists; pass --overwrite")
+    assert run(*options, "--overwrite")[0] == 0
+    assert mining_file.read_bytes() == before
+
+
+def test_an_unreadable_image_is_grey(run: Run, features: Path, crops: Path, tmp_path: Path) -> None:
+    for path in list((crops / "gallery").iterdir()):
+        path.unlink()
+    sheet = tmp_path / "s.png"
+    options = ("--features", features, *SPLIT, "--image-root", crops, "--sheet", sheet)
+    assert run(*options)[0] == 0
+    picture = np.asarray(Image.open(sheet).convert("RGB"))
+    assert (picture == np.array(UNREADABLE)).all(axis=2).sum() >= 64 * 128
+
+
+def test_a_sheet_that_cannot_be_written(
+    run: Run, features: Path, crops: Path, tmp_path: Path
+) -> None:
+    options = ("--features", features, *SPLIT, "--image-root", crops, "--sheet", crops / "a.png")
+    (crops / "a.png").mkdir()
+    assert_refused(*run(*options), "is a folder; name a file")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = features / "pairs"
+    code = main(["adapt", "mine", "--features", str(features), *SPLIT, "-o", str(output)])
+    assert_refused(code, *capsys.readouterr(), "not a writable folder")

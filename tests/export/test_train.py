@@ -1,0 +1,406 @@
+"""Training as a whole: it learns, it is what is served, and it goes on where it was cut off."""
+
+import copy
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import random_checkpoint
+import torch
+from made_pairs import MadePairs
+from safetensors.torch import load_file
+
+from murank import Engine, InputError
+from murank.images import Preprocessing, prepare
+from murank.pairs import Pair
+from murank.prompt import LAYOUTS, Layout, default_template, load_template
+from murank_export import ExportSettings, export_engine
+from murank_export.adapt import TrainSettings, train_adapter
+from murank_export.adapt.lora import add_adapter
+from murank_export.adapt.question import make_question
+from murank_export.mllm import reference
+from murank_export.mllm.adapter import read_adapter
+from murank_export.mllm.checkpoint import load_checkpoint
+from murank_export.mllm.merge import merge_adapter
+from murank_export.mllm.tokens import answer_ids
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def made(checkpoint: Callable[[str], Path], tmp_path: Path) -> MadePairs:
+    return MadePairs(tmp_path, checkpoint("qwen2_vl"))
+
+
+class KilledError(Exception):
+    """Stands for a process that ends between two checkpoints."""
+
+
+def killed_at(step: int) -> Callable[[str, int, int], None]:
+    def progress(_stage: str, done: int, _total: int) -> None:
+        if done == step:
+            raise KilledError
+
+    return progress
+
+
+def latest(settings: TrainSettings) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(settings.output / "checkpoint" / "latest.pt")
+    return found
+
+
+def log(settings: TrainSettings) -> list[dict[str, Any]]:
+    lines = (settings.output / "log.jsonl").read_text().splitlines()
+    timed = ("seconds", "pairs_per_s")
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in timed}
+        for line in lines
+    ]
+
+
+def assert_same_training(one: TrainSettings, other: TrainSettings) -> None:
+    """The same to the bit: weights, state of the optimiser, adapter, log, result."""
+    found, wanted = latest(one), latest(other)
+    assert found["weights"].keys() == wanted["weights"].keys()
+    for name, value in found["weights"].items():
+        assert torch.equal(value, wanted["weights"][name])
+    for key, state in found["optimizer"]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, wanted["optimizer"]["state"][key][name])
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        files = [settings.output / "adapter" / name for settings in (one, other)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert log(one) == log(other)
+    results = [
+        json.loads((settings.output / "training.json").read_text())["result"]
+        for settings in (one, other)
+    ]
+    for result in results:
+        assert result.pop("seconds") > 0
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("pack", [1, 4])
+def test_it_learns_a_dozen_pairs_by_heart(
+    tmp_path: Path, pack: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better than the best guess: who always says Yes and No with 1/2 loses ln(2) / 2 a token.
+
+    Of a small vocabulary: the shrunken model cannot single out one word of 150,000.
+    """
+    monkeypatch.setitem(random_checkpoint.SIZES["tiny"], "vocab", 1024)
+    random_checkpoint.make_checkpoint(tmp_path / "mllm", "qwen2_vl")
+    made = MadePairs(tmp_path / "made", tmp_path / "mllm")
+    pairs = made.of(range(3))
+    assert len(pairs) == 12
+    made.write("train", pairs)
+    made.write("val", pairs)
+    settings = made.but(pack=pack, batch_size=12, steps=40, eval_every=40, dropout=0.0)
+    trained = train_adapter(settings)
+    assert trained.before.loss > 2
+    assert trained.last.loss < 0.25
+    assert (trained.best.accuracy, trained.best.auc) == (1, 1)
+    assert (trained.before.step, trained.last.step, trained.steps) == (0, 40, 40)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_the_trained_model_is_the_served_model(
+    checkpoint: Callable[[str], Path], tmp_path: Path, family: str, layout: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Same ids and pixels as the reference feeds; same log-odds: applied, merged, packed."""
+    size = (64, 32) if family == "qwen3_vl" else (56, 28)
+    made = MadePairs(tmp_path, checkpoint(family))
+    settings = made.but(layout=layout, image_size=size, steps=3)
+    trained = train_adapter(settings)
+    assert settings.prompt is not None
+    template = load_template(settings.prompt)
+    loaded = load_checkpoint(settings.mllm)
+    question = make_question(loaded, template, layout, size, CPU)
+    group = tuple(
+        replace(pair, query=str(made.images / pair.query),
+                candidate=str(made.images / pair.candidate))
+        for pair in made.of(range(2))[:3]
+    )  # fmt: skip
+    how = Preprocessing(*size, "bicubic")
+    query, *candidates = (
+        prepare(path, how).pixels for path in (group[0].query, *(p.candidate for p in group))
+    )
+    asked = (question.tokens, question.grid, answer_ids(loaded.tokenizer), query, candidates)
+    fed: list[dict[str, Any]] = []
+    with monkeypatch.context() as patch:
+        forward = type(loaded.model).forward
+
+        @functools.wraps(forward)
+        def noted(self: Any, *arguments: Any, **named: Any) -> Any:
+            fed.append(named)
+            return forward(self, *arguments, **named)
+
+        patch.setattr(type(loaded.model), "forward", noted)
+        plain = reference.ask(loaded, *asked).logits
+    batch = question.batch([group])
+    layout_of_one = question._layout(1)
+    first = int(layout_of_one.answer_inputs[0, 0])
+    assert fed[0]["input_ids"][0].tolist() == layout_of_one.ids[:first].tolist()
+    patches = question.grid.num_patches
+    for place, inputs in enumerate(fed):
+        images = [batch.queries[0], batch.candidates[0, place]]
+        rows = [batch.pixels[int(i) * patches : (int(i) + 1) * patches] for i in images]
+        assert torch.equal(inputs["pixel_values"], torch.cat(rows))
+
+    adapter = read_adapter(trained.adapter)
+    merged = merge_adapter(copy.deepcopy(loaded.model), adapter, lora_alpha=None, lora_rank=None)
+    init = replace(settings, init_adapter=trained.adapter, rank=None)
+    adapted = add_adapter(loaded, init, adapter).eval()
+    with torch.no_grad():
+        together = question.log_odds(question.logits(batch))[0].numpy()
+        alone = [
+            question.log_odds(question.logits(question.batch([(pair,)])))[0, 0].item()
+            for pair in group
+        ]
+    applied = reference.ask(loaded, *asked).logits
+    odds = applied[:, 1] - applied[:, 0]
+    assert np.abs(odds - (plain[:, 1] - plain[:, 0])).min() > 0.01
+    np.testing.assert_allclose(together, odds, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(alone, odds, atol=1e-4, rtol=0)
+    assert adapted.get_base_model() is loaded.model
+    served = reference.ask(replace(loaded, model=merged), *asked).logits
+    np.testing.assert_allclose(served[:, 1] - served[:, 0], odds, atol=1e-4, rtol=0)
+
+
+def test_export_takes_the_adapter(made: MadePairs, tmp_path: Path) -> None:
+    """It says its layout and template: no --force is needed, and another layout is refused."""
+    settings = made.but(steps=2, eval_every=2, layout="prefix_first")
+    trained = train_adapter(settings)
+    notes: list[str] = []
+    how = ExportSettings(
+        tmp_path / "engine", settings.mllm, adapter=trained.adapter, prompt=settings.prompt,
+        layout="prefix_first", image_size=settings.image_size, parity_pairs=1,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="trained with layout prefix_first, not paper"):
+        export_engine(replace(how, layout="paper"))
+    with pytest.raises(InputError, match="trained with another prompt template"):
+        export_engine(replace(how, prompt=None))
+    export_engine(how, notes.append)
+    assert not any(note.startswith("note:") for note in notes)
+    engine = Engine.from_pretrained(tmp_path / "engine", providers="cpu")
+    mu = engine.mu(made.images / "0_0.png", [made.images / "0_1.png"])
+    assert 0 < mu[0] < 1
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert str(tmp_path).encode() not in (trained.adapter / name).read_bytes()
+
+
+def test_what_is_written(made: MadePairs) -> None:
+    told: list[str] = []
+    shown: list[tuple[str, int, int]] = []
+    before = torch.random.get_rng_state()
+    trained = train_adapter(made.settings, told.append, lambda *one: shown.append(one))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert [line.split(":")[0] for line in told] == [
+        "load checkpoint ...", "hash model and pairs ...", "step 0", "step 3", "step 6",
+    ]  # fmt: skip
+    assert [one[1:] for one in shown] == [(step, 6) for step in range(1, 7)]
+    assert shown[-1][0].startswith("loss ")
+    assert "pairs/s, 0:00:00 left, step" in shown[-1][0]
+    output = made.settings.output
+    names = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert names == {
+        "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "log.jsonl",
+        "checkpoint/latest.pt", "training.json",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 3, 4, 5, 6, 6]
+    steps, measured = ([line for line in lines if ("val" in line) is val] for val in (False, True))
+    assert all(
+        line.keys() == {"step", "loss", "lr", "norm", "pairs", "seconds", "pairs_per_s"}
+        for line in steps
+    )
+    assert [line["lr"] for line in steps[::5]] == [1e-2, 1e-6]
+    assert [line["pairs"] for line in steps] == [2] * 6
+    record = json.loads((output / "training.json").read_text())
+    assert record["result"]["best"] == max(
+        (line["val"] for line in measured[1:]), key=lambda one: (one["auc"], -one["loss"])
+    )
+    assert record["result"]["before"] == measured[0]["val"]
+    assert record["counts"] == {"train_pairs": 16, "val_pairs": 8}
+    assert record["deciding"]["pack"] == 2
+    assert record["versions"]["torch"] == torch.__version__
+    assert str(made.root) not in json.dumps(record)
+    assert trained.adapter == output / "adapter"
+
+
+@pytest.mark.parametrize("dies", [1, 3, 5, 6])
+def test_a_killed_training_goes_on_to_the_bit(made: MadePairs, dies: int) -> None:
+    """Checkpoints are behind steps 2, 4 and 6; what was done after the last is done again."""
+    whole, cut = made.but(output=made.root / "whole"), made.settings
+    train_adapter(whole)
+    with pytest.raises(KilledError):
+        train_adapter(cut, progress=killed_at(dies))
+    with (cut.output / "log.jsonl").open("a") as file:
+        file.write('{"step": 1, "lo')  # the process died as it wrote
+    (cut.output / "checkpoint").mkdir(exist_ok=True)
+    (cut.output / "checkpoint" / ".murank-00-latest.pt").write_bytes(b"half")
+    told: list[str] = []
+    train_adapter(cut, told.append)
+    at = (dies - 1) // 2 * 2
+    assert (f"going on after step {at} of 6" in told) == (at > 0)
+    assert_same_training(cut, whole)
+    assert not (cut.output / "checkpoint" / ".murank-00-latest.pt").exists()
+
+
+def test_a_training_killed_behind_its_last_step_only_finishes(made: MadePairs) -> None:
+    trained = train_adapter(made.settings)
+    record = json.loads((made.settings.output / "training.json").read_text())
+    text = json.dumps({**record, "result": None})
+    (made.settings.output / "training.json").write_text(text)
+    steps: list[int] = []
+    again = train_adapter(made.settings, progress=lambda _stage, done, _total: steps.append(done))
+    assert (again, steps) == (trained, [])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_ctrl_c_saves_between_two_steps(made: MadePairs, overwrite: bool) -> None:
+    """Behind step 3, which is no multiple of save_every; --overwrite does not begin again."""
+    whole, cut = made.but(output=made.root / "whole"), made.but(overwrite=overwrite)
+    train_adapter(whole)
+    handler = signal.getsignal(signal.SIGINT)
+
+    def press(_stage: str, done: int, _total: int) -> None:
+        if done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(cut, told.append, press)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert told[-1] == (
+        f"stopped after step 3 of 6, all is saved in {cut.output}; the same command goes on from "
+        "there"
+    )
+    assert latest(cut)["step"] == 3
+    train_adapter(cut)
+    assert_same_training(cut, whole)
+
+
+def test_a_second_ctrl_c_does_not_wait(made: MadePairs) -> None:
+    def press(_stage: str, done: int, _total: int) -> None:
+        if done == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(made.settings, progress=press)
+    assert latest(made.settings)["step"] == 2
+
+
+def test_it_works_beside_the_main_thread(made: MadePairs) -> None:
+    """Where no signal can be caught."""
+    found: list[Any] = []
+    settings = made.but(steps=1)
+    thread = threading.Thread(target=lambda: found.append(train_adapter(settings)))
+    thread.start()
+    thread.join()
+    assert found[0].steps == 1
+
+
+def test_going_on_from_an_adapter(made: MadePairs) -> None:
+    first = train_adapter(made.but(rank=4, alpha=8.0, targets=("q_proj", "fc1")))
+    settings = made.but(output=made.root / "second", init_adapter=first.adapter, lr=1e-9, min_lr=0)
+    second = train_adapter(settings)
+    assert second.before.loss == pytest.approx(first.best.loss, abs=1e-5)
+    files = [one.adapter / "adapter_model.safetensors" for one in (first, second)]
+    old, new = map(load_file, files)
+    assert old.keys() == new.keys()
+    for name, value in old.items():
+        torch.testing.assert_close(new[name], value, atol=1e-7, rtol=0)
+    config = json.loads((second.adapter / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (4, 8)
+    assert config["target_modules"] == ["fc1", "q_proj"]
+
+
+def test_accumulated_batches_are_one_large_batch(made: MadePairs) -> None:
+    """So is a pack of them, up to rounding: the loss is a mean over a step's tokens."""
+    whole = made.but(pack=1, batch_size=4, accumulate=1, dropout=0.0, output=made.root / "whole")
+    parts = replace(whole, batch_size=1, accumulate=4, output=made.root / "parts")
+    for settings in (whole, parts):
+        train_adapter(settings)
+    found, wanted = latest(parts)["weights"], latest(whole)["weights"]
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, atol=2e-4, rtol=0)
+    losses = [[line["loss"] for line in log(one) if "loss" in line] for one in (whole, parts)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_bfloat16_and_gradient_checkpointing(made: MadePairs) -> None:
+    plain, other = made.but(output=made.root / "plain"), made.but(gradient_checkpointing=True)
+    train_adapter(plain)
+    train_adapter(other)
+    found, wanted = latest(other)["weights"], latest(plain)["weights"]
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+    half = made.but(dtype="bf16", output=made.root / "half")
+    trained = train_adapter(half)
+    assert {value.dtype for value in latest(half)["weights"].values()} == {torch.float32}
+    losses = [[line["loss"] for line in log(one) if "loss" in line] for one in (half, plain)]
+    np.testing.assert_allclose(losses[0][0], losses[1][0], rtol=0.05)
+    assert losses[0][0] != losses[1][0]
+    assert trained.last.loss < trained.before.loss
+
+
+def test_validation_pairs_are_drawn_by_seed(made: MadePairs) -> None:
+    settings = made.but(val_pairs=5, steps=1, overwrite=True)
+    found = [train_adapter(replace(settings, seed=seed)).before for seed in (0, 0, 3)]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+    assert all(round(one.accuracy * 5, 9) % 1 == 0 for one in found)
+
+
+def test_two_processes_do_what_one_does_with_twice_the_batch(made: MadePairs) -> None:
+    """Nine groups in steps of four: in the last one a process has no share."""
+    made.write("train", [*made.of(range(4)), Pair("0_0.png", "2_2.png", False)])
+    one = made.but(
+        output=made.root / "one", dropout=0.0, lr=1e-3, steps=None, eval_every=None, batch_size=8
+    )
+    train_adapter(one)
+    two = replace(one, output=made.root / "two", batch_size=4)
+    command = [
+        "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "murank",
+        "adapt", "train", "--mllm", two.mllm, "--pairs", two.pairs, "--image-root", two.image_root,
+        "--prompt", two.prompt, "--image-size", "56x28", "--adapter-dropout", "0", "--pack", "2",
+        "--lr", "1e-3", "--batch-size", "4", "-o", two.output, "--json",
+    ]  # fmt: skip
+    home = made.root / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        env=os.environ | {
+            "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HOME": str(home),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)  # once, by the main process
+    assert (said["adapter"], said["steps"]) == (str(two.output / "adapter"), 3)
+    assert not list(home.iterdir())
+    found, wanted = latest(two)["weights"], latest(one)["weights"]
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+    record = json.loads((two.output / "training.json").read_text())
+    assert record["deciding"]["processes"] == 2
+
+
+def test_the_default_prompt_is_murank_s_own(made: MadePairs) -> None:
+    trained = train_adapter(made.but(prompt=None, steps=1))
+    assert read_adapter(trained.adapter).template_sha256 == default_template().sha256

@@ -1,0 +1,270 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from murank import load_features, load_mu
+from murank._comparison import compare
+from murank.cli import _progress, main
+
+RERANKERS = ("k-reciprocal", "ecn", "ca-jaccard")
+COLUMNS = ("mAP", "rank-1", "rank-5")
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def gallery_mu_file(feature_file: Path) -> Path:
+    """Mu-distances between gallery images: of each, the next three."""
+    count = load_features(feature_file).num_gallery
+    indices = (np.arange(count)[:, None] + np.arange(1, 4)) % count
+    file = feature_file.with_name("mu_gallery.npz")
+    probs = np.random.default_rng(2).random(indices.shape)
+    np.savez(file, probs=probs, gallery_indices=indices)
+    return file
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def as_json(*arguments: object) -> dict[str, Any]:
+        assert main(["compare", *map(str, arguments), "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    return as_json
+
+
+def rows(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
+    return {(row["name"], row["fused"]): row["metrics"] for row in found["rows"]}
+
+
+def test_json(feature_file: Path, mu_file: Path, gallery_mu_file: Path, run: Run) -> None:
+    found = run("--features", feature_file, "--mu", mu_file, "--mu-gallery", gallery_mu_file)
+    assert found["schema_version"] == 1
+    assert found["protocol"] == {"protocol": "market1501"}
+    expected = compare(load_features(feature_file), load_mu(mu_file), load_mu(gallery_mu_file))
+    assert found["rows"] == [
+        {"name": line.name, "fused": line.fused, "metrics": line.metrics} for line in expected
+    ]
+    assert len(found["rows"]) == 11
+
+
+def test_the_encoder_is_as_evaluate_says(
+    feature_file: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in ((), ("--protocol", "cuhk03", "--repeats", "3", "--seed", "5")):
+        found = run("--features", feature_file, *options)
+        main(["evaluate", str(feature_file), *options, "--json"])
+        evaluated = json.loads(capsys.readouterr().out)
+        assert found["rows"][0]["metrics"] == pytest.approx(evaluated["metrics"])
+        assert found["protocol"] == evaluated["protocol"]
+
+
+@pytest.mark.parametrize("method", RERANKERS)
+def test_each_line_is_what_rerank_reports(
+    feature_file: Path,
+    mu_file: Path,
+    gallery_mu_file: Path,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+) -> None:
+    mu = ("--mu", str(mu_file))
+    both = (*mu, "--mu-gallery", str(gallery_mu_file))
+    found = rows(run("--features", feature_file, *both, "--alpha", "0.4"))
+    for fused, options in (
+        ("none", ()),
+        ("mu", (*mu, "--alpha", "0.4")),
+        ("gallery", (*both, "--alpha", "0.4")),
+    ):
+        out = feature_file.with_name(f"out-{fused}")
+        main(["rerank", "--features", str(feature_file), "--method", method, *options,
+              "-o", str(out), "--top-k", "9999"])  # fmt: skip
+        capsys.readouterr()
+        main(["evaluate", str(out), "--json"])
+        metrics = json.loads(capsys.readouterr().out)["metrics"]
+        assert {key: found[method, fused][key] for key in metrics} == pytest.approx(metrics)
+
+
+def test_gallery_mu_alone(feature_file: Path, gallery_mu_file: Path, run: Run) -> None:
+    found = rows(run("--features", feature_file, "--mu-gallery", gallery_mu_file, "--alpha", 0.3))
+    assert len(found) == 7
+    assert ("ecn", "gallery only") in found
+
+
+def test_a_folder_is_its_files(
+    feature_file: Path, mu_file: Path, gallery_mu_file: Path, run: Run
+) -> None:
+    """The folder holds features.npz, mu.npz and mu_gallery.npz."""
+    folder = feature_file.parent
+    named: list[object] = ["--features", feature_file]
+    every = run(folder)
+    assert every == run(*named, "--mu", mu_file, "--mu-gallery", gallery_mu_file)
+    gallery_mu_file.unlink()
+    with_mu = run(folder, "--alpha", 0.5)
+    assert with_mu == run(*named, "--mu", mu_file, "--alpha", 0.5)
+    mu_file.unlink()
+    alone = run(folder)
+    assert alone == run(*named)
+    assert [len(found["rows"]) for found in (every, with_mu, alone)] == [11, 8, 4]
+
+
+def test_num_query(feature_file: Path, run: Run) -> None:
+    count = load_features(feature_file).num_query
+    fewer = run("--features", feature_file, "--num-query", count - 4)
+    assert fewer != run("--features", feature_file, "--num-query", count)
+    expected = compare(load_features(feature_file, count - 4))
+    assert [row["metrics"] for row in fewer["rows"]] == [line.metrics for line in expected]
+
+
+def cells(line: str) -> list[str]:
+    return re.findall(r"(?<= )[-+]?[0-9]+\.[0-9]{2}\b", line)
+
+
+def test_table_without_mu(feature_file: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows(run("--features", feature_file))
+    assert main(["compare", "--features", str(feature_file)]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == list(COLUMNS)
+    assert [line.split()[0] for line in lines] == ["encoder", *RERANKERS]
+    for line in lines:
+        metrics = found[line.split()[0], "none"]
+        assert cells(line) == [f"{100 * metrics[key]:.2f}" for key in COLUMNS]
+    assert len({len(line) for line in (header, *lines)}) == 1
+
+
+def test_table_with_mu(
+    feature_file: Path,
+    mu_file: Path,
+    gallery_mu_file: Path,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = rows(run(feature_file.parent))
+    assert mu_file.is_file()
+    assert gallery_mu_file.is_file()
+    assert main(["compare", str(feature_file.parent)]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == [*COLUMNS, "mu", "adds:", *COLUMNS]
+    suffixes = {"none": "", "mu": " + mu", "gallery": " + mu, gallery mu"}
+    for line, ((name, fused), metrics) in zip(lines, found.items(), strict=True):
+        assert re.match(rf"{re.escape(name + suffixes[fused])}  +[0-9]", line)
+        expected = [f"{100 * metrics[key]:.2f}" for key in COLUMNS]
+        if fused != "none":
+            before = found[name, "none"]
+            expected += [f"{100 * (metrics[key] - before[key]):+.2f}" for key in COLUMNS]
+            assert len(line) == len(header)
+            for column in COLUMNS:  # figures end where the names of their columns end
+                for place in re.finditer(rf"{column}\b", header):
+                    assert line[place.end() - 1].isdigit()
+                    assert line[place.end() : place.end() + 1] in ("", " ")
+        assert cells(line) == expected
+
+
+def test_progress(
+    feature_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_progress, "_EVERY_LOG", 0.0)
+    assert main(["compare", "--features", str(feature_file)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    for method in RERANKERS:
+        assert any(line.startswith(f"{method}: ") for line in said)
+    assert main(["compare", "--features", str(feature_file), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_written(feature_file: Path, mu_file: Path, run: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in feature_file.parent.iterdir()}
+    run(feature_file.parent)
+    assert {path: path.stat().st_mtime_ns for path in feature_file.parent.iterdir()} == before
+    assert mu_file in before
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("--features", "--mu-gallery", "--alpha", "--protocol", "mu.npz", "exit codes"):
+        assert word in text
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: object, says: str) -> None:
+    """The error is one line, nothing is printed."""
+    assert main(["compare", *map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("murank: error: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+def test_neither_folder_nor_features(
+    feature_file: Path, mu_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = "name the folder that rerank wrote, or --features F.npz"
+    for arguments in (
+        (),
+        ("--mu", mu_file),
+        ("--mu-gallery", mu_file),
+        (feature_file.parent, "--features", feature_file),
+    ):
+        refuse(capsys, *arguments, says=says)
+
+
+@pytest.mark.parametrize("option", ["--mu", "--mu-gallery", "--num-query"])
+def test_what_a_folder_says_already(
+    feature_file: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    refuse(capsys, feature_file.parent, option, 3, says=f"{option} goes with --features")
+
+
+def test_alpha_without_mu(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source in ((feature_file.parent,), ("--features", feature_file)):
+        refuse(capsys, *source, "--alpha", 0.5, says="--alpha weighs mu: it needs --mu")
+
+
+def test_alpha_out_of_range(
+    feature_file: Path, mu_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for alpha in (1.5, -1, "nan"):
+        refuse(
+            capsys, "--features", feature_file, "--mu", mu_file, f"--alpha={alpha}", says="alpha"
+        )
+
+
+def test_a_folder_without_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        refuse(capsys, folder, says=f"{folder} has no features.npz; name a folder that")
+
+
+def test_files_that_cannot_be_used(
+    feature_file: Path, mu_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none = tmp_path / "none.npz"
+    refuse(capsys, "--features", none, says=str(none))
+    refuse(capsys, "--features", mu_file, says="lacks features")
+    refuse(capsys, "--features", feature_file, "--mu", none, says=str(none))
+    refuse(capsys, "--features", feature_file, "--mu-gallery", none, says=str(none))
+    refuse(capsys, "--features", feature_file, "--num-query", 9999, says="9999 queries asked for")
+    refuse(capsys, "--features", feature_file, "--mu-gallery", mu_file, says="gallery_mu")
+
+
+def test_features_that_cannot_be_evaluated(
+    feature_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = dict(np.load(feature_file))
+    np.savez(feature_file, **{key: arrays[key] for key in arrays if key != "pids"})
+    refuse(capsys, feature_file.parent, says="a comparison needs pids and camids")
+    np.savez(feature_file, **{**arrays, "camids": np.zeros_like(arrays["camids"])})
+    refuse(capsys, feature_file.parent, says="a query with a match from another camera")
+
+
+def test_options_of_the_protocol(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refuse(
+        capsys, "--features", feature_file, "--seed", 3,
+        says="--seed is used by --protocol cuhk03 only",
+    )  # fmt: skip
