@@ -1,4 +1,4 @@
-# make demo   sets up .venv (the runtime, no torch) and re-ranks a generated feature set
+# make demo   sets up .venv (the runtime, no torch), draws an unseen place and re-ranks it
 # make test   sets up .venv and .venv-test (with torch for the export), then lint, types, tests
 PYTHON ?= python3
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
@@ -14,15 +14,15 @@ TEST = .venv-test/bin
 
 .venv-test/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-test
-	$(PIP) $(TEST)/python -m pip install --quiet -e '.[cpu,export,dev]'
+	$(PIP) $(TEST)/python -m pip install --quiet -e '.[cpu,export,plot,dev]'
 	touch $@
 
 demo: .venv/installed
-	mkdir -p demo-out
-	$(RUN)/murank synthesize -o demo-out/features.npz --overwrite
-	$(RUN)/murank rerank --features demo-out/features.npz --method k-reciprocal -o demo-out/k-reciprocal --overwrite
-	$(RUN)/murank rerank --features demo-out/features.npz --method ecn -o demo-out/ecn --overwrite
-	$(RUN)/murank rerank --features demo-out/features.npz --method ca-jaccard -o demo-out/ca-jaccard --overwrite
+	$(RUN)/murank world -o demo-out/crowd --domain crowd --people 60 --distractors 60 --seed 2026 --place 2026 --overwrite
+	$(RUN)/murank rerank --engine benchmarks/miniature/engine --dataset market1501 --root demo-out/crowd \
+		--method k-reciprocal -o demo-out/ranking --sheet demo-out/sheet.png --overwrite
+	$(RUN)/murank compare demo-out/ranking
+	@echo "the picture: demo-out/sheet.png"
 
 lint: .venv-test/installed
 	$(TEST)/ruff format --check .

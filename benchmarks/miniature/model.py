@@ -81,11 +81,14 @@ class Question:
 
     tokens: PromptTokens
     answers: tuple[int, int]  # token ids of No and Yes
+    end: int  # token id of the end of a turn
 
 
 def question(checkpoint: Checkpoint, template: PromptTemplate, layout: Layout) -> Question:
     """Tokenise a prompt."""
-    return Question(prompt_tokens(checkpoint, template, layout), answer_ids(checkpoint.tokenizer))
+    end = int(checkpoint.model.config.text_config.eos_token_id)
+    tokens = prompt_tokens(checkpoint, template, layout)
+    return Question(tokens, answer_ids(checkpoint.tokenizer), end)
 
 
 def load_base(folder: Path) -> Checkpoint:
@@ -132,17 +135,25 @@ class Answers:
     """What a batch of pairs was answered."""
 
     words: Tensor  # [B,K,V] logits of the first answer token
+    next_words: Tensor  # [B,K,V] of the token behind a given answer; without one, as `words`
     logits: Tensor  # [B,K,2] those of No and Yes
     query: Tensor  # [B,H] hidden state behind the query image, inside the model
     candidates: Tensor  # [B,K,H] the same behind each candidate image
 
 
 def ask_many(
-    model: Any, asked: Question, query: Tensor, candidates: Tensor, *, at: int = 2
+    model: Any,
+    asked: Question,
+    query: Tensor,
+    candidates: Tensor,
+    *,
+    said: Tensor | None = None,
+    at: int = 2,
 ) -> Answers:
     """Answer B queries with K candidates each, from their vision tokens [B,T,H] and [B,K,T,H].
 
-    `at` is the layer before which the hidden states behind the images are taken.
+    `said` are answers [B,K] (token ids) to go on from; `at` is the layer before which the hidden
+    states behind the images are taken.
     """
     text, tokens = model.model.language_model, asked.tokens
     table = text.embed_tokens.weight
@@ -150,10 +161,14 @@ def ask_many(
     between, behind = table[list(tokens.between)], table[list(tokens.behind)]
     one = torch.cat([query, between.expand(batch, -1, -1)], 1)
     each = torch.cat([candidates, behind.expand(batch, count, -1, -1)], 2)
+    if said is not None:
+        each = torch.cat([each, table[said][:, :, None]], 2)
     size, first = each.shape[2], one.shape[1]
     own = torch.cat([one, each.flatten(1, 2)], 1)  # [B, first + K * size, H]
     static = table[list(tokens.static)][None]
-    places = tokens.positions(GRID)
+    places = list(tokens.positions(GRID))
+    if said is not None:
+        places[2] = torch.cat([places[2], places[2][:, -1:] + 1], 1)
     turn_static, turn_one, turn_each = (_rotary(place) for place in places)
     cosine, sine = (
         torch.cat([a, b.repeat(count, 1)]) for a, b in zip(turn_one, turn_each, strict=True)
@@ -175,12 +190,15 @@ def ask_many(
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         own = own + layer.self_attn.o_proj(_join(o))
         own = own + layer.mlp(layer.post_attention_layernorm(own))
-    ends = own[:, first:].reshape(batch, count, size, -1)[:, :, -1]
-    words = text.norm(ends) @ table.T
+    suffixes = own[:, first:].reshape(batch, count, size, -1)
+    words, next_words = (
+        text.norm(suffixes[:, :, place]) @ table.T for place in (-1 if said is None else -2, -1)
+    )
     assert taken is not None
     image = GRID.num_tokens
     return Answers(
         words,
+        next_words,
         words[..., list(asked.answers)],
         taken[:, image],
         taken[:, first:].reshape(batch, count, size, -1)[:, :, image],

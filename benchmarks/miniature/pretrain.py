@@ -39,6 +39,7 @@ class Stages:
     attributes: int = 650
     pairs: int = 500
     together: int = 600
+    turn: int = 100  # to end a turn once it has answered
 
 
 def pretrain(checkpoint: Any, pool: Pool, stages: Stages, seed: int, say: Say) -> None:
@@ -47,13 +48,21 @@ def pretrain(checkpoint: Any, pool: Pool, stages: Stages, seed: int, say: Say) -
     vision = Vision(checkpoint)
     _learn_attributes(checkpoint, vision, pool, stages.attributes, say)
     tokens = _standardise(checkpoint, vision, pool)
-    trainer = _PairTrainer(checkpoint, pool, say)
+    trainer = PairTrainer(checkpoint, pool, say)
     trainer.run(stages.pairs, lambda rows: tokens[rows], {"text": 1e-3})
     trainer.run(
         stages.together,
         lambda rows: vision(shifted(torch.from_numpy(pool.pixels[rows.numpy()]))),
         {"text": 8e-4, "vision": 2.5e-4},
     )
+    learn_turns(vision, trainer, pool, stages.turn)
+
+
+def learn_turns(vision: Vision, trainer: PairTrainer, pool: Pool, steps: int) -> None:
+    """Train the text side to answer and then to end its turn, as adaptation will ask of it."""
+    with torch.no_grad():
+        tokens = all_tokens(vision, pool)
+    trainer.run(steps, lambda rows: tokens[rows], {"text": 3e-4}, with_end=True)
 
 
 def _learn_attributes(checkpoint: Any, vision: Vision, pool: Pool, steps: int, say: Say) -> None:
@@ -78,11 +87,7 @@ def _learn_attributes(checkpoint: Any, vision: Vision, pool: Pool, steps: int, s
 def _standardise(checkpoint: Any, vision: Vision, pool: Pool) -> Tensor:
     """Give vision tokens zero mean and unit variance, by the merger's last layer; return them."""
     with torch.no_grad():
-        parts = [
-            vision(torch.from_numpy(pool.pixels[start : start + 256]))
-            for start in range(0, len(pool.pixels), 256)
-        ]
-        tokens = torch.cat(parts)
+        tokens = all_tokens(vision, pool)
         mean, spread = tokens.mean((0, 1)), tokens.std((0, 1)) + 1e-4
         last = checkpoint.model.model.visual.merger.mlp[-1]
         last.weight.div_(spread[:, None])
@@ -90,7 +95,13 @@ def _standardise(checkpoint: Any, vision: Vision, pool: Pool) -> Tensor:
         return (tokens - mean) / spread
 
 
-class _PairTrainer:
+def all_tokens(vision: Vision, pool: Pool) -> Tensor:
+    """Vision tokens of every crop: [N,T,H]."""
+    starts = range(0, len(pool.pixels), 256)
+    return torch.cat([vision(torch.from_numpy(pool.pixels[s : s + 256])) for s in starts])
+
+
+class PairTrainer:
     """Same person or not, over pairs of a batch: each image is a query and a candidate."""
 
     def __init__(self, checkpoint: Any, pool: Pool, say: Say) -> None:
@@ -103,9 +114,14 @@ class _PairTrainer:
         ]
 
     def run(
-        self, steps: int, tokens_of: Callable[[Tensor], Tensor], peaks: dict[str, float]
+        self,
+        steps: int,
+        tokens_of: Callable[[Tensor], Tensor],
+        peaks: dict[str, float],
+        *,
+        with_end: bool = False,
     ) -> None:
-        """Train for a number of steps."""
+        """Train for a number of steps; `with_end`: the end of the turn instead of the contrast."""
         parts = {
             "text": [*self.model.model.language_model.parameters(), *self.projection.parameters()],
             "vision": list(self.model.model.visual.parameters()),
@@ -117,12 +133,18 @@ class _PairTrainer:
             asked = self.asked[form]
             rows, candidates = self._batch(small=form == _PAPER)
             tokens = tokens_of(rows)
-            answers = ask_many(self.model, asked, tokens, tokens[candidates])
             people = self.people[rows]
             same = people[candidates] == people[:, None]
-            said = torch.tensor(asked.answers)[same.long().flatten()]
-            loss = F.cross_entropy(answers.words.flatten(0, 1), said)
-            step(loss + _CONTRAST * self._contrast(answers, people, candidates), loss)
+            said = torch.tensor(asked.answers)[same.long()]
+            given = said if with_end else None
+            answers = ask_many(self.model, asked, tokens, tokens[candidates], said=given)
+            loss = F.cross_entropy(answers.words.flatten(0, 1), said.flatten())
+            if with_end:
+                end = torch.full_like(said, asked.end).flatten()
+                more = F.cross_entropy(answers.next_words.flatten(0, 1), end)
+            else:
+                more = _CONTRAST * self._contrast(answers, people, candidates)
+            step(loss + more, loss)
 
     def _batch(self, *, small: bool) -> tuple[Tensor, Tensor]:
         """Rows [n] of images of two domains, and each one's candidates [n,6] among them."""

@@ -151,7 +151,7 @@ class Recipe:
             self.murank(
                 "export", "--mllm", self.base, *lora, "--prompt", prompt, "--layout", layout,
                 "--image-size", f"{SIZE[0]}x{SIZE[1]}", "--dtype", dtype,
-                *self._encoder_options(), "--quiet", "-o", folder,
+                "--parity-pairs", 4, *self._encoder_options(), "--quiet", "-o", folder,
             )  # fmt: skip
         return folder
 

@@ -72,8 +72,8 @@ def test_every_option_arrives(made: MadePairs, monkeypatch: pytest.MonkeyPatch) 
         "--layout", "prefix_first", "--init-adapter", "a", "--adapter-rank", "3",
         "--adapter-alpha", "5", "--adapter-dropout", "0.5", "--adapter-targets", "q_proj, fc1",
         "--lr", "0.1", "--min-lr", "0.01", "--warmup", "7", "--weight-decay", "0.2",
-        "--batch-size", "12", "--accumulate", "9", "--clip", "0.3", "--pack", "4", "--jitter", "0.6",
-        "--seed", "11",
+        "--batch-size", "12", "--accumulate", "9", "--clip", "0.3", "--pack", "4",
+        "--jitter", "0.6", "--seed", "11",
         "--eval-every", "13", "--val-pairs", "14", "--save-every", "15", "--dtype", "bf16",
         "--no-gradient-checkpointing", "--overwrite",
     ]  # fmt: skip

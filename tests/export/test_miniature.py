@@ -1,0 +1,115 @@
+"""The miniature: its forward pass, what it was trained on, and whether it is what it says."""
+
+import json
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from miniature.model import (
+    BARE_PROMPT,
+    GRID,
+    HERE,
+    PROMPT,
+    Vision,
+    ask_many,
+    load_base,
+    make_base,
+    question,
+)
+from miniature.pool import SIZE
+from miniature.recipe import POOL_DOMAINS, random_alike, test_world, training_world
+
+from murank import Engine
+from murank.engine.manifest import engine_sha256
+from murank.pairs import Pair
+from murank.prompt import Layout, default_template, load_template
+from murank.world import TRAINING, UNSEEN
+from murank.world.market import GALLERY, TRAIN, _people
+from murank_export import EncoderSettings, ExportSettings, export_engine
+from murank_export.mllm.reference import ask
+
+ENGINE, BASE, ADAPTER = HERE / "engine", HERE / "base", HERE / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "layout"),
+    [(PROMPT, "prefix_first"), (BARE_PROMPT, "prefix_first"), (PROMPT, "paper")],
+)
+def test_the_quick_forward_pass_is_the_models_own(
+    prompt: Path, layout: Layout, tmp_path: Path
+) -> None:
+    make_base(tmp_path / "base", seed=3)
+    checkpoint = load_base(tmp_path / "base")
+    asked = question(checkpoint, load_template(prompt), layout)
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, *SIZE)).astype(np.uint8)
+    with torch.no_grad():
+        tokens = Vision(checkpoint)(torch.from_numpy(images))
+        candidates = torch.stack([tokens[2:5], tokens[4:7]])
+        logits = ask_many(checkpoint.model, asked, tokens[:2], candidates).logits.numpy()
+    for row, (query, others) in enumerate([(0, (2, 3, 4)), (1, (4, 5, 6))]):
+        wanted = ask(
+            checkpoint, asked.tokens, GRID, asked.answers, images[query], list(images[list(others)])
+        )
+        assert wanted.logits.std() > 0.01  # not all alike
+        np.testing.assert_allclose(logits[row], wanted.logits, atol=1e-5)
+
+
+def test_no_person_is_trained_on_and_tested_with() -> None:
+    for seed in range(3):
+        world = training_world(seed)
+        train = {astuple(one) for one in _people(world, TRAIN, world.train_people)}
+        assert len(train) == world.train_people
+        for domain in (TRAINING, *UNSEEN):
+            tested = test_world(domain, seed)
+            assert train.isdisjoint(astuple(p) for p in _people(tested, GALLERY, tested.people))
+
+
+def test_what_is_shipped_has_seen_no_unseen_domain() -> None:
+    record = json.loads((HERE / "miniature.json").read_text())
+    assert record["domains"] == {
+        "encoder": [TRAINING], "adapter": [TRAINING],
+        "base": f"broad-0 to broad-{POOL_DOMAINS - 1}",
+    }  # fmt: skip
+    assert record["engine_sha256"] == engine_sha256(ENGINE)
+    assert TRAINING not in UNSEEN
+    assert not any(name.startswith("broad") for name in UNSEEN)
+
+
+def test_random_pairs_differ_from_the_mined_in_nothing_but_the_candidate() -> None:
+    names = [f"{person:04}_c{camera}.jpg" for person in range(1, 6) for camera in range(1, 5)]
+    mined = [Pair(q, c, q[:4] == c[:4]) for q in names for c in names if q != c]
+    drawn = random_alike(mined, seed=1)
+    assert [(p.query, p.match) for p in drawn] == [(p.query, p.match) for p in mined]
+    assert all(p.candidate != p.query for p in drawn)
+    assert all((p.query[:4] == p.candidate[:4]) == p.match for p in drawn)
+    assert drawn == random_alike(mined, seed=1)
+    assert drawn != mined
+
+
+def test_shipped_size() -> None:
+    files = [file for folder in (ENGINE, BASE, ADAPTER) for file in folder.rglob("*")]
+    assert sum(file.stat().st_size for file in files) < 15e6
+
+
+def test_base_and_adapter_make_the_shipped_engine(tmp_path: Path) -> None:
+    settings = ExportSettings(
+        tmp_path / "engine", BASE, adapter=ADAPTER, prompt=PROMPT, layout="prefix_first",
+        image_size=SIZE, encoder_settings=EncoderSettings(), parity_pairs=2,
+    )  # fmt: skip
+    export_engine(settings)
+    crops = np.random.default_rng(1).integers(0, 256, (4, 128, 64, 3)).astype(np.uint8)
+    mu = [
+        Engine.from_pretrained(e).mu(crops[0], list(crops[1:]))
+        for e in (tmp_path / "engine", ENGINE)
+    ]
+    np.testing.assert_allclose(mu[0], mu[1], atol=1e-5)
+
+
+def test_its_prompt_is_its_own() -> None:
+    manifest = Engine.from_pretrained(ENGINE).manifest
+    assert manifest.scorer is not None
+    assert manifest.scorer.template_sha256 == load_template(PROMPT).sha256
+    assert manifest.scorer.template_sha256 != default_template().sha256
+    assert manifest.scorer.layout == "prefix_first"
