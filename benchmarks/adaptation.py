@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,7 @@ k_reciprocal: Callable[..., Array] = cast("Any", murank_kernels.k_reciprocal)
 ecn: Callable[..., Array] = cast("Any", murank_kernels.ecn)
 ca_jaccard: Callable[..., Array] = cast("Any", murank_kernels.ca_jaccard)
 Score = tuple[float, float]  # mAP and rank-1, percent
+Figures = Mapping[str, Mapping[str, Score]]  # by domain and row, of one seed
 
 
 @dataclass
@@ -216,49 +217,62 @@ def _tower(engine: Engine, test: Test) -> Array:
     return centred
 
 
-def report(seeds: Sequence[Mapping[str, Mapping[str, Score]]]) -> str:
-    """Return the tables, mean over seeds and half of their range."""
+def report(seeds: Sequence[Figures]) -> str:
+    """Return the tables: mean over seeds, and half of the range over seeds."""
     names = list(seeds[0][DOMAINS[0]])
     main = [name for name in names if ":" not in name]
-    lines = [f"mAP / rank-1 in percent, mean of {len(seeds)} seeds, +- half the range over seeds."]
-    lines += ["", _table("", main, seeds)]
-    lines += ["", "**What mu adds to each** (paired by seed)", "", _gains(seeds)]
-    for title, kind, reference in (
-        ("k-reciprocal + mu, variants of the MLLM", "variant", None),
-        (f"candidates asked (alpha {ALPHA})", "K", None),
-        (f"alpha (K = {K})", "alpha", None),
-    ):
-        rows = [name for name in names if name.startswith(f"{kind}: ")]
-        lines += ["", f"**{title}**", "", _table(f"{kind}: ", rows, seeds)]
-        del reference
-    rows = [name for name in names if name.startswith("auc: ")]
-    lines += ["", f"**AUC of match against other among the {K} candidates**", ""]
-    lines += [_table("auc: ", rows, seeds, parts=1)]
-    return "\n".join(lines)
+
+    def kind(prefix: str) -> dict[str, str]:
+        return {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+
+    fused = {name: f"{name} + mu" for name in ("encoder", "k-reciprocal", "ECN", "CA-Jaccard")}
+    gallery = {"k-reciprocal, with gallery mu": "k-reciprocal + mu, gallery mu"}
+    plain = {name: name for name in fused} | {next(iter(gallery)): "k-reciprocal"}
+    parts = {
+        f"mAP / rank-1 in percent, mean of {len(seeds)} seeds": _table(
+            {name: _values(seeds, name) for name in main}
+        ),
+        "what mu adds to each, paired by seed": _table(
+            {name: _gains(seeds, row, plain[name]) for name, row in (fused | gallery).items()}
+        ),
+        "what mu adds to k-reciprocal, by variant": _table(
+            {name: _gains(seeds, row) for name, row in kind("variant: ").items()}
+        ),
+        f"what it adds by the number of candidates asked (alpha {ALPHA})": _table(
+            {name: _gains(seeds, row) for name, row in kind("K: ").items()}
+        ),
+        f"what it adds by alpha (K = {K})": _table(
+            {name: _gains(seeds, row) for name, row in kind("alpha: ").items()}
+        ),
+        f"AUC of match against other among the {K} candidates, percent": _table(
+            {name: _values(seeds, row, parts=1) for name, row in kind("auc: ").items()}
+        ),
+    }
+    return "\n\n".join(f"**{title}**\n\n{table}" for title, table in parts.items())
 
 
-def _table(prefix: str, rows: Iterable[str], seeds: Sequence[Any], parts: int = 2) -> str:
+def _values(seeds: Sequence[Figures], row: str, parts: int = 2) -> Mapping[str, list[str]]:
+    """Cells of a row: figures themselves."""
+    found = {d: np.array([seed[d][row] for seed in seeds])[:, :parts] for d in DOMAINS}
+    return {domain: [_cell(column) for column in values.T] for domain, values in found.items()}
+
+
+def _gains(
+    seeds: Sequence[Figures], row: str, before: str = "k-reciprocal"
+) -> Mapping[str, list[str]]:
+    """Cells of a row: what it has more than another, seed by seed."""
+    found = {d: [np.subtract(seed[d][row], seed[d][before]) for seed in seeds] for d in DOMAINS}
+    return {
+        domain: [_cell(column, "+") for column in np.array(gains).T]
+        for domain, gains in found.items()
+    }
+
+
+def _table(rows: Mapping[str, Mapping[str, list[str]]]) -> str:
     lines = ["|  | " + " | ".join(_heading(domain) for domain in DOMAINS) + " |"]
     lines.append("|---|" + "---:|" * len(DOMAINS))
-    for row in rows:
-        cells = []
-        for domain in DOMAINS:
-            values = np.array([seed[domain][row] for seed in seeds])[:, :parts]
-            cells.append(" / ".join(_cell(column) for column in values.T))
-        lines.append(f"| {row.removeprefix(prefix)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _gains(seeds: Sequence[Any]) -> str:
-    lines = ["|  | " + " | ".join(_heading(domain) for domain in DOMAINS) + " |"]
-    lines.append("|---|" + "---:|" * len(DOMAINS))
-    for row in ("encoder", "k-reciprocal", "ECN", "CA-Jaccard"):
-        cells = []
-        for domain in DOMAINS:
-            pairs = [(seed[domain][f"{row} + mu"], seed[domain][row]) for seed in seeds]
-            gains = np.array([np.subtract(after, before) for after, before in pairs])
-            cells.append(" / ".join(_cell(column, "+") for column in gains.T))
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    for name, cells in rows.items():
+        lines.append(f"| {name} | " + " | ".join(" / ".join(c) for c in cells.values()) + " |")
     return "\n".join(lines)
 
 
