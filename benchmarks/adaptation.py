@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 from miniature.model import BARE_PROMPT
-from miniature.recipe import Recipe, test_world
+from miniature.recipe import Recipe, evaluation_world
 from numpy.typing import NDArray
 
 import murank_kernels
@@ -88,7 +88,7 @@ def load_test(recipe: Recipe, domain: str, engine: Engine) -> Test:
     """Draw a domain's query and gallery images, and embed them."""
     folder = recipe.work / f"test-{domain}"
     if not folder.exists():
-        write_world(folder, test_world(domain, recipe.seed))
+        write_world(folder, evaluation_world(domain, recipe.seed))
     data = load_dataset("market1501", folder)
     labels = (data.query.pids, data.gallery.pids, data.query.camids, data.gallery.camids)
     q_pids, g_pids, q_camids, g_camids = (np.asarray(one) for one in labels)

@@ -204,6 +204,6 @@ def training_world(seed: int) -> WorldSettings:
     return WorldSettings(TRAINING, people=100, train_people=300, shots=3, seed=seed, place=seed)
 
 
-def test_world(domain: str, seed: int) -> WorldSettings:
+def evaluation_world(domain: str, seed: int) -> WorldSettings:
     """A place to test in, with people that no training has seen."""
     return WorldSettings(domain, people=100, distractors=100, seed=seed, place=seed)

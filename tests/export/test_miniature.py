@@ -19,7 +19,7 @@ from miniature.model import (
     question,
 )
 from miniature.pool import SIZE
-from miniature.recipe import POOL_DOMAINS, random_alike, test_world, training_world
+from miniature.recipe import POOL_DOMAINS, evaluation_world, random_alike, training_world
 
 from murank import Engine
 from murank.engine.manifest import engine_sha256
@@ -62,7 +62,7 @@ def test_no_person_is_trained_on_and_tested_with() -> None:
         train = {astuple(one) for one in _people(world, TRAIN, world.train_people)}
         assert len(train) == world.train_people
         for domain in (TRAINING, *UNSEEN):
-            tested = test_world(domain, seed)
+            tested = evaluation_world(domain, seed)
             assert train.isdisjoint(astuple(p) for p in _people(tested, GALLERY, tested.people))
 
 

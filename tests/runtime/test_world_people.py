@@ -50,13 +50,32 @@ def test_no_look_alikes_are_strangers() -> None:
 @pytest.mark.parametrize("details", [1, 2, 3, 50])
 def test_look_alikes_differ_in_a_few_details_and_in_nothing_else(details: int) -> None:
     people = make_people(200, seed=7, look_alikes=1, details=details)
+    alike = [pair for pair in pairwise(people) if pair[0].width == pair[1].width]
+    assert len(alike) > 150  # the others would have been somebody who is there already
     counts = set()
-    for one, other in pairwise(people):
+    for one, other in alike:
         found = set(differences(one, other))
         changed = [name for name in DETAILS if name in found]  # the first always gets a new value
         assert found <= set().union(*(DETAILS[name] for name in changed))
         counts.add(len(changed))
     assert counts == set(range(1, min(details, len(DETAILS)) + 1))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nobody_is_there_twice(seed: int) -> None:
+    """Not even but for the colour of a bag or hat that is not there."""
+    people = make_people(300, seed=seed, look_alikes=1, details=1)
+    shown = set()
+    for person in people:
+        values = vars(person).copy()
+        if tables.PATTERNS[person.pattern] == "plain":
+            del values["second"], values["pattern_scale"]
+        if tables.BAGS[person.bag] == "none":
+            del values["bag_colour"], values["bag_side"]
+        if tables.HATS[person.hat] == "none":
+            del values["hat_colour"]
+        shown.add(tuple(values.items()))
+    assert len(shown) == len(people)
 
 
 def test_every_detail_changes_in_turn() -> None:
