@@ -144,9 +144,10 @@ def test_people_of_one_role_share_no_body_with_another(tmp_path: Path, drawn: Dr
     found = drawn.by_pid()
     test, train = ([found[pid].pop() for pid in pids] for pids in (range(1, 10), range(10, 19)))
     widths = [{person.width for person in people} for people in (test, train, found[0])]
-    assert [len(width) for width in widths] == [1, 1, 1]
-    assert len(set().union(*widths)) == 3
-    for one, other in (*pairwise(test), *pairwise(train)):
+    assert all(len(width) < 4 for width in widths)  # nearly all are look-alikes
+    assert len(set().union(*widths)) == sum(map(len, widths))
+    alike = [pair for pair in (*pairwise(test), *pairwise(train)) if pair[0].width == pair[1].width]
+    for one, other in alike:
         assert 1 <= len(differences(one, other)) <= 2  # a bag or a hat comes with its colour
 
 
