@@ -39,4 +39,4 @@ benchmark: .venv/installed .venv-test/installed
 	$(TEST)/python benchmarks/scoring.py
 
 clean:
-	rm -rf .venv .venv-test demo-out try .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-test demo-out .pytest_cache .mypy_cache .ruff_cache

@@ -50,12 +50,22 @@ def make_pool(domains: int, *, first: int = 0, workers: int = 2) -> Pool:
 
 
 def load_pool(cache: Path, domains: int, *, first: int = 0) -> Pool:
-    """Return the pool, kept in a file for later runs."""
+    """Return the pool, kept in a file for later runs; ValueError if the file holds another."""
     if not cache.exists():
-        pool = make_pool(domains, first=first)
-        np.savez(cache, **vars(pool))
+        aside = cache.with_suffix(".unfinished.npz")
+        np.savez(aside, **vars(make_pool(domains, first=first)))
+        aside.rename(cache)
     with np.load(cache) as arrays:
-        return Pool(**{name: arrays[name] for name in arrays.files})
+        pool = Pool(**{name: arrays[name] for name in arrays.files})
+    wanted = [attributes_of(p) for d in range(first, first + domains) for p in pool_people(d)]
+    if not np.array_equal(pool.attributes[::SHOTS], np.array(wanted)):
+        raise ValueError(f"{cache} holds a pool of other people; delete it")
+    return pool
+
+
+def pool_people(number: int) -> list[Person]:
+    """Return the people of one broad domain."""
+    return make_people(PEOPLE, seed=1_000_000 + number)
 
 
 def attributes_of(person: Person) -> list[int]:
@@ -72,7 +82,7 @@ def attributes_of(person: Person) -> list[int]:
 
 def _draw_domain(number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     domain = make_domain(f"broad-{number}")
-    people = make_people(PEOPLE, seed=1_000_000 + number)
+    people = pool_people(number)
     random = np.random.default_rng([number, 5])
     pixels, attributes = [], []
     for index, person in enumerate(people):

@@ -5,6 +5,7 @@ Wherever murank has a verb for a step, the step is that verb: what a user would 
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import time
@@ -55,7 +56,7 @@ class Recipe:
 
     @property
     def world(self) -> Path:
-        """The training domain, drawn: people to train on, others to test in domain."""
+        """The training domain, drawn."""
         folder = self.work / TRAINING
         if not folder.exists():
             with self._step("world"):
@@ -75,7 +76,8 @@ class Recipe:
                 encoder = train_encoder(
                     pixels, images.pids, steps=ENCODER_STEPS, seed=self.seed, say=self.say
                 )
-                save_onnx(encoder, file)
+                save_onnx(encoder, file.with_suffix(".unfinished"))
+                file.with_suffix(".unfinished").rename(file)
         return file
 
     @property
@@ -119,10 +121,13 @@ class Recipe:
         """As many pairs of the same people, drawn at random; validated by the same hard pairs."""
         folder = self.work / "random-pairs"
         if not folder.exists():
-            hard = load_pairs(self.pairs / "train.json")
-            folder.mkdir()
-            shutil.copyfile(self.pairs / "val.json", folder / "val.json")
-            save_pairs(folder / "train.json", random_alike(hard, seed=self.seed))
+            aside = folder.with_name("random-pairs-unfinished")
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            shutil.copyfile(self.pairs / "val.json", aside / "val.json")
+            drawn = random_alike(load_pairs(self.pairs / "train.json"), seed=self.seed)
+            save_pairs(aside / "train.json", drawn)
+            aside.rename(folder)
         return folder
 
     def adapter(
@@ -131,7 +136,7 @@ class Recipe:
     ) -> Path:  # fmt: skip
         """Return a LoRA of the base, trained on pairs (the mined ones)."""
         folder = self.work / f"adapter-{name}"
-        if not (folder / "adapter" / "adapter_config.json").exists():
+        if not _is_trained(folder):
             with self._step(f"adapter {name}"):
                 self.murank(
                     "adapt", "train", "--mllm", self.base, "--pairs", pairs or self.pairs,
@@ -180,11 +185,17 @@ class Recipe:
         self.say(f"{name}: {self.seconds[name]:.0f} s")
 
 
+def _is_trained(folder: Path) -> bool:
+    """Whether a training has come to its end; `adapt train` goes on with one that has not."""
+    record = folder / "training.json"
+    return record.exists() and json.loads(record.read_text())["result"] is not None
+
+
 def random_alike(hard: Sequence[Pair], *, seed: int) -> list[Pair]:
     """Return for each pair one of the same query and answer, with a candidate drawn at random.
 
     `adapt mine --random` draws candidates of any person, so that hardly a pair matches: the paper's
-    baseline. Half of these match, as of the mined: what differs is hardness alone.
+    baseline. Half of these match, as of the mined; drawn one by one, a few come twice.
     """
     random = np.random.default_rng(seed)
     paths = sorted({path for pair in hard for path in (pair.query, pair.candidate)})

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,30 @@ def test_options_of_the_protocol(feature_file: Path, capsys: pytest.CaptureFixtu
         capsys, "--features", feature_file, "--seed", 3,
         says="--seed is used by --protocol cuhk03 only",
     )  # fmt: skip
+
+
+def test_the_prompt_order_of_the_run(
+    feature_file: Path, mu_file: Path, run: Run, tmp_path: Path
+) -> None:
+    """What the last run fused counts, not what lies beside it from an earlier one."""
+    folder = tmp_path / "ranking"
+    folder.mkdir()
+    shutil.copyfile(feature_file, folder / "features.npz")
+    with np.load(mu_file) as arrays:
+        given, candidates = arrays["probs"], arrays["gallery_indices"]
+    swapped = given[:, ::-1].copy()
+    np.savez(folder / "mu.npz", probs=given, gallery_indices=candidates)
+    np.savez(folder / "mu_swapped.npz", probs=swapped, gallery_indices=candidates)
+    mean = tmp_path / "mean.npz"
+    np.savez(mean, probs=(given + swapped) / 2, gallery_indices=candidates)
+    for used, like in (
+        (["mu.npz"], folder / "mu.npz"),
+        (["mu_swapped.npz"], folder / "mu_swapped.npz"),
+        (["mu.npz", "mu_swapped.npz"], mean),
+    ):
+        stages = dict.fromkeys(["features.npz", *used], "made")
+        (folder / "summary.json").write_text(json.dumps({"stages": stages}))
+        wanted = rows(run("--features", folder / "features.npz", "--mu", like))
+        assert rows(run(folder)) == wanted
+    (folder / "summary.json").write_text("[]")
+    assert main(["compare", str(folder)]) == 2

@@ -197,3 +197,13 @@ def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write to"):
         write_world(tmp_path / ("w" * 300), TINY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_added_to_a_subfolder_are_not_lost(tmp_path: Path) -> None:
+    settings = WorldSettings("mall", people=1, distractors=0, cameras=2, seen_by=2)
+    write_world(tmp_path / "world", settings)
+    notes = tmp_path / "world" / "query" / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(OutputError, match="holds something else"):
+        write_world(tmp_path / "world", settings, overwrite=True)
+    assert notes.read_text() == "mine"

@@ -85,6 +85,7 @@ class RunFolder:
             for name in abandoned(folder):
                 (folder / name).unlink()
         if saved is None:
+            self.write("", {TRAINING: _json(record)})  # first: a finished one is finished no more
             for name in (f"{CHECKPOINT}/{LATEST}", LOG):
                 (self.path / name).unlink(missing_ok=True)
             for file in (self.path / ADAPTER).glob("adapter_*"):

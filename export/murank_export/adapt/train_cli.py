@@ -89,7 +89,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--jitter", type=float, default=0.0, metavar="X",
-        help="change light, colour and sharpness of each image by chance, 0 (the method) to 1",
+        help="change light, colour, sharpness and noise of each image by chance, hide a part of "
+        "some: 0 (the method) to 1",
     )  # fmt: skip
     group.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
     group.add_argument("--eval-every", type=positive, metavar="N", help="steps (each epoch)")

@@ -87,10 +87,12 @@ class Training:
             self._evaluate()
         for step in self._loop.run(self._done):
             self._note(step)
-            if self._done % self._eval_every == 0 or self._done == self._steps:
+            due = self._done % self._eval_every == 0 or self._done == self._steps
+            if due:
                 self._evaluate()
             stop = interrupt.anywhere(self._machine)
-            if stop or self._done % self._settings.save_every == 0 or self._done == self._steps:
+            # After an evaluation, too: which was the best must fit the adapter that is kept.
+            if stop or due or self._done % self._settings.save_every == 0:
                 self._save()
             if stop:
                 self._tell(
@@ -144,6 +146,11 @@ class Training:
 
     def _finish(self) -> Trained:
         before, last = self._evaluations[0], self._evaluations[-1]
+        if not (self._best or last).better_than(before):
+            self._tell(
+                "note: no step answered the validation pairs better than the model did before; "
+                "more pairs, or a smaller --lr or --steps, may help"
+            )
         path = self._folder.path / ADAPTER
         trained = Trained(path, self._done, self._seconds, before, self._best or last, last)
         if self._machine.is_main_process:

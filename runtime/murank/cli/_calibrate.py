@@ -128,6 +128,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     if args.plot is not None:
         if args.plot.suffix.lower() != ".png":
             raise UsageError(f"--plot writes a PNG: name it so, not {args.plot}")
+        if args.engine.resolve() in args.plot.resolve().parents:
+            raise UsageError("--plot must not be inside the engine: it holds only what it lists")
         check_file(args.plot, overwrite=args.overwrite)
         check_plot()
 

@@ -2,13 +2,16 @@
 
 import argparse
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from murank._comparison import Compared, compare
 from murank._exceptions import InputError, UsageError
 from murank._features import load_features
-from murank._mu import load_mu
+from murank._mu import MuDistances, load_mu
+from murank._ranking import SUMMARY_FILE
+from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
 from murank.cli._table import gain, table
@@ -42,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     protocol = protocol_of(args)
     files = _files(args)
-    if files.mu is None and files.gallery_mu is None and args.alpha is not None:
+    if not (files.mu or files.gallery_mu) and args.alpha is not None:
         raise UsageError("--alpha weighs mu: it needs --mu, or a folder with mu.npz")
     features = load_features(files.features, args.num_query)
-    mu, gallery_mu = (None if f is None else load_mu(f) for f in (files.mu, files.gallery_mu))
+    mu, gallery_mu = _load(files.mu), _load(files.gallery_mu)
     with ProgressLine(quiet=args.quiet) as line:
         found = compare(
             features, mu, gallery_mu, alpha=args.alpha, protocol=protocol, progress=line.part
@@ -73,15 +76,16 @@ def comparison_table(found: list[Compared]) -> str:
 
 class _Files(NamedTuple):
     features: Path
-    mu: Path | None
-    gallery_mu: Path | None
+    mu: tuple[Path, ...]  # none, one prompt order, or both
+    gallery_mu: tuple[Path, ...]
 
 
 def _files(args: argparse.Namespace) -> _Files:
     if (args.folder is None) == (args.features is None):
         raise UsageError("name the folder that rerank wrote, or --features F.npz")
     if args.folder is None:
-        return _Files(args.features, args.mu, args.mu_gallery)
+        given = ((file,) if file is not None else () for file in (args.mu, args.mu_gallery))
+        return _Files(args.features, *given)
     for flag in ("mu", "mu_gallery", "num_query"):
         if getattr(args, flag) is not None:
             raise UsageError(f"--{flag.replace('_', '-')} goes with --features")
@@ -90,8 +94,26 @@ def _files(args: argparse.Namespace) -> _Files:
             f"{args.folder} has no features.npz; name a folder that `murank rerank --engine` "
             "wrote, or pass --features F.npz"
         )
+    used = _used(args.folder)
     mu, gallery_mu = (
-        file if (file := args.folder / name).is_file() else None
-        for name in ("mu.npz", "mu_gallery.npz")
+        tuple(args.folder / name for name in names.values() if name in used)
+        for names in (MU_FILES, GALLERY_MU_FILES)
     )
     return _Files(args.folder / "features.npz", mu, gallery_mu)
+
+
+def _used(folder: Path) -> Collection[str]:
+    """Return the names of the files that count: those of the last run, where it says so."""
+    summary = folder / SUMMARY_FILE
+    if not summary.is_file():
+        return {file.name for file in folder.iterdir()}
+    try:
+        stages = json.loads(summary.read_bytes())["stages"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{summary} is no summary of a run on images; run it again") from error
+    return stages if isinstance(stages, dict) else ()
+
+
+def _load(files: Sequence[Path]) -> MuDistances | None:
+    """Read mu of one prompt order, or the mean of both."""
+    return load_mu(*files) if files else None

@@ -1,6 +1,7 @@
 """A domain as a data set on disk: the folders and names of Market-1501."""
 
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ QUERY, GALLERY, TRAIN = "query", "bounding_box_test", "bounding_box_train"
 RECORD = "world.json"
 _DISTRACTOR = 0  # the customary id of people nobody asks for
 _MOST_PEOPLE = 9999  # four digits in a name
+_DRAWN = re.compile(r"\d{4}_c\d+s1_\d{6}_00\.jpg")
 # People of one seed but of different roles have nothing in common.
 _ROLES = {TRAIN: 1_000_000_000, GALLERY: 2_000_000_000, "distractors": 3_000_000_000}
 
@@ -189,7 +191,12 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
     if not names:
         return
     # What somebody added to a world would be lost with it.
-    if names - {QUERY, GALLERY, TRAIN, RECORD} or not _is_record(folder / RECORD):
+    images = [path for name in (QUERY, GALLERY, TRAIN) for path in (folder / name).glob("*")]
+    if (
+        names - {QUERY, GALLERY, TRAIN, RECORD}
+        or not _is_record(folder / RECORD)
+        or not all(_DRAWN.fullmatch(path.name) and path.is_file() for path in images)
+    ):
         raise OutputError(f"{folder} holds something else; name another folder")
     if not overwrite:
         raise OutputError(f"{folder} exists; pass --overwrite to draw it again")
