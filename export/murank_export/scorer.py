@@ -20,7 +20,7 @@ from murank_export.graphs.geometry import Grid
 from murank_export.graphs.layers import float_dtype
 from murank_export.graphs.onnx_file import export_decoder, export_vision
 from murank_export.graphs.vision import VisionTower
-from murank_export.mllm.adapter import Adapter
+from murank_export.mllm.adapter import Adapter, check_image_size
 from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
 from murank_export.mllm.merge import merge_adapter
 from murank_export.mllm.prefix import bake_prompt
@@ -102,6 +102,8 @@ def _load(
     with steps.step("load checkpoint"):
         checkpoint = load_checkpoint(settings.mllm)
         grid, size = checkpoint.grid(settings.image_size)
+        if adapter is not None:
+            check_image_size(adapter, size, force=settings.force)
         tokens = prompt_tokens(checkpoint, template, settings.layout)
         answers = answer_ids(checkpoint.tokenizer)
     if adapter is not None:

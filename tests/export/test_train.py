@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from made_pairs import MadePairs
 from safetensors.torch import load_file
 
-from murank import Engine, InputError
+from murank import Engine, InputError, OutputError
 from murank.images import Preprocessing, prepare
 from murank.pairs import Pair
 from murank.prompt import LAYOUTS, Layout, default_template, load_template
@@ -29,7 +30,7 @@ from murank_export.adapt import TrainSettings, train_adapter
 from murank_export.adapt.lora import add_adapter
 from murank_export.adapt.question import make_question
 from murank_export.mllm import reference
-from murank_export.mllm.adapter import read_adapter
+from murank_export.mllm.adapter import check_image_size, read_adapter
 from murank_export.mllm.checkpoint import load_checkpoint
 from murank_export.mllm.merge import merge_adapter
 from murank_export.mllm.tokens import answer_ids
@@ -297,6 +298,7 @@ def test_a_second_ctrl_c_does_not_wait(made: MadePairs) -> None:
     def press(_stage: str, done: int, _total: int) -> None:
         if done == 3:
             signal.raise_signal(signal.SIGINT)
+            time.sleep(0.01)  # two at once would count as one
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -404,3 +406,22 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(made: MadePairs) ->
 def test_the_default_prompt_is_murank_s_own(made: MadePairs) -> None:
     trained = train_adapter(made.but(prompt=None, steps=1))
     assert read_adapter(trained.adapter).template_sha256 == default_template().sha256
+
+
+def test_two_trainings_do_not_share_a_folder(made: MadePairs) -> None:
+    def begin_another(_stage: str, done: int, _total: int) -> None:
+        if done == 1:
+            with pytest.raises(OutputError, match="another run is training in"):
+                train_adapter(made.settings)
+
+    train_adapter(made.settings, progress=begin_another)
+
+
+def test_an_export_wants_the_image_size_that_was_trained_with(made: MadePairs) -> None:
+    adapter = read_adapter(train_adapter(made.but(steps=1)).adapter)
+    height, width = made.settings.image_size or (0, 0)
+    assert adapter.image_size == f"{height}x{width}"
+    check_image_size(adapter, (height, width), force=False)
+    with pytest.raises(InputError, match=f"trained on images of {height}x{width}, not 280x140"):
+        check_image_size(adapter, (280, 140), force=False)
+    check_image_size(adapter, (280, 140), force=True)

@@ -236,7 +236,7 @@ def test_settings_at_their_ends() -> None:
     [
         ({"domain": "moon"}, "no domain is called 'moon'"),
         ({"look_alikes": 1.5}, r"look-alikes in 0\.\.1"),
-        ({"details": 0}, "details at least 1"),
+        ({"details": 0}, "details must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be_drawn(

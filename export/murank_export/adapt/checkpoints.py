@@ -6,8 +6,11 @@ checkpoint/     latest.pt: all that it takes to go on; one file, so that it is w
 training.json   what is trained on what; the result once there is one
 """
 
+import fcntl
 import json
+import os
 import pickle
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import Any
 import torch
 
 from murank import InputError, OutputError
-from murank._atomic import Writer, abandoned, check_writable, write_files
+from murank._atomic import Writer, abandoned, check_writable, readable_errors, write_files
 from murank_export._loading import read_json
 
 TRAINING, LOG, ADAPTER, CHECKPOINT, LATEST = (
@@ -80,7 +83,14 @@ class RunFolder:
             raise
 
     def begin(self, record: Mapping[str, Any], saved: Saved | None) -> None:
-        """Make the folder that of this training: empty, or as it was at the checkpoint."""
+        """Make the folder that of this training: empty, or as it was at the checkpoint.
+
+        Raises
+        ------
+        OutputError
+            Another process trains in it.
+        """
+        self._take()
         for folder in (self.path, self.path / ADAPTER, self.path / CHECKPOINT):
             for name in abandoned(folder):
                 (folder / name).unlink()
@@ -92,6 +102,20 @@ class RunFolder:
                 file.unlink()
         kept = self._log_until(-1 if saved is None else saved.step)
         self.write("", {TRAINING: _json(record), LOG: lambda file: file.write(kept)})
+
+    def _take(self) -> None:
+        """Keep other processes out for as long as this object lives."""
+        with readable_errors(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self._lock = weakref.finalize(self, os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock()
+            raise OutputError(f"another run is training in {self.path}; wait for it") from error
+        except OSError:  # a file system that cannot lock
+            pass
 
     def write(self, folder: str, files: Mapping[str, Writer]) -> None:
         """Write files of a folder of this one."""

@@ -15,7 +15,7 @@ from murank import InputError
 from murank._atomic import Writer
 from murank_export._loading import one_line, read_json
 from murank_export.adapt.settings import TrainSettings
-from murank_export.mllm.adapter import CONFIG, LAYOUT_KEY, TEMPLATE_KEY, WEIGHTS, Adapter
+from murank_export.mllm.adapter import CONFIG, LAYOUT_KEY, SIZE_KEY, TEMPLATE_KEY, WEIGHTS, Adapter
 from murank_export.mllm.checkpoint import Checkpoint
 
 RANK, ALPHA = 16, 32.0
@@ -68,7 +68,9 @@ def trainable(adapted: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in adapted.named_parameters() if value.requires_grad}
 
 
-def adapter_files(adapted: Any, layout: str, template_sha256: str) -> dict[str, Writer]:
+def adapter_files(
+    adapted: Any, layout: str, template_sha256: str, image_size: tuple[int, int]
+) -> dict[str, Writer]:
     """Return what writes a PEFT folder that says which prompt it was trained with."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
@@ -84,7 +86,10 @@ def adapter_files(adapted: Any, layout: str, template_sha256: str) -> dict[str, 
     text = json.dumps(said, indent=2, sort_keys=True) + "\n"
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    metadata = {"format": "pt", LAYOUT_KEY: layout, TEMPLATE_KEY: template_sha256}
+    metadata = {
+        "format": "pt", LAYOUT_KEY: layout, TEMPLATE_KEY: template_sha256,
+        SIZE_KEY: "{}x{}".format(*image_size),
+    }  # fmt: skip
     weights = _ordered(save(tensors, metadata))
     return {
         CONFIG: lambda file: file.write(text.encode()),

@@ -122,8 +122,9 @@ class Training:
             return
         if best:
             files = adapter_files(
-                self._question.adapted, self._settings.layout, self._template.sha256
-            )
+                self._question.adapted, self._settings.layout, self._template.sha256,
+                (self._question.how.height, self._question.how.width),
+            )  # fmt: skip
             self._folder.write(ADAPTER, files)
         self._folder.log({"step": self._done, "val": found.to_json()})
         self._tell(

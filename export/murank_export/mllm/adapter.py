@@ -10,6 +10,7 @@ from murank_export._loading import one_line, read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LAYOUT_KEY, TEMPLATE_KEY = "murank_layout", "murank_template_sha256"
+SIZE_KEY = "murank_image_size"  # HEIGHTxWIDTH, pixels
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Adapter:
     sha256: str  # of the file, or of the folder's config and weights
     layout: str | None
     template_sha256: str | None
+    image_size: str | None = None  # HEIGHTxWIDTH
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -53,7 +55,9 @@ def read_adapter(path: Path) -> Adapter:
     except SafetensorError as error:
         raise InputError(f"{file} is damaged: {one_line(error)}") from error
     digest = checkpoint_sha256(path, CONFIG)
-    return Adapter(path, "peft", digest, said.get(LAYOUT_KEY), said.get(TEMPLATE_KEY))
+    return Adapter(
+        path, "peft", digest, said.get(LAYOUT_KEY), said.get(TEMPLATE_KEY), said.get(SIZE_KEY)
+    )
 
 
 def check_prompt(adapter: Adapter, layout: str, template_sha256: str, *, force: bool) -> None:
@@ -69,4 +73,14 @@ def check_prompt(adapter: Adapter, layout: str, template_sha256: str, *, force: 
         raise InputError(
             f"{adapter.path} was trained with another prompt template (sha256 "
             f"{str(adapter.template_sha256)[:12]}...): pass its file with --prompt, or --force"
+        )
+
+
+def check_image_size(adapter: Adapter, size: tuple[int, int], *, force: bool) -> None:
+    """Raise InputError if the adapter was trained on images of another size, unless forced."""
+    height, width = size
+    if not force and adapter.image_size not in (None, f"{height}x{width}"):
+        raise InputError(
+            f"{adapter.path} was trained on images of {adapter.image_size}, not {height}x{width}: "
+            f"use --image-size {adapter.image_size}, or --force"
         )

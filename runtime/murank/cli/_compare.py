@@ -92,7 +92,7 @@ def _files(args: argparse.Namespace) -> _Files:
     if not (args.folder / "features.npz").is_file():
         raise InputError(
             f"{args.folder} has no features.npz; name a folder that `murank rerank --engine` "
-            "wrote, or pass --features F.npz"
+            "wrote from images, or pass --features F.npz (and --mu)"
         )
     used = _used(args.folder)
     mu, gallery_mu = (

@@ -55,6 +55,11 @@ class WorldSettings:
                 "distractors and the place must be at least 0, and the seed 0..999999; "
                 f"got {self.distractors}, {self.place}, {self.seed}"
             )
+        if self.details < 1 or not 0 <= self.look_alikes <= 1:
+            raise InputError(
+                f"details must be at least 1 and look-alikes in 0..1, got {self.details} and "
+                f"{self.look_alikes}"
+            )
         if not 2 <= self.seen_by <= self.cameras or self.shots < 2:
             raise InputError(
                 "a person must be seen by at least two of the cameras, with two shots each or "
