@@ -50,21 +50,21 @@ def pixels(count: int, seed: int) -> NDArray[np.uint8]:
 
 
 class Torch:
-    """The PyTorch model with the prompt of an engine's layout."""
+    """A PyTorch model, asked as an engine of the same prompt is asked."""
 
-    def __init__(self, work: Path, layout: str) -> None:
+    def __init__(
+        self, checkpoint: Any, template: Any, layout: str, size: tuple[int, int] | None = None
+    ) -> None:
         import torch
 
-        from murank.prompt import default_template
-        from murank_export.mllm.checkpoint import load_checkpoint
         from murank_export.mllm.reference import pixel_values
         from murank_export.mllm.tokens import answer_ids, prompt_tokens
 
         torch.set_num_threads(THREADS)
-        self.checkpoint = load_checkpoint(work / "checkpoint")
-        self.model = self.checkpoint.model
-        self.grid, _ = self.checkpoint.grid(None)
-        self.tokens = prompt_tokens(self.checkpoint, default_template(), layout)  # type: ignore[arg-type]
+        self.checkpoint = checkpoint
+        self.model = checkpoint.model
+        self.grid, self.size = checkpoint.grid(size)
+        self.tokens = prompt_tokens(checkpoint, template, layout)  # type: ignore[arg-type]
         self.answers = list(answer_ids(self.checkpoint.tokenizer))
         self._pixel_values = pixel_values
         self._torch = torch
@@ -158,7 +158,10 @@ def prepare(name: str, layout: str, work: Path) -> Callable[[int], Any]:
         if "cached" in name:
             scorer.vision.of(list(candidates))
         return score
-    model = Torch(work, layout)
+    from murank.prompt import default_template
+    from murank_export.mllm.checkpoint import load_checkpoint
+
+    model = Torch(load_checkpoint(work / "checkpoint"), default_template(), layout)
     if name == "released":
         model.released(pixels(1, 99)[0], candidates[:2])
         return lambda seed: model.released(pixels(1, seed)[0], candidates)

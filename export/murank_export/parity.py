@@ -10,7 +10,7 @@ from murank import ParityError
 from murank.engine.manifest import Precision
 
 # Differences of the log-odds of "No", relative to itself where that is above 1.
-_MOST: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1.0, "int8": 1.0}
+_MOST: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1.0, "int8": 1.0, "w8a16": 1.0}
 
 
 def scorer_parity(

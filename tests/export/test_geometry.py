@@ -19,7 +19,7 @@ from murank_export.graphs.geometry import (
     patch_coordinates,
     patch_windows,
 )
-from murank_export.graphs.layers import rotate
+from murank_export.graphs.layers import rotary_tables, rotate
 from murank_export.graphs.vision import VisionTower
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
@@ -136,6 +136,6 @@ def test_rotation_by_three_positions(model: Model, family: str) -> None:
     inverse, axis = rope_frequencies(text.rotary_emb)
     assert sorted(set(axis.tolist())) == [0, 1, 2]
     angles = position[axis, 0].t() * inverse  # [S,D/2]
-    found = rotate(x, angles.cos(), angles.sin())
+    found = rotate(x, *rotary_tables(angles))
     wanted = their_rotation(family, text, x, position)
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)

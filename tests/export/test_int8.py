@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from murank.engine.manifest import INTEGER, Precision
 from murank.engine.session import Session, SessionSettings
 from murank_export.graphs.layers import project, take_linear
 from murank_export.graphs.onnx_file import _export
@@ -23,11 +24,15 @@ def steps_of(x: Floats) -> tuple[NDArray[np.int64], Floats]:
     return np.rint(x / size).astype(np.int64), size
 
 
-def oracle(x: Floats, weight: Floats, bias: Floats | None) -> Floats:
+def oracle(x: Floats, weight: Floats, bias: Floats | None, precision: Precision) -> Floats:
     """x @ weight.T + bias with one step size for each token and each output."""
     x_steps, x_size = steps_of(x)
     w_steps, w_size = steps_of(weight)
     y: Floats = (x_steps @ w_steps.T).astype(np.float32) * (x_size * w_size[:, 0])
+    if precision == "w8a16":
+        rest = (x - x_steps.astype(np.float32) * x_size) / (x_size / np.float32(254))
+        finer = np.rint(rest).astype(np.int64)
+        y = y + (finer @ w_steps.T).astype(np.float32) * (x_size / np.float32(254) * w_size[:, 0])
     return y if bias is None else y + bias
 
 
@@ -73,58 +78,82 @@ def graph(module: nn.Module, inputs: int, axes: int, file: Path, outputs: int = 
     return Session(file, CPU)
 
 
+@pytest.mark.parametrize("precision", INTEGER)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("sizes", [(64, 40), (33, 7)])
-def test_a_layer_is_exact(tmp_path: Path, sizes: tuple[int, int], bias: bool) -> None:
+def test_a_layer_is_exact(
+    tmp_path: Path, sizes: tuple[int, int], bias: bool, precision: Precision
+) -> None:
     made = layer(*sizes, bias=bias)
     weight, shift = values(made)
-    session = graph(take_linear(made, "int8"), sizes[0], 1, tmp_path / "layer.onnx")
+    session = graph(take_linear(made, precision), sizes[0], 1, tmp_path / "layer.onnx")
     for count in (1, 6, 50):
         x = tokens(count, sizes[0])
         (found,) = session.run({"x": x}, ["y"])
-        np.testing.assert_allclose(found.numpy(), oracle(x, weight, shift), rtol=1e-5, atol=1e-5)
+        wanted = oracle(x, weight, shift, precision)
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_layers_that_share_their_input_and_have_many_axes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", INTEGER)
+def test_layers_that_share_their_input_and_have_many_axes(
+    tmp_path: Path, precision: Precision
+) -> None:
     one, other = layer(48, 32), layer(48, 16, seed=1)
     expected = [values(one), values(other)]
-    module = Shared(take_linear(one, "int8"), take_linear(other, "int8"))
+    module = Shared(take_linear(one, precision), take_linear(other, precision))
     session = graph(module, 48, 3, tmp_path / "shared.onnx", outputs=2)
     for shape in ((1, 1, 1), (4, 2, 7)):
         x = tokens(*shape, 48)
         for found, (weight, bias) in zip(session.run({"x": x}, ["y", "z"]), expected, strict=True):
-            wanted = oracle(x, weight, bias)
+            wanted = oracle(x, weight, bias, precision)
             np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_token_of_zeros_gives_the_bias(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", INTEGER)
+def test_a_token_of_zeros_gives_the_bias(tmp_path: Path, precision: Precision) -> None:
     made = layer(16, 8)
     _, bias = values(made)
-    session = graph(take_linear(made, "int8"), 16, 1, tmp_path / "layer.onnx")
+    session = graph(take_linear(made, precision), 16, 1, tmp_path / "layer.onnx")
     (found,) = session.run({"x": np.zeros((2, 16), np.float32)}, ["y"])
     np.testing.assert_allclose(found.numpy(), np.stack([bias, bias]))  # type: ignore[list-item]
 
 
-def test_near_float_arithmetic_and_a_quarter_of_its_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "largest"), [("int8", 0.02), ("w8a16", 0.008)])
+def test_near_float_arithmetic_and_a_quarter_of_its_size(
+    tmp_path: Path, precision: Precision, largest: float
+) -> None:
     made = layer(256, 128)
     weight, bias = values(made)
     assert bias is not None
-    session = graph(take_linear(made, "int8"), 256, 1, tmp_path / "layer.onnx")
+    session = graph(take_linear(made, precision), 256, 1, tmp_path / "layer.onnx")
     x = np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)
     (found,) = session.run({"x": x}, ["y"])
     wanted = x @ weight.T + bias
-    assert np.abs(found.numpy() - wanted).max() < 0.02 * np.abs(wanted).max()
+    assert np.abs(found.numpy() - wanted).max() < largest * np.abs(wanted).max()
     model = onnx.load(tmp_path / "layer.onnx")
     held = sum(len(onnx.numpy_helper.to_array(w).tobytes()) for w in model.graph.initializer)
     assert held < weight.nbytes / 4 + 4 * 1024  # scales and bias
 
 
-def test_an_outlier_coarsens_its_own_token_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", INTEGER)
+def test_an_outlier_coarsens_its_own_token_only(tmp_path: Path, precision: Precision) -> None:
     made = layer(64, 32)
-    session = graph(take_linear(made, "int8"), 64, 1, tmp_path / "layer.onnx")
+    session = graph(take_linear(made, precision), 64, 1, tmp_path / "layer.onnx")
     x = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
     (before,) = session.run({"x": x}, ["y"])
     x[2, 7] = 1e4
     (behind,) = session.run({"x": x}, ["y"])
     others = [0, 1, 3, 4]
     np.testing.assert_array_equal(before.numpy()[others], behind.numpy()[others])
+
+
+def test_the_second_term_leaves_nothing_but_the_rounding_of_the_weights(tmp_path: Path) -> None:
+    made = layer(256, 64)
+    weight, bias = values(made)
+    steps, size = steps_of(weight)
+    session = graph(take_linear(made, "w8a16"), 256, 1, tmp_path / "layer.onnx")
+    x = tokens(20, 256)
+    (found,) = session.run({"x": x}, ["y"])
+    wanted = x @ (steps * size).astype(np.float32).T + bias
+    largest = np.abs(x).max(-1, keepdims=True)  # a token's rounding is a share of it
+    assert (np.abs(found.numpy() - wanted) < 1e-4 * largest + 1e-5).all()

@@ -16,6 +16,7 @@ from murank_export.graphs.layers import (
     RMSNorm,
     float_dtype,
     project,
+    rotary_tables,
     rotate,
     take_linear,
     take_norm,
@@ -87,10 +88,10 @@ class Decoder(nn.Module):
         return (torch.matmul(answer, self.head), *present)
 
     def _rope(self, position_ids: Tensor) -> tuple[_Rope, _Rope]:
-        """Tables [S,1,D/2] for keys, and for queries, which carry the scale of the scores."""
+        """Tables [S,1,D] for keys, and for queries, which carry the scale of the scores."""
         position = position_ids.to(torch.float32)[self.axis].t()  # [S,D/2]
         angles = (position * self.inverse_frequency)[:, None, :]
-        cos, sin = angles.cos() * self.rope_scale, angles.sin() * self.rope_scale
+        cos, sin = (table * self.rope_scale for table in rotary_tables(angles))
         scale = self.head_dim**-0.5
         tables = [table.to(self.dtype) for table in (cos, sin, cos * scale, sin * scale)]
         return (tables[0], tables[1]), (tables[2], tables[3])

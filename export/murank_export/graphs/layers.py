@@ -10,10 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from murank.engine.manifest import Precision
+from murank.engine.manifest import INTEGER, Precision
 
 _INT8_LARGEST = 127.0
 _UINT8_ZERO = 128
+_REST = 2 * _INT8_LARGEST  # steps of the second term in one of the first: its half is the largest
 
 
 def float_dtype(precision: Precision) -> torch.dtype:
@@ -36,15 +37,17 @@ class Linear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """int8 weights with a scale per output, activations quantised per token.
+    """int8 weights with a scale per output, activations in one or two int8 terms, by token.
 
     One scale per token (and not one for the whole batch, as ONNX's DynamicQuantizeLinear has it):
     what a pair scores must not depend on the pairs beside it, and outliers of one token do not
-    coarsen the others.
+    coarsen the others. The second term holds what the first one rounded off: 16 bits in all, for
+    twice the integer products with the same weights.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, terms: int = 1) -> None:
         super().__init__()
+        self.terms = terms
         scale = weight.float().abs().amax(1).clamp(min=1e-12) / _INT8_LARGEST  # [out]
         steps = torch.round(weight.float() / scale[:, None]).to(torch.int8)
         self.weight = nn.Parameter(steps.t().contiguous(), requires_grad=False)  # [in,out]
@@ -55,34 +58,56 @@ class Int8Linear(nn.Module):
 
     def multiply(self, x: "QuantisedTokens") -> Tensor:
         """[...,in] -> [...,out] float32."""
-        shape = (*x.steps.shape[:-1], self.weight.shape[1])
+        y = self._multiply(x.steps, x.scale)
+        if x.rest is not None:
+            y = y + self._multiply(x.rest, x.scale / _REST)
+        return y if self.minus_bias is None else y - self.minus_bias
+
+    def _multiply(self, steps: Tensor, scale: Tensor) -> Tensor:
+        shape = (*steps.shape[:-1], self.weight.shape[1])
         zero = torch.tensor(_UINT8_ZERO, dtype=torch.uint8)
         # MatMulInteger has no PyTorch operator: the exporter is told its name, type and shape.
         product = torch.onnx.ops.symbolic(
-            "MatMulInteger", (x.steps, self.weight, zero), dtype=torch.int32, shape=shape
+            "MatMulInteger", (steps, self.weight, zero), dtype=torch.int32, shape=shape
         )
-        y = product.to(torch.float32) * (x.scale * self.scale)
-        return y if self.minus_bias is None else y - self.minus_bias
+        return cast(Tensor, product.to(torch.float32) * (scale * self.scale))
 
     def forward(self, x: Tensor) -> Tensor:
         """[...,in] -> [...,out] float32."""
-        return self.multiply(QuantisedTokens(x))
+        return self.multiply(QuantisedTokens(x, self.terms))
 
 
 class QuantisedTokens:
-    """Activations as uint8 steps around 128, one scale per token."""
+    """Activations as uint8 steps around 128, one scale per token; a second term of finer steps.
 
-    def __init__(self, x: Tensor) -> None:
+    QuantizeLinear along the tokens divides, rounds, shifts and casts in a single pass.
+    """
+
+    def __init__(self, x: Tensor, terms: int) -> None:
         self.scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / _INT8_LARGEST  # [...,1]
-        self.steps = (torch.round(x / self.scale) + _UINT8_ZERO).to(torch.uint8)
+        rows, scale = x.reshape(-1, x.shape[-1]), self.scale.reshape(-1)
+        zero = torch.full_like(scale, _UINT8_ZERO, dtype=torch.uint8)
+        steps = _by_token("QuantizeLinear", rows, scale, zero, torch.uint8)
+        self.steps = steps.reshape(x.shape)
+        self.rest: Tensor | None = None
+        if terms == 2:
+            rest = rows - _by_token("DequantizeLinear", steps, scale, zero, torch.float32)
+            finer = _by_token("QuantizeLinear", rest, scale / _REST, zero, torch.uint8)
+            self.rest = finer.reshape(x.shape)
+
+
+def _by_token(name: str, x: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dtype) -> Tensor:
+    """Apply an ONNX operator to [n,in] with one scale a row."""
+    return torch.onnx.ops.symbolic(name, (x, scale, zero), {"axis": 0}, dtype=dtype, shape=x.shape)
 
 
 def project(x: Tensor, layers: Sequence[nn.Module]) -> list[Tensor]:
     """Apply several linear layers to one input, which is quantised once where they are int8."""
-    if not all(isinstance(layer, Int8Linear) for layer in layers):
+    quantised = [layer for layer in layers if isinstance(layer, Int8Linear)]
+    if len(quantised) < len(layers):
         return [layer(x) for layer in layers]
-    tokens = QuantisedTokens(x)
-    return [cast(Int8Linear, layer).multiply(tokens) for layer in layers]
+    tokens = QuantisedTokens(x, quantised[0].terms)
+    return [layer.multiply(tokens) for layer in quantised]
 
 
 def take_linear(
@@ -92,11 +117,13 @@ def take_linear(
     weight, bias = cast(Tensor, layer.weight).detach(), layer.bias
     part = weight[rows]
     part_bias = None if bias is None else cast(Tensor, bias).detach()[rows]
-    kind = Int8Linear if precision == "int8" else Linear
     dtype = float_dtype(precision)
-    if precision != "int8":
-        part = part.to(dtype)
-    block = kind(part, None if part_bias is None else part_bias.to(dtype).clone())
+    own_bias = None if part_bias is None else part_bias.to(dtype).clone()
+    block: nn.Module
+    if precision in INTEGER:
+        block = Int8Linear(part, own_bias, terms=2 if precision == "w8a16" else 1)
+    else:
+        block = Linear(part.to(dtype), own_bias)
     if last:
         layer.register_parameter("weight", None)
     return block
@@ -131,6 +158,16 @@ def take_norm(layer: nn.Module, precision: Precision) -> nn.Module:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of [...,D] with tables [...,D/2] that broadcast."""
+    """Rotary embedding of [...,D] with tables [...,D] that broadcast; see `rotary_tables`."""
     a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    return x * cos + torch.cat([b, a], -1) * sin
+
+
+def rotary_tables(angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Angles [...,D/2] -> cos and sin [...,D], the sin signed as `rotate` wants it.
+
+    As wide as a head: two products and a sum over whole heads take half the time of six over
+    halves.
+    """
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)

@@ -22,6 +22,7 @@ from murank_export.graphs.layers import (
     Linear,
     float_dtype,
     project,
+    rotary_tables,
     rotate,
     take_linear,
     take_norm,
@@ -57,8 +58,9 @@ class VisionTower(nn.Module):
         self.embed = _patch_embedding(visual.patch_embed.proj, self.dtype)
         angles = patch_coordinates(grid)[..., None] * visual.rotary_pos_emb.inv_freq.float()
         angles = angles.flatten(1)[:, None, :]  # [patches,1,head_dim/2]: rows first, then columns
-        self.register_buffer("cos", angles.cos().to(self.dtype))
-        self.register_buffer("sin", angles.sin().to(self.dtype))
+        cos, sin = rotary_tables(angles)
+        self.register_buffer("cos", cos.to(self.dtype))
+        self.register_buffer("sin", sin.to(self.dtype))
         self._set_positions(visual)
         windowed = self._set_windows(visual)
         self.blocks = nn.ModuleList(

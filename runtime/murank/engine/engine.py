@@ -4,16 +4,20 @@ import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank._stages import StageWatch
 from murank.engine.cache import DiskCache, MemoryCache
 from murank.engine.encoder import Encoder
+from murank.engine.in_time import ImageTokens, checked, score_in_time
 from murank.engine.integrity import check_engine, check_pin
-from murank.engine.manifest import Manifest, engine_sha256
+from murank.engine.manifest import INTEGER, Manifest, engine_sha256
+from murank.engine.pace import Deadline, Pace, check_deadline
+from murank.engine.ranked import Ranked, ranked
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.session import Providers, SessionSettings
 from murank.images import ImageSource, Preprocessing, prepare
@@ -21,14 +25,6 @@ from murank.images import ImageSource, Preprocessing, prepare
 Order = Literal["given", "swapped", "both"]
 Part = Literal["encoder", "scorer"]
 ORDERS: tuple[Order, ...] = get_args(Order)
-
-
-class CandidateMatch(TypedDict):
-    """One candidate of `Engine.rank`."""
-
-    corpus_id: int  # its place in the list that was given
-    score: float  # 1 - mu
-    mu: float  # p("different person"), small = same person
 
 
 class Engine:
@@ -61,6 +57,7 @@ class Engine:
         self.sha256 = sha256
         self.encoder, self.scorer = encoder, scorer
         self._vision_memory, self._vision_disk = vision_memory, vision_disk
+        self._pace = Pace()
 
     @classmethod
     def from_pretrained(
@@ -111,7 +108,7 @@ class Engine:
             raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
         manifest, found = _checked(folder, sha256)
         wanted = _wanted_parts(manifest, folder, parts)
-        if manifest.precision == "int8" and "scorer" in wanted:
+        if manifest.precision in INTEGER and "scorer" in wanted:
             providers = _cpu_only(providers, folder)
         settings = SessionSettings(providers, threads)
         memory = MemoryCache(vision_cache_mb << 20)
@@ -213,12 +210,7 @@ class Engine:
         if order != "given":
             pairs = zip(query_pixels, rows, strict=True)
             found.append(scorer.mu(np.stack([scorer.swapped_logits(q, row) for q, row in pairs])))
-        mean: NDArray[np.float64] = np.stack(found).mean(axis=0, dtype=np.float64)
-        if not np.isfinite(mean).all():
-            raise InputError(
-                "the engine's answer to a pair is no number; export it with --dtype fp32"
-            )
-        return mean
+        return checked(np.stack(found).mean(axis=0, dtype=np.float64))
 
     def predict(
         self, pairs: Sequence[tuple[ImageSource, ImageSource]], *, order: Order = "given"
@@ -249,7 +241,8 @@ class Engine:
         *,
         order: Order = "given",
         threshold: float | Literal["calibrated"] | None = None,
-    ) -> list[CandidateMatch]:
+        deadline_ms: float | None = None,
+    ) -> Ranked:
         """Candidates by mu, best first, equal ones in the order given; the first `top_k`.
 
         Parameters
@@ -261,22 +254,41 @@ class Engine:
         threshold
             Largest mu of a candidate match: those above are left out, and an empty list says that
             no candidate matches. "calibrated": what `murank calibrate` found; None: any mu.
+        deadline_ms
+            Milliseconds from this call on. Candidates are asked about a few at a time in the order
+            given (so give the likeliest first), while another batch will probably end in time, by
+            what they took lately. Late by one batch at most. One that was not seen is ordered as
+            if its mu were 0.5, has mu None, and is left out where there is a threshold.
 
         Raises
         ------
         InputError
-            As `mu` raises it; `top_k` or `threshold` cannot be; "calibrated" without a
-            calibration, or with another order than the one it was measured in.
+            As `mu` raises it; `top_k`, `threshold` or `deadline_ms` cannot be; "calibrated" without
+            a calibration, or with another order than the one it was measured in; a deadline with
+            another order than "given".
         """
+        start = self._pace.clock()
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
         most = self._largest_mu(threshold, order)
-        mu = self._score([query], [candidates], order)[0]  # float64: fewer ties than float32
-        return [
-            {"corpus_id": int(place), "score": float(1 - mu[place]), "mu": float(mu[place])}
-            for place in np.argsort(mu, kind="stable")[:top_k]
-            if mu[place] <= most
-        ]
+        check_deadline(deadline_ms)
+        if deadline_ms is None:
+            mu = self._score([query], [candidates], order)[0]  # float64: fewer ties than float32
+        else:
+            _check_order_in_time(order)
+            mu = self._score_in_time(query, candidates, start + deadline_ms / 1000)
+        return ranked(mu, len(candidates), top_k=top_k, most=most)
+
+    def _score_in_time(
+        self, query: ImageSource, candidates: Sequence[ImageSource], end: float
+    ) -> NDArray[np.float64]:
+        """Mu [n] of the first n candidates."""
+        scorer = self._need_scorer()
+        _check_list(candidates)
+        (pixels,) = _pixels([query], scorer.part.preprocessing)
+        tokens, places = ImageTokens(scorer, candidates), range(len(candidates))
+        deadline = Deadline(self._pace, end)
+        return score_in_time(scorer, pixels, tokens, places, deadline, StageWatch()).mu
 
     def _largest_mu(self, threshold: float | str | None, order: Order) -> float:
         if threshold is None:
@@ -319,18 +331,32 @@ def _checked(folder: Path, sha256: str | None) -> tuple[Manifest, str]:
             return manifest, found
 
 
-def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:
+def _check_order_in_time(order: Order) -> None:
+    if order not in ORDERS:
+        raise InputError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    if order != "given":
+        raise InputError(
+            f"a deadline needs order='given', not {order!r}: swapped, each candidate has a prefix "
+            "of its own, which no deadline worth having leaves time for"
+        )
+
+
+def _check_list(images: Sequence[ImageSource]) -> None:
     if isinstance(images, (str, os.PathLike)):
         raise InputError(f"a list of images is wanted, not {images!r} alone")
+
+
+def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:
+    _check_list(images)
     return [prepare(image, how).pixels for image in images]
 
 
 def _cpu_only(providers: Providers, folder: Path) -> Providers:
-    """Keep int8 off GPUs: their kernels lack its products, which would go to and fro."""
+    """Keep int8 weights off GPUs: their kernels lack the products, which would go to and fro."""
     if providers in ("auto", "cpu") or list(providers) == ["CPUExecutionProvider"]:
         return "cpu"
     raise InputError(
-        f"{folder} is int8, which runs on CPUs only; export with --dtype fp16 for GPUs"
+        f"{folder} has int8 weights, which run on CPUs only; export with --dtype fp16 for GPUs"
     )
 
 

@@ -59,7 +59,8 @@ Mean = tuple[float, float, float]
 Std = Annotated[Mean, Must(lambda values: min(values) > 0, "above 0 in each channel")]
 Positive = Annotated[float, Must(lambda value: value > 0, "above 0")]
 Share = Annotated[float, Must(lambda value: 0 <= value <= 1, "in 0..1")]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "w8a16"]
+INTEGER: tuple[Precision, ...] = ("int8", "w8a16")  # int8 weights; for CPUs
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ class Manifest(Record):
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one value that goes from graph to graph; int8 is about weights."""
+        """Bytes of one value that goes from graph to graph; int8 is what weights are."""
         return 2 if self.precision == "fp16" else 4
 
 

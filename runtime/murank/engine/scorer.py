@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.engine.cache import DiskCache, MemoryCache, content_key
+from murank.engine.cache import DiskCache, Key, MemoryCache, content_key
 from murank.engine.decoder import Decoder, Prefix
 from murank.engine.manifest import ScorerPart
 from murank.engine.session import SessionSettings
@@ -45,7 +46,7 @@ class Scorer:
         """Logits [K,2] of No and Yes for one query; its prefix is remembered."""
         prefix = self._prefix(query)
         parts = [np.empty((0, 2), np.float32)]
-        for part in _runs(len(candidates), self._max_pairs):
+        for part in self.batches(len(candidates)):
             tokens = self.vision.of(candidates[part])
             parts.append(self.decoder.logits(prefix, tokens[None])[0])
         return np.concatenate(parts)
@@ -63,7 +64,7 @@ class Scorer:
         count = len(candidates[0]) if candidates else 0
         if count == 0:
             return np.empty((len(queries), 0, 2), np.float32)
-        group = min(self._max_pairs // count, _QUERIES)
+        group = self.queries_at_once(count)
         if group < 2 or len(queries) == 1:
             rows = [self.logits(q, c) for q, c in zip(queries, candidates, strict=True)]
             return np.stack(rows)
@@ -90,13 +91,33 @@ class Scorer:
         """Forget the prefixes of earlier queries."""
         self._prefixes.clear()
 
+    def batches(self, count: int, most: int | None = None) -> Iterator[slice]:
+        """Split `count` pairs of one query into runs of the decoder, of at most `most` pairs."""
+        return _runs(count, self._max_pairs if most is None else min(most, self._max_pairs))
+
+    def queries_at_once(self, count: int) -> int:
+        """Queries of `count` candidates each that fit into one run of the decoder; at least 1."""
+        return max(1, min(self._max_pairs // max(1, count), _QUERIES))
+
+    def remembered(self, key: Key) -> NDArray[Any] | None:
+        """Vision tokens [levels,T,H] of the image with this key, if they are still kept."""
+        return self.vision._remembered(key)
+
+    def known_prefix(self, key: Key) -> Prefix | None:
+        """Return the prefix of the query image with this key, if it is still kept."""
+        prefix: Prefix | None = self._prefixes.get(key)
+        return prefix
+
+    def new_prefix(self, key: Key, tokens: NDArray[Any]) -> Prefix:
+        """Compute and keep the prefix of a query image, given its vision tokens [levels,T,H]."""
+        prefix = self.decoder.prefill(tokens[None])
+        self._prefixes.put(key, prefix, self._prefix_bytes)
+        return prefix
+
     def _prefix(self, query: Pixels) -> Prefix:
         key = content_key(query)
-        prefix: Prefix | None = self._prefixes.get(key)
-        if prefix is None:
-            prefix = self.decoder.prefill(self.vision.of([query]))
-            self._prefixes.put(key, prefix, self._prefix_bytes)
-        return prefix
+        prefix = self.known_prefix(key)
+        return self.new_prefix(key, self.vision.of([query])[0]) if prefix is None else prefix
 
 
 def mu_of(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,234 @@
+"""What lower precision costs in ranks, and what it gives in seconds and bytes.
+
+    python benchmarks/precision.py                  trained miniature: ranks; middle size: speed
+    python benchmarks/precision.py --skip-speed --seeds 1
+
+Ranks: the trained miniatures of benchmarks/adaptation.py (made here where they are missing), 400
+queries of each of four domains, 20 candidates, k-reciprocal with mu; every precision is compared
+with float32. `first image`: share of queries whose first gallery image is another one; `first
+person`: whose first image shows another person; `right/wrong`: where that made a right answer
+wrong or a wrong one right.
+
+Speed: 20 candidates of one query, vision tokens known, in the middle-sized Qwen2-VL of
+benchmarks/scoring.py (random weights), two threads, rounds in turn.
+
+`weights 8/4 bit`: float arithmetic on weights stored in blocks of 32 with a scale each, made by
+onnxruntime's own quantiser (MatMulNBits): a trial for devices that wait for memory; `a8`: the same
+with activations in 8 bits a block. Not something that murank exports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank import Engine
+from murank.engine.integrity import hash_files
+from murank.engine.manifest import INTEGER, MANIFEST, manifest_bytes, read_manifest
+
+CANDIDATES, THREADS = 20, 2
+WEIGHT_ONLY = {"weights 8 bit": (8, 1), "weights 8 bit, a8": (8, 4), "weights 4 bit": (4, 1)}
+_BLOCK = 32
+
+
+def weight_only(source: Path, folder: Path, bits: int, accuracy_level: int) -> Path:
+    """Copy a float32 engine with its MLLM's weights in a few bits; return the folder."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    if folder.exists():
+        return folder
+    aside = folder.with_name(f"{folder.name}-unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside)
+    manifest = read_manifest(source)
+    assert manifest.scorer is not None
+    for name in (manifest.scorer.vision, manifest.scorer.decoder):
+        model = onnx.load(source / name)
+        wide = {one.name for one in model.graph.initializer if len(one.dims) == 2}
+        wide -= {one.name for one in model.graph.initializer if 2 in one.dims}  # answer rows
+        others = [n.name for n in model.graph.node if not wide.intersection(n.input)]
+        made = MatMulNBitsQuantizer(
+            model, bits=bits, block_size=_BLOCK, is_symmetric=True, accuracy_level=accuracy_level,
+            nodes_to_exclude=others,
+        )  # fmt: skip
+        made.process()
+        (aside / f"{name}.data").unlink(missing_ok=True)
+        made.model.save_model_to_file(str(aside / name), use_external_data_format=True)
+    files = hash_files(aside, sorted(manifest.files))
+    (aside / MANIFEST).write_bytes(manifest_bytes(replace(manifest, files=files)))
+    aside.rename(folder)
+    return folder
+
+
+@dataclass
+class Change:
+    """What a precision changed, of one seed and domain."""
+
+    image: NDArray[np.bool_]  # [Q]
+    person: NDArray[np.bool_]
+    rightness: NDArray[np.bool_]
+    mean_ap: float  # points
+    rank1: float
+    log_odds: float  # root mean square difference
+
+
+def ranks(work: Path, seeds: int) -> dict[str, list[Change]]:
+    """Ask every engine about the same pairs."""
+    from adaptation import DOMAINS, ask, load_test
+    from miniature.recipe import Recipe
+
+    found: dict[str, list[Change]] = {}
+    for seed in range(seeds):
+        recipe = Recipe(work / f"seed-{seed}", seed)
+        hard = recipe.adapter()
+        exact = recipe.engine(adapter=hard)
+        engines = {name: recipe.engine(adapter=hard, dtype=name) for name in INTEGER}
+        engines |= {
+            name: weight_only(exact, recipe.work / f"weights-{bits}-{level}", bits, level)
+            for name, (bits, level) in WEIGHT_ONLY.items()
+        }
+        reference = Engine.from_pretrained(exact, providers="cpu")
+        tests = {domain: load_test(recipe, domain, reference) for domain in DOMAINS}
+        wanted = {domain: ask(reference, test, CANDIDATES) for domain, test in tests.items()}
+        for name, folder in engines.items():
+            engine = Engine.from_pretrained(folder, providers="cpu", parts=["scorer"])
+            for domain, test in tests.items():
+                recipe.say(f"seed {seed} {name} {domain}")
+                mu = ask(engine, test, CANDIDATES)
+                found.setdefault(name, []).append(_change(test, wanted[domain], mu))
+    return found
+
+
+def _change(test: Any, wanted: NDArray[Any], mu: NDArray[Any]) -> Change:
+    from adaptation import k_reciprocal
+
+    candidates = test.candidates[:, :CANDIDATES]
+    both = [
+        k_reciprocal(test.features, test.num_query, mu=one, candidates=candidates)
+        for one in (wanted, mu)
+    ]
+    first, second = (one.argmin(1) for one in both)
+    query, gallery = test.pids[: test.num_query], test.pids[test.num_query :]
+    scores = [test.score(one) for one in both]
+    odds = [np.log(one / (1 - one)) for one in (wanted.astype(float), mu.astype(float))]
+    return Change(
+        image=first != second,
+        person=gallery[first] != gallery[second],
+        rightness=(gallery[first] == query) != (gallery[second] == query),
+        mean_ap=scores[1][0] - scores[0][0],
+        rank1=scores[1][1] - scores[0][1],
+        log_odds=float(np.sqrt(np.mean((odds[1] - odds[0]) ** 2))),
+    )
+
+
+def rank_table(found: dict[str, list[Change]]) -> str:
+    """Return the table of ranks."""
+    heads = ["", "first image %", "first person %", "right/wrong %", "mAP, mean", "mAP, largest"]
+    heads += ["rank-1, largest", "log-odds, rms"]
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    for name, changes in found.items():
+        shares = [
+            100 * np.concatenate([getattr(one, key) for one in changes]).mean()
+            for key in ("image", "person", "rightness")
+        ]
+        cells = [f"{share:.2f}" for share in shares]
+        cells.append(f"{np.mean([one.mean_ap for one in changes]):+.2f}")
+        cells.append(f"{max(abs(one.mean_ap) for one in changes):.2f}")
+        cells.append(f"{max(abs(one.rank1) for one in changes):.2f}")
+        cells.append(f"{np.mean([one.log_odds for one in changes]):.4f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def measure(folder: Path, seed: int) -> None:
+    """Run in a child: load, score one query three times, print one JSON line."""
+    from scoring import memory, pixels
+
+    engine = Engine.from_pretrained(folder, providers="cpu", threads=THREADS, parts=["scorer"])
+    scorer = engine.scorer
+    assert scorer is not None
+    known = scorer.vision.of(list(pixels(CANDIDATES, 1)))
+    times: list[tuple[float, float]] = []
+    for turn in range(4):
+        query = scorer.vision.of(list(pixels(1, 100 * seed + turn)))
+        start = time.perf_counter()
+        prefix = scorer.decoder.prefill(query)
+        middle = time.perf_counter()
+        scorer.decoder.logits(prefix, known[None])
+        times.append((middle - start, time.perf_counter() - middle))
+    prefill, score = np.median(times[1:], axis=0).tolist()
+    print(json.dumps({"prefill": prefill, "score": score, "GiB": memory("VmRSS")}))
+
+
+def speed_table(work: Path, rounds: int) -> str:
+    """Time the precisions in turn."""
+    from scoring import make_engines
+
+    make_engines(work, ["prefix_first"], ["fp32", *INTEGER])
+    exact = work / "prefix_first-fp32"
+    folders = {name: work / f"prefix_first-{name}" for name in ("fp32", *INTEGER)}
+    folders |= {
+        name: weight_only(exact, work / f"weights-{bits}-{level}", bits, level)
+        for name, (bits, level) in WEIGHT_ONLY.items()
+    }
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in folders}
+    for turn in range(rounds):
+        for name, folder in folders.items():
+            print(f"round {turn + 1} {name}", file=sys.stderr)
+            command = [sys.executable, __file__, "--measure", str(folder), str(turn)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            runs[name].append(json.loads(done.stdout.splitlines()[-1]))
+    lines = ["| | decoder MB | prefill s | score s | fp32 / score | loaded GiB |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    middle = {
+        name: {key: statistics.median(run[key] for run in of) for key in of[0]}
+        for name, of in runs.items()
+    }
+    for name, one in middle.items():
+        size = sum(file.stat().st_size for file in (folders[name] / "onnx").glob("decoder.*"))
+        ratio = middle["fp32"]["score"] / one["score"]
+        lines.append(
+            f"| {name} | {size / 1e6:.0f} | {one['prefill']:.3f} | {one['score']:.3f} | "
+            f"{ratio:.2f} | {one['GiB']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("try/miniature"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--skip-ranks", action="store_true")
+    parser.add_argument("--skip-speed", action="store_true")
+    parser.add_argument("--speed-work", type=Path, help="of benchmarks/scoring.py (temporary)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(Path(arguments.measure[0]), int(arguments.measure[1]))
+        return
+    if not arguments.skip_ranks:
+        print(rank_table(ranks(arguments.work, arguments.seeds)), flush=True)
+    if not arguments.skip_speed:
+        with tempfile.TemporaryDirectory() as temporary:
+            work = arguments.speed_work or Path(temporary)
+            work.mkdir(parents=True, exist_ok=True)
+            print("\n" + speed_table(work, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Scoring a query's candidates a few at a time, best first, as far as a deadline allows."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank._stages import StageWatch
+from murank.engine.cache import Key, content_key
+from murank.engine.decoder import Prefix
+from murank.engine.pace import Deadline
+from murank.engine.scorer import Pixels, Scorer
+from murank.images import ImageSource, prepare
+
+IN_TIME_BATCH = 4  # candidates between two looks at the clock
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the MLLM said before the time was over, or the order was settled."""
+
+    mu: NDArray[np.float64]  # [n] of the first n candidates
+    partial: bool  # the deadline left some out
+    settled: bool  # `settled` left some out
+
+
+class ImageTokens:
+    """Vision tokens of images; one that was seen before is found without decoding it again."""
+
+    def __init__(self, scorer: Scorer, images: Sequence[ImageSource]) -> None:
+        self._scorer, self._images = scorer, images
+        self._keys: dict[str | int, Key] = {}
+
+    def of(
+        self, places: Sequence[int], deadline: Deadline, watch: StageWatch, *, score: int = 0
+    ) -> NDArray[Any] | None:
+        """Return the tokens [n,levels,T,H] of some images; None if there is no time for them.
+
+        `score` pairs are to be scored with them before the deadline, too.
+
+        Raises
+        ------
+        InputError
+            An image cannot be used; it is named.
+        """
+        scorer, pace = self._scorer, deadline.pace
+        found = self._remembered(places)
+        unknown = [place for place in dict.fromkeys(places) if place not in found]
+        if unknown:
+            if not deadline.fits(decode=len(unknown), score=score):
+                return None
+            with pace.timed("decode", watch, len(unknown)):
+                pixels = {place: self._decoded(place) for place in unknown}
+            found |= self._remembered(unknown)
+        new = [place for place in unknown if place not in found]
+        if new:
+            if not deadline.fits(vision=len(new), score=score):
+                return None
+            with pace.timed("vision", watch, len(new)):
+                tokens = scorer.vision.of([pixels[place] for place in new])
+            found |= dict(zip(new, tokens, strict=True))
+        return np.stack([found[place] for place in places])
+
+    def _remembered(self, places: Sequence[int]) -> dict[int, NDArray[Any]]:
+        found = {}
+        for place in places:
+            key = self._keys.get(_name(self._images[place]))
+            tokens = None if key is None else self._scorer.remembered(key)
+            if tokens is not None:
+                found[place] = tokens
+        return found
+
+    def _decoded(self, place: int) -> Pixels:
+        image = self._images[place]
+        pixels = prepare(image, self._scorer.part.preprocessing).pixels
+        self._keys[_name(image)] = content_key(pixels)
+        return pixels
+
+
+def score_in_time(
+    scorer: Scorer,
+    query: Pixels,
+    tokens: ImageTokens,
+    places: Sequence[int],
+    deadline: Deadline,
+    watch: StageWatch,
+    *,
+    settled: Callable[[NDArray[np.float64]], bool] | None = None,
+) -> Answers:
+    """Ask for mu of a query's candidates in the order of `places`.
+
+    Parameters
+    ----------
+    scorer, query
+        The MLLM, and the query's pixels [3,H,W].
+    tokens, places
+        Vision tokens of the candidates, and which of them they are, best first.
+    deadline
+        A step that would end after it is not begun; a step whose pace is unknown is.
+    watch
+        Counts the seconds of decode, vision, prefill and score.
+    settled
+        Asked after each batch, given mu so far, whether the others may be left out.
+
+    Raises
+    ------
+    InputError
+        An image cannot be used, or an answer is no number.
+    """
+    few = IN_TIME_BATCH if deadline.is_set or settled is not None else None
+    parts = list(scorer.batches(len(places), few))
+    prefix = _prefix(scorer, query, deadline, watch, len(places[parts[0]])) if parts else None
+    mu = np.empty(0, np.float64)
+    for part in parts:
+        if settled is not None and len(mu) and settled(mu):
+            return Answers(mu, partial=False, settled=True)
+        some = places[part]
+        values = None
+        if prefix is not None:
+            values = tokens.of(some, deadline, watch, score=len(some))
+        if prefix is None or values is None or not deadline.fits(score=len(some)):
+            return Answers(mu, partial=True, settled=False)
+        with deadline.pace.timed("score", watch, len(some)):
+            new = scorer.mu(scorer.decoder.logits(prefix, values[None])[0])
+        mu = np.concatenate([mu, checked(new)])
+    return Answers(mu, partial=False, settled=False)
+
+
+def checked(mu: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return mu as it is; InputError if it is no number."""
+    if not np.isfinite(mu).all():
+        raise InputError("the engine's answer to a pair is no number; export it with --dtype fp32")
+    return mu
+
+
+def _prefix(
+    scorer: Scorer, query: Pixels, deadline: Deadline, watch: StageWatch, score: int
+) -> Prefix | None:
+    """Return the query's prefix; None if there is no time for it and a first batch."""
+    key = content_key(query)
+    prefix = scorer.known_prefix(key)
+    if prefix is not None:
+        return prefix
+    pace = deadline.pace
+    tokens = scorer.remembered(key)
+    if not deadline.fits(vision=int(tokens is None), prefill=1, score=score):
+        return None
+    if tokens is None:
+        with pace.timed("vision", watch):
+            tokens = scorer.vision.of([query])[0]
+        if not deadline.fits(prefill=1, score=score):
+            return None
+    with pace.timed("prefill", watch):
+        return scorer.new_prefix(key, tokens)
+
+
+def _name(image: ImageSource) -> str | int:
+    """Tell images apart: paths by their text, others by who they are."""
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
