@@ -6,6 +6,7 @@ from murank._exceptions import (
     MurankError,
     OutputError,
     ParityError,
+    RegressionError,
     UsageError,
     UserError,
 )
@@ -15,7 +16,9 @@ from murank._mu import MuDistances, load_mu
 from murank._ranking import Ranking, load_ranking, write_ranking
 from murank._truncated import TruncatedEvaluation, evaluate_truncated
 from murank._version import __version__
-from murank.engine.engine import CandidateMatch, Engine
+from murank.engine.engine import Engine
+from murank.engine.ranked import CandidateMatch, Ranked
+from murank.search import Searcher, SearchMatch, SearchResult
 
 __all__ = [
     "CandidateMatch",
@@ -29,7 +32,12 @@ __all__ = [
     "MurankError",
     "OutputError",
     "ParityError",
+    "Ranked",
     "Ranking",
+    "RegressionError",
+    "SearchMatch",
+    "SearchResult",
+    "Searcher",
     "TruncatedEvaluation",
     "UsageError",
     "UserError",

@@ -6,9 +6,10 @@ MurankError
 │   ├── InputError (ValueError)   a file or its content cannot be used
 │   └── OutputError               the place to write to cannot be used
 ├── MachineError                  this machine lacks what was asked for           exit 3
-└── ParityError                   an engine does not answer as its model does     exit 4
+├── ParityError                   an engine does not answer as its model does     exit 4
+└── RegressionError               slower than before, beyond the threshold        exit 5
 
-Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 to 4 as above,
+Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 to 5 as above,
 130 interrupted.
 """
 
@@ -20,7 +21,7 @@ EXIT_INTERRUPTED = 130
 EXIT_CODES = (
     "exit codes: 0 done; 1 a bug in murank (please report the traceback); "
     "2 bad command line or bad input; 3 this machine lacks what was asked for; "
-    "4 an engine does not answer as its model does; 130 interrupted"
+    "4 an engine does not answer as its model does; 5 slower than before; 130 interrupted"
 )
 
 
@@ -58,3 +59,9 @@ class ParityError(MurankError):
     """An engine does not answer as its PyTorch model, or as it did when it was exported."""
 
     exit_code = 4
+
+
+class RegressionError(MurankError):
+    """`murank bench compare` found the second report slower, beyond the threshold."""
+
+    exit_code = 5

@@ -1,0 +1,198 @@
+"""`murank search`: the images of a gallery that may show the person of a query image."""
+
+import argparse
+import contextlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, UsageError
+from murank._methods import METHODS
+from murank.cli._method_options import OPTIONS
+from murank.cli._parser import Parser, positive
+from murank.cli._progress import ProgressLine
+from murank.cli._search_gallery import GalleryImages, list_gallery
+from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
+from murank.engine.engine import Engine, Part
+from murank.engine.integrity import check_pin
+from murank.engine.manifest import read_manifest
+from murank.search import (
+    DEFAULT_CANDIDATES,
+    SEARCH_METHODS,
+    Searcher,
+    SearchResult,
+    SearchSettings,
+    check_parameters,
+)
+
+_PRACTICE = 16  # gallery images looked at before a deadline is to be kept
+_KEYWORDS = ("k1", "k2", "lambda_value", "squared", "alpha")
+_OPTIONS = [option for option in OPTIONS if option.keyword in _KEYWORDS]
+_ABOUT_MU = ("candidates", "deadline_ms", "settle_top", "warm", "vision_cache_mb", "cache_dir")
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank search",
+        description="Rank a gallery for one query image after the other: the encoder ranks all of "
+        "it, the MLLM looks at the nearest candidates as far as the deadline allows, and mu is "
+        "fused in. The results are candidate matches; a person decides.",
+    )
+    result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
+    result.add_argument(
+        "--gallery", required=True, metavar="DIR|CSV|NPZ",
+        help="images (embedded first), or features.npz of a run of rerank: its gallery rows",
+    )  # fmt: skip
+    result.add_argument(
+        "--query", required=True, nargs="+", type=Path, metavar="IMG", help="query images"
+    )
+    result.add_argument(
+        "--image-root", type=Path, metavar="DIR",
+        help="where paths in the .npz start (the current folder)",
+    )  # fmt: skip
+    _add_method(result)
+    _add_engine(result)
+    group = result.add_argument_group("output")
+    group.add_argument("--top-k", type=positive, default=10, metavar="N", help="shown a query (10)")
+    group.add_argument("--sheet", type=Path, metavar="FILE", help="picture of the matches, PNG")
+    group.add_argument("--overwrite", action="store_true", help="replace FILE")
+    group.add_argument("--json", action="store_true", help="print JSON, no table")
+    group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return result
+
+
+def _add_method(result: Parser) -> None:
+    group = result.add_argument_group("method")
+    group.add_argument(
+        "--method", choices=SEARCH_METHODS, default="k-reciprocal", help="(k-reciprocal)"
+    )
+    for option in _OPTIONS:
+        group.add_argument(option.flag, dest=option.dest, help=option.help, **option.settings)
+    group.add_argument(
+        "--candidates", type=positive, metavar="K",
+        help=f"gallery images that the MLLM is asked about ({DEFAULT_CANDIDATES})",
+    )  # fmt: skip
+    group.add_argument("--no-mu", action="store_true", help="leave the MLLM out")
+    group.add_argument(
+        "--deadline-ms", type=_milliseconds, metavar="X",
+        help="a query's time: as many candidates are asked about, best first, as it allows",
+    )  # fmt: skip
+    group.add_argument(
+        "--settle-top", type=positive, metavar="R",
+        help="stop asking once the first R can no longer change [simple]",
+    )  # fmt: skip
+
+
+def _add_engine(result: Parser) -> None:
+    group = result.add_argument_group("engine")
+    group.add_argument(
+        "--warm", action="store_true",
+        help="compute the vision tokens of the whole gallery before the first query",
+    )  # fmt: skip
+    group.add_argument(
+        "--strict", action="store_true", help="stop at a gallery image that cannot be used"
+    )
+    group.add_argument(
+        "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
+    )
+    group.add_argument("--threads", type=positive, metavar="N", help="of one operator")
+    group.add_argument(
+        "--vision-cache-mb", type=positive, metavar="MB", help="vision tokens kept (256)"
+    )
+    group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
+    group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was asked for, checked as far as it can be without loading the engine."""
+
+    gallery: GalleryImages
+    parameters: dict[str, Any]
+    parts: list[Part]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    search = _checked(args)
+    engine = Engine.from_pretrained(
+        args.engine, providers=args.providers, threads=args.threads, parts=search.parts,
+        sha256=args.engine_sha256, cache_dir=args.cache_dir,
+        vision_cache_mb=args.vision_cache_mb or 256,
+    )  # fmt: skip
+    with ProgressLine(quiet=args.quiet) as line:
+        gallery = search.gallery.embedded(engine, strict=args.strict, line=line)
+        searcher = Searcher(
+            engine, gallery.features, gallery.paths, candidates=args.candidates,
+            method=args.method, parameters=search.parameters, settle_top=args.settle_top,
+            progress=line.part("neighbours"),
+        )  # fmt: skip
+        _warm(args, searcher, line)
+    # A sheet also shows the encoder's first ranks, wherever they are now.
+    top_k = args.top_k if args.sheet is None else len(gallery.paths)
+    found: list[SearchResult] = []
+    for query in args.query:
+        found.append(searcher.search(query, top_k=top_k, deadline_ms=args.deadline_ms))
+        if not args.json:
+            print(table_of(query, found[-1], gallery.paths, top_k=args.top_k), flush=True)
+    if args.json:
+        print(json.dumps(as_json(args, searcher, gallery, found), allow_nan=False))
+    if args.sheet is not None:
+        write_search_sheet(args, gallery.paths, found)
+    return 0
+
+
+def _warm(args: argparse.Namespace, searcher: Searcher, line: ProgressLine) -> None:
+    if args.warm:
+        searcher.warm(progress=line.part("warm"))
+    elif args.deadline_ms is not None:  # how long a batch takes must be known for it to be kept
+        searcher.warm(range(min(_PRACTICE, searcher.num_gallery)))
+
+
+def _checked(args: argparse.Namespace) -> Search:
+    """Raise what can be known before the engine is loaded."""
+    check_sheet(args)
+    parameters = _parameters(args)
+    for query in args.query:
+        if not query.is_file():
+            raise InputError(f"{query}: no such image file")
+    check_pin(args.engine, args.engine_sha256)
+    manifest = read_manifest(args.engine)
+    gallery = list_gallery(args.gallery, args.image_root, manifest.encoder, args.engine)
+    asks = not args.no_mu and METHODS[args.method].takes_mu
+    has_scorer = asks and manifest.scorer is not None
+    settings = SearchSettings(
+        args.method, args.candidates, parameters, args.settle_top, len(gallery.paths), has_scorer
+    )
+    check_parameters(settings)
+    return Search(gallery, parameters, ["encoder", "scorer"] if has_scorer else ["encoder"])
+
+
+def _parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters that were given; UsageError on an option without effect."""
+    method = METHODS[args.method]
+    why_not = "--no-mu" if args.no_mu else f"--method {args.method}"
+    asks = not args.no_mu and method.takes_mu
+    given = {
+        o.keyword: getattr(args, o.dest) for o in _OPTIONS if getattr(args, o.dest) is not None
+    }
+    for option in _OPTIONS:
+        is_alpha = option.keyword == "alpha"
+        used = asks if is_alpha else option.keyword in method.parameters
+        if option.keyword in given and not used:
+            without = why_not if is_alpha else f"--method {args.method}"
+            raise UsageError(f"{option.flag} has no effect with {without}")
+    for name in _ABOUT_MU:
+        if getattr(args, name) not in (None, False) and not asks:
+            raise UsageError(f"--{name.replace('_', '-')} has no effect with {why_not}")
+    return given
+
+
+def _milliseconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")

@@ -1,0 +1,45 @@
+"""A query image, decoded once for both models, and what the gallery is to its feature."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._methods import kernel_errors
+from murank.images import ImageSource, Preprocessing, ReadyImage, load_image, prepare, to_pixels
+
+Pixels = NDArray[np.uint8]  # [3,H,W]
+
+
+@dataclass(frozen=True)
+class QueryPixels:
+    """One image as the two models take it."""
+
+    encoder: Pixels
+    mllm: Pixels | None  # None where the MLLM is not asked
+
+
+def query_pixels(
+    source: ImageSource, encoder: Preprocessing, mllm: Preprocessing | None
+) -> QueryPixels:
+    """Decode an image once and resize it for both. Raises InputError if it cannot be used."""
+    if isinstance(source, ReadyImage):
+        ready = prepare(source, encoder, name="the query").pixels
+        return QueryPixels(ready, None if mllm is None else prepare(source, mllm).pixels)
+    image = load_image(source)
+    pixels = to_pixels(image, encoder)
+    if mllm is None or mllm == encoder:
+        return QueryPixels(pixels, None if mllm is None else pixels)
+    return QueryPixels(pixels, to_pixels(image, mllm))
+
+
+class Retrieved:
+    """A query beside the gallery, and its candidates by the encoder, best first."""
+
+    def __init__(self, gallery: Any, feature: NDArray[np.float32], num_candidates: int) -> None:
+        with kernel_errors():
+            self.query = gallery.query(feature)
+            self.candidates = np.empty(0, np.int32)  # [K] gallery indices
+            if num_candidates:
+                _, self.candidates = self.query.nearest(num_candidates)

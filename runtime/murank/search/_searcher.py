@@ -1,0 +1,252 @@
+"""The searcher: a gallery in memory, and one query after the other."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank._methods import Progress
+from murank._stages import StageWatch
+from murank.engine.encoder import Encoder
+from murank.engine.engine import Engine
+from murank.engine.in_time import Answers
+from murank.engine.pace import Clock, Pace, check_deadline
+from murank.images import ImageSource
+from murank.search._embedding import embed_images
+from murank.search._gallery import check_gallery, check_parameters, online_gallery
+from murank.search._query import QueryPixels, Retrieved, query_pixels
+from murank.search._ranking import rank
+from murank.search._result import SearchResult
+from murank.search._scoring import NOTHING, Scoring
+from murank.search._settings import SearchMethod, SearchSettings
+
+
+class Searcher:
+    """Ranks a gallery for one query at a time. Calls from several threads are safe.
+
+    The encoder ranks the whole gallery, the MLLM is asked about the nearest `candidates`, and mu
+    is fused in. Without an MLLM in the engine the method works on the encoder's distances.
+
+    Parameters
+    ----------
+    engine
+        With an encoder. It is not copied: its caches are shared.
+    features
+        Of the gallery, [G,D], as `engine.embed` gives them.
+    images
+        The gallery's G images (paths, PIL images, arrays, ReadyImages): opened when the MLLM is to
+        see them for the first time, not before.
+    candidates
+        Gallery images a query that the MLLM is asked about, K; None: 20, or all of a smaller
+        gallery.
+    method
+        "k-reciprocal", "simple" (mu fused, no neighbours) or "none" (the encoder alone).
+    parameters
+        Of the method: k1, k2, lambda_value, squared, and alpha where there is an MLLM.
+    settle_top
+        Stop asking once the first so many ranks can no longer change, whatever the other
+        candidates' mu. Exact; with "simple" only. Ranks behind these are then provisional.
+    progress
+        Called as (stage, done, total) while the gallery's neighbours are found.
+    clock
+        Seconds, for deadlines.
+
+    Raises
+    ------
+    InputError
+        The engine has no encoder, something does not fit together, or there are more candidates
+        than gallery images.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        features: NDArray[np.floating[Any]],
+        images: Sequence[ImageSource],
+        *,
+        candidates: int | None = None,
+        method: SearchMethod = "k-reciprocal",
+        parameters: Mapping[str, Any] | None = None,
+        settle_top: int | None = None,
+        progress: Progress | None = None,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self._encoder = _encoder_of(engine)
+        features = np.asarray(features)
+        check_gallery(features, len(images), self._encoder.part.dim)
+        self.engine = engine
+        self.settings = SearchSettings(
+            method, candidates, parameters or {}, settle_top, len(images),
+            engine.scorer is not None,
+        )  # fmt: skip
+        self._gallery = online_gallery(features, self.settings, progress)
+        self._pace = Pace(clock)
+        self._scoring = None
+        if engine.scorer is not None and self.settings.num_candidates:
+            self._scoring = Scoring(engine.scorer, list(images), self.settings, self._pace)
+
+    @classmethod
+    def from_images(
+        cls,
+        engine: Engine,
+        images: Sequence[ImageSource],
+        *,
+        candidates: int | None = None,
+        method: SearchMethod = "k-reciprocal",
+        parameters: Mapping[str, Any] | None = None,
+        settle_top: int | None = None,
+        progress: Progress | None = None,
+        clock: Clock = time.perf_counter,
+    ) -> "Searcher":
+        """Embed a gallery in blocks, then make its searcher; parameters are the constructor's.
+
+        Raises
+        ------
+        InputError
+            As the constructor raises it, or an image cannot be used; it is named.
+        """
+        encoder = _encoder_of(engine)
+        settings = SearchSettings(
+            method, candidates, parameters or {}, settle_top, len(images),
+            engine.scorer is not None,
+        )  # fmt: skip
+        check_parameters(settings)
+        features = embed_images(encoder, images, progress=progress)
+        return cls(
+            engine, features, images, candidates=candidates, method=method, parameters=parameters,
+            settle_top=settle_top, progress=progress, clock=clock,
+        )  # fmt: skip
+
+    @property
+    def num_gallery(self) -> int:
+        """Images in the gallery."""
+        return self.settings.num_gallery
+
+    def search(
+        self, query: ImageSource, *, top_k: int = 50, deadline_ms: float | None = None
+    ) -> SearchResult:
+        """Rank the gallery for one query.
+
+        Parameters
+        ----------
+        query
+            A path, PIL image or uint8 [H,W,3] array; decoded once. A ReadyImage serves only if
+            encoder and MLLM want the same preprocessing.
+        top_k
+            Matches returned, at most.
+        deadline_ms
+            Milliseconds from this call on. The encoder's ranking is made in any case; then
+            candidates are asked about a few at a time, best first, while another batch, fusion and
+            re-ranking will probably end in time, by what they took lately. A candidate that was
+            not seen keeps its encoder distance. Late by one batch at most. None: no limit.
+
+        Raises
+        ------
+        InputError
+            The query or a candidate cannot be used (it is named), or an argument cannot be.
+        """
+        start = self._pace.clock()
+        check_deadline(deadline_ms)
+        _check_top_k(top_k)
+        watch = StageWatch()
+        with watch.stage("decode"):
+            pixels = self._pixels(query)
+        with watch.stage("embed"):
+            feature = self._encoder.features(pixels.encoder[None])[0]
+        with watch.stage("retrieve"):
+            found = Retrieved(self._gallery, feature, self.settings.num_candidates)
+        answers = NOTHING
+        if self._scoring is not None and pixels.mllm is not None:
+            end = None if deadline_ms is None else start + deadline_ms / 1000
+            answers = self._scoring.of(pixels.mllm, found, watch, end=end)
+        return self._result(found, answers, top_k, watch)
+
+    def search_many(self, queries: Sequence[ImageSource], *, top_k: int = 50) -> list[SearchResult]:
+        """Rank the gallery for several queries: embedded together, several a run of the decoder.
+
+        Each gets what `search` gives it (mu within 1e-5), and of the seconds an equal share.
+        With `settle_top` they are scored one by one.
+
+        Raises
+        ------
+        InputError
+            As `search` raises it.
+        """
+        if not len(queries):
+            return []
+        _check_top_k(top_k)
+        watch = StageWatch()
+        with watch.stage("decode"):
+            pixels = [self._pixels(query) for query in queries]
+        with watch.stage("embed"):
+            features = self._encoder.features(np.stack([one.encoder for one in pixels]))
+        with watch.stage("retrieve"):
+            k = self.settings.num_candidates
+            found = [Retrieved(self._gallery, feature, k) for feature in features]
+        answers = [NOTHING] * len(found)
+        if self._scoring is not None:
+            seen = [one.mllm for one in pixels if one.mllm is not None]
+            answers = self._scoring.of_many(seen, found, watch)
+        results = [
+            self._result(one, given, top_k, watch)
+            for one, given in zip(found, answers, strict=True)
+        ]
+        share = {stage: seconds / len(queries) for stage, seconds in watch.seconds.items()}
+        return [replace(result, seconds=share) for result in results]
+
+    def warm(
+        self, indices: Sequence[int] | None = None, *, progress: Progress | None = None
+    ) -> None:
+        """Compute vision tokens of gallery images now, and learn how long scoring takes.
+
+        They stay as far as the engine's `vision_cache_mb` goes. Without MLLM nothing is done.
+
+        Parameters
+        ----------
+        indices
+            Of the gallery; None: all.
+        progress
+            Called as ("vision tokens", done, total).
+
+        Raises
+        ------
+        InputError
+            An image cannot be used, or there is no such index.
+        """
+        if self._scoring is not None:
+            places = range(self.num_gallery) if indices is None else [int(i) for i in indices]
+            self._scoring.warm(places, progress)
+
+    def _result(
+        self, found: Retrieved, answers: Answers, top_k: int, watch: StageWatch
+    ) -> SearchResult:
+        matches = rank(
+            found, answers.mu, self._pace, watch, top_k=min(top_k, self.num_gallery),
+            is_reranked=self.settings.method == "k-reciprocal",
+        )  # fmt: skip
+        return SearchResult(
+            matches, len(answers.mu), self.settings.num_candidates, answers.partial,
+            answers.settled, watch.seconds,
+        )  # fmt: skip
+
+    def _pixels(self, query: ImageSource) -> QueryPixels:
+        mllm = None if self._scoring is None else self._scoring.preprocessing
+        return query_pixels(query, self._encoder.part.preprocessing, mllm)
+
+
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise InputError(f"top_k must be at least 1, got {top_k}")
+
+
+def _encoder_of(engine: Engine) -> Encoder:
+    if engine.encoder is None:
+        raise InputError(
+            "a search needs features, and this engine has no encoder loaded: export one with "
+            "--encoder"
+        )
+    return engine.encoder

@@ -1,0 +1,291 @@
+"""`murank bench`: refuses before it loads anything, measures, compares."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_fakes import report, sample
+from engine_folder import make_engine
+
+from murank.bench import _run, _subject
+from murank.bench._figures import section_of, server_figures
+from murank.bench._schema import ColdFigures, Report
+from murank.bench._settings import BenchSettings
+from murank.bench._store import load_report, write_report
+from murank.cli import _bench, main
+from murank.cli._bench_report import print_report
+from murank.engine.manifest import Manifest, manifest_bytes, read_manifest
+
+ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+SHORT = ("--duration", "0.4", "--warmup", "0.05", "--candidates", "4", "--gallery-size", "50",
+         "--providers", "cpu", "--threads", "1", "--quiet")  # fmt: skip
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One that may be looked at, not loaded."""
+
+    def measured(*_: Any, **__: Any) -> None:
+        raise AssertionError("the engine was measured")
+
+    make_engine(tmp_path / "engine")
+    monkeypatch.setattr(_bench, "run_bench", measured)
+    return tmp_path / "engine"
+
+
+def refuse(
+    capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2, says: str
+) -> None:
+    assert main(["bench", *map(str, arguments)]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert says in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--duration", "0"], "--duration must be a number above 0, got 0"),
+        (["--duration", "nan"], "--duration must be a number above 0, got nan"),
+        (["--warmup", "-1"], "--warmup must be a number of at least 0, got -1"),
+        (["--uncached-share", "1"], "--uncached-share must be in 0..1, got 1"),
+        (["--candidates", "0"], "--candidates must be at least 1, got 0"),
+        (["--gallery-size", "0", "--candidates", "0"], "--candidates must be at least 1"),
+        (["--gallery-size", "19"], "20 candidates are more than the 19 images of the gallery"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--qps", "5"], "--qps is used by --scenario Server only"),
+        (["--scenario", "Server"], "--scenario Server needs --qps, the arrivals a second"),
+        (["--scenario", "Server", "--qps", "0"], "--qps must be a number above 0, got 0"),
+        (["--scenario", "Server", "--qps", "-2"], "--qps must be a number above 0, got -2"),
+        (["--scenario", "Server", "--qps", "inf"], "--qps must be a number above 0, got inf"),
+        (["--latency-bound-ms", "9"], "--latency-bound-ms is used by --scenario Server only"),
+        (["--streams", "4"], "--streams is used by --scenario MultiStream only"),
+        (["--scenario", "MultiStream", "--streams", "0"], "--streams must be at least 1, got 0"),
+        (["--deadline-ms", "0"], "--deadline-ms must be a number above 0, got 0"),
+        (["--deadline-ms", "nan"], "--deadline-ms must be a number above 0, got nan"),
+        (["--scenario", "Offline", "--deadline-ms", "9"], "--deadline-ms is for one query at a"),
+        (["--method", "none", "--deadline-ms", "9"], "here the MLLM sees none"),
+        (["--dtype", "int8"], "is fp16, not int8: an engine has one precision; export it again"),
+        (["--dtype", "fp8"], "argument --dtype: invalid choice: 'fp8'"),
+        (["--scenario", "server"], "argument --scenario: invalid choice: 'server'"),
+        (["--skip-cold", "--cold-runs", "2"], "--cold-runs and --skip-cold exclude each other"),
+        (["--sha256", "0" * 64], "is another engine"),
+        (["--plot", "a.pdf"], "--plot writes a PNG: name it so, not a.pdf"),
+    ],
+)
+def test_options_that_cannot_be(
+    engine: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    refuse(capsys, engine, *options, says=message)
+
+
+def test_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refuse(capsys, tmp_path, says="has no manifest.json, so it is not the folder of an engine")
+    refuse(capsys, tmp_path / "none", says="is not a folder")
+    refuse(capsys, says="the following arguments are required: ENGINE")
+
+
+def test_methods_that_an_engine_cannot_do(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = read_manifest(engine)
+
+    def become(manifest: Manifest) -> None:
+        (engine / "manifest.json").write_bytes(manifest_bytes(manifest))
+
+    become(replace(whole, scorer=None))
+    refuse(capsys, engine, "--method", "simple", says="and this engine has no MLLM: pass none or")
+    refuse(capsys, engine, "--deadline-ms", "5", says="here the MLLM sees none")
+    become(replace(whole, encoder=None))
+    refuse(capsys, engine, "--method", "none", says="and this engine has no encoder")
+
+
+def test_outputs_that_cannot_be(
+    engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there.json"
+    there.write_text("mine")
+    refuse(capsys, engine, "--json", there, says="exists; pass --overwrite")
+    refuse(capsys, engine, "--json", engine / "a.json", says="--json must not be inside the engine")
+    refuse(capsys, engine, "--plot", engine / "a.png", says="--plot must not be inside the engine")
+    refuse(capsys, engine, "--json", there / "a.json", says="is not a writable folder")
+    assert there.read_text() == "mine"
+
+
+def test_a_plot_without_matplotlib(
+    engine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    refuse(capsys, engine, "--plot", engine.parent / "a.png", code=3, says="its extra 'plot'")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "p99 ms"),
+        (("--scenario", "MultiStream", "--streams", "3"), "those of groups of 3"),
+        (("--scenario", "Server", "--qps", "10"), "p99 within 1000 ms is the bound"),
+        (("--scenario", "Offline"), "cached stages are those of blocks of 32"),
+        (("--deadline-ms", "1e-3"), "answers partial"),
+        (("--method", "none"), "none, fp32, CPUExecutionProvider"),
+    ],
+)
+def test_scenarios(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str) -> None:
+    assert main(["bench", str(ENGINE), *SHORT, "--skip-cold", *options]) == 0
+    out, err = capsys.readouterr()
+    assert said in out
+    assert err == ""
+
+
+def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    file, plot = tmp_path / "a.json", tmp_path / "a.png"
+    options = ("--json", str(file), "--plot", str(plot), "--cold-runs", "1", "--dtype", "fp32")
+    assert main(["bench", str(ENGINE), *SHORT, *options]) == 0
+    out = capsys.readouterr().out
+    assert "cold start (median of 1): import" in out
+    assert "p50 ms by candidates, cached, one at a time: 1: " in out
+    found = load_report(file)
+    assert found.cached is not None
+    assert found.uncached is not None
+    assert found.cached.scored_per_query == found.uncached.scored_per_query == 4
+    assert 0.3 < sum(one.share for one in found.cached.stages.values()) <= 1
+    assert found.environment.providers["decoder"] == ["CPUExecutionProvider"]
+    assert found.environment.threads == 1
+    assert list(found.sweep) == ["1", "2", "4", "8"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert main(["bench", "compare", str(file), str(file)]) == 0
+    assert "verdict: no difference" in capsys.readouterr().out
+
+
+def test_json_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(ENGINE), *SHORT, "--skip-cold", "--json", "-"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert Report.from_json(json.loads(out)).settings.candidates == 4
+
+
+def test_given_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "world"
+    world = ["world", "-o", str(folder), "--domain", "far", "--people", "4", "--distractors", "0",
+             "--quiet"]  # fmt: skip
+    assert main(world) == 0
+    images = ("--images", str(folder / "query"), "--json", "-")
+    capsys.readouterr()
+    assert main(["bench", str(ENGINE), *SHORT, "--skip-cold", *images]) == 0
+    settings = Report.from_json(json.loads(capsys.readouterr().out)).settings
+    assert (settings.images, settings.gallery_pool) == ("given", 15)  # 16 images, one is asked
+    few = ("--candidates", "16", "--images", str(folder / "query"))
+    refuse(capsys, ENGINE, *SHORT, *few, says="16 candidates and a query are 17: pass a smaller")
+
+
+def test_interrupted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _subject.subject_of
+
+    def until_the_tenth(*arguments: Any) -> Any:
+        subject = made(*arguments)
+        ask, calls = subject.ask, iter(range(10))
+
+        def asked(*query: Any) -> Any:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return ask(*query)
+
+        monkeypatch.setattr(subject, "ask", asked)
+        return subject
+
+    monkeypatch.setattr(_run, "subject_of", until_the_tenth)
+    file = tmp_path / "a.json"
+    options = ("--skip-cold", "--json", str(file), "--warmup", "0", "--duration", "60")
+    assert main(["bench", str(ENGINE), *SHORT, *options]) == 130
+    assert "interrupted: this is what was measured so far" in capsys.readouterr().out
+    found = load_report(file)
+    assert found.status == "interrupted"
+    assert found.cached is not None
+    assert found.cached.queries == 7  # 3 were the warm-up
+
+
+def reports(folder: Path, *scales: float, **changes: Any) -> list[str]:
+    paths = []
+    for number, scale in enumerate(scales):
+        one = section_of([sample(scale * (1 + 0.01 * n)) for n in range(20)], BenchSettings())
+        path = folder / f"{number}.json"
+        write_report(path, report(one, **changes))
+        paths.append(str(path))
+    return paths
+
+
+def test_compare_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = reports(tmp_path, 0.1, 0.2)
+    assert main(["bench", "compare", first, second]) == 5
+    out, err = capsys.readouterr()
+    assert "verdict: regression (threshold 1.1)" in out
+    assert f"{second} is slower than {first}" in err
+    assert "cached p50_ms" in err
+    assert main(["bench", "compare", second, first]) == 0
+    assert "verdict: improvement" in capsys.readouterr().out
+    assert main(["bench", "compare", first, second, "--threshold", "3", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["verdict"] == "no difference"
+    (median,) = (one for one in said["ratios"] if one["name"] == "cached p50_ms")
+    assert median["ratio"] == pytest.approx(2)
+    assert median["low"] < 2 < median["high"]
+
+
+def test_compare_what_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = reports(tmp_path, 0.1)
+    refuse(capsys, "compare", first, says="the following arguments are required: B.json")
+    refuse(capsys, "compare", first, tmp_path / "none", says="none: No such file")
+    refuse(capsys, "compare", first, first, "--threshold", "0.5", says="--threshold must be at")
+    refuse(capsys, "compare", first, ENGINE / "manifest.json", says="is no report of murank bench")
+    other = tmp_path / "other"
+    other.mkdir()
+    section = load_report(Path(first)).cached
+    settings = replace(load_report(Path(first)).settings, candidates=5)
+    write_report(other / "a.json", report(section, settings=settings))
+    refuse(capsys, "compare", first, other / "a.json", says="candidates is 20 and 5")
+    assert main(["bench", "compare", first, str(other / "a.json"), "--force"]) == 0
+    assert "note: another load: candidates is 20 and 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("count", "marked"), [(99, True), (100, False)])
+def test_a_percentile_of_few_samples_is_marked(
+    capsys: pytest.CaptureFixture[str], count: int, marked: bool
+) -> None:
+    print_report(report(section_of([sample(0.05)] * count, BenchSettings())))
+    lines = capsys.readouterr().out.splitlines()
+    (p99,) = (line for line in lines if line.startswith("p99 ms"))
+    assert p99.split()[-1] == ("50.00*" if marked else "50.00")
+    assert any(line.startswith("* of fewer than 100 samples") for line in lines) == marked
+
+
+def test_a_server_that_left_queries_unanswered(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = BenchSettings(scenario="Server", qps=1.0)
+    section = section_of([sample(0.05)], asked, closed=False)
+    fared = server_figures(section, 7, asked)
+    print_report(report(replace(section, server=fared)))
+    assert "cached: invalid, " in (out := capsys.readouterr().out)
+    assert "6 of 7 queries were never answered" in out
+
+
+def test_an_interrupted_report_that_has_only_a_cold_start(
+    engine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = ColdFigures(2, 200.0, 50.0, 10.0, 40.0, 20.0, 300.0)
+    bare = report(None, cold=cold, status="interrupted", memory=None)
+    monkeypatch.setattr(_bench, "run_bench", lambda *_, **__: bare)
+    assert main(["bench", str(engine), "--quiet"]) == 130
+    out = capsys.readouterr().out
+    assert "first answer after 300 ms" in out
+    assert "interrupted" in out
+
+
+def test_help_of_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--help"]) == 0
+    assert "murank bench compare A.json B.json" in capsys.readouterr().out
+    assert main(["bench", "compare", "--help"]) == 0
+    assert "--threshold" in capsys.readouterr().out

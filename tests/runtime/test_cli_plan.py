@@ -1,0 +1,204 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_folder import edit_manifest
+from plan_devices import made_device
+
+from murank.cli import _plan, main
+from murank.plan import DEVICES, _host
+from murank.plan.devices import Device
+
+ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+
+
+def plan(capsys: pytest.CaptureFixture[str], *options: str, engine: Path = ENGINE) -> str:
+    code = main(["plan", str(engine), *options])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    return out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *options: str, engine: Path = ENGINE) -> str:
+    assert main(["plan", str(engine), *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    out = plan(capsys, "--device", "orin-nano-8gb", "--candidates", "7", "--gallery-size", "50")
+    for text in (
+        f"{ENGINE}: fp32, NVIDIA Jetson Orin Nano 8GB (MAXN SUPER)",
+        "7 candidates, gallery of 50 images: prediction, not measured",
+        "vision, 7 candidates", "query, vision known", "query, nothing known",
+        "of 6144 MiB: fits", "assumed: 35% of these rates, 60% of the bandwidth",
+        f"source: {DEVICES['orin-nano-8gb'].source}", "note: decoding the image is not counted",
+        "note: float32 products count as tf32",
+    ):  # fmt: skip
+        assert text in out
+    assert "measured ms" not in out
+    assert "what to change" not in out
+
+
+def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(plan(capsys, "--device", "h200", "--json"))
+    assert found["kind"] == "prediction, not measured"
+    assert (found["candidates"], found["gallery_size"]) == (20, 1000)
+    assert found["device"]["source"] == DEVICES["h200"].source
+    assert found["device"]["assumed"]["compute"] == 0.35
+    total = sum(stage["predicted_s"] for stage in found["stages"])
+    assert found["query"]["uncached"]["predicted_s"] == pytest.approx(total)
+    parts = found["memory"]["parts"]
+    on_card = sum(part["bytes"] for part in parts if part["on_device"])
+    assert found["memory"]["needed_bytes"] == on_card
+    assert found["memory"]["fits"] is True
+    assert found["uncounted"] == {}
+
+
+def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
+    out = plan(capsys, "--device", "agx-orin-64gb", "--memory-gb", "1")
+    assert "of 1024 MiB: DOES NOT FIT" in out
+    assert "export with --dtype fp16" in out
+    assert "none of these is enough" in out  # Python and the driver alone are more
+    needed = json.loads(plan(capsys, "--device", "agx-orin-64gb", "--json"))["memory"]
+    tight = (needed["needed_bytes"] - 1000) / 2**30
+    out = plan(capsys, "--device", "agx-orin-64gb", "--memory-gb", str(tight))
+    assert "DOES NOT FIT" in out
+    assert "none of these" not in out
+
+
+def test_a_slower_power_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    fast, slow = (
+        json.loads(plan(capsys, "--device", "agx-orin-64gb", "--power-mode", mode, "--json"))
+        for mode in ("maxn", "15w")
+    )
+    assert fast["query"]["cached"]["floor_s"] < slow["query"]["cached"]["floor_s"]
+
+
+def test_an_unknown_device_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    err = refused(capsys, "--device", "gtx-480")
+    for name in ("gtx-480", *DEVICES, "cpu"):
+        assert name in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--device t4 --candidates 20 --gallery-size 10", "20 candidates cannot come from a"),
+        ("--device t4 --candidates 0", "must be at least 1"),
+        ("--device t4 --memory-gb 0", "must be above 0"),
+        ("--device t4 --memory-gb nan", "must be above 0"),
+        ("--device t4 --check", "--check is used with --device cpu only"),
+        ("--device t4 --threads 2", "--threads is used with --device cpu only"),
+        ("--device cpu --power-mode 15w", "--power-mode is used with a Jetson only"),
+        ("--device orin-nano-8gb --power-mode 7w", "not a mode of orin-nano-8gb: one of super"),
+        ("--device t4 --dtype fp16", "is fp32, and an engine has one precision: export it again"),
+        ("--device agx-orin-64gb --dtype fp8", "its GPU is sm_87; fp8 needs sm_89 or newer"),
+        ("--device cpu --dtype fp8", "cpu has no fp8 arithmetic (a CPU;"),
+        ("--device h200 --dtype fp8", "no fp8 yet"),
+        ("--candidates 3", "the following arguments are required: --device"),
+    ],
+)
+def test_refused(
+    options: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_plan, "plan_engine", None)  # before anything is counted
+    monkeypatch.setattr(_plan, "this_cpu", None)
+    assert message in refused(capsys, *options.split())
+
+
+def test_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "manifest.json" in refused(capsys, "--device", "t4", engine=tmp_path)
+
+
+def test_int8_is_for_cpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Path(shutil.copytree(ENGINE, tmp_path / "engine"))
+    edit_manifest(engine, lambda data: data.update(precision="int8"))
+    assert "int8, which runs on CPUs only" in refused(capsys, "--device", "l4", engine=engine)
+    monkeypatch.setattr(_plan, "this_cpu", lambda _: made_device(kind="cpu", shared=True))
+    plan(capsys, "--device", "cpu", engine=engine)
+    edit_manifest(engine, lambda data: data.update(scorer=None))  # its encoder is in floats
+    plan(capsys, "--device", "l4", engine=engine)
+
+
+def test_checked_on_this_cpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_host, "_SECONDS", 0.0)
+    devices = iter([made_device(kind="cpu", shared=True), faster_device()])
+    monkeypatch.setattr(_plan, "this_cpu", lambda _: next(devices))
+    options = ("--device", "cpu", "--check", "--threads", "1", "--candidates", "9", "--json")
+    found = json.loads(plan(capsys, *options, "--gallery-size", "40"))
+    for stage in found["stages"]:
+        assert 0 < stage["measured_s"] < 10
+    assert found["device"]["rates"] == {"fp32": 10.0, "int8": 80.0}  # the better of both
+    grown = found["memory"]["measured_of_graphs_bytes"]
+    assert grown is None or 0 <= grown < 1 << 30
+
+
+def faster_device() -> Device:
+    return made_device(kind="cpu", shared=True, rates={"fp32": 9.0, "int8": 80.0})
+
+
+def test_the_table_of_a_check(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_host, "_SECONDS", 0.0)
+    monkeypatch.setattr(_plan, "this_cpu", lambda _: made_device(kind="cpu", shared=True))
+    out = plan(capsys, "--device", "cpu", "--check", "--candidates", "2")
+    assert "measured ms   error" in out
+    assert "MiB predicted" in out
+    assert out.count("%\n") == 0
+    assert out.count("%  ") >= 7  # an error for every stage
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+def test_this_cpu_is_measured(threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_host, "_SECONDS", 0.0)
+    monkeypatch.setattr(_host, "_SIZE", 256)
+    monkeypatch.setattr(_host, "_COPIED", 1 << 20)
+    device = _host.this_cpu(threads)
+    assert set(device.rates) == {"fp32", "int8"}
+    # No CPU of these decades is outside.
+    assert all(1e8 < rate < 1e14 for rate in device.rates.values())
+    assert 1e8 < device.bandwidth < 1e13
+    assert 1 << 26 < device.memory_bytes < 1 << 45
+    assert device.kind == "cpu"
+    assert "measured here" in device.source
+
+
+@pytest.mark.parametrize("kind", ["fp32", "int8"])
+def test_the_measured_product_is_a_product(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_host, "_SIZE", 32)
+    (found,) = _result(_host._product(kind, 1))
+    random = np.random.default_rng(0)
+    left, right = (random.integers(0, 100, (32, 32)) for _ in range(2))
+    np.testing.assert_array_equal(found, left @ right)
+
+
+def _result(run: Any) -> Any:
+    return run()
+
+
+def test_the_fastest_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 4.0, 5.0, 7.0, 8.0, 13.0, 99.0])
+    monkeypatch.setattr(_host.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(_host, "_SECONDS", 0.0)
+    runs: list[int] = []
+    assert _host.fastest(lambda: runs.append(1), least=3) == 2.0
+    assert len(runs) == 4  # one to warm up
+
+
+def test_a_system_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_host, "Path", lambda _: tmp_path / "missing")
+    assert _host.memory_bytes() > 1 << 26
+    assert _host.process_bytes() is None
+    monkeypatch.setattr(_host, "Path", lambda _: tmp_path / "nowhere" / "missing")
+    assert _host.forget_peak() is None

@@ -1,0 +1,207 @@
+"""`murank search` on the shipped engine: what it prints, writes and refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from murank import Engine, FeatureSet, Searcher, save_features
+from murank.cli import main
+from murank.world import draw_crop, make_domain, make_people
+
+ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+PEOPLE, CAMERAS = 6, 3
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Crops of six people: the first camera's in query/, the others' in gallery/."""
+    folder = tmp_path_factory.mktemp("place")
+    domain = make_domain("dusk", seed=3)
+    for who, person in enumerate(make_people(PEOPLE, seed=4)):
+        for camera in range(CAMERAS):
+            file = folder / ("gallery" if camera else "query") / f"{who}_{camera}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.asarray(draw_crop(person, domain, camera, (who, camera)))).save(file)
+    return folder
+
+
+def search(place: Path, *options: object, gallery: object = None) -> int:
+    arguments = [
+        ENGINE, "--gallery", gallery or place / "gallery", "--providers", "cpu", "--quiet",
+        "--query", place / "query" / "0_0.png", *options,
+    ]  # fmt: skip
+    return main(["search", *map(str, arguments)])
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refused(capsys: pytest.CaptureFixture[str], place: Path, *options: object, **more: Any) -> str:
+    assert search(place, *options, **more) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+def test_json_says_what_the_searcher_says(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = place / "query" / "3_0.png"
+    options = ["--candidates", 5, "--k1", 4, "--k2", 2, "--alpha", 0.3, "--top-k", 4, "--json"]
+    assert search(place, second, *options) == 0
+    found = told(capsys)
+    paths = sorted((place / "gallery").iterdir())
+    engine = Engine.from_pretrained(ENGINE, providers="cpu")
+    searcher = Searcher.from_images(
+        engine, paths, candidates=5, parameters={"k1": 4, "k2": 2, "alpha": 0.3}
+    )
+    assert [one["query"] for one in found["queries"]] == [
+        str(place / "query" / "0_0.png"), str(second)
+    ]  # fmt: skip
+    for one in found["queries"]:
+        wanted = searcher.search(one["query"], top_k=4)
+        assert [m["path"] for m in one["matches"]] == [
+            str(paths[m.corpus_id]) for m in wanted.matches
+        ]
+        for have, want in zip(one["matches"], wanted.matches, strict=True):
+            assert have["distance"] == pytest.approx(want.distance, abs=1e-5)
+            assert have["mu"] == pytest.approx(want.mu, abs=1e-5)
+            assert have["encoder_distance"] == pytest.approx(want.encoder_distance, abs=1e-5)
+        assert (one["scored"], one["candidates"], one["partial"]) == (5, 5, False)
+        assert {"decode", "embed", "retrieve", "prefill", "score", "rerank"} <= one[
+            "seconds"
+        ].keys()
+    assert found["parameters"] == {"k1": 4, "k2": 2, "alpha": 0.3}
+    assert found["num_gallery"] == PEOPLE * (CAMERAS - 1)
+    assert found["engine"]["sha256"] == engine.sha256
+    assert found["skipped"] == []
+
+
+def test_the_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search(place, "--top-k", 3) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert "0_0.png: 12 of 12 candidates seen by the MLLM" in lines[0]
+    assert lines[1].split() == ["rank", "distance", "mu", "encoder", "image"]
+    assert [line.split()[0] for line in lines[2:]] == ["1", "2", "3"]
+    assert search(place, "--no-mu", "--top-k", 1) == 0
+    first, _, row = capsys.readouterr().out.splitlines()
+    assert "ranked by the encoder's distances, no MLLM" in first
+    assert row.split()[2] == "-"
+
+
+def test_a_deadline(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search(place, "--deadline-ms", 0.001) == 0
+    assert "0 of 12 candidates seen by the MLLM (deadline)" in capsys.readouterr().out
+    assert search(place, "--deadline-ms", 1e7, "--warm", "--json") == 0
+    found = told(capsys)
+    assert found["deadline_ms"] == 1e7
+    assert [one["scored"] for one in found["queries"]] == [12]
+
+
+def test_an_early_stop(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--method", "simple", "--settle-top", 1, "--alpha", 0, "--json"]
+    assert search(place, *options) == 0
+    (one,) = told(capsys)["queries"]
+    assert (one["scored"], one["settled"]) == (4, True)
+
+
+def test_features_of_an_earlier_run(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query, paths = place / "query" / "0_0.png", sorted((place / "gallery").iterdir())
+    engine = Engine.from_pretrained(ENGINE, providers="cpu", parts=["encoder"])
+    features = engine.embed([query, *paths])
+    names = [str(path.relative_to(place)) for path in (query, *paths)]
+    save_features(tmp_path / "f.npz", FeatureSet(features, np.array(names), None, None, 1))
+    assert search(place, "--json") == 0
+    wanted = told(capsys)["queries"][0]["matches"]
+    root = ["--image-root", place]
+    assert search(place, "--json", *root, gallery=tmp_path / "f.npz") == 0
+    found = told(capsys)["queries"][0]["matches"]
+    assert [m["path"] for m in found] == [m["path"] for m in wanted]
+    assert [m["mu"] for m in found] == pytest.approx([m["mu"] for m in wanted], abs=1e-5)
+    other = FeatureSet(features[:, :9], np.array(names), None, None, 1)
+    save_features(tmp_path / "g.npz", other)
+    said = refused(capsys, place, gallery=tmp_path / "g.npz")
+    assert "features of 9 values" in said
+    assert "they are of another engine" in said
+
+
+def test_images_that_cannot_be_used_are_left_out_and_named(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "list.csv"
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    rows = [str(path) for path in sorted((place / "gallery").iterdir())]
+    listed.write_text("\n".join(["path", rows[0], "bad.png", *rows[1:]]))
+    assert search(place, "--json", gallery=listed) == 0
+    found = told(capsys)
+    assert found["num_gallery"] == len(rows)
+    assert [one["path"] for one in found["skipped"]] == [str(tmp_path / "bad.png")]
+    assert {m["path"] for m in found["queries"][0]["matches"]} <= set(rows)
+    assert "bad.png is not a" in refused(capsys, place, "--strict", gallery=listed)
+    listed.write_text("path\nbad.png")
+    said = refused(capsys, place, gallery=listed)
+    assert "no gallery image can be read; the first: " in said
+
+
+def test_a_sheet(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert search(place, place / "query" / "1_0.png", "--sheet", sheet) == 0
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
+        one = image.size
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * 12  # as many rows as without a sheet
+    assert "sheet.png exists; pass --overwrite" in refused(capsys, place, "--sheet", sheet)
+    assert search(place, "--sheet", sheet, "--overwrite") == 0
+    with Image.open(sheet) as image:
+        assert image.size[1] < one[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--candidates", 13], "13 candidates a query asked for, but the gallery has 12 images"),
+        (["--deadline-ms", 0], "--deadline-ms: must be a number above 0, got '0'"),
+        (["--deadline-ms", "nan"], "must be a number above 0"),
+        (["--settle-top", 2], "settle_top needs method='simple'"),
+        (["--k1", 0], "k1 must be a whole number"),
+        (["--method", "simple", "--k1", 3], "--k1 has no effect with --method simple"),
+        (["--method", "none", "--alpha", 0.1], "--alpha has no effect with --method none"),
+        (["--method", "none", "--candidates", 3], "--candidates has no effect with --method none"),
+        (["--no-mu", "--deadline-ms", 3], "--deadline-ms has no effect with --no-mu"),
+        (["--no-mu", "--warm"], "--warm has no effect with --no-mu"),
+        (["--no-mu", "--method", "simple"], "'simple' fuses mu-distances"),
+        (["--image-root", "x"], "--image-root needs --gallery F.npz"),
+        (["--overwrite"], "--overwrite needs --sheet"),
+        (["--sheet", "s.jpg"], "--sheet writes a PNG"),
+        (["--engine-sha256", "ab" * 32], "sha256"),
+        (["--method", "ecn"], "invalid choice: 'ecn'"),
+    ],
+)
+def test_refused_before_the_engine_is_loaded(
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[object],
+    message: str,
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(Engine, "from_pretrained", load)
+    assert message in refused(capsys, place, *options)
+
+
+def test_missing_files(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (place / "none.png", place):
+        assert f"{wrong}: no such image file" in refused(capsys, place, wrong)
+    assert "no such file or folder" in refused(capsys, place, gallery=tmp_path / "none")
+    assert main(["search", str(tmp_path), "--gallery", str(place), "--query", __file__]) == 2
+    assert "manifest.json" in capsys.readouterr().err
