@@ -99,7 +99,7 @@ def environment(**changes: object) -> Environment:
         "started": "2026-01-01T00:00:00+00:00", "murank": "0.1.0", "python": "3.11.7",
         "numpy": "2.4.6", "numba": "0.68.1", "onnxruntime": "1.32.0", "system": "Linux 6 x86_64",
         "board": None, "cpu": "a processor", "cores": 2, "load_average": 0.5, "power_mode": None,
-        "gpu": None, "gpu_driver": None, "threads": None, "thread_variables": {},
+        "gpu": None, "gpu_driver": None, "threads": 2, "thread_variables": {},
         "providers": {"encoder": ["CPUExecutionProvider"]}, "engine_sha256": "0" * 64,
         "precision": "fp32", "layout": "prefix_first",
     }  # fmt: skip

@@ -16,7 +16,10 @@ KERNELS, RUNTIME, EXPORT = "murank_kernels", "murank", "murank_export"
 FOLDERS = {KERNELS: "kernels", RUNTIME: "runtime", EXPORT: "export"}
 THIRD_PARTIES = {
     KERNELS: {"numpy", "numba", "threadpoolctl"},
-    RUNTIME: {"numpy", "numba", "threadpoolctl", "PIL", "onnxruntime", "safetensors", "matplotlib"},
+    RUNTIME: {
+        "numpy", "numba", "threadpoolctl", "PIL", "onnxruntime", "safetensors",
+        "matplotlib", "onnx",  # where they are asked for
+    },  # fmt: skip
 }
 OWN = {KERNELS: {KERNELS}, RUNTIME: {RUNTIME, KERNELS}, EXPORT: {EXPORT, RUNTIME, KERNELS}}
 NEVER = {"tests", "benchmarks"} | {path.stem for path in (ROOT / "tests").glob("*.py")}

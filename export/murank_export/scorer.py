@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from murank import InputError
 from murank.engine.golden import golden_scorer, resized
-from murank.engine.manifest import AnswerIds, ScorerPart, Shapes
+from murank.engine.manifest import INTEGER, AnswerIds, ScorerPart, Shapes
 from murank.engine.session import SessionSettings
 from murank.images import Preprocessing
 from murank.prompt import PromptTemplate
@@ -17,9 +17,10 @@ from murank_export._steps import Steps
 from murank_export.golden import golden_images
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.geometry import Grid
-from murank_export.graphs.layers import float_dtype
+from murank_export.graphs.layers import Inputs, float_dtype
 from murank_export.graphs.onnx_file import export_decoder, export_vision
 from murank_export.graphs.vision import VisionTower
+from murank_export.mllm.activations import collect_activations
 from murank_export.mllm.adapter import Adapter, check_image_size
 from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
 from murank_export.mllm.merge import merge_adapter
@@ -74,11 +75,12 @@ def export_scorer(
             question.checkpoint, question.tokens, question.grid, question.answers, query, candidates
         )
         _check_float16(settings, reference)
+    inputs = _activations(settings, question, steps)
     with steps.step("bake prompt"):
         dtype = float_dtype(settings.precision)
         baked = bake_prompt(question.checkpoint.model, question.tokens, question.grid, dtype)
         save_file({name: tensor.numpy() for name, tensor in baked.items()}, stage / PROMPT)
-    shapes = _write_graphs(settings, question, stage, steps)
+    shapes = _write_graphs(settings, question, inputs, stage, steps)
     part = _part(settings, question, shapes)
     with steps.step("measure parity"):
         scorer = golden_scorer(stage, part, SessionSettings("cpu"))
@@ -126,20 +128,34 @@ def _check_float16(settings: ExportSettings, reference: Reference) -> None:
         )
 
 
+def _activations(settings: ExportSettings, question: _Question, steps: Steps) -> Inputs | None:
+    """What the linear layers are given, where their weights will be rounded for it."""
+    if settings.precision not in INTEGER:
+        return None
+    with steps.step("collect activations"):
+        return collect_activations(
+            question.checkpoint, question.tokens, question.grid, _preprocessing(question)
+        )
+
+
 def _write_graphs(
-    settings: ExportSettings, question: _Question, stage: Path, steps: Steps
+    settings: ExportSettings,
+    question: _Question,
+    inputs: Inputs | None,
+    stage: Path,
+    steps: Steps,
 ) -> Shapes:
     checkpoint, grid, tokens = question.checkpoint, question.grid, question.tokens
     model, precision = checkpoint.model, settings.precision
     hidden = int(model.config.text_config.hidden_size)
     with steps.step("vision graph"):
         tower = VisionTower(
-            model.model.visual, grid, precision, mean=checkpoint.mean, std=checkpoint.std
+            model.model.visual, grid, precision, inputs, mean=checkpoint.mean, std=checkpoint.std
         )
         export_vision(tower, stage / VISION, question.size)
         del tower
     with steps.step("decoder graph"):
-        decoder = Decoder(model, question.answers, precision)
+        decoder = Decoder(model, question.answers, precision, inputs)
         del model
         checkpoint.release()
         export_decoder(decoder, stage / DECODER, vision_tokens=grid.num_tokens, hidden=hidden)

@@ -11,6 +11,7 @@ from murank_kernels._exceptions import (
 )
 from murank_kernels._fusion import fuse_mu
 from murank_kernels._k_reciprocal import k_reciprocal, k_reciprocal_blocks
+from murank_kernels._online import OnlineKReciprocal, OnlineQuery
 from murank_kernels._re_ranking import re_ranking
 from murank_kernels._selection import smallest_k
 from murank_kernels._simple import simple, simple_blocks
@@ -20,6 +21,8 @@ __all__ = [
     "DistanceBlocks",
     "InvalidInputError",
     "MurankKernelsError",
+    "OnlineKReciprocal",
+    "OnlineQuery",
     "RankEvaluation",
     "RankEvaluator",
     "ca_jaccard",

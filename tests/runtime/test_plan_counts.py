@@ -168,11 +168,14 @@ def test_what_weights_alone_give_is_folded(tmp_path: Path) -> None:
     assert (one.op, one.weight_bytes) == ("MatMul", 4 * 21)
 
 
-@pytest.mark.parametrize(("elem", "size"), [(H, 2), (TensorProto.BFLOAT16, 2), (F, 4)])
-def test_halves(tmp_path: Path, elem: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("elem", "arithmetic", "size"),
+    [(H, "fp16", 2), (TensorProto.BFLOAT16, "bf16", 2), (F, "fp32", 4)],
+)
+def test_halves(tmp_path: Path, elem: int, arithmetic: str, size: int) -> None:
     w = helper.make_tensor("w", elem, (3, 7), np.ones(21, np.float32))
     one = only(cost(tmp_path, [node("MatMul", "x w")], [w], elem=elem))
-    assert one.arithmetic == {H: "fp16", F: "fp32"}.get(elem, "bf16")
+    assert one.arithmetic == arithmetic
     assert one.bytes == size * (21 + 6 + 14)
     wide = cost(tmp_path, [node("MatMul", "x w")], [w], elem=elem, half_bytes=4)
     assert only(wide).bytes == 4 * (21 + 6 + 14)

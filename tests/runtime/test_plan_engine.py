@@ -17,7 +17,7 @@ ENGINE = MINIATURE / "engine"
 PART = read_manifest(ENGINE).scorer
 assert PART is not None
 SCORER: ScorerPart = PART
-CONFIG = json.loads((MINIATURE / "base" / "config.json").read_text())
+CONFIG: dict[str, dict[str, int]] = json.loads((MINIATURE / "base" / "config.json").read_text())
 GRAPHS = Graphs.read(ENGINE, read_manifest(ENGINE), 2)
 
 

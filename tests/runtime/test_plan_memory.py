@@ -54,7 +54,7 @@ def test_the_cache_has_a_bound() -> None:
 
 def test_fp16_halves_what_goes_from_graph_to_graph() -> None:
     wide, half = (
-        {part.name: part.bytes for part in needs(replace(MANIFEST, precision=dtype)).parts}  # type: ignore[arg-type]
+        {part.name: part.bytes for part in needs(replace(MANIFEST, precision=dtype)).parts}
         for dtype in ("fp32", "fp16")
     )
     for name in ("K/V of the static prompt and 4 queries", "cached vision tokens"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from murank import InputError, MachineError
+from murank._cores import usable_cores
 from murank.engine.session import Session, SessionSettings
 
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
@@ -184,7 +185,8 @@ def test_threads_and_spinning(install: Install) -> None:
     Session(GRAPH, SessionSettings())
     limited, free = fake.options
     assert limited.intra_op_num_threads == 3
-    assert not hasattr(free, "intra_op_num_threads")  # onnxruntime's own choice
+    assert free.intra_op_num_threads == usable_cores()
+    assert limited.enable_mem_pattern is False
     assert limited.entries == {"session.intra_op.allow_spinning": "0"}
 
 

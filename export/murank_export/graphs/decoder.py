@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from murank.engine.manifest import Precision
 from murank_export.graphs.layers import (
+    Inputs,
     RMSNorm,
     float_dtype,
     project,
@@ -27,7 +28,7 @@ _Rope = tuple[Tensor, Tensor]
 
 
 class Decoder(nn.Module):
-    """Made from a loaded checkpoint, whose decoder layers it takes over.
+    """Made from a loaded checkpoint, whose decoder layers it takes over (and their `inputs`).
 
     vision         [Q,K,levels,T,H]  vision tokens of each candidate (prefill: of each query, K=1)
     text           [B,H]             embeddings of the text behind the image
@@ -41,7 +42,13 @@ class Decoder(nn.Module):
     axis: Tensor
     head: Tensor
 
-    def __init__(self, model: Any, answer_ids: Sequence[int], precision: Precision) -> None:
+    def __init__(
+        self,
+        model: Any,
+        answer_ids: Sequence[int],
+        precision: Precision,
+        inputs: Inputs | None = None,
+    ) -> None:
         super().__init__()
         text, config = model.model.language_model, model.config.text_config
         self.dtype = float_dtype(precision)
@@ -57,7 +64,7 @@ class Decoder(nn.Module):
         rows = model.lm_head.weight.detach()[list(answer_ids)]
         self.register_buffer("head", rows.float().t().contiguous())  # [H,2]
         self.norm = RMSNorm(text.norm.weight.detach().float(), _epsilon(text.norm))
-        self.layers = nn.ModuleList(_Layer(layer, precision) for layer in text.layers)
+        self.layers = nn.ModuleList(_Layer(layer, precision, inputs) for layer in text.layers)
 
     @property
     def num_layers(self) -> int:
@@ -100,15 +107,15 @@ class Decoder(nn.Module):
 class _Layer(nn.Module):
     """One decoder layer: grouped-query attention over prefix and suffix, gated MLP."""
 
-    def __init__(self, layer: Any, precision: Precision) -> None:
+    def __init__(self, layer: Any, precision: Precision, inputs: Inputs | None) -> None:
         super().__init__()
         attention, mlp = layer.self_attn, layer.mlp
         self.q, self.k, self.v, self.out = (
-            take_linear(getattr(attention, name), precision)
+            take_linear(getattr(attention, name), precision, inputs)
             for name in ("q_proj", "k_proj", "v_proj", "o_proj")
         )
         self.gate, self.up, self.down = (
-            take_linear(getattr(mlp, name), precision)
+            take_linear(getattr(mlp, name), precision, inputs)
             for name in ("gate_proj", "up_proj", "down_proj")
         )
         self.norm1 = take_norm(layer.input_layernorm, precision)

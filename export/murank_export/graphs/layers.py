@@ -4,17 +4,18 @@ A block takes its weights over: the layer it was made from is emptied, so that a
 memory twice. Weights are stored [in,out], as ONNX MatMul wants them: no Transpose stays behind.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from murank.engine.manifest import INTEGER, Precision
+from murank_export.graphs.rounding import LARGEST, Rounded, round_weight
 
-_INT8_LARGEST = 127.0
+Inputs = MutableMapping[nn.Module, Tensor]  # what linear layers are given, [n,in] each
 _UINT8_ZERO = 128
-_REST = 2 * _INT8_LARGEST  # steps of the second term in one of the first: its half is the largest
+_REST = 2 * LARGEST  # steps of the second term in one of the first: its half is the largest
 
 
 def float_dtype(precision: Precision) -> torch.dtype:
@@ -45,13 +46,11 @@ class Int8Linear(nn.Module):
     twice the integer products with the same weights.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, terms: int = 1) -> None:
+    def __init__(self, weight: Rounded, bias: Tensor | None, terms: int = 1) -> None:
         super().__init__()
         self.terms = terms
-        scale = weight.float().abs().amax(1).clamp(min=1e-12) / _INT8_LARGEST  # [out]
-        steps = torch.round(weight.float() / scale[:, None]).to(torch.int8)
-        self.weight = nn.Parameter(steps.t().contiguous(), requires_grad=False)  # [in,out]
-        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.weight = nn.Parameter(weight.steps.t().contiguous(), requires_grad=False)  # [in,out]
+        self.scale = nn.Parameter(weight.scale, requires_grad=False)  # [out]
         # Subtracted: onnxruntime fuses an added bias into the product, and scales it per token.
         minus = None if bias is None else -bias.float()
         self.minus_bias = None if minus is None else nn.Parameter(minus, requires_grad=False)
@@ -84,7 +83,7 @@ class QuantisedTokens:
     """
 
     def __init__(self, x: Tensor, terms: int) -> None:
-        self.scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / _INT8_LARGEST  # [...,1]
+        self.scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / LARGEST  # [...,1]
         rows, scale = x.reshape(-1, x.shape[-1]), self.scale.reshape(-1)
         zero = torch.full_like(scale, _UINT8_ZERO, dtype=torch.uint8)
         steps = _by_token("QuantizeLinear", rows, scale, zero, torch.uint8)
@@ -111,9 +110,18 @@ def project(x: Tensor, layers: Sequence[nn.Module]) -> list[Tensor]:
 
 
 def take_linear(
-    layer: nn.Module, precision: Precision, rows: slice = slice(None), *, last: bool = True
+    layer: nn.Module,
+    precision: Precision,
+    inputs: Inputs | None = None,
+    rows: slice = slice(None),
+    *,
+    last: bool = True,
 ) -> nn.Module:
-    """Make the block of a linear layer, or of some of its output rows; `last` empties the layer."""
+    """Make the block of a linear layer, or of some of its output rows.
+
+    Integer weights are rounded for the layer's `inputs`, or to nearest without any. `last` empties
+    the layer and drops its inputs.
+    """
     weight, bias = cast(Tensor, layer.weight).detach(), layer.bias
     part = weight[rows]
     part_bias = None if bias is None else cast(Tensor, bias).detach()[rows]
@@ -121,11 +129,14 @@ def take_linear(
     own_bias = None if part_bias is None else part_bias.to(dtype).clone()
     block: nn.Module
     if precision in INTEGER:
-        block = Int8Linear(part, own_bias, terms=2 if precision == "w8a16" else 1)
+        rounded = round_weight(part, None if inputs is None else inputs[layer])
+        block = Int8Linear(rounded, own_bias, terms=2 if precision == "w8a16" else 1)
     else:
         block = Linear(part.to(dtype), own_bias)
     if last:
         layer.register_parameter("weight", None)
+        if inputs is not None:
+            inputs.pop(layer, None)
     return block
 
 

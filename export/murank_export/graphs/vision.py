@@ -19,6 +19,7 @@ from murank_export.graphs.geometry import (
     patch_windows,
 )
 from murank_export.graphs.layers import (
+    Inputs,
     Linear,
     float_dtype,
     project,
@@ -32,7 +33,10 @@ _HIDDEN_WINDOW = -1e9  # added to scores across windows
 
 
 class VisionTower(nn.Module):
-    """Made from the `visual` module of a loaded checkpoint, whose weights it takes over."""
+    """Made from the `visual` module of a loaded checkpoint, whose weights it takes over.
+
+    `inputs` (of its linear layers) are taken too.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -46,6 +50,7 @@ class VisionTower(nn.Module):
         visual: Any,
         grid: Grid,
         precision: Precision,
+        inputs: Inputs | None = None,
         *,
         mean: Sequence[float],
         std: Sequence[float],
@@ -64,13 +69,13 @@ class VisionTower(nn.Module):
         self._set_positions(visual)
         windowed = self._set_windows(visual)
         self.blocks = nn.ModuleList(
-            _Block(block, precision, windowed=index in windowed)
+            _Block(block, precision, inputs, windowed=index in windowed)
             for index, block in enumerate(visual.blocks)
         )
-        self.merger = _Merger(visual.merger, grid.merge**2, precision)
+        self.merger = _Merger(visual.merger, grid.merge**2, precision, inputs)
         self.deepstack_after = list(getattr(visual, "deepstack_visual_indexes", []))
         self.deepstack = nn.ModuleList(
-            _Merger(merger, grid.merge**2, precision)
+            _Merger(merger, grid.merge**2, precision, inputs)
             for merger in getattr(visual, "deepstack_merger_list", [])
         )
 
@@ -131,7 +136,9 @@ def _patch_embedding(convolution: Any, dtype: torch.dtype) -> Linear:
 class _Block(nn.Module):
     """Attention within an image, then the MLP (gated or not)."""
 
-    def __init__(self, block: Any, precision: Precision, *, windowed: bool) -> None:
+    def __init__(
+        self, block: Any, precision: Precision, inputs: Inputs | None, *, windowed: bool
+    ) -> None:
         super().__init__()
         self.windowed = windowed
         self.norm1 = take_norm(block.norm1, precision)
@@ -141,18 +148,20 @@ class _Block(nn.Module):
         width = attention.proj.weight.shape[1]
         self.scale = float((width // self.num_heads) ** -0.5)
         self.qkv = nn.ModuleList(
-            take_linear(attention.qkv, precision, slice(i * width, (i + 1) * width), last=i == 2)
+            take_linear(
+                attention.qkv, precision, inputs, slice(i * width, (i + 1) * width), last=i == 2
+            )
             for i in range(3)
         )
-        self.out = take_linear(attention.proj, precision)
+        self.out = take_linear(attention.proj, precision, inputs)
         self.gated = hasattr(mlp, "gate_proj")
         first = ("gate_proj", "up_proj") if self.gated else ("fc1", "linear_fc1")
         second = ("down_proj",) if self.gated else ("fc2", "linear_fc2")
         self.first = nn.ModuleList(
-            take_linear(getattr(mlp, name), precision) for name in first if hasattr(mlp, name)
+            take_linear(getattr(mlp, name), precision, inputs) for name in first if hasattr(mlp, name)
         )
         (down,) = (getattr(mlp, name) for name in second if hasattr(mlp, name))
-        self.second = take_linear(down, precision)
+        self.second = take_linear(down, precision, inputs)
         self.activation = mlp.act if hasattr(mlp, "act") else mlp.act_fn
 
     def forward(self, x: Tensor, tower: VisionTower) -> Tensor:
@@ -179,7 +188,9 @@ class _Block(nn.Module):
 class _Merger(nn.Module):
     """Patches of one token, side by side, through a two-layer MLP into the decoder's width."""
 
-    def __init__(self, merger: Any, patches: int, precision: Precision) -> None:
+    def __init__(
+        self, merger: Any, patches: int, precision: Precision, inputs: Inputs | None
+    ) -> None:
         super().__init__()
         self.patches = patches
         if hasattr(merger, "mlp"):  # Qwen2-VL, Qwen2.5-VL
@@ -189,7 +200,8 @@ class _Merger(nn.Module):
             norm, first, second = merger.norm, merger.linear_fc1, merger.linear_fc2
             self.norm_merged = bool(merger.use_postshuffle_norm)
         self.norm = take_norm(norm, precision)
-        self.first, self.second = take_linear(first, precision), take_linear(second, precision)
+        self.first = take_linear(first, precision, inputs)
+        self.second = take_linear(second, precision, inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,patches,E] -> [B,T,H]."""

@@ -42,7 +42,7 @@ def ask(
     """
     with _watched(checkpoint.model) as largest:
         rows = [
-            _forward(checkpoint, tokens, grid, np.stack([query, candidate]))[list(answer_ids)]
+            first_answer(checkpoint, tokens, grid, query, candidate)[list(answer_ids)]
             for candidate in candidates
         ]
     logits: NDArray[np.float32] = torch.stack(rows).numpy()
@@ -70,15 +70,20 @@ def _watched(model: torch.nn.Module) -> Iterator[list[float]]:
             handle.remove()
 
 
-def _forward(
-    checkpoint: Checkpoint, tokens: PromptTokens, grid: Grid, images: NDArray[np.uint8]
+def first_answer(
+    checkpoint: Checkpoint,
+    tokens: PromptTokens,
+    grid: Grid,
+    query: NDArray[np.uint8],
+    candidate: NDArray[np.uint8],
 ) -> Tensor:
+    """Logits [vocabulary] float32 of the first answer token, from one whole prompt."""
     model = checkpoint.model
     ids = torch.tensor([tokens.full(grid.num_tokens)])
     inputs: dict[str, Any] = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "pixel_values": pixel_values(images, grid, checkpoint),
+        "pixel_values": pixel_values(np.stack([query, candidate]), grid, checkpoint),
         "image_grid_thw": torch.tensor([[1, grid.rows, grid.columns]] * 2),
     }
     if "mm_token_type_ids" in inspect.signature(model.forward).parameters:  # transformers 5

@@ -7,6 +7,7 @@ from importlib import metadata
 
 import numpy as np
 
+from murank._cores import usable_cores
 from murank._version import __version__
 from murank.bench import _machine
 from murank.bench._schema import Environment
@@ -36,7 +37,7 @@ def environment(manifest: Manifest, sha256: str, *, threads: int | None) -> Envi
         power_mode=_machine.power_mode(),
         gpu=None if gpu is None else gpu[0],
         gpu_driver=None if gpu is None else gpu[1],
-        threads=threads,
+        threads=threads or usable_cores(),
         thread_variables={
             name: os.environ[name] for name in _THREAD_VARIABLES if os.environ.get(name)
         },

@@ -156,7 +156,7 @@ class Environment(Record):
     power_mode: str | None
     gpu: str | None
     gpu_driver: str | None
-    threads: Size | None  # of one operator; null: onnxruntime's choice
+    threads: Size  # of one operator
     thread_variables: Mapping[str, str]  # of the environment, those that are set
     providers: Mapping[str, Texts]  # that run each graph, first choice first; {} if never loaded
     engine_sha256: Sha256

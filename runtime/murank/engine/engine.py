@@ -83,7 +83,8 @@ class Engine:
             onnxruntime providers, passed through. What runs is in `providers`; what was asked for
             by name and does not run is an error.
         threads
-            Threads of one operator; None: onnxruntime's choice, the physical cores.
+            Threads of one operator; None: the physical cores that this process may use (affinity
+            and cgroup quota).
         parts
             Load these only ("encoder", "scorer"); None: all that the engine has.
         sha256

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._cores import usable_cores
 from murank._exceptions import InputError, MachineError
 
 Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
@@ -27,7 +28,7 @@ class SessionSettings:
     """How graphs are run."""
 
     providers: Providers = "auto"  # auto, cpu, cuda, tensorrt, or a list as onnxruntime takes it
-    threads: int | None = None  # of one operator; None: onnxruntime's choice, the physical cores
+    threads: int | None = None  # of one operator; None: the cores that this process may use
 
 
 class Session:
@@ -37,8 +38,9 @@ class Session:
         runtime = onnxruntime()
         options = runtime.SessionOptions()
         options.log_severity_level = _SEVERITY_ERROR
-        if settings.threads is not None:
-            options.intra_op_num_threads = settings.threads
+        options.intra_op_num_threads = settings.threads or usable_cores()
+        # One block for each shape seen would double the activations' memory, and saves no time.
+        options.enable_mem_pattern = False
         # Several graphs take turns: a pool that spins after its turn slows the next one down.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = _load(runtime, file, options, settings.providers)

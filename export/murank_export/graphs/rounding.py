@@ -1,0 +1,103 @@
+"""Weights to int8 steps: to the nearest, or so that errors cancel in what the layer gives.
+
+With inputs X of the layer and H = X'X, the rounding errors e of one output's weights cost |Xe|^2 =
+e'He = |L'e|^2, where LL' = H. Term j of that sum holds L_jj e_j and what the weights after j add:
+from the last weight to the first, each is rounded to where its own term is smallest. That is GPTQ
+(Frantar et al., ICLR 2023) without the inverse of H, as Babai's nearest plane.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LARGEST = 127.0  # steps
+_DAMPING = 0.01  # of the mean of H's diagonal, added to all of it
+_BLOCK = 128  # weights between two large matrix products
+_HELD_OUT = 8  # one in so many inputs judges what the others chose: few inputs can be overfitted
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A weight matrix as steps and their size."""
+
+    steps: Tensor  # [out,in] int8, -127..127
+    scale: Tensor  # [out] float32: the largest weight of an output is 127 steps
+
+
+def round_weight(weight: Tensor, inputs: Tensor | None = None) -> Rounded:
+    """Round a weight matrix [out,in] of any float type.
+
+    Parameters
+    ----------
+    weight
+        Of a layer that gives x @ weight.T.
+    inputs
+        What the layer is given, [n,in] of any float type; n may be below `in`. None: to nearest.
+        The last eighth only judges: it should be of other images than the rest.
+
+    Returns
+    -------
+    Rounded
+        An output whose squared error would be above that of rounding to nearest, on the inputs
+        that choose or on those that judge, is rounded to nearest. Same arguments, same steps.
+    """
+    wide = weight.float()
+    scale = wide.abs().amax(1).clamp(min=1e-12) / LARGEST
+    exact = wide / scale[:, None]
+    steps = torch.round(exact)
+    if inputs is not None:
+        chosen_by = len(inputs) - len(inputs) // _HELD_OUT
+        choosing, judging = inputs[:chosen_by].float(), inputs[chosen_by:].float()
+        fed_back = _feed_back(exact, choosing)
+        better = _cost(exact - fed_back, choosing) < _cost(exact - steps, choosing)
+        better &= _cost(exact - fed_back, judging) <= _cost(exact - steps, judging)
+        steps = torch.where(better[:, None], fed_back, steps)
+    return Rounded(steps.to(torch.int8), scale)
+
+
+def _cost(error: Tensor, inputs: Tensor) -> Tensor:
+    """Squared error [out] that [out,in] makes on [n,in]."""
+    return torch.matmul(inputs, error.t()).square().sum(0)
+
+
+def _feed_back(exact: Tensor, inputs: Tensor) -> Tensor:
+    """Weights [out,in] in steps, and inputs [n,in] -> whole steps [out,in], as float.
+
+    Weights that are multiplied with more come first: they have the most others left to make up for
+    them.
+    """
+    energy = inputs.square().sum(0)
+    order = torch.argsort(energy, stable=True)  # the last is the first to be rounded
+    pull = _pull(inputs[:, order], _DAMPING * float(energy.mean()))
+    if pull is None:
+        return torch.round(exact)
+    wanted = exact.t()[order]  # [in,out]: a row holds one weight of each output
+    steps, error = torch.empty_like(wanted), torch.empty_like(wanted)
+    for end in range(len(order), 0, -_BLOCK):
+        start = max(0, end - _BLOCK)
+        own = pull[start:end, start:end].t().contiguous()
+        target = wanted[start:end] + torch.matmul(pull[end:, start:end].t(), error[end:])
+        for i in range(end - start - 1, -1, -1):
+            here = start + i
+            point = target[i] + torch.mv(error[here + 1 : end].t(), own[i, i + 1 :])
+            steps[here] = point.round_().clamp_(-LARGEST, LARGEST)
+            error[here] = wanted[here] - steps[here]
+    result = torch.empty_like(steps)
+    result[order] = steps
+    return result.t()
+
+
+def _pull(inputs: Tensor, damping: float) -> Tensor | None:
+    """L / its diagonal: [i,j], i > j, is how far an error of weight i moves weight j's target.
+
+    None where H cannot be factored: all inputs zero, or not finite.
+    """
+    products = torch.matmul(inputs.t(), inputs)
+    products.diagonal().add_(damping)
+    factor, failed = torch.linalg.cholesky_ex(products)
+    if failed:
+        factor, failed = torch.linalg.cholesky_ex(products.double())
+    if failed or not torch.isfinite(factor).all():
+        return None
+    return factor.div_(factor.diagonal().clone()).float()

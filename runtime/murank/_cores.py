@@ -1,0 +1,55 @@
+"""How many threads a product is worth on this machine, for this process."""
+
+import math
+import os
+from pathlib import Path
+
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may use, at least 1.
+
+    Counted among the CPUs of its affinity (a second hardware thread of a core adds nothing to
+    matrix products), and no more than its cgroup's quota: a container with two CPUs' worth of time
+    on a large machine would otherwise start a thread for each of the machine's cores, and be
+    stopped for most of every period.
+    """
+    cores = _physical_cores()
+    quota = _quota()
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def _physical_cores() -> int:
+    try:
+        cpus = os.sched_getaffinity(0)
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+    # Siblings name their core alike; a CPU that says nothing counts as one.
+    names = {_siblings(cpu) or str(cpu) for cpu in cpus}
+    return len(names)
+
+
+def _siblings(cpu: int) -> str:
+    try:
+        return (_TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _quota() -> float | None:
+    """CPUs' worth of time that the cgroup allows; None: no limit, or none that can be read."""
+    try:
+        text = (_CGROUP / "cpu.max").read_text().split()  # version 2: "200000 100000", "max 100000"
+    except OSError:
+        try:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            text = [(_CGROUP / "cpu" / name).read_text().strip() for name in names]  # version 1
+        except OSError:
+            return None
+    try:
+        quota, period = int(text[0]), int(text[1])
+    except (ValueError, IndexError):  # "max"
+        return None
+    return quota / period if quota > 0 and period > 0 else None

@@ -1,0 +1,41 @@
+"""onnx, which the plan reads graphs with and nothing else of the runtime needs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from murank._exceptions import MachineError
+
+
+def onnx() -> Any:
+    """Import onnx; MachineError if it is not installed."""
+    try:
+        import onnx
+        import onnx.defs
+        import onnx.helper
+        import onnx.shape_inference
+    except ImportError as error:
+        raise MachineError("onnx is not installed: install murank with its extra 'plan'") from error
+    return onnx
+
+
+def without_functions(model: Any) -> Any:
+    """Return a model whose local functions stand where they are called."""
+    import onnx.inliner
+
+    return onnx.inliner.inline_local_functions(model)
+
+
+def evaluate(model: Any, inputs: Mapping[str, NDArray[Any]]) -> list[Any]:
+    """Run a model in plain NumPy; raises what onnx does where it cannot."""
+    from onnx.reference import ReferenceEvaluator
+
+    return list(ReferenceEvaluator(model).run(None, dict(inputs)))
+
+
+def numpy_helper() -> Any:
+    """Return what turns onnx's tensors into arrays and back."""
+    import onnx.numpy_helper
+
+    return onnx.numpy_helper
