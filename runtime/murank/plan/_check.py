@@ -15,7 +15,6 @@ from murank.engine.vision import BATCH
 from murank.plan._host import fastest, forget_peak, process_bytes
 from murank.plan._plan import Plan, Workload
 from murank.plan._work import run_sizes
-from murank_kernels import OnlineKReciprocal
 
 _REPETITIONS = 3  # at least
 
@@ -104,6 +103,8 @@ def _ranking(
     workload: Workload, dim: int, titles: Mapping[str, str]
 ) -> dict[str, Callable[[], object]]:
     """Search and re-ranking in a gallery of random features."""
+    from murank_kernels import OnlineKReciprocal
+
     random = np.random.default_rng(0)
     features = random.standard_normal((workload.gallery_size, dim), np.float32)
     gallery, query = OnlineKReciprocal(features), features[0] + 1

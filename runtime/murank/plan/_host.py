@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from murank._cores import usable_cores
 from murank.engine.session import onnxruntime
 from murank.plan._onnx import onnx
 from murank.plan.devices import CPU, Device
@@ -25,15 +26,15 @@ def this_cpu(threads: int | None = None) -> Device:
     Parameters
     ----------
     threads
-        Of one operator; None: onnxruntime's choice, the physical cores.
+        Of one operator; None: the physical cores that this process may use.
 
     Raises
     ------
     MachineError
         onnx or onnxruntime is not installed.
     """
-    count = threads or os.cpu_count() or 1
-    runs = {"fp32": _product("fp32", threads), "int8": _product("int8", threads)}
+    count = threads or usable_cores()
+    runs = {"fp32": _product("fp32", count), "int8": _product("int8", count)}
     runs["copy"] = _copy(count)
     # In turns: what disturbs one measurement is often gone at the next.
     rounds = [{name: fastest(run) for name, run in runs.items()} for _ in range(_ROUNDS)]
@@ -109,7 +110,7 @@ def fastest(run: Callable[[], object], *, least: int = 1) -> float:
     return min(times)
 
 
-def _product(kind: str, threads: int | None) -> Callable[[], object]:
+def _product(kind: str, threads: int) -> Callable[[], object]:
     """Return a product of two square matrices, as an engine's float or int8 layers have it."""
     tensor, helper = onnx().TensorProto, onnx().helper
     types = (

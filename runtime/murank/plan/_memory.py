@@ -12,9 +12,9 @@ _PREFIXES = 4  # K/V of the queries asked most recently: murank.engine.scorer ke
 _FLOAT = 4
 _NEIGHBOURS = 2 * (10 + 1 + 5) * 2 * _FLOAT  # bytes a gallery image: lists of k1 + 1 and k2, twice
 VISION_CACHE_BYTES = 256 << 20  # the default of vision_cache_mb
-# onnxruntime's arena grows by powers of two, keeps what it has, and plans once more for shapes that
-# it has seen before: 2 to 5 times what is alive at once was seen on CPUs.
-ARENA = 4.0
+# onnxruntime's arena grows by powers of two and keeps what it has: 1.5 to 3 times what is alive at
+# once was seen on CPUs.
+ARENA = 2.5
 
 
 @dataclass(frozen=True)
