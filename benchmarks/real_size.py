@@ -5,7 +5,9 @@
 `--config` is a folder with config.json and tokenizer files of a Qwen-VL checkpoint (its weights are
 not needed). Every step is a process of its own; the peak is its largest resident set. A query is
 asked in the prefix_first layout with 10 candidates whose vision tokens are known, as an appliance
-would. The 2B architecture wants 24 GiB of memory and, per dtype, up to 10 GB of disk.
+would. Behind each query stands what `murank plan` says: the floor by this CPU's own rates, its
+prediction, and the stages measured once more. The 2B architecture wants 24 GiB of memory and, per
+dtype, up to 10 GB of disk.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+
+from murank.engine.manifest import Precision
 
 CANDIDATES, ROUNDS = 10, 3
 
@@ -112,7 +116,7 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", type=Path)
-    parser.add_argument("--dtype", nargs="+", choices=("fp32", "fp16", "int8"), default=["fp16"])
+    parser.add_argument("--dtype", nargs="+", choices=get_args(Precision), default=["fp16"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, help="folder to keep things in (temporary)")
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
@@ -132,6 +136,9 @@ def main() -> None:
             if not engine.exists():
                 show(f"export {dtype}", in_child("export", folder, engine, dtype))
             show(f"query {dtype}", in_child("ask", engine, arguments.threads))
+            options = ["--device", "cpu", "--threads", str(arguments.threads), "--check"]
+            options += ["--candidates", str(CANDIDATES)]
+            subprocess.run([sys.executable, "-m", "murank", "plan", engine, *options], check=True)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,14 @@ FOLDERS = {KERNELS: "kernels", RUNTIME: "runtime", EXPORT: "export"}
 THIRD_PARTIES = {
     KERNELS: {"numpy", "numba", "threadpoolctl"},
     RUNTIME: {
-        "numpy", "numba", "threadpoolctl", "PIL", "onnxruntime", "safetensors",
-        "matplotlib", "onnx",  # where they are asked for
+        "numpy",
+        "numba",
+        "threadpoolctl",
+        "PIL",
+        "onnxruntime",
+        "safetensors",
+        "matplotlib",
+        "onnx",  # where they are asked for
     },  # fmt: skip
 }
 OWN = {KERNELS: {KERNELS}, RUNTIME: {RUNTIME, KERNELS}, EXPORT: {EXPORT, RUNTIME, KERNELS}}

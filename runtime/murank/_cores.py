@@ -4,8 +4,9 @@ import math
 import os
 from pathlib import Path
 
+from murank._cgroup import cpu_quota
+
 _TOPOLOGY = Path("/sys/devices/system/cpu")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
@@ -17,7 +18,7 @@ def usable_cores() -> int:
     stopped for most of every period.
     """
     cores = _physical_cores()
-    quota = _quota()
+    quota = cpu_quota()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
@@ -36,20 +37,3 @@ def _siblings(cpu: int) -> str:
         return (_TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
         return ""
-
-
-def _quota() -> float | None:
-    """CPUs' worth of time that the cgroup allows; None: no limit, or none that can be read."""
-    try:
-        text = (_CGROUP / "cpu.max").read_text().split()  # version 2: "200000 100000", "max 100000"
-    except OSError:
-        try:
-            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-            text = [(_CGROUP / "cpu" / name).read_text().strip() for name in names]  # version 1
-        except OSError:
-            return None
-    try:
-        quota, period = int(text[0]), int(text[1])
-    except (ValueError, IndexError):  # "max"
-        return None
-    return quota / period if quota > 0 and period > 0 else None

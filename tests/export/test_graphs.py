@@ -12,12 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from murank.engine.golden import golden_scorer
-from murank.engine.manifest import Precision, read_manifest
+from murank.engine.manifest import INTEGER, Precision, read_manifest
 from murank.engine.session import Session, SessionSettings
+from murank.images import Preprocessing
+from murank.prompt import default_template
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.onnx_file import decoder_names
 from murank_export.graphs.vision import VisionTower
+from murank_export.mllm.activations import collect_activations
 from murank_export.mllm.checkpoint import load_checkpoint
+from murank_export.mllm.tokens import prompt_tokens
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 CPU = SessionSettings("cpu")
@@ -78,15 +82,19 @@ def pairs(checkpoint: Callable[[str], Path], engine_folder: Callable[..., Path])
         if (family, precision) not in made:
             folder = engine_folder(family, "prefix_first", precision) / "onnx"
             loaded = load_checkpoint(checkpoint(family))
-            grid, _ = loaded.grid(None)
+            grid, size = loaded.grid(None)
+            tokens = prompt_tokens(loaded, default_template(), "prefix_first")
+            how = Preprocessing(*size, "bicubic")
+            is_float = precision not in INTEGER
+            inputs = None if is_float else collect_activations(loaded, tokens, grid, how)
             visual = loaded.model.model.visual
             # Half precision is judged by what float32 gives.
             as_traced: Precision = "fp32" if precision == "fp16" else precision
-            tower = VisionTower(visual, grid, as_traced, mean=loaded.mean, std=loaded.std)
+            tower = VisionTower(visual, grid, as_traced, inputs, mean=loaded.mean, std=loaded.std)
             scorer = read_manifest(folder.parent).scorer
             assert scorer is not None
             answers = (scorer.answer_ids.no, scorer.answer_ids.yes)
-            module = Decoder(loaded.model, answers, as_traced)
+            module = Decoder(loaded.model, answers, as_traced, inputs)
             made[family, precision] = Pair(
                 Session(folder / "vision.onnx", CPU), Session(folder / "decoder.onnx", CPU),
                 tower.eval(), module.eval(),

@@ -91,8 +91,8 @@ def test_an_unknown_device_is_told_the_known_ones(capsys: pytest.CaptureFixture[
     [
         ("--device t4 --candidates 20 --gallery-size 10", "20 candidates cannot come from a"),
         ("--device t4 --candidates 0", "must be at least 1"),
-        ("--device t4 --memory-gb 0", "must be above 0"),
-        ("--device t4 --memory-gb nan", "must be above 0"),
+        ("--device t4 --memory-gb 0", "must be a number above 0"),
+        ("--device t4 --memory-gb nan", "must be a number above 0"),
         ("--device t4 --check", "--check is used with --device cpu only"),
         ("--device t4 --threads 2", "--threads is used with --device cpu only"),
         ("--device cpu --power-mode 15w", "--power-mode is used with a Jetson only"),

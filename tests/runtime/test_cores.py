@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from murank import _cores
+from murank import _cgroup, _cores
+from murank._cgroup import memory_limit
 from murank._cores import usable_cores
 
 Machine = Callable[..., None]
@@ -25,7 +26,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         cpus = allowed or set(range(cores * threads))
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: cpus)
         monkeypatch.setattr(_cores, "_TOPOLOGY", tmp_path / "cpu")
-        monkeypatch.setattr(_cores, "_CGROUP", tmp_path / "cgroup")
+        monkeypatch.setattr(_cgroup, "_ROOT", tmp_path / "cgroup")
+        monkeypatch.setattr(_cgroup, "_PROCESS", tmp_path / "cgroup-of-process")
 
     return make
 
@@ -65,6 +67,43 @@ def test_quota(machine: Machine, tmp_path: Path, files: dict[str, str], cores: i
     machine(8)
     write(tmp_path, files)
     assert usable_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("process", "files", "cores"),
+    [
+        ("0::/a.slice/b.service\n", {"a.slice/cpu.max": "300000 100000"}, 3),
+        ("0::/a.slice/b.service\n", {"a.slice/b.service/cpu.max": "200000 100000"}, 2),
+        (
+            "0::/a.slice/b.service\n",
+            {"a.slice/cpu.max": "100000 100000", "a.slice/b.service/cpu.max": "max 100000"},
+            1,
+        ),
+        ("0::/elsewhere\n", {"a.slice/cpu.max": "300000 100000"}, 8),
+        (
+            "4:cpu,cpuacct:/docker/7\n5:memory:/m\n",
+            {"cpu/docker/7/cpu.cfs_quota_us": "500000", "cpu/docker/7/cpu.cfs_period_us": "100000"},
+            5,
+        ),
+    ],
+)
+def test_quota_of_a_service(
+    machine: Machine, tmp_path: Path, process: str, files: dict[str, str], cores: int
+) -> None:
+    machine(8)
+    (tmp_path / "cgroup-of-process").write_text(process)
+    write(tmp_path, files)
+    assert usable_cores() == cores
+
+
+def test_memory_limit(machine: Machine, tmp_path: Path) -> None:
+    machine(1)
+    assert memory_limit() is None
+    (tmp_path / "cgroup-of-process").write_text("0::/a/b\n")
+    write(tmp_path, {"a/memory.max": "4096\n", "a/b/memory.max": "max\n"})
+    assert memory_limit() == 4096
+    write(tmp_path, {"memory/memory.limit_in_bytes": "1024\n"})
+    assert memory_limit() == 1024
 
 
 def test_a_machine_that_tells_nothing(

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from search_parts import FakeClock, make_engine, make_images
+from search_parts import FakeClock, forget, make_engine, make_images
 
 from murank import InputError, Ranked
 from murank.engine.ranked import ranked
@@ -89,3 +89,15 @@ def test_other_errors_hold_with_a_deadline() -> None:
 def test_a_plain_list_is_no_part_of_it() -> None:
     assert Ranked() == []
     assert (Ranked().scored, Ranked().partial) == ((), False)
+
+
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_a_sequence_that_makes_its_images_at_each_look(forgetful: bool) -> None:
+    """An array gives another object, perhaps at a freed address, whenever it is indexed."""
+    engine = make_engine()
+    stacked: Any = np.stack(CANDIDATES)
+    wanted = engine.rank(QUERY, CANDIDATES)
+    for _ in range(3):
+        if forgetful:
+            forget(engine)
+        assert engine.rank(QUERY, stacked, deadline_ms=1e9) == wanted

@@ -82,7 +82,7 @@ def test_deadlines(deadline: Any) -> None:
 def test_top_k_and_indices() -> None:
     searcher = Searcher.from_images(make_engine(), GALLERY)
     for search in (searcher.search, lambda one, top_k: searcher.search_many([one], top_k=top_k)):
-        with pytest.raises(InputError, match="top_k must be at least 1, got 0"):
+        with pytest.raises(InputError, match="top_k must be a whole number of at least 1, got 0"):
             search(GALLERY[0], top_k=0)
     for wrong in (-1, 12):
         with pytest.raises(InputError, match=rf"no gallery image {wrong}: they are 0\.\.11"):

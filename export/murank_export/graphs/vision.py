@@ -158,7 +158,9 @@ class _Block(nn.Module):
         first = ("gate_proj", "up_proj") if self.gated else ("fc1", "linear_fc1")
         second = ("down_proj",) if self.gated else ("fc2", "linear_fc2")
         self.first = nn.ModuleList(
-            take_linear(getattr(mlp, name), precision, inputs) for name in first if hasattr(mlp, name)
+            take_linear(getattr(mlp, name), precision, inputs)
+            for name in first
+            if hasattr(mlp, name)
         )
         (down,) = (getattr(mlp, name) for name in second if hasattr(mlp, name))
         self.second = take_linear(down, precision, inputs)

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from murank.images import Preprocessing
 from murank_export.drawn_pairs import drawn_pairs
 from murank_export.graphs.geometry import Grid
 from murank_export.mllm.checkpoint import Checkpoint
-from murank_export.mllm.reference import first_answer
+from murank_export.mllm.reference import prompt_inputs
 from murank_export.mllm.tokens import PromptTokens
 
 MOST_ROWS = 2048  # of a layer
@@ -36,9 +37,13 @@ def collect_activations(
     pairs = min(_MOST_PAIRS, -(-MOST_ROWS // (len(tokens.full(grid.num_tokens)) - static)))
     samples = _Samples(MOST_ROWS // pairs)
     model = checkpoint.model.model
-    with samples.watching(model.visual, 0), samples.watching(model.language_model, static):
-        for query, candidate in drawn_pairs(pairs, how):
-            first_answer(checkpoint, tokens, grid, query, candidate)
+    with (
+        torch.inference_mode(),
+        samples.watching(model.visual, 0),
+        samples.watching(model.language_model, static),
+    ):
+        for pair in drawn_pairs(pairs, how):  # without the answer head: it is not rounded
+            model(**prompt_inputs(checkpoint, tokens, grid, np.stack(pair)), use_cache=False)
     return samples.joined()
 
 

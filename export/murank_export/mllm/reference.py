@@ -42,7 +42,7 @@ def ask(
     """
     with _watched(checkpoint.model) as largest:
         rows = [
-            first_answer(checkpoint, tokens, grid, query, candidate)[list(answer_ids)]
+            _forward(checkpoint, tokens, grid, np.stack([query, candidate]))[list(answer_ids)]
             for candidate in candidates
         ]
     logits: NDArray[np.float32] = torch.stack(rows).numpy()
@@ -70,28 +70,31 @@ def _watched(model: torch.nn.Module) -> Iterator[list[float]]:
             handle.remove()
 
 
-def first_answer(
-    checkpoint: Checkpoint,
-    tokens: PromptTokens,
-    grid: Grid,
-    query: NDArray[np.uint8],
-    candidate: NDArray[np.uint8],
+def _forward(
+    checkpoint: Checkpoint, tokens: PromptTokens, grid: Grid, images: NDArray[np.uint8]
 ) -> Tensor:
-    """Logits [vocabulary] float32 of the first answer token, from one whole prompt."""
+    model, inputs = checkpoint.model, prompt_inputs(checkpoint, tokens, grid, images)
+    with torch.inference_mode():
+        logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=1).logits
+    return logits[0, -1].float()
+
+
+def prompt_inputs(
+    checkpoint: Checkpoint, tokens: PromptTokens, grid: Grid, images: NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Return what the model's forward takes for one whole prompt about images [2,3,H,W]."""
     model = checkpoint.model
     ids = torch.tensor([tokens.full(grid.num_tokens)])
     inputs: dict[str, Any] = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "pixel_values": pixel_values(np.stack([query, candidate]), grid, checkpoint),
+        "pixel_values": pixel_values(images, grid, checkpoint),
         "image_grid_thw": torch.tensor([[1, grid.rows, grid.columns]] * 2),
     }
     if "mm_token_type_ids" in inspect.signature(model.forward).parameters:  # transformers 5
         inputs["mm_token_type_ids"] = (ids == tokens.image).int()
     model.model.rope_deltas = None  # kept by the model from an earlier prompt
-    with torch.inference_mode():
-        logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=1).logits
-    return logits[0, -1].float()
+    return inputs
 
 
 def pixel_values(images: NDArray[np.uint8], grid: Grid, checkpoint: Checkpoint) -> Tensor:

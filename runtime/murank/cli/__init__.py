@@ -15,6 +15,7 @@ __all__ = ["main"]
 VERBS = {
     "adapt": "mine hard pairs, and fine-tune an MLLM on them with LoRA (build machine)",
     "export": "checkpoints to an engine folder (build machine)",
+    "build": "an engine folder to TensorRT plans for this device (optional)",
     "rerank": "re-rank a gallery for every query",
     "search": "the images of a gallery nearest to one query, in a given time",
     "compare": "every re-ranker with and without mu, side by side",
@@ -24,6 +25,7 @@ VERBS = {
     "verify": "whether an engine folder is whole and answers as at export",
     "bench": "latency and throughput of an engine, as MLPerf's scenarios measure them",
     "plan": "what an engine will need on a device: roofline, memory, predicted latency",
+    "doctor": "what this machine has, what of it works, and what to install",
     "synthesize": "write synthetic features to try the others with",
     "world": "draw a synthetic data set of person crops",
 }

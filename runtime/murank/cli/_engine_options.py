@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from murank.batch import LazyEngine
-from murank.cli._parser import Parser, positive
+from murank.cli._parser import Parser, not_negative, positive
 from murank.cli._sources import GALLERY_MU_USERS, engine_scores, engine_scores_gallery
 from murank.engine.engine import ORDERS, Part
 from murank.engine.integrity import check_pin
@@ -46,7 +46,7 @@ def add_engine_options(result: Parser) -> None:
     )  # fmt: skip
     group.add_argument("--threads", type=positive, metavar="N", help="of one operator")
     group.add_argument(
-        "--vision-cache-mb", type=_not_negative, metavar="MB", help="vision tokens kept (256)"
+        "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )
     group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
     group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
@@ -90,10 +90,3 @@ def _providers(text: str) -> str | list[str]:
             "CUDAExecutionProvider,CPUExecutionProvider"
         )
     return names
-
-
-def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return value

@@ -25,6 +25,14 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return value
+
+
 def add_protocol(parser: argparse.ArgumentParser) -> None:
     """Add the options that `protocol_of` reads."""
     group = parser.add_argument_group("evaluation")

@@ -22,6 +22,7 @@ from murank.plan import (
 )
 
 _CPU = "cpu"
+_MOST_GIB = 1 << 20
 
 
 def parser() -> Parser:
@@ -94,7 +95,10 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _gigabytes(text: str) -> int:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError("must be above 0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _MOST_GIB:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, in GiB, got {text!r}")
     return int(value * 2**30)

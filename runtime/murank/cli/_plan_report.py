@@ -91,7 +91,15 @@ def _stages(plan: Plan, checked: Checked | None) -> Iterator[str]:
     for title, cached in totals:
         times = _times(plan.floor(cached=cached), plan.predicted(cached=cached))
         yield f"{title:<{width}}{'':>20}{times}"
+    if checked is not None and any(_beats_its_products(one, checked) for one in plan.stages):
+        yield "a stage took less than its floor: the rates were measured on a busy machine; repeat"
     yield ""
+
+
+def _beats_its_products(one: StagePlan, checked: Checked) -> bool:
+    """Whether that is more than a cache can do: memory's share of the floor it may undercut."""
+    took = checked.seconds.get(one.work.title)
+    return took is not None and one.seconds.bound == "compute" and took < one.seconds.floor
 
 
 _UNKNOWN, _KNOWN = "query, nothing known", "query, vision known"

@@ -11,7 +11,7 @@ from typing import Any
 from murank._exceptions import InputError, UsageError
 from murank._methods import METHODS
 from murank.cli._method_options import OPTIONS
-from murank.cli._parser import Parser, positive
+from murank.cli._parser import Parser, not_negative, positive
 from murank.cli._progress import ProgressLine
 from murank.cli._search_gallery import GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
@@ -100,7 +100,7 @@ def _add_engine(result: Parser) -> None:
     )
     group.add_argument("--threads", type=positive, metavar="N", help="of one operator")
     group.add_argument(
-        "--vision-cache-mb", type=positive, metavar="MB", help="vision tokens kept (256)"
+        "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )
     group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
     group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")

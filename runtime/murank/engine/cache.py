@@ -38,6 +38,11 @@ class MemoryCache:
         self._lock = threading.Lock()
         self.bytes = 0
 
+    @property
+    def budget(self) -> int:
+        """Bytes that the values may have together."""
+        return self._budget
+
     def get(self, key: Key) -> Any:
         """Return the value, or None."""
         with self._lock:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank.engine.device_rows import as_input
 from murank.engine.manifest import ScorerPart, Shapes
 from murank.engine.names import past_names, present_names
-from murank.engine.session import Session, SessionSettings, Shape
+from murank.engine.session import SessionSettings, Shape, load_session
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Decoder:
     """The decoder of an engine folder, with the baked prompt."""
 
     def __init__(self, folder: Path, part: ScorerPart, settings: SessionSettings) -> None:
-        self.session = Session(folder / part.decoder, settings)
+        self.session = load_session(folder / part.decoder, settings)
         self._past = past_names(part.shapes.layers)
         self._present = present_names(part.shapes.layers)
         s = part.shapes
@@ -38,20 +39,23 @@ class Decoder:
         )
         prompt = _load_prompt(folder / part.prompt, s)
         self.dtype: np.dtype[Any] = prompt["suffix_text"].dtype
-        self._static = {name: prompt[name] for name in self._past}
+        self._baked = {name: prompt[name] for name in self._past}
         self._prefill = self._text(prompt, "prefill")
         self._suffix = self._text(prompt, "suffix")
         self._static_prefix = self._repeat_static(1)
+        self._repeated: dict[int, Prefix] = {}  # for the number of queries asked last
 
     def prefill(self, tokens: NDArray[Any]) -> Prefix:
-        """Vision tokens of query images [Q,levels,T,H] -> their prefix."""
-        queries = len(tokens)
-        static = self._static_prefix if queries == 1 else self._repeat_static(queries)
+        """Vision tokens of query images [Q,levels,T,H], or rows [Q] of them -> their prefix."""
+        static = self._static(len(tokens))
         values = self._run(tokens[:, None], self._prefill, static, self._present)
         return Prefix(tuple(values))
 
     def logits(self, prefix: Prefix, tokens: NDArray[Any]) -> NDArray[np.float32]:
-        """Vision tokens of candidates [Q,K,levels,T,H] -> logits [Q,K,2] of No and Yes."""
+        """Vision tokens of candidates [Q,K,levels,T,H], or rows [Q,K] -> logits [Q,K,2].
+
+        The logits are those of No and Yes.
+        """
         (values,) = self._run(tokens, self._suffix, prefix, ["logits"])
         logits: NDArray[np.float32] = values.numpy()
         return logits
@@ -59,7 +63,11 @@ class Decoder:
     def _run(
         self, tokens: NDArray[Any], text: dict[str, Any], past: Prefix, outputs: Sequence[str]
     ) -> list[Any]:
-        inputs = {"vision": tokens, **text, **dict(zip(self._past, past.values, strict=True))}
+        inputs = {
+            "vision": as_input(tokens),
+            **text,
+            **dict(zip(self._past, past.values, strict=True)),
+        }
         return self.session.run(inputs, outputs)
 
     def _text(self, prompt: dict[str, NDArray[Any]], phase: str) -> dict[str, Any]:
@@ -68,10 +76,21 @@ class Decoder:
             "position_ids": self.session.to_device(prompt[f"{phase}_positions"]),
         }
 
+    def _static(self, queries: int) -> Prefix:
+        """Return the static prefix, once a query."""
+        if queries == 1:
+            return self._static_prefix
+        found = self._repeated.get(queries)
+        if found is None:
+            found = self._repeat_static(queries)
+            if self.session.device != "cpu":  # the way to a GPU takes longer than the prefill
+                self._repeated = {queries: found}
+        return found
+
     def _repeat_static(self, queries: int) -> Prefix:
         return Prefix(
             tuple(
-                self.session.to_device(np.repeat(self._static[name], queries, axis=0))
+                self.session.to_device(np.repeat(self._baked[name], queries, axis=0))
                 for name in self._past
             )
         )

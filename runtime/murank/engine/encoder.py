@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank.engine.manifest import EncoderPart
-from murank.engine.session import Session, SessionSettings
+from murank.engine.session import SessionSettings, load_session
 
 BATCH = 32  # images in one run
 
@@ -16,7 +16,7 @@ class Encoder:
 
     def __init__(self, folder: Path, part: EncoderPart, settings: SessionSettings) -> None:
         self.part = part
-        self.session = Session(folder / part.graph, settings)
+        self.session = load_session(folder / part.graph, settings)
         how = part.preprocessing
         images = {"images": (None, 3, how.height, how.width)}
         self.session.expect(images, {"features": (None, part.dim)})

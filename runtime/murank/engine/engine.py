@@ -9,7 +9,8 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._exceptions import InputError
+from murank._exceptions import InputError, MachineError
+from murank._integer_products import multiplies_exactly
 from murank._stages import StageWatch
 from murank.engine.cache import DiskCache, MemoryCache
 from murank.engine.encoder import Encoder
@@ -258,8 +259,9 @@ class Engine:
         deadline_ms
             Milliseconds from this call on. Candidates are asked about a few at a time in the order
             given (so give the likeliest first), while another batch will probably end in time, by
-            what they took lately. Late by one batch at most. One that was not seen is ordered as
-            if its mu were 0.5, has mu None, and is left out where there is a threshold.
+            what they took lately. Late by one step at most (images to vision tokens, prefill, or a
+            batch). One that was not seen is ordered as if its mu were 0.5, has mu None, and is left
+            out where there is a threshold.
 
         Raises
         ------
@@ -355,6 +357,11 @@ def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:
 def _cpu_only(providers: Providers, folder: Path) -> Providers:
     """Keep int8 weights off GPUs: their kernels lack the products, which would go to and fro."""
     if providers in ("auto", "cpu") or list(providers) == ["CPUExecutionProvider"]:
+        if not multiplies_exactly():
+            raise MachineError(
+                f"{folder} has int8 weights, and this CPU lacks VNNI: sums of its products would "
+                "saturate unseen; export with --dtype fp32"
+            )
         return "cpu"
     raise InputError(
         f"{folder} has int8 weights, which run on CPUs only; export with --dtype fp16 for GPUs"

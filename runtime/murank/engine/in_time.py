@@ -1,6 +1,5 @@
 """Scoring a query's candidates a few at a time, best first, as far as a deadline allows."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +28,14 @@ class Answers:
 
 
 class ImageTokens:
-    """Vision tokens of images; one that was seen before is found without decoding it again."""
+    """Vision tokens of images; one that was seen before is found without decoding it again.
+
+    Images are known by their place: a sequence may make a new object at each look.
+    """
 
     def __init__(self, scorer: Scorer, images: Sequence[ImageSource]) -> None:
         self._scorer, self._images = scorer, images
-        self._keys: dict[str | int, Key] = {}
+        self._keys: dict[int, Key] = {}
 
     def of(
         self, places: Sequence[int], deadline: Deadline, watch: StageWatch, *, score: int = 0
@@ -60,7 +62,7 @@ class ImageTokens:
         if new:
             if not deadline.fits(vision=len(new), score=score):
                 return None
-            with pace.timed("vision", watch, len(new)):
+            with pace.timed("vision", watch, len(new), learn=len(new) <= IN_TIME_BATCH):
                 tokens = scorer.vision.of([pixels[place] for place in new])
             found |= dict(zip(new, tokens, strict=True))
         return np.stack([found[place] for place in places])
@@ -68,16 +70,15 @@ class ImageTokens:
     def _remembered(self, places: Sequence[int]) -> dict[int, NDArray[Any]]:
         found = {}
         for place in places:
-            key = self._keys.get(_name(self._images[place]))
+            key = self._keys.get(place)
             tokens = None if key is None else self._scorer.remembered(key)
             if tokens is not None:
                 found[place] = tokens
         return found
 
     def _decoded(self, place: int) -> Pixels:
-        image = self._images[place]
-        pixels = prepare(image, self._scorer.part.preprocessing).pixels
-        self._keys[_name(image)] = content_key(pixels)
+        pixels = prepare(self._images[place], self._scorer.part.preprocessing).pixels
+        self._keys[place] = content_key(pixels)
         return pixels
 
 
@@ -124,7 +125,7 @@ def score_in_time(
             values = tokens.of(some, deadline, watch, score=len(some))
         if prefix is None or values is None or not deadline.fits(score=len(some)):
             return Answers(mu, partial=True, settled=False)
-        with deadline.pace.timed("score", watch, len(some)):
+        with deadline.pace.timed("score", watch, len(some), learn=len(some) <= IN_TIME_BATCH):
             new = scorer.mu(scorer.decoder.logits(prefix, values[None])[0])
         mu = np.concatenate([mu, checked(new)])
     return Answers(mu, partial=False, settled=False)
@@ -156,8 +157,3 @@ def _prefix(
             return None
     with pace.timed("prefill", watch):
         return scorer.new_prefix(key, tokens)
-
-
-def _name(image: ImageSource) -> str | int:
-    """Tell images apart: paths by their text, others by who they are."""
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from murank._exceptions import InputError
 from murank._stages import Stage, StageWatch
 
@@ -28,12 +30,19 @@ class Pace:
         self._lock = threading.Lock()
 
     @contextmanager
-    def timed(self, step: Stage, watch: StageWatch, items: int = 1) -> Iterator[None]:
-        """Learn from what happens inside, and count it to the stage; nothing from an error."""
+    def timed(
+        self, step: Stage, watch: StageWatch, items: int = 1, *, learn: bool = True
+    ) -> Iterator[None]:
+        """Count what happens inside to the stage, and learn from it; nothing from an error.
+
+        Large runs should not teach: an item takes less time in them than in the small steps
+        between two looks at the clock.
+        """
         start = self.clock()
         with watch.stage(step):
             yield
-        self._learn(step, (self.clock() - start) / items)
+        if learn:
+            self._learn(step, (self.clock() - start) / items)
 
     def expected(self, step: Stage, items: int = 1) -> float:
         """Seconds that the step will hardly exceed; 0 if it was never seen."""
@@ -96,7 +105,8 @@ def check_deadline(deadline_ms: float | None) -> None:
     """Raise InputError unless it is a positive number of milliseconds, or None."""
     if deadline_ms is None:
         return
-    is_number = isinstance(deadline_ms, (int, float)) and not isinstance(deadline_ms, bool)
+    is_number = isinstance(deadline_ms, (int, float, np.integer, np.floating))
+    is_number = is_number and not isinstance(deadline_ms, bool)
     if not is_number or math.isnan(deadline_ms) or deadline_ms <= 0:
         raise InputError(
             f"deadline_ms must be a positive number of milliseconds, got {deadline_ms!r}; "

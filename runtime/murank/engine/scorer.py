@@ -1,12 +1,14 @@
 """Mu-distances of query-candidate pairs: vision tokens, prefill, scoring, softmax."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._exceptions import MachineError
 from murank.engine.cache import DiskCache, Key, MemoryCache, content_key
 from murank.engine.decoder import Decoder, Prefix
 from murank.engine.manifest import ScorerPart
@@ -36,7 +38,7 @@ class Scorer:
         self.decoder = Decoder(folder, part, settings)
         self.vision = VisionTokens(
             folder, part, settings, dtype=self.decoder.dtype, memory=vision_memory,
-            disk=vision_disk,
+            disk=vision_disk, in_flight=max_pairs + _QUERIES,
         )  # fmt: skip
         size = part.shapes.kv_values * self.decoder.dtype.itemsize
         self._prefix_bytes = size
@@ -60,21 +62,32 @@ class Scorer:
     def logits_of_many(
         self, queries: Sequence[Pixels], candidates: Sequence[Sequence[Pixels]]
     ) -> NDArray[np.float32]:
-        """Logits [Q,K,2] for several queries of K candidates each, as many in a run as fit."""
+        """Logits [Q,K,2] for several queries of K candidates each, as many in a run as fit.
+
+        A MachineError says which queries were asked about, counted from 0.
+        """
         count = len(candidates[0]) if candidates else 0
         if count == 0:
             return np.empty((len(queries), 0, 2), np.float32)
         group = self.queries_at_once(count)
-        if group < 2 or len(queries) == 1:
-            rows = [self.logits(q, c) for q, c in zip(queries, candidates, strict=True)]
-            return np.stack(rows)
+        if len(queries) == 1:
+            return self.logits(queries[0], candidates[0])[None]
         parts = []
         for part in _runs(len(queries), group):
-            prefix = self.decoder.prefill(self.vision.of(queries[part]))
-            tokens = self.vision.of([image for row in candidates[part] for image in row])
-            tokens = tokens.reshape(-1, count, *tokens.shape[1:])
-            parts.append(self.decoder.logits(prefix, tokens))
+            with _named(part, len(queries)):
+                parts.append(self._logits_of_group(queries[part], candidates[part], group))
         return np.concatenate(parts)
+
+    def _logits_of_group(
+        self, queries: Sequence[Pixels], candidates: Sequence[Sequence[Pixels]], group: int
+    ) -> NDArray[np.float32]:
+        """In one run where several fit into one, else each by itself."""
+        if group < 2:
+            return np.stack([self.logits(*one) for one in zip(queries, candidates, strict=True)])
+        prefix = self.decoder.prefill(self.vision.of(queries))
+        tokens = self.vision.of([image for row in candidates for image in row])
+        tokens = tokens.reshape(len(queries), -1, *tokens.shape[1:])
+        return self.decoder.logits(prefix, tokens)
 
     def log_odds(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """[...,2] -> [...]: log(p(No) / p(Yes)) at the engine's temperature, small = same."""
@@ -110,7 +123,7 @@ class Scorer:
 
     def new_prefix(self, key: Key, tokens: NDArray[Any]) -> Prefix:
         """Compute and keep the prefix of a query image, given its vision tokens [levels,T,H]."""
-        prefix = self.decoder.prefill(tokens[None])
+        prefix = self.decoder.prefill(np.stack([tokens]))
         self._prefixes.put(key, prefix, self._prefix_bytes)
         return prefix
 
@@ -118,6 +131,16 @@ class Scorer:
         key = content_key(query)
         prefix = self.known_prefix(key)
         return self.new_prefix(key, self.vision.of([query])[0]) if prefix is None else prefix
+
+
+@contextmanager
+def _named(part: slice, total: int) -> Iterator[None]:
+    """Let the failure of a run say whose run it was."""
+    try:
+        yield
+    except MachineError as error:
+        last = part.stop - 1
+        raise MachineError(f"queries {part.start} to {last} of {total}: {error}") from error
 
 
 def mu_of(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,67 +1,129 @@
-"""onnxruntime sessions: which provider runs, and calls whose tensors stay on the device."""
+"""One graph, loaded: calls whose tensors stay on the device."""
 
-from collections.abc import Mapping, Sequence
+import math
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._cores import usable_cores
 from murank._exceptions import InputError, MachineError
+from murank.engine._failures import is_fault, load_error, run_error, words
+from murank.engine.providers import (
+    CPU,
+    ON_GPU,
+    PLANS,
+    check_placed,
+    check_used,
+    device_id,
+    find_gpu_libraries,
+    name_of,
+    nodes_on_cpu,
+    wanted,
+)
+from murank.engine.providers import Providers as Providers  # engines are asked for by it
 
-Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
-_CPU = "CPUExecutionProvider"
-_NAMED: Mapping[str, tuple[str, ...]] = {
-    "cpu": (_CPU,),
-    "cuda": ("CUDAExecutionProvider", _CPU),
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", _CPU),
-}
 Shape = tuple[int | None, ...]
-_ON_GPU = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 _SEVERITY_ERROR = 3
+_COMPILED = b"EPContext"
 
 
 @dataclass(frozen=True)
 class SessionSettings:
     """How graphs are run."""
 
-    providers: Providers = "auto"  # auto, cpu, cuda, tensorrt, or a list as onnxruntime takes it
+    providers: Providers = "auto"  # or cpu, cuda, tensorrt, tensorrt-plans, or onnxruntime's list
     threads: int | None = None  # of one operator; None: the cores that this process may use
 
 
-class Session:
-    """One graph, loaded. Calls from several threads are safe."""
+@dataclass(frozen=True)
+class Place:
+    """Where an output goes."""
 
-    def __init__(self, file: Path, settings: SessionSettings) -> None:
-        runtime = onnxruntime()
-        options = runtime.SessionOptions()
-        options.log_severity_level = _SEVERITY_ERROR
-        options.intra_op_num_threads = settings.threads or usable_cores()
-        # One block for each shape seen would double the activations' memory, and saves no time.
-        options.enable_mem_pattern = False
-        # Several graphs take turns: a pool that spins after its turn slows the next one down.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = _load(runtime, file, options, settings.providers)
-        self.providers: list[str] = self._session.get_providers()
-        _check_used(settings.providers, self.providers)
-        self._file = file
-        self.device = "cuda" if self.providers[0] in _ON_GPU else "cpu"
-        self._device_id = _device_id(settings) if self.device == "cuda" else 0
+    address: int  # on the device, of memory that is large enough
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class GraphSession(Protocol):
+    """What the parts of an engine ask of a loaded graph. Calls from several threads are safe."""
+
+    providers: list[str]  # what runs it, first choice first
+    device: str  # "cpu" or "cuda": where outputs lie
 
     def expect(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
         """Raise InputError unless the graph has these, with these shapes (None: any length)."""
-        for wanted, nodes in (
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        """Run it on arrays or values of the device; return values that stay there.
+
+        A value has `numpy()`, which returns a copy on the host.
+        """
+
+    def to_device(self, array: NDArray[Any]) -> Any:
+        """Return the array as a value on the device."""
+
+
+def load_session(file: Path, settings: SessionSettings) -> GraphSession:
+    """Load a graph of an engine, with onnxruntime or with this device's TensorRT plan of it."""
+    if settings.providers == PLANS:
+        from murank.trt import PlanSession
+
+        return PlanSession(file)
+    return Session(file, settings)
+
+
+class Session:
+    """A graph in onnxruntime. Calls from several threads are safe.
+
+    Attributes
+    ----------
+    providers
+        What runs it, first choice first.
+    device, device_id
+        "cpu" or "cuda", and which GPU: where outputs lie.
+    on_cpu
+        Nodes that a GPU's session left to the CPU, by operator; None on CPUs, and where onnxruntime
+        does not tell.
+    """
+
+    def __init__(
+        self, file: Path, settings: SessionSettings, *, graph: bytes | None = None
+    ) -> None:
+        """Load `file`, or `graph`, which is then called by that name."""
+        if graph is None:
+            _refuse_compiled(file)
+        self._session: Any = _load(file, graph, settings.providers, settings.threads)
+        self._file = file
+        self.providers: list[str] = self._session.get_providers()
+        check_used(settings.providers, self.providers)
+        self.device = "cuda" if self.providers[0] in ON_GPU else "cpu"
+        self.on_cpu = nodes_on_cpu(self._session) if self.device == "cuda" else None
+        check_placed(file, settings.providers, self.on_cpu)
+        self.device_id = device_id(settings.providers) if self.device == "cuda" else 0
+
+    def expect(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
+        """Raise InputError unless the graph has these, with these shapes (None: any length)."""
+        for wanted_nodes, nodes in (
             (inputs, self._session.get_inputs()), (outputs, self._session.get_outputs())
         ):  # fmt: skip
             found = {node.name: tuple(node.shape) for node in nodes}
-            for name, shape in wanted.items():
+            for name, shape in wanted_nodes.items():
                 if name not in found or not _fits(found[name], shape):
                     raise InputError(
                         f"{self._file}: {name} is {found.get(name, 'missing')}, which does not fit "
                         f"the manifest's {shape}; export the engine again"
                     )
+
+    def output_type(self, name: str) -> str:
+        """Return the type of an output, as in "tensor(float16)"."""
+        (found,) = [node.type for node in self._session.get_outputs() if node.name == name]
+        return str(found)
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         """Run the graph on arrays or values of this device; return values that stay on it.
@@ -69,46 +131,95 @@ class Session:
         Raises
         ------
         MachineError
-            Out of memory.
+            Out of memory; or the GPU failed: the graph is given up, and its memory with it.
         InputError
             The graph cannot be run on these inputs.
         """
-        binding = self._session.io_binding()
+        return self._run(inputs, dict.fromkeys(outputs, ()))
+
+    def run_into(self, inputs: Mapping[str, Any], output: str, place: Place) -> None:
+        """Run the graph; its output goes to that place on this session's device."""
+        self._run(inputs, {output: (place.dtype.type, list(place.shape), place.address)})
+
+    def to_device(self, array: NDArray[Any]) -> Any:
+        """Return the array as a value on this session's device.
+
+        Raises
+        ------
+        MachineError
+            Out of memory.
+        """
+        with self._memory_for(array.nbytes):
+            return onnxruntime().OrtValue.ortvalue_from_numpy(
+                np.ascontiguousarray(array), self.device, self.device_id
+            )
+
+    def allocate(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+        """Return a value on this session's device, its content undefined.
+
+        Raises
+        ------
+        MachineError
+            Out of memory.
+        """
+        with self._memory_for(math.prod(shape) * dtype.itemsize):
+            return onnxruntime().OrtValue.ortvalue_from_shape_and_type(
+                list(shape), dtype.type, self.device, self.device_id
+            )
+
+    @contextmanager
+    def _memory_for(self, size: int) -> Iterator[None]:
         try:
+            yield
+        except Exception as error:
+            raise MachineError(
+                f"{self._file}: {max(1, size >> 20)} MiB more are wanted on the device than it has "
+                f"free: {words(error)}"
+            ) from error
+
+    def _run(self, inputs: Mapping[str, Any], outputs: Mapping[str, tuple[Any, ...]]) -> list[Any]:
+        session = self._session
+        if session is None:
+            raise MachineError(
+                f"{self._file} was given up when the GPU failed: load the engine again, in a new "
+                "process"
+            )
+        try:
+            binding = session.io_binding()
             for name, value in inputs.items():
                 if isinstance(value, np.ndarray):
                     binding.bind_cpu_input(name, np.ascontiguousarray(value))
                 else:
                     binding.bind_ortvalue_input(name, value)
-            for name in outputs:
-                binding.bind_output(name, self.device, self._device_id)
-            self._session.run_with_iobinding(binding)
+            for name, place in outputs.items():
+                binding.bind_output(name, self.device, self.device_id, *place)
+            session.run_with_iobinding(binding)
+            if self.device != "cpu":
+                # Each session has a stream of its own: the next one must not overtake this one.
+                binding.synchronize_outputs()
             values: list[Any] = binding.get_outputs()
         except Exception as error:
             # onnxruntime raises its own kinds, one a status, and RuntimeError for the allocator.
-            raise _run_error(self._file, error) from error
+            shapes = [f"{name} {_shape(value)}" for name, value in inputs.items()]
+            if is_fault(error):
+                # A CUDA context that failed stays so: free what can be freed, tracebacks included.
+                self._session = session = binding = None
+                error.__traceback__ = None
+            raise run_error(self._file, shapes, error) from error
         return values
 
-    def to_device(self, array: NDArray[Any]) -> Any:
-        """Return the array as a value on this session's device."""
-        return onnxruntime().OrtValue.ortvalue_from_numpy(
-            np.ascontiguousarray(array), self.device, self._device_id
-        )
 
-
-def _device_id(settings: SessionSettings) -> int:
-    """Return the GPU that the first provider's options name; 0 if none does."""
-    first = settings.providers[0]
-    return 0 if isinstance(first, str) else int(first[1].get("device_id", 0))
-
-
-def _fits(found: Sequence[Any], wanted: Shape) -> bool:
+def _fits(found: Sequence[Any], wanted_shape: Shape) -> bool:
     """Whether fixed lengths of a graph's shape (names and None are free) are those wanted."""
-    return len(found) == len(wanted) and all(
+    return len(found) == len(wanted_shape) and all(
         have == want
-        for have, want in zip(found, wanted, strict=True)
+        for have, want in zip(found, wanted_shape, strict=True)
         if isinstance(have, int) and want is not None
     )
+
+
+def _shape(value: Any) -> list[int]:
+    return list(value.shape if isinstance(value, np.ndarray) else value.shape())
 
 
 def onnxruntime() -> Any:
@@ -122,62 +233,48 @@ def onnxruntime() -> Any:
     return onnxruntime
 
 
-def _load(runtime: Any, file: Path, options: Any, providers: Providers) -> Any:
-    wanted = _wanted(providers, runtime.get_available_providers())
+def _load(file: Path, graph: bytes | None, providers: Providers, threads: int | None) -> Any:
+    runtime = onnxruntime()
+    asked = wanted(providers, runtime.get_available_providers())
+    find_gpu_libraries(runtime, asked)
+    options = _options(runtime, asked, threads)
     try:
         # onnxruntime's own fallback would tell of it on stdout, and forget what was asked for.
-        return runtime.InferenceSession(str(file), options, providers=wanted, enable_fallback=0)
+        return runtime.InferenceSession(
+            str(file) if graph is None else graph, options, providers=asked, enable_fallback=0
+        )
     except Exception as error:
         # onnxruntime raises its own kinds, one a status, and ValueError on provider options.
-        if providers == "auto" and wanted != [_CPU]:
-            return _load(runtime, file, options, "cpu")
-        raise _load_error(file, wanted, error) from error
+        if providers == "auto" and asked != [CPU]:
+            return _load(file, graph, "cpu", threads)
+        raise load_error(file, asked, error) from error
 
 
-def _wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
-    if not isinstance(providers, str):
-        if not providers:
-            raise InputError("providers is an empty list; name at least one, or pass 'auto'")
-        return list(providers)
-    if providers == "auto":
-        name = "cuda" if "CUDAExecutionProvider" in available else "cpu"
-        return list(_NAMED[name])
-    if providers not in _NAMED:
-        known = ", ".join(("auto", *_NAMED))
-        raise InputError(f"providers must be one of {known}, or a list, got {providers!r}")
-    if _NAMED[providers][0] not in available:
-        raise MachineError(
-            f"this onnxruntime has no {_NAMED[providers][0]}: uninstall it, and install murank "
-            "with its extra 'gpu'"
-        )
-    return [name for name in _NAMED[providers] if name in available]
+def _options(runtime: Any, asked: Sequence[Any], threads: int | None) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = _SEVERITY_ERROR
+    options.intra_op_num_threads = threads or usable_cores()
+    # One block for each shape seen would double the activations' memory, and saves no time.
+    options.enable_mem_pattern = False
+    # Several graphs take turns: a pool that spins after its turn slows the next one down.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if any(name_of(one) in ON_GPU for one in asked):
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
 
 
-def _check_used(asked: Providers, used: Sequence[str]) -> None:
-    """A library that lists a provider may still fall back to the CPU, with a log line only."""
-    if asked == "auto":
+def _refuse_compiled(file: Path) -> None:
+    """Refuse nodes that are code for one device, which a provider would run as it is."""
+    try:
+        with (
+            file.open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            compiled = content.find(_COMPILED) >= 0
+    except (OSError, ValueError):  # missing or empty: onnxruntime will say so
         return
-    first = _NAMED[asked][0] if isinstance(asked, str) else asked[0]
-    first = first if isinstance(first, str) else first[0]
-    if first not in used:
-        raise MachineError(
-            f"{first} was asked for, but onnxruntime could not use it here and fell back to "
-            f"{', '.join(used)}; pass providers='auto' to accept that"
+    if compiled:
+        raise InputError(
+            f"{file} holds a node compiled for one device ({_COMPILED.decode()}), which is not "
+            "run on trust: export the engine again"
         )
-
-
-def _load_error(file: Path, wanted: Sequence[Any], error: Exception) -> Exception:
-    text = " ".join(str(error).split())[:300]
-    named = {name if isinstance(name, str) else name[0] for name in wanted}
-    if named - {_CPU}:
-        return MachineError(f"{file} could not be loaded with {', '.join(sorted(named))}: {text}")
-    return InputError(f"{file} could not be loaded by onnxruntime: {text}")
-
-
-def _run_error(file: Path, error: Exception) -> Exception:
-    text = " ".join(str(error).split())[:300]
-    if isinstance(error, MemoryError) or "alloc" in text.lower() or "out of memory" in text.lower():
-        return MachineError(
-            f"{file}: out of memory; pass a smaller max_pairs, or free some: {text}"
-        )
-    return InputError(f"{file} could not be run: {text}")

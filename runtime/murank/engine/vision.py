@@ -1,5 +1,6 @@
 """Images to vision tokens: computed once an image, then remembered."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank.engine.cache import DiskCache, Key, MemoryCache, content_key
+from murank.engine.device_rows import HostRow, device_rows
 from murank.engine.manifest import ScorerPart
-from murank.engine.session import Session, SessionSettings
+from murank.engine.session import SessionSettings, load_session
 
 BATCH = 8  # images in one run: enough to fill the cores, few enough to keep activations small
 
@@ -26,20 +28,30 @@ class VisionTokens:
         dtype: np.dtype[Any],
         memory: MemoryCache,
         disk: DiskCache | None,
+        in_flight: int = BATCH,
     ) -> None:
+        """`in_flight`: images that one call may need beside those in the cache, at most."""
         shapes = part.shapes
         self.shape = (shapes.levels, shapes.vision_tokens, shapes.hidden)
         self.dtype = dtype
-        self.session = Session(folder / part.vision, settings)
+        self.session = load_session(folder / part.vision, settings)
         how = part.preprocessing
         images = {"images": (None, 3, how.height, how.width)}
         self.session.expect(images, {"tokens": (None, *self.shape)})
         self._memory, self._disk = memory, disk
+        count = memory.budget // (math.prod(self.shape) * dtype.itemsize) + in_flight
+        self._rows = device_rows(
+            self.session, settings, output="tokens", count=count, shape=self.shape, dtype=dtype
+        )
 
     def of(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
-        """Images [3,H,W] each -> [n,levels,T,H]; equal images are computed once."""
+        """Images [3,H,W] each -> [n,levels,T,H]; equal images are computed once.
+
+        On a GPU tokens stay there: an object array [n] of rows (see `device_rows`), of which the
+        decoder takes any arrangement.
+        """
         keys = [content_key(image) for image in pixels]
-        found: dict[Key, NDArray[Any]] = {}
+        found: dict[Key, Any] = {}
         missing: dict[Key, NDArray[np.uint8]] = {}
         for key, image in zip(keys, pixels, strict=True):
             if key not in found and key not in missing:
@@ -49,30 +61,49 @@ class VisionTokens:
                 else:
                     found[key] = values
         found |= self._computed(missing)
-        tokens = np.empty((len(keys), *self.shape), self.dtype)
+        tokens = (
+            np.empty((len(keys), *self.shape), self.dtype)
+            if self._rows is None
+            else np.empty(len(keys), object)
+        )
         for row, key in enumerate(keys):
             tokens[row] = found[key]
         return tokens
 
-    def _remembered(self, key: Key) -> NDArray[Any] | None:
-        values: NDArray[Any] | None = self._memory.get(key)
+    def _remembered(self, key: Key) -> Any:
+        """Return the tokens [levels,T,H] of an image, a row where they are rows, or None."""
+        values = self._memory.get(key)
         if values is None and self._disk is not None:
-            values = self._disk.get(key, self.shape, self.dtype)
-            if values is not None:
-                self._memory.put(key, values, values.nbytes)
+            read = self._disk.get(key, self.shape, self.dtype)
+            if read is not None:
+                values = self._kept(key, read[None], 0)
         return values
 
-    def _computed(self, missing: dict[Key, NDArray[np.uint8]]) -> dict[Key, NDArray[Any]]:
-        computed: dict[Key, NDArray[Any]] = {}
+    def _computed(self, missing: dict[Key, NDArray[np.uint8]]) -> dict[Key, Any]:
+        computed: dict[Key, Any] = {}
         keys = list(missing)
         for start in range(0, len(keys), BATCH):
             part = keys[start : start + BATCH]
             images = np.stack([missing[key] for key in part])
             (tokens,) = self.session.run({"images": images}, ["tokens"])
-            # A copy each: a view would keep the whole batch alive for as long as one is cached.
-            for key, values in zip(part, tokens.numpy(), strict=True):
-                computed[key] = values.copy()
-                self._memory.put(key, computed[key], values.nbytes)
-                if self._disk is not None:
-                    self._disk.put(key, values)
+            on_host = tokens.numpy() if self._rows is None or self._disk is not None else None
+            batch = on_host if self._rows is None else tokens
+            for number, key in enumerate(part):
+                computed[key] = self._kept(key, batch, number)
+                if self._disk is not None and on_host is not None:
+                    self._disk.put(key, on_host[number])
         return computed
+
+    def _kept(self, key: Key, batch: Any, number: int) -> Any:
+        """Return image `number` of a batch in the form it is kept in, and keep it."""
+        if self._rows is None:
+            # A copy: a view would keep the whole batch alive for as long as one is cached.
+            values = batch[number].copy()
+            self._memory.put(key, values, values.nbytes)
+            return values
+        row = self._rows.put(batch, number)
+        if row is None:  # more calls at once than there is room for
+            host = batch if isinstance(batch, np.ndarray) else batch.numpy()
+            return HostRow(host[number].copy())
+        self._memory.put(key, row, self._rows.row_bytes)
+        return row

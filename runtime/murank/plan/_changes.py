@@ -92,9 +92,9 @@ def _steps(now: _State, pairs: int, live: Live) -> Iterator[_Step]:
         return
     fewer = _fewer_pairs(now, pairs, live)
     if fewer is not None:
-        what = f"--max-pairs {fewer} (or as many candidates): fewer pairs in one run"
+        what = f"Engine.from_pretrained(max_pairs={fewer}): fewer pairs in one run"
         yield what, False, lambda state: _with_live(state, "decoder", live(fewer))
-    yield "vision_cache_mb=0: compute vision tokens again", False, _without_cache
+    yield "vision_cache_mb=0: vision tokens computed again", False, _without_cache
     yield "export for images of half the area (--image-size)", True, _smaller_images
 
 

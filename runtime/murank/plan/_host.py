@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from murank._cgroup import memory_limit
 from murank._cores import usable_cores
 from murank.engine.session import onnxruntime
 from murank.plan._onnx import onnx
@@ -42,7 +43,7 @@ def this_cpu(threads: int | None = None) -> Device:
     bandwidth = 2 * _COPIED / least.pop("copy")
     rates = {kind: 2 * _SIZE**3 / seconds for kind, seconds in least.items()}
     return Device(
-        "cpu", f"this CPU ({_model()}, {threads or 'all'} threads)", "cpu", _machine(), rates,
+        "cpu", f"this CPU ({_model()}, {count} threads)", "cpu", _machine(), rates,
         bandwidth, memory_bytes(), shared=True, host_bandwidth=bandwidth, assumed=CPU,
         source=f"measured here: products of {_SIZE} x {_SIZE} matrices in onnxruntime, and a copy "
         f"of {_COPIED >> 20} MiB",
@@ -57,11 +58,14 @@ def faster(one: Device, other: Device) -> Device:
 
 
 def memory_bytes() -> int:
-    """Memory that is free now, or, where the system does not tell, all of it."""
+    """Memory that is free now (where the system does not tell, all of it), within the limit."""
     found = _lines(Path("/proc/meminfo")).get("MemAvailable")
     if found is not None:
-        return int(found.split()[0]) << 10
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = int(found.split()[0]) << 10
+    else:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = memory_limit()
+    return free if limit is None else min(free, limit)
 
 
 def process_bytes(key: str = "VmHWM") -> int | None:
@@ -135,8 +139,7 @@ def _product(kind: str, threads: int) -> Callable[[], object]:
     opsets = [helper.make_opsetid("", _OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR)
     options = onnxruntime().SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads
     session = onnxruntime().InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

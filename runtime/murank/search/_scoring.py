@@ -91,13 +91,13 @@ class Scoring:
         """Mu [Q,K], in one run."""
         scorer, pace = self._scorer, self._pace
         rows = np.stack([one.candidates for one in found])
-        with pace.timed("vision", watch, len(queries)):
+        with pace.timed("vision", watch, len(queries), learn=False):
             seen = scorer.vision.of(queries)
-        with pace.timed("prefill", watch, len(queries)):
+        with pace.timed("prefill", watch, len(queries), learn=False):
             prefix = scorer.decoder.prefill(seen)
         tokens = self._tokens.of(rows.ravel().tolist(), Deadline(pace, None), watch)
         assert tokens is not None  # noqa: S101  without a deadline there is always time
-        with pace.timed("score", watch, rows.size):
+        with pace.timed("score", watch, rows.size, learn=False):
             logits = scorer.decoder.logits(prefix, tokens.reshape(*rows.shape, *tokens.shape[1:]))
             return checked(scorer.mu(logits))
 

@@ -1,5 +1,6 @@
 """The searcher: a gallery in memory, and one query after the other."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -88,6 +89,7 @@ class Searcher:
         self._scoring = None
         if engine.scorer is not None and self.settings.num_candidates:
             self._scoring = Scoring(engine.scorer, list(images), self.settings, self._pace)
+            self._practise(features[0])
 
     @classmethod
     def from_images(
@@ -142,7 +144,8 @@ class Searcher:
             Milliseconds from this call on. The encoder's ranking is made in any case; then
             candidates are asked about a few at a time, best first, while another batch, fusion and
             re-ranking will probably end in time, by what they took lately. A candidate that was
-            not seen keeps its encoder distance. Late by one batch at most. None: no limit.
+            not seen keeps its encoder distance. Late by one step of scoring at most (images to
+            vision tokens, prefill, or a batch). None: no limit.
 
         Raises
         ------
@@ -176,6 +179,8 @@ class Searcher:
         InputError
             As `search` raises it.
         """
+        if isinstance(queries, (str, os.PathLike)):
+            raise InputError(f"a list of images is wanted, not {queries!r} alone")
         if not len(queries):
             return []
         _check_top_k(top_k)
@@ -233,14 +238,20 @@ class Searcher:
             answers.settled, watch.seconds,
         )  # fmt: skip
 
+    def _practise(self, feature: NDArray[Any]) -> None:
+        """Fuse and re-rank once, so that the first deadline knows how long they take."""
+        found = Retrieved(self._gallery, feature, self.settings.num_candidates)
+        undecided = Answers(np.full(len(found.candidates), 0.5), partial=False, settled=False)
+        self._result(found, undecided, 1, StageWatch())
+
     def _pixels(self, query: ImageSource) -> QueryPixels:
         mllm = None if self._scoring is None else self._scoring.preprocessing
         return query_pixels(query, self._encoder.part.preprocessing, mllm)
 
 
 def _check_top_k(top_k: int) -> None:
-    if top_k < 1:
-        raise InputError(f"top_k must be at least 1, got {top_k}")
+    if not isinstance(top_k, (int, np.integer)) or top_k < 1:
+        raise InputError(f"top_k must be a whole number of at least 1, got {top_k!r}")
 
 
 def _encoder_of(engine: Engine) -> Encoder:

@@ -1,0 +1,54 @@
+"""How CUDA kernels are declared: with their argument types, compiled at the first launch.
+
+A module that holds kernels can be imported where there is no compiler and no GPU. A declared type
+is checked at every launch, so an array of another type is an error and not read as garbage.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+try:
+    from numba import cuda
+except ImportError:  # an installation of Numba without its CUDA part
+    cuda = None
+
+WORD = 4  # bytes of an int32 or a float32 in shared memory
+SHARED_BYTES = 48 << 10  # of a block, on every GPU without asking for more
+
+KERNELS: dict[str, "Kernel"] = {}  # all of them, for whoever compiles them ahead
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and the types it takes."""
+
+    function: Callable[..., None]
+    signature: str
+
+    @cached_property
+    def compiled(self) -> Any:
+        """The kernel for this GPU, from Numba's cache on disk if it was compiled before."""
+        return cuda.jit([self.signature], cache=True)(self.function)
+
+
+def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
+    """Declare a kernel with the given types, as Numba writes them."""
+
+    def declare(function: Callable[..., None]) -> Kernel:
+        KERNELS[function.__name__] = Kernel(function, signature)
+        return KERNELS[function.__name__]
+
+    return declare
+
+
+def device_function(function: Any) -> Any:
+    """Make a function callable from kernels: a plain one, or one that Numba compiles for CPUs."""
+    plain = getattr(function, "py_func", function)
+    return plain if cuda is None else cuda.jit(device=True)(plain)
+
+
+def words(count: int) -> int:
+    """Bytes of `count` words of shared memory."""
+    return WORD * count

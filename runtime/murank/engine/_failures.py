@@ -1,0 +1,51 @@
+"""What onnxruntime says when it fails, in one sentence that says what to do."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, MachineError
+from murank.engine.providers import CPU, name_of
+
+_FAULT = re.compile(r"\b(?:cuda|cublas|cudnn)\w* (?:failure|error)\b|enqueue failed", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|alloc_failed|failed to alloc|bad_?alloc", re.IGNORECASE)
+_HOST = re.compile(r"\bhostname=\S*\s*;?\s*")  # which CUDA's errors give away
+_SHOWN = 300  # characters
+
+
+def words(error: Exception) -> str:
+    """Return what it says on one line, not too long, without the machine's name."""
+    return _HOST.sub("", " ".join(str(error).split()))[:_SHOWN]
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether the GPU failed, so that nothing in this process can use it any more."""
+    text = words(error)
+    return _FAULT.search(text) is not None and _NO_MEMORY.search(text) is None
+
+
+def load_error(file: Path, asked: Sequence[Any], error: Exception) -> Exception:
+    """Return what to raise when a graph could not be loaded with these providers."""
+    named = {name_of(one) for one in asked}
+    if named - {CPU}:
+        return MachineError(
+            f"{file} could not be loaded with {', '.join(sorted(named))}: {words(error)}"
+        )
+    return InputError(f"{file} could not be loaded by onnxruntime: {words(error)}")
+
+
+def run_error(file: Path, shapes: Sequence[str], error: Exception) -> Exception:
+    """Return what to raise when a run on inputs of these shapes failed."""
+    text = words(error)
+    if is_fault(error):
+        told = ", ".join(shapes)[:_SHOWN]
+        return MachineError(
+            f"{file}: the GPU failed while it ran this graph on {told}; start again in a new "
+            f"process, and if it fails again see `murank doctor`: {text}"
+        )
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(text) or "alloc" in text.lower():
+        return MachineError(
+            f"{file}: out of memory; pass a smaller max_pairs, or free some: {text}"
+        )
+    return InputError(f"{file} could not be run: {text}")

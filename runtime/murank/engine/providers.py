@@ -1,0 +1,133 @@
+"""Which onnxruntime providers are asked for, which of them run, and which nodes did not follow."""
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, MachineError
+
+Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+ON_GPU = (CUDA, TENSORRT)
+NAMED: Mapping[str, tuple[str, ...]] = {
+    "cpu": (CPU,),
+    "cuda": (CUDA, CPU),
+    "tensorrt": (TENSORRT, CUDA, CPU),
+}
+PLANS = "tensorrt-plans"  # what `murank build` made, without onnxruntime
+# What costs time in a graph. Arithmetic on shapes stays on the CPU on purpose.
+_HEAVY = frozenset((
+    "Attention", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "FusedConv", "FusedGemm",
+    "FusedMatMul", "Gelu", "Gemm", "GroupQueryAttention", "LayerNormalization", "MatMul",
+    "MatMulNBits", "MultiHeadAttention", "SimplifiedLayerNormalization",
+    "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Softmax",
+))  # fmt: skip
+
+
+def wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
+    """Return what is passed to onnxruntime.
+
+    Raises
+    ------
+    InputError
+        They cannot be.
+    MachineError
+        This onnxruntime does not have the one that is named.
+    """
+    if not isinstance(providers, str):
+        if not providers:
+            raise InputError("providers is an empty list; name at least one, or pass 'auto'")
+        _refuse_captured(providers)
+        return list(providers)
+    if providers == "auto":
+        return list(NAMED["cuda" if CUDA in available else "cpu"])
+    if providers not in NAMED:
+        known = ", ".join(("auto", *NAMED, PLANS))
+        raise InputError(f"providers must be one of {known}, or a list, got {providers!r}")
+    if NAMED[providers][0] not in available:
+        raise MachineError(
+            f"this onnxruntime has no {NAMED[providers][0]}: uninstall it, and install murank "
+            "with its extra 'gpu'"
+        )
+    return [name for name in NAMED[providers] if name in available]
+
+
+def name_of(provider: str | tuple[str, Mapping[str, Any]]) -> str:
+    """Return the name of one, with or without options."""
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def device_id(providers: Providers) -> int:
+    """Return the GPU that the first provider's options name; 0 if none does."""
+    first = providers[0]
+    return 0 if isinstance(first, str) else int(first[1].get("device_id", 0))
+
+
+def check_used(asked: Providers, used: Sequence[str]) -> None:
+    """A library that lists a provider may still fall back to the CPU, with a log line only."""
+    if asked == "auto":
+        return
+    first = _first(asked)
+    if first not in used:
+        raise MachineError(
+            f"{first} was asked for, but onnxruntime could not use it here and fell back to "
+            f"{', '.join(used)}; pass providers='auto' to accept that"
+        )
+
+
+def check_placed(file: Path, asked: Providers, on_cpu: Mapping[str, int] | None) -> None:
+    """A provider that is used may still leave nodes to the CPU, which halts the GPU at each."""
+    if on_cpu is None or asked == "auto" or _first(asked) not in ON_GPU:
+        return
+    heavy = {name: count for name, count in on_cpu.items() if name in _HEAVY}
+    if heavy:
+        nodes = ", ".join(f"{count} {name}" for name, count in sorted(heavy.items()))
+        raise MachineError(
+            f"{file}: onnxruntime left {nodes} to the CPU, though {_first(asked)} was asked for; "
+            "install a newer onnxruntime-gpu, or pass providers='auto' to accept that"
+        )
+
+
+def nodes_on_cpu(session: Any) -> Mapping[str, int] | None:
+    """Count the nodes that the CPU runs, by operator; None where onnxruntime does not tell.
+
+    It tells from 1.24 on, if the session was made with `session.record_ep_graph_assignment_info`.
+    """
+    ask = getattr(session, "get_provider_graph_assignment_info", None)
+    if ask is None:
+        return None
+    parts = [part for part in ask() if part.ep_name == CPU]
+    return Counter(node.op_type for part in parts for node in part.get_nodes())
+
+
+def find_gpu_libraries(runtime: Any, asked: Sequence[Any]) -> None:
+    """Let a GPU build of onnxruntime load CUDA and cuDNN from pip's packages, where they are."""
+    preload = getattr(runtime, "preload_dlls", None)
+    if preload is None or not any(name_of(one) in ON_GPU for one in asked):
+        return
+    # It prints what it does not find. What really lacks shows when a session is made.
+    with contextlib.redirect_stdout(io.StringIO()):
+        preload()
+
+
+def _first(asked: Providers) -> str:
+    return NAMED[asked][0] if isinstance(asked, str) else name_of(asked[0])
+
+
+def _refuse_captured(providers: Sequence[str | tuple[str, Mapping[str, Any]]]) -> None:
+    for provider in providers:
+        options: Mapping[str, Any] = {} if isinstance(provider, str) else _options(provider)
+        if str(options.get("enable_cuda_graph", "0")).lower() in ("1", "true"):
+            raise InputError(
+                "enable_cuda_graph replays one shape at fixed addresses, and murank's batches and "
+                "prefixes have neither; leave it out"
+            )
+
+
+def _options(provider: tuple[str, Any]) -> Mapping[str, Any]:
+    # What is no mapping is onnxruntime's to refuse.
+    return provider[1] if isinstance(provider[1], Mapping) else {}

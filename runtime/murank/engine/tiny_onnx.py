@@ -1,0 +1,73 @@
+"""ONNX models of one node, written byte by byte: the runtime has no onnx package.
+
+Numbers are those of onnx.proto and of the protocol buffer encoding.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_IR_VERSION, _OPSET = 8, 17
+_TYPES: Mapping[str, int] = {"float32": 1, "int64": 7, "float16": 10}
+_BYTES = 2  # wire type of what has a length
+_SHORT = 0x80
+Tensor = tuple[str, Any, Sequence[int | str]]  # name, type, lengths (a name: any)
+
+
+def gather(dtype: np.dtype[Any], row: Sequence[int]) -> bytes:
+    """Return a model: rows [n,...] of this type, places [q,k] int64 -> found [q,k,...]."""
+    shape = list(row)
+    return _model(
+        "Gather", [("rows", dtype, ["n", *shape]), ("places", np.dtype(np.int64), ["q", "k"])],
+        ("found", dtype, ["q", "k", *shape]),
+    )  # fmt: skip
+
+
+def matmul(size: int) -> bytes:
+    """Return a model: a, b [size,size] float32 -> their product c."""
+    a, b, c = ((name, np.dtype(np.float32), [size, size]) for name in "abc")
+    return _model("MatMul", [a, b], c)
+
+
+def _model(operator: str, inputs: Sequence[Tensor], output: Tensor) -> bytes:
+    names = [_field(1, name.encode()) for name, _, _ in inputs]
+    node = _join([*names, _field(2, output[0].encode()), _field(4, operator.encode())])
+    graph = _join([
+        _field(1, node), _field(2, operator.lower().encode()),
+        *(_field(11, _value(one)) for one in inputs), _field(12, _value(output)),
+    ])  # fmt: skip
+    opset = _number(2, _OPSET)
+    return _join([_number(1, _IR_VERSION), _field(7, graph), _field(8, opset)])
+
+
+def _value(tensor: Tensor) -> bytes:
+    name, dtype, lengths = tensor
+    shape = _join(_field(1, _length(length)) for length in lengths)
+    typed = _join([_number(1, _TYPES[np.dtype(dtype).name]), _field(2, shape)])
+    return _join([_field(1, name.encode()), _field(2, _field(1, typed))])
+
+
+def _length(length: int | str) -> bytes:
+    return _number(1, length) if isinstance(length, int) else _field(2, length.encode())
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _field(field: int, content: bytes) -> bytes:
+    return _varint(field << 3 | _BYTES) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= _SHORT:
+        out.append(value & (_SHORT - 1) | _SHORT)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _join(parts: Iterable[bytes]) -> bytes:
+    return b"".join(parts)

@@ -1,0 +1,23 @@
+"""TensorRT plans of an engine: built on the device that runs them, checked before they are loaded.
+
+A plan is code for a GPU: it is made from the engine's ONNX graphs (`build_plans`), sealed with a
+key of this machine, and loaded (`PlanSession`) only where graph, device, library and seal fit.
+Neither TensorRT nor PyCUDA is imported before one of them is needed.
+"""
+
+from murank.trt._build import Built, BuiltPlan, build_plans
+from murank.trt._machine import Machine, this_machine
+from murank.trt._record import Target
+from murank.trt._session import PlanSession
+from murank.trt._settings import BuildSettings
+
+__all__ = [
+    "BuildSettings",
+    "Built",
+    "BuiltPlan",
+    "Machine",
+    "PlanSession",
+    "Target",
+    "build_plans",
+    "this_machine",
+]

@@ -1,0 +1,197 @@
+"""All plans of an engine: those that are there and fit are kept, so that it can be interrupted."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from murank._atomic import check_writable, write_files
+from murank._exceptions import InputError, MachineError
+from murank.engine._plain import file_size, open_file
+from murank.engine.integrity import check_engine
+from murank.engine.manifest import Manifest
+from murank.engine.onnx_references import external_data_files
+from murank.trt._builder import Plan, Progress, make_plan
+from murank.trt._key import key_for_building
+from murank.trt._machine import Machine, check_supported
+from murank.trt._profiles import Graph, graphs_of
+from murank.trt._record import PlanEntry, PlanRecord, Target, graph_sha256
+from murank.trt._settings import BuildSettings, check_dtype, check_engine_fits
+from murank.trt._store import PlanStore
+
+_LARGEST_CACHE = 1 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """One plan, as it is now."""
+
+    name: str
+    kept: bool  # it was there and fitted
+    bytes: int
+    seconds: float  # that building took, now or then
+    profiles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """All of them."""
+
+    folder: Path
+    target: Target
+    plans: tuple[BuiltPlan, ...]
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    del stage, done, total
+
+
+def build_plans(
+    engine: Path, settings: BuildSettings, machine: Machine, *, progress: Progress = _silent
+) -> Built:
+    """Make the plans of an engine for a machine, and write them into the engine's `plans/`.
+
+    Each is written, with the record, as soon as it is made.
+
+    Parameters
+    ----------
+    engine
+        The folder; every file is checked against the manifest first.
+    settings
+        What is asked for.
+    machine
+        For which, by which library: `this_machine()`.
+    progress
+        Called with a stage, and steps of it done and in all.
+
+    Raises
+    ------
+    UsageError
+        A dtype that the GPU cannot compute.
+    InputError
+        The folder is no whole engine, lacks a part asked for, has another precision, or one or a
+        graph that TensorRT does not take.
+    MachineError
+        TensorRT does not know this GPU, or its memory is too small.
+    OutputError
+        The engine's folder cannot be written to, or another build is at work.
+    """
+    check_supported(machine)
+    check_dtype(settings.dtype, machine.target.compute_capability)
+    check_writable(engine)
+    manifest = check_engine(engine, progress=progress)
+    check_engine_fits(engine, manifest, settings)
+    graphs = graphs_of(manifest, settings)
+    for graph in graphs:
+        _check_memory(engine, graph, machine)
+    return _Build(engine, manifest, settings, machine, progress).run(graphs)
+
+
+class _Build:
+    """One call."""
+
+    def __init__(
+        self,
+        engine: Path,
+        manifest: Manifest,
+        settings: BuildSettings,
+        machine: Machine,
+        progress: Progress,
+    ) -> None:
+        self._engine, self._manifest, self._settings = engine, manifest, settings
+        self._machine, self._progress = machine, progress
+        self._store = PlanStore(engine, machine.target)
+        self._key = key_for_building()
+
+    def run(self, graphs: list[Graph]) -> Built:
+        with self._store.writing():
+            record = self._known()
+            timings = self._first_timings(record)
+            record = record or PlanRecord(target=self._machine.target, plans={}, extra={})
+            built = []
+            for graph in graphs:
+                entry, kept = record.plans.get(graph.name), True
+                if entry is None or not self._can_stay(graph, entry):
+                    kept = False
+                    record, timings = self._make(graph, record, timings)
+                    entry = record.plans[graph.name]
+                built.append(_report(graph, entry, kept=kept))
+        return Built(self._store.folder, self._machine.target, tuple(built))
+
+    def _known(self) -> PlanRecord | None:
+        """What is there already; of no use if damaged, or from elsewhere."""
+        try:
+            return self._store.read(self._key)
+        except (InputError, MachineError):
+            return None
+
+    def _first_timings(self, record: PlanRecord | None) -> bytes:
+        file = self._settings.timing_cache
+        if file is None:
+            return self._store.timing_cache(record)
+        if not file.exists():
+            return b""
+        if file_size(file) > _LARGEST_CACHE:
+            raise InputError(f"{file} is over {_LARGEST_CACHE >> 30} GiB: no timing cache")
+        with open_file(file) as opened:
+            return opened.read()
+
+    def _can_stay(self, graph: Graph, entry: PlanEntry) -> bool:
+        if self._settings.rebuild:
+            return False
+        made = self._made(graph, 0.0)
+        fits = entry.fits(made["graph_sha256"], made["flags"], made["profiles"])
+        return fits and self._store.is_whole(graph.name, entry)
+
+    def _make(self, graph: Graph, record: PlanRecord, timings: bytes) -> tuple[PlanRecord, bytes]:
+        start = time.monotonic()
+        plan = self._plan(graph, timings)
+        made = self._made(graph, time.monotonic() - start)
+        file = self._settings.timing_cache
+        own = plan.timing_cache if file is None else b""
+        record = self._store.add(record, self._key, graph.name, plan.content, made, own)
+        if file is not None and plan.timing_cache:
+            content = plan.timing_cache
+            write_files(file.absolute().parent, {file.name: lambda to: to.write(content)})
+        return record, plan.timing_cache
+
+    def _plan(self, graph: Graph, timings: bytes) -> Plan:
+        def progress(stage: str, done: int, total: int) -> None:
+            self._progress(f"{graph.name}: {stage}", done, total)
+
+        return make_plan(
+            self._machine,
+            self._engine / graph.file,
+            graph.profiles,
+            self._settings,
+            timing_cache=timings,
+            progress=progress,
+        )
+
+    def _made(self, graph: Graph, seconds: float) -> dict[str, object]:
+        return {
+            "graph_sha256": graph_sha256(self._engine, self._manifest, graph.file),
+            "flags": self._settings.flags,
+            "profiles": {one.name: one.to_json() for one in graph.profiles},
+            "seconds": round(seconds, 3),
+        }
+
+
+def _check_memory(engine: Path, graph: Graph, machine: Machine) -> None:
+    """Raise MachineError if not even the weights would fit."""
+    if machine.gpu is None:
+        return
+    folder = (engine / graph.file).parent
+    data = [folder / name for name in external_data_files(engine / graph.file)]
+    needed = file_size(engine / graph.file) + sum(map(file_size, data))
+    free = machine.gpu.free_bytes()
+    if needed > free:
+        raise MachineError(
+            f"the {graph.name} has {needed >> 20} MiB of weights, and the GPU has {free >> 20} MiB "
+            "of memory free: stop what else uses it, or take a smaller engine (fp16, a smaller "
+            "MLLM)"
+        )
+
+
+def _report(graph: Graph, entry: PlanEntry, *, kept: bool) -> BuiltPlan:
+    names = tuple(one.name for one in graph.profiles)
+    return BuiltPlan(graph.name, kept, entry.file.size, entry.seconds, names)

@@ -1,0 +1,137 @@
+"""The one place that imports PyCUDA: memory, copies and one stream of a GPU.
+
+The primary context is used, which the other libraries in this process use as well.
+"""
+
+import functools
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from murank._exceptions import MachineError
+
+_INSTALL = "`pip install pycuda` (it is compiled: the CUDA toolkit must be there)"
+
+
+class Gpu(Protocol):
+    """What plans need of a GPU; all work is in the order of one stream."""
+
+    name: str
+    compute_capability: str  # "8.7"
+    driver: str  # the newest CUDA that it runs: "12.6"
+    total_bytes: int
+    stream: int  # handle
+
+    def active(self) -> Any:
+        """Return a context manager inside which this thread may use the GPU.
+
+        What the driver refuses there becomes a MachineError.
+        """
+
+    def free_bytes(self) -> int:
+        """Memory that can be had now."""
+
+    def allocate(self, count: int) -> Any:
+        """Return `count` bytes: int() of it is the address, and they are freed with it."""
+
+    def upload(self, address: int, array: NDArray[Any]) -> None:
+        """Copy a contiguous array to the GPU; it may change after the return."""
+
+    def download(self, array: NDArray[Any], address: int) -> None:
+        """Fill a contiguous array from the GPU, after all work so far."""
+
+
+@functools.cache
+def open_gpu(index: int = 0) -> Gpu:
+    """Return a GPU; the same object whenever it is asked for.
+
+    Raises
+    ------
+    MachineError
+        PyCUDA is not installed, or no such GPU can be used.
+    """
+    try:
+        driver = importlib.import_module("pycuda.driver")
+        tools = importlib.import_module("pycuda.tools")
+    except ImportError as error:
+        raise MachineError(f"PyCUDA cannot be imported ({error}): {_INSTALL}") from error
+    try:
+        driver.init()
+        count = driver.Device.count()
+    except driver.Error as error:
+        raise MachineError(
+            f"no GPU can be used here ({error}): check that `nvidia-smi` (Jetson: `tegrastats`) "
+            "works, and in a container that it was started with access to the GPU"
+        ) from error
+    if not 0 <= index < count:
+        raise MachineError(f"there is no GPU {index}: this machine has {count}, counted from 0")
+    with _refusals(driver):
+        return _PyCuda(driver, tools, index)
+
+
+class _PyCuda:
+    """One GPU through PyCUDA."""
+
+    def __init__(self, driver: Any, tools: Any, index: int) -> None:
+        self._driver = driver
+        device = driver.Device(index)
+        self.name: str = device.name()
+        self.compute_capability = ".".join(map(str, device.compute_capability()))
+        self.driver = _cuda_version(driver.get_driver_version())
+        self.total_bytes: int = device.total_memory()
+        self._context = device.retain_primary_context()
+        with self.active():
+            self._stream = driver.Stream()
+            self._pool = tools.DeviceMemoryPool()  # cuMemAlloc waits for the GPU
+        self.stream: int = self._stream.handle
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with _refusals(self._driver):
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._driver.Context.pop()
+
+    def free_bytes(self) -> int:
+        with self.active():
+            return int(self._driver.mem_get_info()[0])
+
+    def allocate(self, count: int) -> Any:
+        with self.active():
+            return self._pool.allocate(max(1, count))
+
+    def upload(self, address: int, array: NDArray[Any]) -> None:
+        with self.active():
+            self._driver.memcpy_htod_async(address, array, self._stream)
+
+    def download(self, array: NDArray[Any], address: int) -> None:
+        with self.active():
+            self._driver.memcpy_dtoh_async(array, address, self._stream)
+            self._stream.synchronize()
+
+
+@contextmanager
+def _refusals(driver: Any) -> Iterator[None]:
+    """Turn what the driver raises into a MachineError."""
+    try:
+        yield
+    except driver.MemoryError as error:
+        raise MachineError(
+            "the GPU is out of memory: pass a smaller max_pairs, build plans with fewer "
+            f"--candidates, or stop what else uses it ({error})"
+        ) from error
+    except driver.Error as error:
+        raise MachineError(
+            f"the GPU failed: {error}; start again, and look into the system's log if it does so "
+            "again"
+        ) from error
+
+
+def _cuda_version(number: int) -> str:
+    """12060 -> "12.6"."""
+    return f"{number // 1000}.{number % 1000 // 10}"

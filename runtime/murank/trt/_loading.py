@@ -1,0 +1,89 @@
+"""From an engine's graph to its plan, loaded: nothing is deserialised before all checks passed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, MachineError
+from murank.engine.manifest import MANIFEST, Manifest, read_manifest
+from murank.trt._api import first_error, make_logger
+from murank.trt._key import existing_key
+from murank.trt._machine import Machine, machines
+from murank.trt._record import graph_sha256
+from murank.trt._store import PlanStore
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A plan in GPU memory; the runtime and its logger must outlive the engine."""
+
+    machine: Machine
+    logger: Any
+    runtime: Any
+    engine: Any
+
+
+def load_plan(file: Path, index: int) -> Loaded:
+    """Load the plan of a graph `file` of an engine folder for GPU `index`.
+
+    Raises
+    ------
+    MachineError
+        TensorRT, PyCUDA or the GPU is missing, or there is no plan for them.
+    InputError
+        The plan is of another graph, damaged, or was not built by this machine.
+    """
+    folder = _engine_folder(file)
+    manifest = read_manifest(folder)
+    graph = str(file.relative_to(folder))
+    name = _plan_name(manifest, graph)
+    store, machine = _store(folder, machines(index))
+    record = store.read(existing_key())
+    entry = record.plans.get(name)
+    if entry is None:
+        raise MachineError(f"{store.folder} has no plan of the {name}: run murank build {folder}")
+    if entry.graph_sha256 != graph_sha256(folder, manifest, graph):
+        raise InputError(
+            f"{store.folder}: the plan of the {name} is of another engine; run murank build "
+            f"{folder}"
+        )
+    with store.open_plan(name, entry) as content:
+        return _deserialise(machine, file, content)
+
+
+def _deserialise(machine: Machine, file: Path, content: Any) -> Loaded:
+    logger = make_logger(machine.api)
+    runtime = machine.api.module.Runtime(logger)
+    assert machine.gpu is not None  # noqa: S101 (`machines` opened it)
+    with machine.gpu.active():
+        engine = runtime.deserialize_cuda_engine(content)
+    if engine is None:
+        raise MachineError(
+            f"{file}: {machine.api.words} could not load the plan ({first_error(logger)}); stop "
+            "what else uses the GPU if memory is short, else run murank build again"
+        )
+    return Loaded(machine, logger, runtime, engine)
+
+
+def _store(folder: Path, found: list[Machine]) -> tuple[PlanStore, Machine]:
+    """Return the plans of the first library that has any; else those of the first choice."""
+    stores = [(PlanStore(folder, machine.target), machine) for machine in found]
+    return next((one for one in stores if one[0].folder.exists()), stores[0])
+
+
+def _engine_folder(file: Path) -> Path:
+    for folder in file.parents:
+        if (folder / MANIFEST).exists():
+            return folder
+    raise InputError(f"{file} is in no engine's folder: there is no {MANIFEST} above it")
+
+
+def _plan_name(manifest: Manifest, graph: str) -> str:
+    names = {}
+    if manifest.encoder is not None:
+        names[manifest.encoder.graph] = "encoder"
+    if manifest.scorer is not None:
+        names |= {manifest.scorer.vision: "vision", manifest.scorer.decoder: "decoder"}
+    if graph not in names:
+        raise InputError(f"{graph} is none of the graphs that the manifest names")
+    return names[graph]

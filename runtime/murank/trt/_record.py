@@ -1,0 +1,123 @@
+"""record.json beside plans: what they were made of, by what, and for what; sealed.
+
+The seal is an HMAC under a key that never leaves this machine: plans are code, and hashes alone
+would vouch for plans that came with the engine from anywhere.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError
+from murank._version import __version__
+from murank.engine._json import parse_json, read_bounded, write_json
+from murank.engine._records import Record
+from murank.engine.manifest import (
+    FileEntry,
+    FileName,
+    Manifest,
+    Name,
+    SchemaVersion,
+    Sha256,
+)
+from murank.engine.onnx_references import external_data_files
+
+RECORD = "record.json"
+_FINGERPRINT_DIGITS = 16
+_SEAL = "seal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target(Record):
+    """What a plan runs on; of another library, version, GPU or driver it is another plan."""
+
+    library: Name
+    version: Name
+    compute_capability: Name
+    device: Name  # plans are tuned for its number of processors, too
+    driver: Name
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of the folder of its plans."""
+        return hashlib.sha256(write_json(self.to_json())).hexdigest()[:_FINGERPRINT_DIGITS]
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        return (
+            f"{self.library} {self.version} on {self.device}, compute capability "
+            f"{self.compute_capability}, driver for CUDA {self.driver}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanEntry(Record):
+    """One plan."""
+
+    file: FileEntry
+    graph_sha256: Sha256  # of the graph with its weights
+    flags: Mapping[str, Any]
+    profiles: Mapping[str, Any]  # in the order of their indices
+    seconds: float  # that building took
+
+    def fits(self, graph_sha256: str, flags: Mapping[str, Any], profiles: Any) -> bool:
+        """Whether it is what would be built again; the order of profiles counts."""
+        return (
+            self.graph_sha256 == graph_sha256
+            and dict(self.flags) == dict(flags)
+            and list(self.profiles.items()) == list(profiles.items())
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRecord(Record):
+    """All that record.json says, besides its seal."""
+
+    schema_version: SchemaVersion = 1
+    murank_version: Name = __version__
+    target: Target
+    plans: Mapping[Name, PlanEntry]
+    extra: Mapping[FileName, FileEntry]  # the timing cache
+
+
+def record_bytes(record: PlanRecord, key: bytes) -> bytes:
+    """Return record.json."""
+    data = record.to_json()
+    return write_json({**data, _SEAL: _seal(data, key)})
+
+
+def read_record(folder: Path, key: bytes) -> PlanRecord:
+    """Read record.json.
+
+    Raises
+    ------
+    InputError
+        It is missing, damaged, or not sealed by this machine.
+    """
+    path = folder / RECORD
+    data = parse_json(read_bounded(path), path)
+    seal = data.pop(_SEAL, None) if isinstance(data, dict) else None
+    if not isinstance(seal, str) or not hmac.compare_digest(
+        seal.encode(), _seal(data, key).encode()
+    ):
+        raise InputError(
+            f"{folder} was not built by this machine (its record does not bear this machine's "
+            "seal), and plans are code: run murank build again"
+        )
+    return PlanRecord.from_json(data)
+
+
+def graph_sha256(engine: Path, manifest: Manifest, name: str) -> str:
+    """Return one hash of a graph and its external data, from those in the manifest."""
+    folder = Path(name).parent
+    names = [name, *(str(folder / one) for one in sorted(external_data_files(engine / name)))]
+    lines = [f"{one} {manifest.files[one].sha256}\n" for one in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _seal(data: Any, key: bytes) -> str:
+    return hmac.new(key, write_json(data), hashlib.sha256).hexdigest()

@@ -1,0 +1,128 @@
+"""A graph of an engine, run by its TensorRT plan: what murank.engine.session.Session is to ONNX."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank.trt._contexts import Contexts
+from murank.trt._loading import load_plan
+from murank.trt._profiles import SHARED
+from murank.trt._values import DeviceArray, Shape, allocate_all, put
+
+FreeShape = tuple[int | None, ...]
+
+
+class PlanSession:
+    """One plan, loaded. Calls from several threads are safe; they wait for one another."""
+
+    device = "cuda"
+
+    def __init__(self, file: Path, index: int = 0) -> None:
+        """Load the plan of a graph of an engine folder on GPU `index`; see `load_plan`."""
+        loaded = load_plan(file, index)
+        gpu = loaded.machine.gpu
+        assert gpu is not None  # noqa: S101 (`load_plan` opened it)
+        self._file, self._gpu, self._logger = file, gpu, loaded.logger
+        self.providers = [f"{loaded.machine.api.words} plan"]
+        with gpu.active():
+            self._contexts = Contexts(loaded, gpu, file)
+        self._lock = threading.Lock()
+
+    def expect(self, inputs: Mapping[str, FreeShape], outputs: Mapping[str, FreeShape]) -> None:
+        """Raise InputError unless the plan has these, with these shapes (None: any length)."""
+        for is_input, wanted in ((True, inputs), (False, outputs)):
+            for name, shape in wanted.items():
+                found = self._contexts.tensors.get(name)
+                if found is None or found.is_input != is_input or not _fits(found.shape, shape):
+                    has = "missing" if found is None else found.shape
+                    raise InputError(
+                        f"{self._file}: {name} is {has}, which does not fit the manifest's "
+                        f"{shape}; export the engine again"
+                    )
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        """Run the plan on arrays or values of this device; return values that stay on it.
+
+        More queries (or images) than the plan was built for run one part after the other.
+
+        Raises
+        ------
+        InputError
+            The plan was not built for such inputs.
+        MachineError
+            Out of memory, or the GPU failed.
+        """
+        self._check(inputs)
+        with self._lock, self._gpu.active():
+            self._logger.errors.clear()
+            arrays = {
+                name: put(self._gpu, value) if isinstance(value, np.ndarray) else value
+                for name, value in inputs.items()
+            }
+            made = self._run_in_parts(arrays, outputs)
+        return [made[name] for name in outputs]
+
+    def to_device(self, array: NDArray[Any]) -> DeviceArray:
+        """Return the array as a value on the GPU."""
+        with self._gpu.active():
+            return put(self._gpu, array)
+
+    def _check(self, inputs: Mapping[str, Any]) -> None:
+        wanted = {name for name, one in self._contexts.tensors.items() if one.is_input}
+        if wanted != set(inputs):
+            differs = ", ".join(sorted(wanted ^ set(inputs)))
+            raise InputError(f"{self._file} could not be run: these inputs differ: {differs}")
+        for name, value in inputs.items():
+            dtype = self._contexts.tensors[name].dtype
+            if value.dtype != dtype:
+                raise InputError(f"{self._file}: {name} must be {dtype}, got {value.dtype}")
+
+    def _run_in_parts(
+        self, arrays: Mapping[str, DeviceArray], outputs: Sequence[str]
+    ) -> dict[str, DeviceArray]:
+        """Rows of the first axis are independent, and lie side by side: parts need no copy."""
+        divided = [name for name in arrays if name not in SHARED]
+        count = arrays[divided[0]].shape[0]
+        step = min(count, *(self._contexts.most(name, 0) for name in divided))
+        made: dict[str, DeviceArray] = {}
+        for start in range(0, max(count, 1), max(step, 1)):
+            stop = min(count, start + step)
+            part = {
+                name: array.rows(start, stop) if name in divided else array
+                for name, array in arrays.items()
+            }
+            profile, shapes = self._prepare(part)
+            if not made:
+                made = self._allocate({name: (count, *shapes[name][1:]) for name in outputs})
+            into = {name: array.rows(start, stop) for name, array in made.items()}
+            self._contexts.execute(profile, {**part, **into})
+        return made
+
+    def _prepare(self, part: Mapping[str, DeviceArray]) -> tuple[int, dict[str, Shape]]:
+        shapes = {name: array.shape for name, array in part.items()}
+        profile = self._contexts.profile_of(shapes)
+        if profile is None:
+            told = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:3])
+            raise InputError(
+                f"{self._file}: the plan was not built for {told}; pass a smaller max_pairs, or "
+                "run murank build with more --candidates"
+            )
+        return profile, self._contexts.output_shapes(profile, shapes)
+
+    def _allocate(self, shapes: Mapping[str, Shape]) -> dict[str, DeviceArray]:
+        tensors = self._contexts.tensors
+        return allocate_all(self._gpu, {n: (s, tensors[n].dtype) for n, s in shapes.items()})
+
+
+def _fits(found: Shape, wanted: FreeShape) -> bool:
+    """Whether fixed lengths of a plan's shape (-1 is free) are those wanted."""
+    return len(found) == len(wanted) and all(
+        have == want
+        for have, want in zip(found, wanted, strict=True)
+        if have != -1 and want is not None
+    )

@@ -1,0 +1,146 @@
+"""plans/<fingerprint>/ of an engine: plans that are whole, fit, and were built here."""
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from murank._atomic import abandoned, made_folder, readable_errors, write_files
+from murank._exceptions import InputError, MachineError, OutputError
+from murank.engine._plain import check_folder, open_file
+from murank.engine.manifest import PLANS, FileEntry
+from murank.trt._record import (
+    RECORD,
+    PlanEntry,
+    PlanRecord,
+    Target,
+    read_record,
+    record_bytes,
+)
+
+TIMING_CACHE = "timing.cache"
+_AGAIN = "run murank build again"
+
+
+class PlanStore:
+    """The plans of one engine for one target."""
+
+    def __init__(self, engine: Path, target: Target) -> None:
+        self._plans = engine / PLANS
+        self.folder = self._plans / target.fingerprint
+        self.target = target
+
+    def read(self, key: bytes | None) -> PlanRecord:
+        """Return the record.
+
+        Raises
+        ------
+        MachineError
+            There are no plans for this target.
+        InputError
+            They were not built here, or are damaged.
+        """
+        if not self.folder.exists():
+            raise MachineError(self._why_none())
+        check_folder(self._plans)
+        check_folder(self.folder)
+        record = read_record(self.folder, b"" if key is None else key)
+        if record.target != self.target:
+            raise InputError(f"{self.folder} holds plans for {record.target.words}: {_AGAIN}")
+        return record
+
+    def _why_none(self) -> str:
+        others = len(list(self._plans.glob("*"))) if self._plans.is_dir() else 0
+        has = (
+            "has no TensorRT plans" if others == 0 else "has TensorRT plans of another device, "
+            "driver or TensorRT only, none"
+        )  # fmt: skip
+        return f"{self._plans.parent} {has} for {self.target.words}: run murank build there"
+
+    @contextlib.contextmanager
+    def open_plan(self, name: str, entry: PlanEntry) -> Iterator[mmap.mmap]:
+        """Map a plan, after a look at all of it: InputError if it is not what was built."""
+        with self._open(f"{name}.plan", entry.file) as content:
+            yield content
+
+    def timing_cache(self, record: PlanRecord | None) -> bytes:
+        """Return what earlier builds left; nothing, if that is not whole."""
+        entry = None if record is None else record.extra.get(TIMING_CACHE)
+        if entry is None:
+            return b""
+        with contextlib.suppress(InputError), self._open(TIMING_CACHE, entry) as content:
+            return bytes(content)
+        return b""
+
+    def is_whole(self, name: str, entry: PlanEntry) -> bool:
+        """Whether a plan's file is what was built."""
+        with contextlib.suppress(InputError), self.open_plan(name, entry):
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def _open(self, name: str, entry: FileEntry) -> Iterator[mmap.mmap]:
+        path = self.folder / name
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size != entry.size or entry.size == 0:
+                raise _damaged(path)
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # Not closed: TensorRT, or an exception's traceback, may still refer to it.
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise _damaged(path)
+        yield content
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other builds out; OutputError if one is at work, or nothing can be written."""
+        for folder in (self._plans, self.folder):
+            if folder.is_symlink():
+                raise OutputError(f"{folder} is a symlink, which is not followed: remove it")
+        with contextlib.ExitStack() as stack:
+            with readable_errors(self.folder):
+                stack.enter_context(made_folder(self.folder))
+                descriptor = os.open(self.folder, os.O_RDONLY | os.O_NOFOLLOW)
+                stack.callback(os.close, descriptor)
+                self._lock(descriptor)
+                for left in abandoned(self.folder):
+                    (self.folder / left).unlink()
+            yield
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another murank build is at work in {self.folder}") from error
+
+    def add(
+        self, record: PlanRecord, key: bytes, name: str, plan: Any, made: Mapping[str, Any],
+        timing_cache: bytes,
+    ) -> PlanRecord:  # fmt: skip
+        """Write a plan (bytes, or what looks like them) and what `PlanEntry` says of it."""
+        entry = PlanEntry(file=_entry(plan), **made)
+        files: dict[str, Any] = {f"{name}.plan": plan}
+        extra = dict(record.extra)
+        if timing_cache:
+            files[TIMING_CACHE] = timing_cache
+            extra[TIMING_CACHE] = _entry(timing_cache)
+        record = replace(record, plans={**record.plans, name: entry}, extra=extra)
+        files[RECORD] = record_bytes(record, key)  # last: it vouches for the others
+        # Content is bound now, not when the loop has moved on.
+        writers = {file: (lambda to, what=what: to.write(what)) for file, what in files.items()}
+        write_files(self.folder, writers)
+        return record
+
+
+def _damaged(path: Path) -> InputError:
+    """Return the error for a plan that is not what was built."""
+    return InputError(f"{path} is not what murank build wrote: {_AGAIN}")
+
+
+def _entry(content: Any) -> FileEntry:
+    view = memoryview(content)
+    return FileEntry(sha256=hashlib.sha256(view).hexdigest(), size=view.nbytes)

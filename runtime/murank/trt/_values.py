@@ -1,0 +1,76 @@
+"""Arrays that lie on the GPU."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank.trt._cuda import Gpu
+
+Shape = tuple[int, ...]
+_ALIGNMENT = 256  # bytes: what TensorRT asks of an address
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """A contiguous array on a GPU; CuPy and Numba take it as it is, after the stream's work."""
+
+    gpu: Gpu
+    owner: Any  # keeps the memory
+    address: int
+    shape: Shape
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def rows(self, start: int, stop: int) -> "DeviceArray":
+        """Return a part of the first axis; nothing is copied."""
+        stop = min(stop, self.shape[0])
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        shape = (stop - start, *self.shape[1:])
+        return DeviceArray(self.gpu, self.owner, self.address + start * row, shape, self.dtype)
+
+    def numpy(self) -> NDArray[Any]:
+        """Copy to the host, after all work so far."""
+        found: NDArray[Any] = np.empty(self.shape, self.dtype)
+        if found.size:
+            self.gpu.download(found, self.address)
+        return found
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False),
+            "version": 3, "strides": None, "stream": self.gpu.stream,
+        }  # fmt: skip
+
+
+def put(gpu: Gpu, array: NDArray[Any]) -> DeviceArray:
+    """Copy an array to the GPU."""
+    array = np.ascontiguousarray(array)
+    owner = gpu.allocate(array.nbytes)
+    if array.size:
+        gpu.upload(int(owner), array)
+    return DeviceArray(gpu, owner, int(owner), array.shape, array.dtype)
+
+
+def allocate_all(
+    gpu: Gpu, wanted: Mapping[str, tuple[Shape, np.dtype[Any]]]
+) -> dict[str, DeviceArray]:
+    """Return arrays without content, in one piece of memory."""
+    offsets, total = {}, 0
+    for name, (shape, dtype) in wanted.items():
+        offsets[name] = total
+        size = math.prod(shape) * dtype.itemsize
+        total += -(-size // _ALIGNMENT) * _ALIGNMENT
+    owner = gpu.allocate(total)
+    return {
+        name: DeviceArray(gpu, owner, int(owner) + offsets[name], shape, dtype)
+        for name, (shape, dtype) in wanted.items()
+    }

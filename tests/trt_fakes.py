@@ -1,0 +1,314 @@
+"""A GPU whose memory is the host's, and a TensorRT whose plans are run by onnxruntime on the CPU.
+
+Addresses are real ones: a wrong offset or a freed array shows as wrong values.
+"""
+
+import ctypes
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TYPES = {
+    "tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32,
+    "tensor(int64)": np.int64, "tensor(bfloat16)": "bfloat16",
+}  # fmt: skip
+
+
+class Block:
+    """Memory of the fake GPU."""
+
+    def __init__(self, count: int) -> None:
+        self._bytes = np.full(max(1, count), 0xA5, np.uint8)
+
+    def __int__(self) -> int:
+        return int(self._bytes.ctypes.data)
+
+
+class FakeGpu:
+    """See murank.trt._cuda.Gpu."""
+
+    def __init__(self, compute_capability: str = "8.7") -> None:
+        self.name, self.driver = "Fake Orin", "12.6"
+        self.compute_capability = compute_capability
+        self.total_bytes = self.free = 8 << 30
+        self.stream = 77
+        self.uploads = 0
+        self.depth = 0  # of `active`
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+    def free_bytes(self) -> int:
+        return self.free
+
+    def allocate(self, count: int) -> Block:
+        return Block(count)
+
+    def upload(self, address: int, array: NDArray[Any]) -> None:
+        assert array.flags.c_contiguous
+        self.uploads += 1
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def download(self, array: NDArray[Any], address: int) -> None:
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+
+class FakeTensorRT(ModuleType):
+    """The names of `tensorrt` that murank uses."""
+
+    class ILogger:
+        Severity = IntEnum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO"], start=0)
+
+    class IProgressMonitor:
+        pass
+
+    NetworkDefinitionCreationFlag = IntEnum(
+        "NetworkDefinitionCreationFlag", ["EXPLICIT_BATCH", "STRONGLY_TYPED"], start=0
+    )
+    BuilderFlag = IntEnum("BuilderFlag", ["TF32"])
+    MemoryPoolType = IntEnum("MemoryPoolType", ["WORKSPACE"])
+    TensorIOMode = IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"], start=0)
+    ExecutionContextAllocationStrategy = IntEnum(
+        "ExecutionContextAllocationStrategy", ["STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"]
+    )
+
+    def __init__(self, name: str = "tensorrt", version: str = "10.3.0") -> None:
+        super().__init__(name)
+        self.__version__ = version
+        self.built: list[Any] = []  # (file, config) of each plan
+        self.deserialised = 0
+        self.refuse_parse = self.refuse_build = self.refuse_load = self.refuse_run = False
+        self.on_step: Callable[[], object] | None = None
+        self.runs: list[tuple[int, dict[str, tuple[int, ...]]]] = []  # profile, input shapes
+        self.Builder = lambda logger: _Builder(self, logger)
+        self.OnnxParser = lambda network, logger: _Parser(self, network, logger)
+        self.Runtime = lambda logger: _Runtime(self, logger)
+
+    @staticmethod
+    def nptype(dtype: Any) -> Any:
+        if dtype == "bfloat16":
+            raise TypeError("Could not resolve TensorRT datatype")
+        return dtype
+
+
+class _Builder:
+    def __init__(self, trt: FakeTensorRT, logger: Any) -> None:
+        self._trt, self._logger = trt, logger
+
+    def create_network(self, flags: int) -> Any:
+        assert flags == 1 << self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        return SimpleNamespace(file=None, names=[], num_inputs=0, get_input=None)
+
+    def create_optimization_profile(self) -> Any:
+        shapes: dict[str, Any] = {}
+        return SimpleNamespace(
+            shapes=shapes,
+            set_shape=lambda name, *of: shapes.__setitem__(name, [list(one) for one in of]),
+        )
+
+    def create_builder_config(self) -> Any:
+        config = _Config()
+        return config
+
+    def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
+        for step in range(2):
+            if self._trt.on_step is not None:
+                self._trt.on_step()
+            config.progress_monitor.phase_start("tactics", None, 2)
+            if not config.progress_monitor.step_complete("tactics", step):
+                return None
+            config.progress_monitor.phase_finish("tactics")
+        if self._trt.refuse_build:
+            self._logger.log(self._trt.ILogger.Severity.WARNING, "it is warm")
+            self._logger.log(self._trt.ILogger.Severity.ERROR, "Out of\nmemory")
+            return None
+        self._trt.built.append((network.file, config))
+        config.timings += b"+"
+        return json.dumps({"file": network.file, "profiles": config.profiles}).encode()
+
+
+class _Config:
+    def __init__(self) -> None:
+        self.profiles: list[Any] = []
+        self.limits: dict[Any, int] = {}
+        self.tf32 = True
+        self.timings = b""
+        self.progress_monitor: Any = None
+
+    def set_memory_pool_limit(self, pool: Any, count: int) -> None:
+        self.limits[pool] = count
+
+    def set_flag(self, flag: Any) -> None:
+        assert flag.name == "TF32"
+        self.tf32 = True
+
+    def clear_flag(self, flag: Any) -> None:
+        assert flag.name == "TF32"
+        self.tf32 = False
+
+    def add_optimization_profile(self, profile: Any) -> int:
+        for least, usual, most in profile.shapes.values():
+            if any(not a <= b <= c for a, b, c in zip(least, usual, most, strict=True)):
+                return -1
+        self.profiles.append(profile.shapes)
+        return len(self.profiles) - 1
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return None if content == b"of another version" else content
+
+    def set_timing_cache(self, cache: bytes, *, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        self.timings = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return SimpleNamespace(serialize=lambda: self.timings)
+
+
+class _Parser:
+    def __init__(self, trt: FakeTensorRT, network: Any, logger: Any) -> None:
+        self._trt, self._network = trt, network
+        self.num_errors = 0
+
+    def parse_from_file(self, file: str) -> bool:
+        if self._trt.refuse_parse:
+            self.num_errors = 1
+            return False
+        names = [node.name for node in _session(file).get_inputs()]
+        self._network.file, self._network.num_inputs = file, len(names)
+        self._network.get_input = lambda index: SimpleNamespace(name=names[index])
+        return True
+
+    def get_error(self, index: int) -> Any:
+        assert index == 0
+        return SimpleNamespace(desc=lambda: "no such\noperator")
+
+
+class _Runtime:
+    def __init__(self, trt: FakeTensorRT, logger: Any) -> None:
+        self._trt, self._logger = trt, logger
+
+    def deserialize_cuda_engine(self, content: Any) -> Any:
+        self._trt.deserialised += 1
+        if self._trt.refuse_load:
+            self._logger.log(self._trt.ILogger.Severity.ERROR, "no memory left")
+            return None
+        return FakeEngine(self._trt, **json.loads(bytes(content)))
+
+
+class FakeEngine:
+    def __init__(self, trt: FakeTensorRT, file: str, profiles: list[Any]) -> None:
+        self.trt, self._profiles = trt, profiles
+        self.session = _session(file)
+        self.inputs = {node.name: node for node in self.session.get_inputs()}
+        self.outputs = {node.name: node for node in self.session.get_outputs()}
+        self.nodes = {**self.inputs, **self.outputs}
+        self.num_io_tensors = len(self.nodes)
+        self.num_optimization_profiles = len(profiles)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.nodes)[index]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return _TYPES[self.nodes[name].type]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        modes = self.trt.TensorIOMode
+        return modes.INPUT if name in self.inputs else modes.OUTPUT
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return [one if isinstance(one, int) else -1 for one in self.nodes[name].shape]
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> Any:
+        return self._profiles[profile][name]
+
+    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
+        return 1000 * (profile + 1)
+
+    def create_execution_context(self, strategy: Any) -> "_Context":
+        assert strategy.name == "USER_MANAGED"
+        return _Context(self)
+
+
+class _Context:
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+        self._profile: int | None = None
+        self._scratch = 0
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert address
+        self._scratch = size
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert stream == 77
+        self._profile = profile
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self._profile is not None
+        least, _, most = self._engine.get_tensor_profile_shape(name, self._profile)
+        self._shapes[name] = shape
+        return all(a <= b <= c for a, b, c in zip(least, shape, most, strict=True))
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        """Of an output: its named dimensions, or sums of such, as the inputs have them."""
+        free = {
+            word: length
+            for key, shape in self._shapes.items()
+            for word, length in zip(self._engine.nodes[key].shape, shape, strict=True)
+            if isinstance(word, str) and "+" not in word
+        }
+        return [_length(one, free) for one in self._engine.nodes[name].shape]
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return address % 2 == 0
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == 77
+        assert self._profile is not None
+        needed = self._engine.get_device_memory_size_for_profile_v2(self._profile)
+        assert self._scratch >= needed
+        if self._engine.trt.refuse_run:
+            return False
+        self._engine.trt.runs.append((self._profile, dict(self._shapes)))
+        feed = {name: self._read(name) for name in self._engine.inputs}
+        names = list(self._engine.outputs)
+        for name, value in zip(names, self._engine.session.run(names, feed), strict=True):
+            assert list(value.shape) == self.get_tensor_shape(name)
+            value = np.ascontiguousarray(value)
+            ctypes.memmove(self._addresses.pop(name), value.ctypes.data, value.nbytes)
+        return True
+
+    def _read(self, name: str) -> NDArray[Any]:
+        array = np.empty(self._shapes[name], self._engine.get_tensor_dtype(name))
+        ctypes.memmove(array.ctypes.data, self._addresses.pop(name), array.nbytes)
+        return array
+
+
+def _length(dimension: int | str, free: dict[str, int]) -> int:
+    if isinstance(dimension, int):
+        return dimension
+    return sum(int(one) if one.isdecimal() else free[one] for one in dimension.split(" + "))
+
+
+def _session(file: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
