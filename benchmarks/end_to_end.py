@@ -113,16 +113,17 @@ def _checkpoint(work: Path) -> Path:
 def _clip(work: Path) -> Path:
     """CLIP ViT-B/16 for crops of 256 x 128, as the paper's encoder, with random weights."""
     import torch
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    import transformers
 
+    hf: Any = transformers  # whose configs carry no types
     folder = work / "clip"
     if not folder.exists():
         torch.manual_seed(0)
-        config = CLIPVisionConfig(
+        config = hf.CLIPVisionConfig(
             hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
             image_size=224, patch_size=16, projection_dim=512,
         )  # fmt: skip
-        CLIPVisionModelWithProjection(config).eval().save_pretrained(folder)
+        hf.CLIPVisionModelWithProjection(config).eval().save_pretrained(folder)
         how = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}
         how |= {"size": {"height": 224, "width": 224}, "do_center_crop": False}
         (folder / "preprocessor_config.json").write_text(json.dumps(how))
@@ -144,7 +145,8 @@ def torch_encoder() -> Any:
     state = {name: value for name, value in held.items() if name in encoder.state_dict()}
     for name, module in encoder.named_modules():
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            state[f"{name}.running_var"] = torch.full_like(module.running_var, 1 - module.eps)
+            variance = torch.full((module.num_features,), 1 - module.eps)
+            state[f"{name}.running_var"] = variance
             convolution = name.removesuffix("1") + "0"
             if f"{convolution}.weight_bias" in held:
                 state[f"{name}.bias"] = held[f"{convolution}.weight_bias"]
@@ -168,11 +170,13 @@ class Released:
 
         torch.set_num_threads(THREADS)
         self._torch = torch
+        self._encode: Any  # images [B,3,H,W] -> features
         if model == "middle":
-            from transformers import CLIPVisionModelWithProjection
+            import transformers
 
+            hf: Any = transformers
             checkpoint, template = load_checkpoint(work / "checkpoint"), default_template()
-            clip = CLIPVisionModelWithProjection.from_pretrained(work / "clip").eval()
+            clip = hf.CLIPVisionModelWithProjection.from_pretrained(work / "clip").eval()
             self._encode = lambda images: clip(pixel_values=images).image_embeds
             self._encoder_size, self._mean, self._std = Preprocessing(224, 224), 0.5, 0.5
         else:
@@ -187,7 +191,8 @@ class Released:
             self._mean, self._std = 0.45, 0.25
         size = (112, 56) if model == "miniature" else None
         self._mllm = Torch(checkpoint, template, "prefix_first", size)
-        self._mllm_size = Preprocessing(*self._mllm.size, "bicubic")
+        height, width = self._mllm.size
+        self._mllm_size = Preprocessing(height, width, "bicubic")
 
     def embed(self, files: Sequence[Path]) -> NDArray[np.float32]:
         """Return features [n,D] of unit length."""
@@ -287,6 +292,11 @@ def run_job(contender: str, model: str, work: Path, _turn: int) -> dict[str, Any
     return _timed(job)
 
 
+def most_rounds(model: str) -> int:
+    """Rounds that have queries of their own; the last query is the one that warms up."""
+    return (QUERIES - 1) // _ASKED[model]
+
+
 def _engine(work: Path, model: str, contender: str) -> Path:
     return work / f"{model}-{contender.removeprefix('murank ')}"
 
@@ -360,9 +370,16 @@ def main() -> None:
         task, contender, model, work, turn = arguments.measure
         print(json.dumps(TASKS[task](contender, model, Path(work), int(turn))))
         return
+    models = [arguments.model] if arguments.model else MODELS
+    most = min(map(most_rounds, models))
+    if not 1 <= arguments.rounds <= most:
+        parser.error(
+            f"--rounds must be in 1..{most}, got {arguments.rounds}: each asks other queries of "
+            f"the {QUERIES} there are"
+        )
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
-        for model in [arguments.model] if arguments.model else MODELS:
+        for model in models:
             prepare(work, model)
             for task in ("query", "job") if model == "miniature" else ("query",):
                 runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}

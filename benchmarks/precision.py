@@ -95,7 +95,9 @@ def ranks(work: Path, seeds: int) -> dict[str, list[Change]]:
         recipe = Recipe(work / f"seed-{seed}", seed)
         hard = recipe.adapter()
         exact = recipe.engine(adapter=hard)
-        engines = {name: recipe.engine(adapter=hard, dtype=name) for name in INTEGER}
+        engines: dict[str, Path] = {
+            name: recipe.engine(adapter=hard, dtype=name) for name in INTEGER
+        }
         engines |= {
             name: weight_only(exact, recipe.work / f"weights-{bits}-{level}", bits, level)
             for name, (bits, level) in WEIGHT_ONLY.items()
@@ -123,7 +125,7 @@ def _change(test: Any, wanted: NDArray[Any], mu: NDArray[Any]) -> Change:
     first, second = (one.argmin(1) for one in both)
     query, gallery = test.pids[: test.num_query], test.pids[test.num_query :]
     scores = [test.score(one) for one in both]
-    odds = [np.log(one / (1 - one)) for one in (wanted.astype(float), mu.astype(float))]
+    odds = [_log_odds(one) for one in (wanted, mu)]
     return Change(
         image=first != second,
         person=gallery[first] != gallery[second],
@@ -132,6 +134,14 @@ def _change(test: Any, wanted: NDArray[Any], mu: NDArray[Any]) -> Change:
         rank1=scores[1][1] - scores[0][1],
         log_odds=float(np.sqrt(np.mean((odds[1] - odds[0]) ** 2))),
     )
+
+
+def _log_odds(mu: NDArray[Any]) -> NDArray[np.float64]:
+    """Of float32 probabilities; those that were rounded to 0 or 1 count as the next value."""
+    held = np.finfo(np.float32)
+    inside = np.clip(mu.astype(np.float64), float(held.tiny), 1 - float(held.epsneg))
+    found: NDArray[np.float64] = np.log(inside / (1 - inside))
+    return found
 
 
 def rank_table(found: dict[str, list[Change]]) -> str:
@@ -179,7 +189,7 @@ def speed_table(work: Path, rounds: int) -> str:
 
     make_engines(work, ["prefix_first"], ["fp32", *INTEGER])
     exact = work / "prefix_first-fp32"
-    folders = {name: work / f"prefix_first-{name}" for name in ("fp32", *INTEGER)}
+    folders: dict[str, Path] = {name: work / f"prefix_first-{name}" for name in ("fp32", *INTEGER)}
     folders |= {
         name: weight_only(exact, work / f"weights-{bits}-{level}", bits, level)
         for name, (bits, level) in WEIGHT_ONLY.items()

@@ -1,6 +1,6 @@
 """Score 20 candidates of a query: murank against two honest PyTorch baselines, in one table.
 
-    python benchmarks/scoring.py                     both layouts, fp32 and int8, five rounds
+    python benchmarks/scoring.py                     both layouts, fp32, w8a16 and int8, five rounds
     python benchmarks/scoring.py --rounds 1 --layout prefix_first
     python benchmarks/scoring.py --work DIR          keep checkpoint and engines there for next time
 
@@ -27,20 +27,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.engine.manifest import ScorerPart, read_manifest
+from murank.engine.manifest import INTEGER, ScorerPart, read_manifest
 from murank.prompt import LAYOUTS
 
 CANDIDATES = 20
 THREADS = 2
 ROWS = ("released", "reuse", "reuse cached", "murank", "murank cached")
-INT8_ROWS = ("murank int8", "murank int8 cached")
+INTEGER_ROWS = ("murank w8a16 cached", "murank int8", "murank int8 cached")
 
 
 def pixels(count: int, seed: int) -> NDArray[np.uint8]:
@@ -141,7 +141,7 @@ def prepare(name: str, layout: str, work: Path) -> Callable[[int], Any]:
     if name.startswith("murank"):
         from murank import Engine
 
-        precision = "int8" if "int8" in name else "fp32"
+        precision = next((one for one in INTEGER if one in name), "fp32")
         engine = Engine.from_pretrained(
             work / f"{layout}-{precision}", providers="cpu", threads=THREADS, parts=["scorer"]
         )
@@ -223,7 +223,7 @@ def run_child(name: str, layout: str, work: Path, seed: int) -> dict[str, Any]:
     return found
 
 
-def make_engines(work: Path, layouts: list[str], precisions: list[str]) -> None:
+def make_engines(work: Path, layouts: Sequence[str], precisions: Sequence[str]) -> None:
     """Make the checkpoint and export it, where that was not done before."""
     from random_checkpoint import make_checkpoint
 
@@ -312,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layout", choices=LAYOUTS, help="one of them (both)")
-    parser.add_argument("--skip-int8", action="store_true")
+    parser.add_argument("--skip-int8", action="store_true", help="and w8a16")
     parser.add_argument("--work", type=Path, help="folder for checkpoint and engines (temporary)")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -321,8 +321,8 @@ def main() -> None:
         measure(name, layout, Path(work), int(seed))
         return
     layouts = [arguments.layout] if arguments.layout else list(LAYOUTS)
-    names = ["sgemm", *ROWS, *(() if arguments.skip_int8 else INT8_ROWS)]
-    precisions = ["fp32"] if arguments.skip_int8 else ["fp32", "int8"]
+    names = ["sgemm", *ROWS, *(() if arguments.skip_int8 else INTEGER_ROWS)]
+    precisions = ["fp32", *(() if arguments.skip_int8 else INTEGER)]
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

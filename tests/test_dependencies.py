@@ -25,7 +25,7 @@ THIRD_PARTIES = {
         "safetensors",
         "matplotlib",
         "onnx",  # where they are asked for
-    },  # fmt: skip
+    },
 }
 OWN = {KERNELS: {KERNELS}, RUNTIME: {RUNTIME, KERNELS}, EXPORT: {EXPORT, RUNTIME, KERNELS}}
 NEVER = {"tests", "benchmarks"} | {path.stem for path in (ROOT / "tests").glob("*.py")}

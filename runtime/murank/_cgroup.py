@@ -1,5 +1,6 @@
 """What the process's control group allows it: limits of its own folder and of those above."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,10 +38,10 @@ def _ratio(words: list[str]) -> float | None:
 def _texts(controller: str, *names: str) -> Iterator[str]:
     """Yield what files of these names hold, for each folder that limits this process."""
     for folder in _folders(controller):
-        try:
-            yield " ".join((folder / name).read_text().strip() for name in names)
-        except OSError:
-            continue
+        files = [folder / name for name in names]
+        if all(file.is_file() for file in files):
+            with contextlib.suppress(OSError):
+                yield " ".join(file.read_text().strip() for file in files)
 
 
 def _folders(controller: str) -> Iterator[Path]:

@@ -8,8 +8,11 @@ import pytest
 from bench_fakes import environment, report, sample, settings_record
 
 from murank import InputError
+from murank.bench import _figures, _ratios
 from murank.bench._compare import Comparison, compare
 from murank.bench._figures import section_of, server_figures
+from murank.bench._samples import Answer
+from murank.bench._scenarios import BLOCK
 from murank.bench._schema import ColdFigures, Report, Section
 from murank.bench._settings import BenchSettings
 
@@ -91,9 +94,14 @@ def test_memory_cold_starts_and_sweeps() -> None:
     assert found.verdict == "no difference"  # neither decides
 
 
-def offline_report(seconds_a_block: float, blocks: int) -> Report:
-    ends = seconds_a_block * np.arange(1, blocks + 1)
-    samples = [sample(float(end), service=seconds_a_block, ended=float(end)) for end in ends]
+def offline_report(seconds_a_query: float, queries: int) -> Report:
+    samples, end = [], 0.0
+    for start in range(0, queries, BLOCK):
+        size = min(BLOCK, queries - start)
+        spent = size * seconds_a_query
+        end += spent
+        seen = Answer({}, 20 * size, 20 * size)
+        samples.append(sample(end, queries=size, service=spent, ended=end, answer=seen))
     asked = BenchSettings(scenario="Offline")
     return report(
         section_of(samples, asked, closed=False), settings=settings_record(scenario="Offline")
@@ -102,11 +110,107 @@ def offline_report(seconds_a_block: float, blocks: int) -> Report:
 
 def test_offline_is_compared_by_its_pace() -> None:
     """Twice as slow, half as many queries: latencies from the beginning look the same."""
-    found = compare(offline_report(0.1, 100), offline_report(0.2, 50))
-    assert ratio(found, "cached block p50_ms") == pytest.approx(2)
+    found = compare(offline_report(0.01, 3200), offline_report(0.02, 1600))
+    assert ratio(found, OFFLINE) == pytest.approx(2)
     assert found.verdict == "regression"
+    assert found.slower == (OFFLINE,)
     assert "cached p50_ms" not in {one.name for one in found.ratios}
-    assert compare(offline_report(0.1, 1), offline_report(0.1, 1)).verdict == "no difference"
+
+
+@pytest.mark.parametrize(("before", "after"), [(30, 15), (32, 16), (320, 20), (40, 20)])
+def test_one_block_shows_how_slow_a_query_is(before: int, after: int) -> None:
+    """A block takes as long as before, with half the queries in it; one is too few to judge by."""
+    found = compare(offline_report(0.1, before), offline_report(0.2, after))
+    assert ratio(found, OFFLINE) == pytest.approx(2)
+    assert found.verdict == "undecided"
+    assert found.warnings[0].startswith("too few samples: cached has ")
+    assert found.warnings[0].endswith(
+        "1 blocks, and decides nothing below 5; measure with a longer --duration"
+    )
+
+
+def test_a_last_block_that_is_shorter_is_left_out() -> None:
+    slow_end = offline_report(0.1, 5 * BLOCK + 1)
+    assert slow_end.cached is not None
+    *ends, last = slow_end.cached.latencies_us
+    cached = replace(slow_end.cached, latencies_us=[*ends, 9 * last])
+    found = compare(offline_report(0.1, 5 * BLOCK), replace(slow_end, cached=cached))
+    assert ratio(found, OFFLINE) == pytest.approx(1)
+    assert found.verdict == "no difference"
+
+
+def test_thinned_blocks_hold_the_queries_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = offline_report(0.1, 40 * BLOCK)
+    monkeypatch.setattr(_figures, "_MOST_KEPT", 20)
+    after = offline_report(0.1, 40 * BLOCK)
+    assert after.cached is not None
+    assert len(after.cached.latencies_us) == 20
+    assert _ratios._of_blocks(after.cached) == pytest.approx(1e5)
+    monkeypatch.undo()
+    assert before.cached is not None
+    assert _ratios._of_blocks(before.cached) == pytest.approx(1e5)
+
+
+OFFLINE = "cached p50_ms a query of a block"
+
+
+def in_time(scored: int, count: int = 50, *, late: int = 0, seconds: float = 0.15) -> Report:
+    """All answers in 150 ms, of which the MLLM saw `scored` of 20 candidates."""
+    asked = BenchSettings(deadline_ms=150.0)
+    samples = [
+        sample(seconds, answer=Answer({}, scored, 20), overshoot=0.01 * (number < late))
+        for number in range(count)
+    ]
+    return report(section_of(samples, asked), settings=settings_record(deadline_ms=150.0))
+
+
+@pytest.mark.parametrize(
+    ("scored", "verdict"),
+    [(20, "no difference"), (19, "no difference"), (10, "regression"), (0, "regression")],
+)
+def test_under_a_deadline_a_slower_engine_sees_fewer(scored: int, verdict: str) -> None:
+    found = compare(in_time(20), in_time(scored, late=5))
+    assert ratio(found, "cached p50_ms") == 1
+    assert ratio(found, "cached scored_per_query") == scored / 20
+    assert found.verdict == verdict
+    assert found.slower == (("cached scored_per_query",) if verdict == "regression" else ())
+    shares = {one.name: (one.before, one.after) for one in found.ratios if "share" in one.name}
+    assert shares == {
+        "cached partial share": (0, float(scored < 20)),
+        "cached late share": (0, 0.1),
+    }
+
+
+def test_a_faster_engine_sees_more() -> None:
+    assert compare(in_time(10), in_time(20)).verdict == "improvement"
+    # What is slower weighs more than what is faster.
+    assert compare(in_time(10), in_time(20, seconds=0.3)).verdict == "regression"
+
+
+def test_fewer_candidates_that_were_asked_for_are_not_slower() -> None:
+    after = in_time(10)
+    after = replace(after, settings=replace(after.settings, candidates=10))
+    assert compare(in_time(20), after, force=True).verdict == "no difference"
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 100), (100, 4)])
+def test_few_samples_decide_nothing(before: int, after: int) -> None:
+    found = compare(in_time(20, before), in_time(10, after, seconds=0.6))
+    assert found.verdict == "undecided"
+    assert found.slower == ()
+    assert all(one.low is one.high is None for one in found.ratios)
+    assert found.warnings == (
+        f"too few samples: cached has {before} and {after} samples, and decides nothing below 5; "
+        "measure with a longer --duration",
+    )
+
+
+def test_a_section_of_few_samples_leaves_the_verdict_to_the_other() -> None:
+    before = report(section(1.0), uncached=section(1.0, 3))
+    after = report(section(1.0), uncached=section(9.0, 3))
+    found = compare(before, after)
+    assert found.verdict == "no difference"
+    assert found.warnings[0].startswith("too few samples: uncached has 3 and 3 samples")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +257,14 @@ def test_runs_that_did_not_end_well_are_noted() -> None:
         "the first report was interrupted",
         "the second report could not keep up: 300 of 500 queries were never answered",
     )
+
+
+def test_an_interrupted_server_is_not_said_to_have_fallen_behind() -> None:
+    asked = BenchSettings(scenario="Server", qps=9.0)
+    stopped = section(1.0)
+    stopped = replace(stopped, server=server_figures(stopped, 203, asked, interrupted=True))
+    found = compare(report(section(1.0)), report(stopped, status="interrupted"))
+    assert found.warnings == ("the second report was interrupted",)
 
 
 def test_nothing_in_common() -> None:

@@ -95,6 +95,13 @@ def test_server(slowest: float, scheduled: int, verdict: str) -> None:
     assert found.latency_bound_ms == 1000
 
 
+def test_a_server_that_was_interrupted_is_neither_valid_nor_invalid() -> None:
+    settings = BenchSettings(scenario="Server", qps=1.0)
+    section = section_of([sample(0.1)], settings, closed=False)
+    found = server_figures(section, 3, settings, interrupted=True)
+    assert (found.verdict, found.scheduled, found.unanswered) == ("interrupted", 3, 2)
+
+
 def test_many_latencies_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_figures, "_MOST_KEPT", 100)
     samples = [sample(number / 1e6) for number in range(250)]
@@ -114,7 +121,9 @@ def test_the_interval_is_that_of_resampling(share: float) -> None:
         return again[:, nearest_rank(len(values), share)]
 
     expected = np.quantile(drawn(after) / drawn(before), (0.025, 0.975))
-    assert ratio_interval(before, after, share) == pytest.approx(tuple(expected), rel=0.03)
+    found = ratio_interval(before, after, share)
+    assert found is not None
+    assert found == pytest.approx(tuple(expected), rel=0.03)
     assert ratio_interval(before, after, share) == ratio_interval(before, after, share)
 
 
@@ -123,8 +132,9 @@ def test_the_interval_holds_the_true_ratio_about_as_often_as_it_says() -> None:
     held = 0
     for _ in range(200):
         before, after = random.lognormal(0, 0.3, 80), 1.5 * random.lognormal(0, 0.3, 80)
-        low, high = ratio_interval(before, after)
-        held += low <= 1.5 <= high
+        found = ratio_interval(before, after)
+        assert found is not None
+        held += found[0] <= 1.5 <= found[1]
     assert 180 <= held <= 199  # 95 %: 190, standard deviation 3
 
 
@@ -135,5 +145,7 @@ def test_draws_of_three_values_are_as_frequent_as_they_must_be() -> None:
     assert shares == pytest.approx([7 / 27, 13 / 27, 7 / 27], abs=0.03)
 
 
-def test_one_sample_has_no_spread() -> None:
-    assert ratio_interval(np.array([2]), np.array([3])) == (1.5, 1.5)
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (4, 100), (100, 4)])
+def test_few_samples_have_no_interval(before: int, after: int) -> None:
+    assert ratio_interval(np.arange(1, before + 1), np.arange(1, after + 1)) is None
+    assert ratio_interval(np.arange(1, 6), np.arange(1, 6)) is not None

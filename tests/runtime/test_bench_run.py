@@ -12,8 +12,10 @@ import pytest
 from bench_fakes import FakeClock, FakeSubject
 from engine_folder import make_engine
 
+from murank import InputError, UsageError
 from murank.bench import _run
-from murank.bench._run import EngineOptions, run_bench, sweep_counts
+from murank.bench._room import check_room, gallery_bytes
+from murank.bench._run import EngineOptions, offline_count, run_bench, sweep_counts
 from murank.bench._schema import Report
 from murank.bench._settings import BenchSettings
 from murank.bench._store import report_text
@@ -121,6 +123,77 @@ def test_a_server_that_cannot_keep_up_says_so(bench: Bench) -> None:
         found.cached.server.unanswered == found.cached.server.scheduled - found.cached.queries > 20
     )
     assert found.cached.server.verdict == "invalid"
+
+
+def test_an_interrupted_server_is_not_said_to_have_fallen_behind(bench: Bench) -> None:
+    asked = replace(SMALL, scenario="Server", qps=2.0, duration=400.0)
+    bench.stop_at = 24  # 4 are the warm-up
+    found = bench.run(asked)
+    assert found.cached is not None
+    assert found.cached.server is not None
+    assert found.cached.queries == 20
+    # Two a second, a quarter of a second each: hardly anybody waits. 600 were to come.
+    assert 20 <= found.cached.server.scheduled <= 25
+    assert found.cached.server.verdict == "interrupted"
+
+
+def test_a_server_that_was_done_before_the_interruption_keeps_its_verdict(bench: Bench) -> None:
+    whole = bench.run(replace(SMALL, scenario="Server", qps=2.0))
+    assert whole.cached is not None
+    bench.stop_at = 4 + whole.cached.queries + 1  # the second query of `uncached`
+    found = bench.run(replace(SMALL, scenario="Server", qps=2.0))
+    assert found.status == "interrupted"
+    assert found.cached is not None
+    assert found.cached.server is not None
+    assert found.cached.server == whole.cached.server
+    assert found.cached.server.verdict == "valid"
+
+
+def test_a_gallery_that_does_not_fit_is_refused_before_any_work(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_run, "drawn_workload", None)
+    monkeypatch.setattr(_run, "environment", None)
+    message = (
+        r"a gallery of 100000000000 images takes about \d+\.\d GiB, and \d+\.\d GiB are free: pass "
+        r"a smaller --gallery-size"
+    )
+    with pytest.raises(InputError, match=message):
+        bench.run(replace(SMALL, gallery_size=10**11))
+
+
+def test_room(bench: Bench) -> None:
+    manifest = bench.options.manifest
+    assert manifest.encoder is not None
+    needed = gallery_bytes(manifest, SMALL.gallery_size)
+    assert needed > SMALL.gallery_size * manifest.encoder.dim * 4
+    check_room(manifest, SMALL, needed)
+    check_room(manifest, SMALL, None)
+    with pytest.raises(InputError, match="a gallery of 8 images"):
+        check_room(manifest, SMALL, needed - 1)
+    check_room(replace(manifest, encoder=None), SMALL, 0)
+
+
+def test_offline_makes_no_endless_number_of_images(bench: Bench) -> None:
+    bench.seconds = 0.0001
+    asked = replace(SMALL, scenario="Offline", warmup=0.0)
+    message = (
+        "at 320000 queries a second, the pace of the warm-up, Offline would ask 960000 queries, "
+        "and at most 20000 images are made beforehand: pass a --duration below 0.021 of"
+    )
+    with pytest.raises(UsageError, match=message):
+        bench.run(asked)
+    assert offline_count(2000.0, 10.0) == 20_000
+    assert offline_count(0.01, 1.0) == 1
+
+
+def test_images_made_beforehand_are_told_of(bench: Bench) -> None:
+    steps: list[tuple[str, int, int]] = []
+    asked = replace(SMALL, scenario="Server", qps=40.0, duration=4.0)
+    bench.run(asked, progress=lambda *step: steps.append(step))
+    made = [step for step in steps if step[0] == "queries"]
+    assert len(made) > 64
+    assert [done for _, done, _ in made] == list(range(1, made[-1][2] + 1))
 
 
 def test_multi_stream(bench: Bench) -> None:

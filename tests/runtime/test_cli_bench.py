@@ -1,7 +1,9 @@
 """`murank bench`: refuses before it loads anything, measures, compares."""
 
 import json
+import os
 import sys
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ from murank.bench import _run, _subject
 from murank.bench._figures import section_of, server_figures
 from murank.bench._schema import ColdFigures, Report
 from murank.bench._settings import BenchSettings
-from murank.bench._store import load_report, write_report
+from murank.bench._store import load_report
 from murank.cli import _bench, main
 from murank.cli._bench_report import print_report
+from murank.cli._parser import threads
 from murank.engine.manifest import Manifest, manifest_bytes, read_manifest
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -62,6 +65,11 @@ def refuse(
         (["--scenario", "Server", "--qps", "0"], "--qps must be a number above 0, got 0"),
         (["--scenario", "Server", "--qps", "-2"], "--qps must be a number above 0, got -2"),
         (["--scenario", "Server", "--qps", "inf"], "--qps must be a number above 0, got inf"),
+        (["--scenario", "Server", "--qps", "5000"], "are 50000 queries, and at most 20000 images"),
+        (["--scenario", "MultiStream", "--streams", "20001"], "--streams 20001: at most 20000"),
+        (["--threads", "0"], "argument --threads: must be at least 1"),
+        (["--threads", "x"], "argument --threads: invalid threads value: 'x'"),
+        (["--threads", "100000"], "argument --threads: must be at most"),
         (["--latency-bound-ms", "9"], "--latency-bound-ms is used by --scenario Server only"),
         (["--streams", "4"], "--streams is used by --scenario MultiStream only"),
         (["--scenario", "MultiStream", "--streams", "0"], "--streams must be at least 1, got 0"),
@@ -81,6 +89,18 @@ def test_options_that_cannot_be(
     engine: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     refuse(capsys, engine, *options, says=message)
+
+
+def test_threads_up_to_eight_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert threads("24") == 24
+    with pytest.raises(ArgumentTypeError, match="at most 24: 8 for each of the 3 processors"):
+        threads("25")
+
+
+def test_a_gallery_beyond_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_engine(tmp_path)
+    refuse(capsys, tmp_path, "--gallery-size", 10**11, says="pass a smaller --gallery-size")
 
 
 def test_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,8 +176,11 @@ def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found.environment.threads == 1
     assert list(found.sweep) == ["1", "2", "4", "8"]
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert main(["bench", "compare", str(file), str(file)]) == 0
-    assert "verdict: no difference" in capsys.readouterr().out
+    # A slow machine answers few queries in so short a time.
+    enough = max(found.cached.latency.count, found.uncached.latency.count) >= 5
+    assert main(["bench", "compare", str(file), str(file)]) == (0 if enough else 2)
+    verdict = "no difference" if enough else "undecided"
+    assert f"verdict: {verdict} " in capsys.readouterr().out
 
 
 def test_json_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,49 +232,6 @@ def test_interrupted(
     assert found.cached.queries == 7  # 3 were the warm-up
 
 
-def reports(folder: Path, *scales: float, **changes: Any) -> list[str]:
-    paths = []
-    for number, scale in enumerate(scales):
-        one = section_of([sample(scale * (1 + 0.01 * n)) for n in range(20)], BenchSettings())
-        path = folder / f"{number}.json"
-        write_report(path, report(one, **changes))
-        paths.append(str(path))
-    return paths
-
-
-def test_compare_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = reports(tmp_path, 0.1, 0.2)
-    assert main(["bench", "compare", first, second]) == 5
-    out, err = capsys.readouterr()
-    assert "verdict: regression (threshold 1.1)" in out
-    assert f"{second} is slower than {first}" in err
-    assert "cached p50_ms" in err
-    assert main(["bench", "compare", second, first]) == 0
-    assert "verdict: improvement" in capsys.readouterr().out
-    assert main(["bench", "compare", first, second, "--threshold", "3", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["verdict"] == "no difference"
-    (median,) = (one for one in said["ratios"] if one["name"] == "cached p50_ms")
-    assert median["ratio"] == pytest.approx(2)
-    assert median["low"] < 2 < median["high"]
-
-
-def test_compare_what_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (first,) = reports(tmp_path, 0.1)
-    refuse(capsys, "compare", first, says="the following arguments are required: B.json")
-    refuse(capsys, "compare", first, tmp_path / "none", says="none: No such file")
-    refuse(capsys, "compare", first, first, "--threshold", "0.5", says="--threshold must be at")
-    refuse(capsys, "compare", first, ENGINE / "manifest.json", says="is no report of murank bench")
-    other = tmp_path / "other"
-    other.mkdir()
-    section = load_report(Path(first)).cached
-    settings = replace(load_report(Path(first)).settings, candidates=5)
-    write_report(other / "a.json", report(section, settings=settings))
-    refuse(capsys, "compare", first, other / "a.json", says="candidates is 20 and 5")
-    assert main(["bench", "compare", first, str(other / "a.json"), "--force"]) == 0
-    assert "note: another load: candidates is 20 and 5" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(("count", "marked"), [(99, True), (100, False)])
 def test_a_percentile_of_few_samples_is_marked(
     capsys: pytest.CaptureFixture[str], count: int, marked: bool
@@ -270,6 +250,10 @@ def test_a_server_that_left_queries_unanswered(capsys: pytest.CaptureFixture[str
     print_report(report(replace(section, server=fared)))
     assert "cached: invalid, " in (out := capsys.readouterr().out)
     assert "6 of 7 queries were never answered" in out
+    stopped = server_figures(section, 3, asked, interrupted=True)
+    print_report(report(replace(section, server=stopped), status="interrupted"))
+    assert "cached: interrupted, p99 within" in (out := capsys.readouterr().out)
+    assert "2 of 3 queries still waited" in out
 
 
 def test_an_interrupted_report_that_has_only_a_cold_start(

@@ -19,6 +19,7 @@ from murank.bench._schema import (
 from murank.bench._settings import BenchSettings
 
 FEW = 100  # of fewer samples the 99th percentile is the largest
+LEAST = 5  # samples that can tell how far they spread
 _MOST_KEPT = 100_000  # latencies in a report
 _DRAWS = 4000
 _MS, _US = 1e3, 1e6
@@ -60,15 +61,20 @@ def section_of(
     )
 
 
-def server_figures(section: Section, scheduled: int, settings: BenchSettings) -> ServerFigures:
-    """Return how a Server section fared against its bound."""
+def server_figures(
+    section: Section, scheduled: int, settings: BenchSettings, *, interrupted: bool = False
+) -> ServerFigures:
+    """Return how a Server section fared against its bound.
+
+    `scheduled` queries have arrived: all, or, if somebody interrupted, those until the last answer.
+    """
     unanswered = scheduled - section.queries
-    within = section.latency.p99_ms <= settings.bound_ms
+    good = section.latency.p99_ms <= settings.bound_ms and unanswered == 0
     return ServerFigures(
         scheduled=scheduled,
         unanswered=unanswered,
         latency_bound_ms=settings.bound_ms,
-        verdict="valid" if within and unanswered == 0 else "invalid",
+        verdict="interrupted" if interrupted else "valid" if good else "invalid",
     )
 
 
@@ -87,13 +93,18 @@ def latency_figures(seconds: NDArray[Any]) -> LatencyFigures:
 
 def ratio_interval(
     before: NDArray[Any], after: NDArray[Any], share: float = 0.5, *, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """95 % bootstrap interval of the ratio of a quantile, after / before.
+
+    None if either has fewer than `LEAST` values: draws from one or two hardly differ, and the
+    interval would be narrow just where least is known.
 
     Drawing n values with replacement and taking the k-th smallest is the same as taking, of the
     ordered values, the one at the place that the k-th smallest of n uniform numbers points to,
     and that number is Beta(k, n + 1 - k): no resample need be made.
     """
+    if min(len(before), len(after)) < LEAST:
+        return None
     random = np.random.default_rng(seed)
     drawn = [_draws(values, share, random) for values in (before, after)]
     ratios = drawn[1] / drawn[0]
@@ -138,7 +149,11 @@ def _deadline(samples: Sequence[Sample], settings: BenchSettings) -> DeadlineFig
     )
 
 
+def kept_step(count: int) -> int:
+    """Of `count` latencies every n-th is in a report: n."""
+    return -(-count // _MOST_KEPT)
+
+
 def _kept(latencies: NDArray[Any]) -> list[int]:
     """Microseconds, in the order measured; evenly thinned if there are very many."""
-    step = -(-len(latencies) // _MOST_KEPT)
-    return [round(_US * float(value)) for value in latencies[::step]]
+    return [round(_US * float(value)) for value in latencies[:: kept_step(len(latencies))]]

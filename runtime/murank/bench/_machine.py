@@ -24,6 +24,15 @@ def peak_bytes(proc: Path = _PROC) -> int | None:
     return _status(proc, "VmHWM")
 
 
+def available_bytes(proc: Path = _PROC, sys: Path = _SYS) -> int | None:
+    """Memory that may still be taken, and no more than a container is allowed."""
+    free = _kilobytes(proc / "meminfo", "MemAvailable")
+    allowed = _text(sys / "fs/cgroup/memory.max").strip()  # "max": no limit
+    if free is None or not allowed.isdigit():
+        return free
+    return min(free, int(allowed))
+
+
 def cpu_model(proc: Path = _PROC) -> str | None:
     """What the processor is called; ARM kernels may not say."""
     for line in _text(proc / "cpuinfo").splitlines():
@@ -40,7 +49,10 @@ def board_model(proc: Path = _PROC) -> str | None:
 
 def cores() -> int:
     """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 def load_average() -> float | None:
@@ -82,7 +94,11 @@ def device_bytes() -> int | None:
 
 
 def _status(proc: Path, key: str) -> int | None:
-    for line in _text(proc / "self" / "status").splitlines():
+    return _kilobytes(proc / "self" / "status", key)
+
+
+def _kilobytes(path: Path, key: str) -> int | None:
+    for line in _text(path).splitlines():
         name, _, value = line.partition(":")
         if name == key:
             return int(value.split()[0]) << 10  # always in kB

@@ -1,6 +1,7 @@
 """What a benchmark has measured so far: whole at the end, or as far as it came."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from murank.bench._cold import cold_figures
@@ -22,7 +23,8 @@ class Measured:
     uncached: list[Sample] = field(default_factory=list)
     sweep: dict[int, list[Sample]] = field(default_factory=dict)  # by candidates
     cold: list[Mapping[str, float]] = field(default_factory=list)
-    scheduled: int = 0  # queries of Server
+    due: Sequence[float] = ()  # arrivals of Server, seconds after it began
+    served: bool = False  # the section `cached` came to its end
     memory: Memory | None = None
 
     @property
@@ -52,7 +54,11 @@ class Measured:
         section = self._section(self.cached, closed=closed)
         if section is None or self.settings.scenario != "Server":
             return section
-        return replace(section, server=server_figures(section, self.scheduled, self.settings))
+        # What had not arrived when somebody pressed Ctrl-C was not left unanswered.
+        until = math.inf if self.served else self.cached[-1].ended
+        arrived = sum(one <= until for one in self.due)
+        figures = server_figures(section, arrived, self.settings, interrupted=not self.served)
+        return replace(section, server=figures)
 
     def _section(self, samples: list[Sample], *, closed: bool = True) -> Section | None:
         return section_of(samples, self.settings, closed=closed) if samples else None

@@ -6,11 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from murank._exceptions import UsageError
 from murank.bench import _machine
 from murank.bench._clock import Clock
 from murank.bench._cold import cold_job, cold_runs
 from murank.bench._environment import environment
 from murank.bench._measured import Measured
+from murank.bench._room import check_room
 from murank.bench._samples import Sample
 from murank.bench._scenarios import (
     BLOCK,
@@ -22,7 +24,7 @@ from murank.bench._scenarios import (
     single_stream,
 )
 from murank.bench._schema import Memory, Report
-from murank.bench._settings import BenchSettings
+from murank.bench._settings import MOST_AT_ONCE, BenchSettings
 from murank.bench._subject import subject_of
 from murank.bench._workload import NewQueries, Workload, drawn_workload, given_workload
 from murank.engine.engine import Engine, Part
@@ -85,7 +87,10 @@ def run_bench(
         Before anything was measured. Later, the report says "interrupted".
     InputError, MachineError
         The engine, an image, or this machine will not do.
+    UsageError
+        Offline would have to make too many images.
     """
+    check_room(engine.manifest, settings, _machine.available_bytes())
     told = environment(engine.manifest, engine.sha256, threads=engine.threads)
     say = progress or _silent
     with TemporaryDirectory(prefix="murank-bench-") as name:
@@ -141,7 +146,9 @@ class _Run:
         self._workload, self._clock, self._say = workload, clock, say
         self._engine = load_engine(engine, len(workload.pool))
         found.environment = replace(found.environment, providers=dict(self._engine.providers))
-        self._queries: Queries = NewQueries(folder, workload.asked, found.settings.seed)
+        self._queries: Queries = NewQueries(
+            folder, workload.asked, found.settings.seed, progress=say
+        )
         self._subject = subject_of(self._engine, workload, found.settings)
         self._remember()
 
@@ -153,6 +160,7 @@ class _Run:
         try:
             duration = settings.duration - apart
             self._collect(self._found.cached, "cached", self._cached(duration, rate), duration)
+            self._found.served = True
             if apart:
                 self._collect(self._found.uncached, "uncached", self._uncached(apart), apart)
             if settings.sweep and asks_mllm:
@@ -189,10 +197,10 @@ class _Run:
         if settings.scenario == "MultiStream":
             return multi_stream(*asked, duration=duration, group=settings.group)
         if settings.scenario == "Offline":
-            return offline(*asked, count=max(1, round(rate * duration)), duration=duration)
+            return offline(*asked, count=offline_count(rate, duration), duration=duration)
         if settings.scenario == "Server" and settings.qps is not None:
             due = arrivals(settings.qps, duration, settings.seed)
-            self._found.scheduled = len(due)
+            self._found.due = due
             return server(*asked, due=due, duration=duration, deadline_ms=settings.deadline_ms)
         return single_stream(*asked, duration=duration, deadline_ms=settings.deadline_ms)
 
@@ -243,6 +251,24 @@ def load_engine(engine: EngineOptions, pool: int) -> Engine:
         engine.folder, providers=engine.providers, threads=engine.threads, sha256=engine.sha256,
         vision_cache_mb=max(_LEAST_CACHE_MB, needed >> 20),
     )  # fmt: skip
+
+
+def offline_count(rate: float, duration: float) -> int:
+    """Queries of Offline: those that a pace, in queries a second, puts into the duration.
+
+    Raises
+    ------
+    UsageError
+        Their images, which are all written before the first is asked, are too many.
+    """
+    count = max(1, round(rate * duration))
+    if count > MOST_AT_ONCE:
+        raise UsageError(
+            f"at {rate:.0f} queries a second, the pace of the warm-up, Offline would ask {count} "
+            f"queries, and at most {MOST_AT_ONCE} images are made beforehand: pass a --duration "
+            f"below {MOST_AT_ONCE / count:.2g} of what it is"
+        )
+    return count
 
 
 def sweep_counts(settings: BenchSettings, pool: int) -> Sequence[int]:

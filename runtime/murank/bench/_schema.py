@@ -75,10 +75,11 @@ class DeadlineFigures(Record):
 class ServerFigures(Record):
     """How a Server section fared."""
 
-    scheduled: Size  # queries that arrived
+    scheduled: Size  # queries that arrived; if interrupted, until the last answer
     unanswered: Count  # of them, when the run was ended
     latency_bound_ms: Above0
-    verdict: Literal["valid", "invalid"]  # valid: all answered, and p99 within the bound
+    # valid: all answered, and p99 within the bound
+    verdict: Literal["valid", "invalid", "interrupted"]
 
 
 @dataclass(frozen=True)

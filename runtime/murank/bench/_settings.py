@@ -16,6 +16,7 @@ BOUND_MS = 1000.0
 _SMALLEST_POOL = 64  # distinct gallery images
 _POOL_A_CANDIDATE = 4
 _MOST_ASKED = 32  # people that queries show
+MOST_AT_ONCE = 20_000  # queries whose images are written before the first is asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,22 @@ class BenchSettings:
                 raise UsageError(f"{_flag(name)} is used by --scenario {scenario} only")
         if self.scenario == "Server" and self.qps is None:
             raise UsageError("--scenario Server needs --qps, the arrivals a second")
+        self._check_images()
         if self.deadline_ms is not None and self.scenario in ("MultiStream", "Offline"):
             raise UsageError(
                 "--deadline-ms is for one query at a time: --scenario SingleStream or Server"
+            )
+
+    def _check_images(self) -> None:
+        if self.qps is not None and self.qps * self.duration > MOST_AT_ONCE:
+            raise UsageError(
+                f"--qps {self.qps:g} for {self.duration:g} s are {self.qps * self.duration:.0f} "
+                f"queries, and at most {MOST_AT_ONCE} images are made beforehand: pass a smaller "
+                "--qps or --duration"
+            )
+        if self.group > MOST_AT_ONCE:
+            raise UsageError(
+                f"--streams {self.group}: at most {MOST_AT_ONCE} images are made beforehand"
             )
 
     @property
@@ -86,18 +100,16 @@ class BenchSettings:
 
     @property
     def pool(self) -> int:
-        """Distinct gallery images: enough that the candidates of a query are all different."""
+        """Distinct gallery images, several times as many as candidates."""
         return min(self.gallery_size, max(_SMALLEST_POOL, _POOL_A_CANDIDATE * self.candidates))
 
     @property
-    def clusters(self) -> int:
-        """Groups of near features in the gallery, each with every image of the pool once."""
-        return -(-self.gallery_size // self.pool)
-
-    @property
     def asked(self) -> int:
-        """Images that queries are made from."""
-        return min(self.clusters, _MOST_ASKED)
+        """Images that queries are made from: each in the middle of a whole cluster.
+
+        The last cluster of a gallery may have fewer images than a query has candidates.
+        """
+        return min(self.gallery_size // self.pool, _MOST_ASKED)
 
 
 def _flag(name: str) -> str:

@@ -2,8 +2,10 @@
 
 A query is one of a few images with noise of its own, so that nobody has seen it before. A gallery
 is made of clusters of near features, one around each of those images, others for the bulk; each
-cluster holds every image of the pool once. The nearest gallery images of a query are therefore
-different images, and a gallery of any size costs no more than its pool to look at.
+cluster holds every image of the pool once, but for the last, which may be cut short and is never
+asked for. The candidates of a query are therefore different images as far as the encoder tells the
+images of queries apart: where their clusters overlap, one may come twice. A gallery of any size
+costs no more than its pool to look at.
 """
 
 from collections.abc import Callable, Sequence
@@ -123,14 +125,27 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 class NewQueries:
     """Writes query images, each with noise of its own; equal seeds, equal images."""
 
-    def __init__(self, folder: Path, asked: Sequence[Image.Image], seed: int) -> None:
-        self._folder, self._asked = folder, asked
+    def __init__(
+        self,
+        folder: Path,
+        asked: Sequence[Image.Image],
+        seed: int,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        self._folder, self._asked, self._progress = folder, asked, progress
         self._random = np.random.default_rng([seed, 6])
         self._made = 0
 
     def take(self, count: int) -> list[Path]:
         """Make that many; files of earlier calls may be used again."""
-        return [self._write(slot) for slot in self._slots(count)]
+        made = []
+        for slot in self._slots(count):
+            made.append(self._write(slot))
+            # A few are made between two queries, where there is nobody to wait.
+            if self._progress is not None and count > _SLOTS:
+                self._progress("queries", len(made), count)
+        return made
 
     def _slots(self, count: int) -> range:
         # Few queries are made one after the other, many beforehand and all at once.

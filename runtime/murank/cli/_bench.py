@@ -12,7 +12,7 @@ from murank.bench._store import report_text, write_report
 from murank.bench.plot import check_plot, write_plot
 from murank.cli import _bench_compare
 from murank.cli._bench_report import print_report
-from murank.cli._parser import Parser, positive
+from murank.cli._parser import Parser, positive, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.integrity import check_pin
 from murank.engine.manifest import Manifest, Precision, read_manifest
@@ -112,7 +112,7 @@ def _add_engine(result: Parser) -> None:
     group.add_argument(
         "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
     )
-    group.add_argument("--threads", type=positive, metavar="N", help="threads of one operator")
+    group.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
     group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
 
 

@@ -5,8 +5,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from murank._exceptions import EXIT_OK, RegressionError
-from murank.bench._compare import Comparison, Ratio, compare
+from murank._exceptions import EXIT_OK, InputError, RegressionError
+from murank.bench._compare import Comparison, compare
+from murank.bench._ratios import Ratio
 from murank.bench._store import load_report
 from murank.cli._parser import Parser
 
@@ -19,7 +20,8 @@ def parser() -> Parser:
         prog="murank bench compare",
         description="Ratios of two reports, second / first, with 95 % bootstrap intervals where "
         "latencies were kept. Exit code 5 if a median is slower beyond the threshold, even at the "
-        "low end of its interval.",
+        "low end of its interval, or fewer candidates are seen; 2 if there are too few samples to "
+        "tell.",
     )
     result.add_argument("first", metavar="A.json", type=Path)
     result.add_argument("second", metavar="B.json", type=Path)
@@ -48,6 +50,11 @@ def run(args: argparse.Namespace) -> int:
         raise RegressionError(
             f"{args.second} is slower than {args.first} by more than the threshold of "
             f"{found.threshold:g}: {', '.join(found.slower)}"
+        )
+    if found.verdict == "undecided":
+        raise InputError(
+            f"{args.first} and {args.second} hold too few samples for a verdict: measure both "
+            "with a longer --duration"
         )
     return EXIT_OK
 

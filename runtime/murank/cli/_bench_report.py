@@ -136,5 +136,6 @@ def _section_notes(name: str, section: Section) -> Iterator[str]:
         )
     if fared is not None:
         verdict = f"{name}: {fared.verdict}, p99 within {fared.latency_bound_ms:g} ms is the bound"
-        missing = f"; {fared.unanswered} of {fared.scheduled} queries were never answered"
+        how = "still waited" if fared.verdict == "interrupted" else "were never answered"
+        missing = f"; {fared.unanswered} of {fared.scheduled} queries {how}"
         yield verdict + (missing if fared.unanswered else "")

@@ -13,7 +13,7 @@ from murank._features import check_file
 from murank.calibration import Target, calibrate, distinct_pairs, score_pairs, store_calibration
 from murank.calibration.plot import check_plot, write_plot
 from murank.cli._calibrate_report import Done, as_json, print_report
-from murank.cli._parser import Parser, positive
+from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.engine import Engine
 from murank.engine.manifest import read_manifest
@@ -65,7 +65,7 @@ def parser() -> Parser:
     result.add_argument(
         "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
     )
-    result.add_argument("--threads", type=positive, metavar="N", help="threads of one operator")
+    result.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
     result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
     result.add_argument("--json", action="store_true", help="print JSON, with the DET curve")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from murank.batch import LazyEngine
-from murank.cli._parser import Parser, not_negative, positive
+from murank.cli._parser import Parser, not_negative, positive, threads
 from murank.cli._sources import GALLERY_MU_USERS, engine_scores, engine_scores_gallery
 from murank.engine.engine import ORDERS, Part
 from murank.engine.integrity import check_pin
@@ -44,7 +44,7 @@ def add_engine_options(result: Parser) -> None:
         "--providers", type=_providers, metavar="LIST",
         help=f"{', '.join(_NAMED_PROVIDERS)}, or names of onnxruntime, with commas (auto)",
     )  # fmt: skip
-    group.add_argument("--threads", type=positive, metavar="N", help="of one operator")
+    group.add_argument("--threads", type=threads, metavar="N", help="of one operator")
     group.add_argument(
         "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )

@@ -1,9 +1,12 @@
 """The argument parser of every verb, and options that verbs share."""
 
 import argparse
+import os
 from typing import Any, NoReturn
 
 from murank._exceptions import EXIT_CODES, UsageError
+
+_THREADS_A_PROCESSOR = 8  # more only wait for each other, and thousands cannot be started
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +33,18 @@ def not_negative(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError("must be at least 0")
+    return value
+
+
+def threads(text: str) -> int:
+    """Parse a number of threads: at least 1, and not absurd for this machine."""
+    value, processors = positive(text), os.cpu_count() or 1
+    most = _THREADS_A_PROCESSOR * processors
+    if value > most:
+        raise argparse.ArgumentTypeError(
+            f"must be at most {most}: {_THREADS_A_PROCESSOR} for each of the {processors} "
+            "processors of this machine"
+        )
     return value
 
 

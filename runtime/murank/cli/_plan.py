@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from murank._exceptions import UsageError
-from murank.cli._parser import Parser, positive
+from murank.cli._parser import Parser, positive, threads
 from murank.cli._plan_report import as_json, as_text
 from murank.engine.manifest import Precision
 from murank.plan import (
@@ -54,7 +54,7 @@ def parser() -> Parser:
     result.add_argument(
         "--dtype", choices=(*get_args(Precision), "fp8"), help="what the engine's must be"
     )
-    result.add_argument("--threads", type=positive, metavar="N", help="of one operator [cpu]")
+    result.add_argument("--threads", type=threads, metavar="N", help="of one operator [cpu]")
     result.add_argument(
         "--check", action="store_true", help="also run the stages here, and show the error [cpu]"
     )

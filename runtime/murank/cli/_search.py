@@ -11,7 +11,7 @@ from typing import Any
 from murank._exceptions import InputError, UsageError
 from murank._methods import METHODS
 from murank.cli._method_options import OPTIONS
-from murank.cli._parser import Parser, not_negative, positive
+from murank.cli._parser import Parser, not_negative, positive, threads
 from murank.cli._progress import ProgressLine
 from murank.cli._search_gallery import GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
@@ -98,7 +98,7 @@ def _add_engine(result: Parser) -> None:
     group.add_argument(
         "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
     )
-    group.add_argument("--threads", type=positive, metavar="N", help="of one operator")
+    group.add_argument("--threads", type=threads, metavar="N", help="of one operator")
     group.add_argument(
         "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from murank._exceptions import ParityError
-from murank.cli._parser import Parser, positive
+from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.golden import Replay, replay
 from murank.engine.integrity import check_engine, check_pin
@@ -25,7 +25,7 @@ def parser() -> Parser:
     result.add_argument(
         "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
     )
-    result.add_argument("--threads", type=positive, metavar="N", help="threads of one operator")
+    result.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
     result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
     result.add_argument("--json", action="store_true", help="print JSON")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")

@@ -1,0 +1,46 @@
+"""`murank doctor`: what this machine has, what of it works, and what to install."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from murank._exceptions import MachineError
+from murank.cli._doctor_report import as_json, as_text
+from murank.cli._parser import Parser
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank doctor",
+        description="Look at this machine and its packages, run one small real computation on each "
+        "backend (in a process of its own, its answer checked), and say what works, what does not, "
+        "and what to install. Exit code 3 if the CPU's part does not work. The report names "
+        "neither the machine nor its users.",
+    )
+    result.add_argument(
+        "--engine", metavar="E", type=Path,
+        help="an engine folder: also say with which providers it runs here, by replaying the "
+        "golden images that it brings along",
+    )  # fmt: skip
+    result.add_argument("--json", action="store_true", help="print JSON")
+    result.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    from murank.doctor import examine
+
+    found = examine(args.engine, progress=(lambda _: None) if args.quiet else _say)
+    print(json.dumps(as_json(found), allow_nan=False) if args.json else as_text(found))
+    if not found.cpu_works:
+        raise MachineError("what murank needs on every machine does not work here: see the report")
+    if not found.engine_runs:
+        raise MachineError(f"{args.engine} runs with no providers here: see the report")
+    return 0
+
+
+def _say(what: str) -> None:
+    print(f"trying: {what}", file=sys.stderr)
