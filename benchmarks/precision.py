@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import statistics
 import subprocess
@@ -48,6 +49,7 @@ def weight_only(source: Path, folder: Path, bits: int, accuracy_level: int) -> P
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+    logging.disable(logging.INFO)  # it would name each node that it leaves alone
     if folder.exists():
         return folder
     aside = folder.with_name(f"{folder.name}-unfinished")

@@ -241,6 +241,7 @@ def test_other_environments_are_noted() -> None:
         ),
     )  # fmt: skip
     assert compare(before, after).warnings == (
+        "the second report was measured on a busy machine: load average 7.0 on 4 cores",
         "another environment: cores is 2 and 4",
         "another environment: providers is encoder CPUExecutionProvider and encoder "
         "CUDAExecutionProvider+CPUExecutionProvider",

@@ -97,6 +97,8 @@ def _warnings(before: Report, after: Report) -> Iterator[str]:
     for name, report in (("first", before), ("second", after)):
         if report.status == "interrupted":
             yield f"the {name} report was interrupted"
+        if is_busy(report.environment):
+            yield f"the {name} report was measured on a busy machine: {load_of(report.environment)}"
         for section in SECTIONS:
             found = getattr(report, section)
             if found is not None and _fell_behind(found.server):
@@ -107,6 +109,16 @@ def _warnings(before: Report, after: Report) -> Iterator[str]:
     for text in _different_load(before, after):
         yield f"another load: {text}"
     yield from _environment(before.environment, after.environment)
+
+
+def is_busy(where: Environment) -> bool:
+    """Whether others were at work on half of the cores, or more, at the start."""
+    return where.load_average is not None and 2 * where.load_average > where.cores
+
+
+def load_of(where: Environment) -> str:
+    """Say how much was going on."""
+    return f"load average {where.load_average:.1f} on {where.cores} cores"
 
 
 def _fell_behind(fared: ServerFigures | None) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from murank._stages import STAGES
+from murank.bench._compare import is_busy, load_of
 from murank.bench._figures import FEW
 from murank.bench._scenarios import BLOCK
 from murank.bench._schema import ColdFigures, Memory, Report, Section
@@ -122,6 +123,11 @@ def _notes(report: Report, sections: dict[str, Section]) -> Iterator[str]:
         yield "uncached is one query at a time in every scenario"
     for name, section in sections.items():
         yield from _section_notes(name, section)
+    if is_busy(report.environment):
+        yield (
+            f"others were at work when it began ({load_of(report.environment)}): CPU time is more "
+            "to be trusted than latency"
+        )
     if report.status == "interrupted":
         yield "interrupted: this is what was measured so far"
 

@@ -164,7 +164,7 @@ def _grounds(plan: Plan) -> Iterator[str]:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
-    yield "decoding the image is not counted"
+    yield "decoding and resizing the image, and Python between the stages, are not counted"
     if plan.device.kind == "cpu":
         yield "what stays in a cache from query to query can be faster than the floor"
     if plan.device.kind == "cpu" and plan.manifest.precision == "fp16":

@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     engine = Engine.from_pretrained(
         args.engine, providers=args.providers, threads=args.threads, parts=search.parts,
         sha256=args.engine_sha256, cache_dir=args.cache_dir,
-        vision_cache_mb=args.vision_cache_mb or 256,
+        vision_cache_mb=256 if args.vision_cache_mb is None else args.vision_cache_mb,
     )  # fmt: skip
     with ProgressLine(quiet=args.quiet) as line:
         gallery = search.gallery.embedded(engine, strict=args.strict, line=line)
@@ -140,6 +140,8 @@ def run(args: argparse.Namespace) -> int:
             print(table_of(query, found[-1], gallery.paths, top_k=args.top_k), flush=True)
     if args.json:
         print(json.dumps(as_json(args, searcher, gallery, found), allow_nan=False))
+    elif gallery.skipped:
+        print(f"{len(gallery.skipped)} gallery images were left out: they cannot be used")
     if args.sheet is not None:
         write_search_sheet(args, gallery.paths, found)
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from murank._exceptions import UsageError
 from murank._features import check_file
+from murank._methods import used_parameters
 from murank._pipeline import NOTICE
 from murank._version import __version__
 from murank.cli._search_gallery import EmbeddedGallery
@@ -31,7 +32,7 @@ def seen_by_mllm(result: SearchResult) -> str:
     """Say how many candidates the MLLM saw, and why no more."""
     milliseconds = f"{1000 * sum(result.seconds.values()):.1f} ms"
     if not result.candidates:
-        return f"ranked by the encoder's distances, no MLLM, {milliseconds}"
+        return f"no MLLM asked, {milliseconds}"
     why = " (deadline)" if result.partial else " (first ranks settled)" if result.settled else ""
     return (
         f"{result.scored} of {result.candidates} candidates seen by the MLLM{why}, {milliseconds}"
@@ -60,7 +61,9 @@ def as_json(
         "num_gallery": searcher.num_gallery,
         "skipped": gallery.skipped,
         "method": settings.method,
-        "parameters": dict(settings.parameters),
+        "parameters": used_parameters(
+            settings.method, settings.parameters, with_mu=bool(settings.num_candidates)
+        ),
         "candidates": settings.num_candidates,
         "deadline_ms": args.deadline_ms,
         "settle_top": settings.settle_top,
@@ -82,6 +85,7 @@ def _query(path: Path, result: SearchResult, paths: Sequence[Path], top_k: int) 
         "partial": result.partial,
         "settled": result.settled,
         "seconds": dict(result.seconds),
+        "total_seconds": sum(result.seconds.values()),
         "matches": matches,
     }
 

@@ -17,7 +17,7 @@ Clock = Callable[[], float]  # seconds
 _NEW = 1 / 4  # weight of the newest
 _DEVIATIONS = 2  # added to the mean
 _MOST_AT_ONCE = 4  # times what was expected: one stall is no new pace
-_FADE = 0.98  # of an estimate, each time it refuses a step
+_FADE = 0.85  # of an estimate, each time it refuses a step: a stall costs a few queries
 
 
 class Pace:
