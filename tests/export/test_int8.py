@@ -150,6 +150,7 @@ def test_an_outlier_coarsens_its_own_token_only(tmp_path: Path, precision: Preci
 def test_the_second_term_leaves_nothing_but_the_rounding_of_the_weights(tmp_path: Path) -> None:
     made = layer(256, 64)
     weight, bias = values(made)
+    assert bias is not None
     steps, size = steps_of(weight)
     session = graph(take_linear(made, "w8a16"), 256, 1, tmp_path / "layer.onnx")
     x = tokens(20, 256)

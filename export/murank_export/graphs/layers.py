@@ -69,7 +69,7 @@ class Int8Linear(nn.Module):
         product = torch.onnx.ops.symbolic(
             "MatMulInteger", (steps, self.weight, zero), dtype=torch.int32, shape=shape
         )
-        return cast(Tensor, product.to(torch.float32) * (scale * self.scale))
+        return product.to(torch.float32) * (scale * self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """[...,in] -> [...,out] float32."""
