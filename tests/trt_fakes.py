@@ -78,6 +78,7 @@ class FakeTensorRT(ModuleType):
     )
     BuilderFlag = IntEnum("BuilderFlag", ["TF32"])
     MemoryPoolType = IntEnum("MemoryPoolType", ["WORKSPACE"])
+    ComputeCapability = IntEnum("ComputeCapability", ["SM86", "SM87", "SM89"])  # of RTX
     TensorIOMode = IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"], start=0)
     ExecutionContextAllocationStrategy = IntEnum(
         "ExecutionContextAllocationStrategy", ["STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"]
@@ -92,7 +93,7 @@ class FakeTensorRT(ModuleType):
         self.on_step: Callable[[], object] | None = None
         self.runs: list[tuple[int, dict[str, tuple[int, ...]]]] = []  # profile, input shapes
         self.Builder = lambda logger: _Builder(self, logger)
-        self.OnnxParser = lambda network, logger: _Parser(self, network, logger)
+        self.OnnxParser = lambda network, _: _Parser(self, network)
         self.Runtime = lambda logger: _Runtime(self, logger)
 
     @staticmethod
@@ -118,8 +119,7 @@ class _Builder:
         )
 
     def create_builder_config(self) -> Any:
-        config = _Config()
-        return config
+        return _Config()
 
     def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
         for step in range(2):
@@ -134,7 +134,10 @@ class _Builder:
             self._logger.log(self._trt.ILogger.Severity.ERROR, "Out of\nmemory")
             return None
         self._trt.built.append((network.file, config))
-        config.timings += b"+"
+        if self._trt.__name__ == "tensorrt_rtx":
+            assert config.timings is None, "deprecated there"
+        else:
+            config.timings.content += b"+"
         return json.dumps({"file": network.file, "profiles": config.profiles}).encode()
 
 
@@ -143,8 +146,13 @@ class _Config:
         self.profiles: list[Any] = []
         self.limits: dict[Any, int] = {}
         self.tf32 = True
-        self.timings = b""
+        self.timings: Any = None
         self.progress_monitor: Any = None
+        self.num_compute_capabilities = 0
+        self.compute_capabilities: dict[int, Any] = {}
+
+    def set_compute_capability(self, which: Any, index: int) -> None:
+        self.compute_capabilities = {index: which}
 
     def set_memory_pool_limit(self, pool: Any, count: int) -> None:
         self.limits[pool] = count
@@ -164,20 +172,21 @@ class _Config:
         self.profiles.append(profile.shapes)
         return len(self.profiles) - 1
 
-    def create_timing_cache(self, content: bytes) -> bytes | None:
-        return None if content == b"of another version" else content
+    def create_timing_cache(self, content: bytes) -> Any:
+        cache: Any = SimpleNamespace(content=content)
+        cache.serialize = lambda: cache.content
+        return cache
 
-    def set_timing_cache(self, cache: bytes, *, ignore_mismatch: bool) -> bool:
+    def set_timing_cache(self, cache: Any, *, ignore_mismatch: bool) -> bool:
         assert not ignore_mismatch
+        if cache.content == b"of another version":
+            return False
         self.timings = cache
         return True
 
-    def get_timing_cache(self) -> Any:
-        return SimpleNamespace(serialize=lambda: self.timings)
-
 
 class _Parser:
-    def __init__(self, trt: FakeTensorRT, network: Any, logger: Any) -> None:
+    def __init__(self, trt: FakeTensorRT, network: Any) -> None:
         self._trt, self._network = trt, network
         self.num_errors = 0
 
@@ -213,12 +222,12 @@ class FakeEngine:
         self.session = _session(file)
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.outputs = {node.name: node for node in self.session.get_outputs()}
-        self.nodes = {**self.inputs, **self.outputs}
+        self.nodes: dict[str, Any] = {**self.inputs, **self.outputs}
         self.num_io_tensors = len(self.nodes)
         self.num_optimization_profiles = len(profiles)
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self.nodes)[index]
+        return [*self.nodes][index]
 
     def get_tensor_dtype(self, name: str) -> Any:
         return _TYPES[self.nodes[name].type]

@@ -6,7 +6,7 @@ import pytest
 from image_job import NUM_GALLERY, NUM_IMAGES, NUM_QUERY, FakeEngine, ImageJob
 from PIL import Image
 
-from murank import load_features, load_mu, load_ranking
+from murank import MachineError, load_features, load_mu, load_ranking
 
 
 def spoil(folder: Path, *rows: int) -> list[Path]:
@@ -146,3 +146,18 @@ def test_mu_from_elsewhere_is_about_the_images_that_can_be_read(
     before = load_ranking(job.out).distances
     assert job.run("-o", tmp_path / "again", "--mu", mu) == 0
     np.testing.assert_array_equal(load_ranking(tmp_path / "again").distances, before)
+
+
+def test_a_fault_of_the_machine_names_the_queries(
+    job: ImageJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*_arguments: object, **_options: object) -> None:
+        raise MachineError("decoder.onnx: the GPU failed")
+
+    monkeypatch.setattr(FakeEngine, "mu_many", fault)
+    assert job.run("-o", job.out) == 3
+    first = sorted(job.query.iterdir())[0]
+    assert f"while asking about {first}" in (error := capsys.readouterr().err)
+    assert "the GPU failed" in error
+    assert (job.out / "features.npz").exists()  # what was finished stays
+    assert not (job.out / "mu.npz").exists()

@@ -22,7 +22,8 @@ class FakeDriver(ModuleType):
 
     def __init__(self, devices: int = 1) -> None:
         super().__init__("pycuda.driver")
-        self.devices, self.pushed, self.done = devices, 0, []
+        self.devices, self.pushed = devices, 0
+        self.done: list[tuple[Any, ...]] = []
         self.Context = SimpleNamespace(pop=lambda: self._push(-1))
         self.fail: Exception | None = None
 
@@ -151,5 +152,5 @@ def test_no_gpu(driver: FakeDriver) -> None:
 def test_without_pycuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     del driver
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with pytest.raises(MachineError, match="PyCUDA cannot be imported.*pip install pycuda"):
+    with pytest.raises(MachineError, match=r"PyCUDA cannot be imported.*pip install pycuda"):
         _cuda.open_gpu()

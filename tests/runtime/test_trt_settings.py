@@ -63,7 +63,7 @@ def test_engines_that_do_not_fit(manifest: Manifest) -> None:
         check_engine_fits(ENGINE, manifest, BuildSettings(**settings))
 
     check(manifest, dtype="fp16")
-    with pytest.raises(InputError, match="engine is fp16, .* again with --dtype fp32"):
+    with pytest.raises(InputError, match=r"engine is fp16, .* again with --dtype fp32"):
         check(manifest, dtype="fp32")
     for precision in ("int8", "w8a16"):
         integer = replace(manifest, precision=precision)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._exceptions import InputError
+from murank._exceptions import InputError, MachineError
 from murank.batch._images import Unreadable
 from murank.batch._pairs import Pairs
 from murank.images import ReadyImage
@@ -61,7 +61,11 @@ def ask(
             [usable[pairs.candidate_paths(query)[column]] for column in columns]
             for query, columns in rows.items()
         ]
-        return engine.mu_many(asked, candidates, order=order)
+        try:
+            return engine.mu_many(asked, candidates, order=order)
+        except MachineError as error:
+            names = ", ".join(str(pairs.query_paths[query]) for query in rows)
+            raise MachineError(f"while asking about {names}: {error}") from error
 
     mu = pairs.neutral_mu(queries)
     answered = np.zeros(mu.shape, bool)

@@ -16,6 +16,7 @@ from murank.cli._parser import Parser, positive, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.integrity import check_pin
 from murank.engine.manifest import Manifest, Precision, read_manifest
+from murank.engine.providers import PROVIDER_NAMES
 
 _COMPARE = "compare"
 _STDOUT = Path("-")
@@ -109,9 +110,7 @@ def _add_engine(result: Parser) -> None:
     group.add_argument(
         "--dtype", choices=get_args(Precision), help="what the engine's precision must be"
     )
-    group.add_argument(
-        "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
-    )
+    group.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
     group.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
     group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
 

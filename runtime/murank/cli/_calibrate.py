@@ -17,6 +17,7 @@ from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.engine import Engine
 from murank.engine.manifest import read_manifest
+from murank.engine.providers import PROVIDER_NAMES
 from murank.pairs import Pair, load_pairs
 
 
@@ -62,9 +63,7 @@ def parser() -> Parser:
     result.add_argument(
         "--strict", action="store_true", help="stop at an image that cannot be used, skip none"
     )
-    result.add_argument(
-        "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
-    )
+    result.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
     result.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
     result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
     result.add_argument("--json", action="store_true", help="print JSON, with the DET curve")

@@ -9,10 +9,10 @@ from murank.cli._parser import Parser, not_negative, positive, threads
 from murank.cli._sources import GALLERY_MU_USERS, engine_scores, engine_scores_gallery
 from murank.engine.engine import ORDERS, Part
 from murank.engine.integrity import check_pin
+from murank.engine.providers import PROVIDER_NAMES
 
 _TOP_K_CANDIDATES = 10
 _AS_CANDIDATES = 0  # --gallery-mu without a number
-_NAMED_PROVIDERS = ("auto", "cpu", "cuda", "tensorrt")
 _PASSED_ON = ("providers", "threads", "vision_cache_mb", "cache_dir")
 
 
@@ -42,7 +42,7 @@ def add_engine_options(result: Parser) -> None:
     )
     group.add_argument(
         "--providers", type=_providers, metavar="LIST",
-        help=f"{', '.join(_NAMED_PROVIDERS)}, or names of onnxruntime, with commas (auto)",
+        help=f"{', '.join(PROVIDER_NAMES)}, or names of onnxruntime, with commas (auto)",
     )  # fmt: skip
     group.add_argument("--threads", type=threads, metavar="N", help="of one operator")
     group.add_argument(
@@ -81,12 +81,12 @@ def engine_of(args: argparse.Namespace) -> LazyEngine:
 
 
 def _providers(text: str) -> str | list[str]:
-    if text in _NAMED_PROVIDERS:
+    if text in PROVIDER_NAMES:
         return text
     names = [name.strip() for name in text.split(",")]
     if not all(name.endswith("ExecutionProvider") for name in names):
         raise argparse.ArgumentTypeError(
-            f"must be {', '.join(_NAMED_PROVIDERS)}, or a list like "
+            f"must be {', '.join(PROVIDER_NAMES)}, or a list like "
             "CUDAExecutionProvider,CPUExecutionProvider"
         )
     return names

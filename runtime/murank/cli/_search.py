@@ -18,6 +18,7 @@ from murank.cli._search_report import as_json, check_sheet, table_of, write_sear
 from murank.engine.engine import Engine, Part
 from murank.engine.integrity import check_pin
 from murank.engine.manifest import read_manifest
+from murank.engine.providers import PROVIDER_NAMES
 from murank.search import (
     DEFAULT_CANDIDATES,
     SEARCH_METHODS,
@@ -95,9 +96,7 @@ def _add_engine(result: Parser) -> None:
     group.add_argument(
         "--strict", action="store_true", help="stop at a gallery image that cannot be used"
     )
-    group.add_argument(
-        "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
-    )
+    group.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
     group.add_argument("--threads", type=threads, metavar="N", help="of one operator")
     group.add_argument(
         "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"

@@ -10,6 +10,7 @@ from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.golden import Replay, replay
 from murank.engine.integrity import check_engine, check_pin
+from murank.engine.providers import PROVIDER_NAMES
 from murank.engine.session import SessionSettings
 
 
@@ -22,9 +23,7 @@ def parser() -> Parser:
         "answer differs by more than its tolerance.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
-    result.add_argument(
-        "--providers", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(auto)"
-    )
+    result.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
     result.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
     result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
     result.add_argument("--json", action="store_true", help="print JSON")

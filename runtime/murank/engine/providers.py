@@ -19,6 +19,7 @@ NAMED: Mapping[str, tuple[str, ...]] = {
     "tensorrt": (TENSORRT, CUDA, CPU),
 }
 PLANS = "tensorrt-plans"  # what `murank build` made, without onnxruntime
+PROVIDER_NAMES = ("auto", *NAMED, PLANS)
 # What costs time in a graph. Arithmetic on shapes stays on the CPU on purpose.
 _HEAVY = frozenset((
     "Attention", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "FusedConv", "FusedGemm",
@@ -46,7 +47,7 @@ def wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
     if providers == "auto":
         return list(NAMED["cuda" if CUDA in available else "cpu"])
     if providers not in NAMED:
-        known = ", ".join(("auto", *NAMED, PLANS))
+        known = ", ".join(PROVIDER_NAMES)
         raise InputError(f"providers must be one of {known}, or a list, got {providers!r}")
     if NAMED[providers][0] not in available:
         raise MachineError(

@@ -113,8 +113,12 @@ class Scorer:
         return max(1, min(self._max_pairs // max(1, count), _QUERIES))
 
     def remembered(self, key: Key) -> NDArray[Any] | None:
-        """Vision tokens [levels,T,H] of the image with this key, if they are still kept."""
-        return self.vision._remembered(key)
+        """Vision tokens [levels,T,H] of the image with this key, if they are still kept.
+
+        On a GPU the row that they lie in, which passes for them.
+        """
+        tokens: NDArray[Any] | None = self.vision._remembered(key)
+        return tokens
 
     def known_prefix(self, key: Key) -> Prefix | None:
         """Return the prefix of the query image with this key, if it is still kept."""

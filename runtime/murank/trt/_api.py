@@ -34,6 +34,11 @@ class TensorRT:
         return self.library == "tensorrt_rtx"
 
     @property
+    def has_timing_cache(self) -> bool:
+        """Whether building measures kernels; RTX compiles them on the device, when it loads."""
+        return not self.is_rtx
+
+    @property
     def words(self) -> str:
         """Name and version, for people."""
         return f"{'TensorRT-RTX' if self.is_rtx else 'TensorRT'} {self.version}"

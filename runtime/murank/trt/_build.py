@@ -3,9 +3,10 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from murank._atomic import check_writable, write_files
-from murank._exceptions import InputError, MachineError
+from murank._exceptions import InputError, MachineError, UsageError
 from murank.engine._plain import file_size, open_file
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import Manifest
@@ -66,7 +67,7 @@ def build_plans(
     Raises
     ------
     UsageError
-        A dtype that the GPU cannot compute.
+        A dtype that the GPU cannot compute, or a timing cache for a library that has none.
     InputError
         The folder is no whole engine, lacks a part asked for, has another precision, or one or a
         graph that TensorRT does not take.
@@ -77,6 +78,8 @@ def build_plans(
     """
     check_supported(machine)
     check_dtype(settings.dtype, machine.target.compute_capability)
+    if settings.timing_cache is not None and not machine.api.has_timing_cache:
+        raise UsageError(f"{machine.api.words} measures nothing when it builds: no timing cache")
     check_writable(engine)
     manifest = check_engine(engine, progress=progress)
     check_engine_fits(engine, manifest, settings)
@@ -167,7 +170,7 @@ class _Build:
             progress=progress,
         )
 
-    def _made(self, graph: Graph, seconds: float) -> dict[str, object]:
+    def _made(self, graph: Graph, seconds: float) -> dict[str, Any]:
         return {
             "graph_sha256": graph_sha256(self._engine, self._manifest, graph.file),
             "flags": self._settings.flags,

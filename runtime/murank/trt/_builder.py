@@ -104,18 +104,16 @@ class _Job:
             raise self._failed(f"profile {profile.name} does not fit")
 
     def build(self, config: Any, network: Any, timing_cache: bytes) -> Plan:
-        cache = config.create_timing_cache(timing_cache)
-        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-            # Of another version: begin anew.
-            cache = config.create_timing_cache(b"")
-            config.set_timing_cache(cache, ignore_mismatch=False)
+        has_cache = self._machine.api.has_timing_cache
+        cache = _set_timings(config, timing_cache) if has_cache else None
         self._logger.errors.clear()
         content = self._builder.build_serialized_network(network, config)
         if self._monitor.stopped is not None:
             raise self._monitor.stopped
         if content is None:
             raise self._failed("no plan could be built")
-        return Plan(content, _timings(config))
+        # TensorRT wants the cache alive until now.
+        return Plan(content, b"" if cache is None else bytes(memoryview(cache.serialize())))
 
     def _failed(self, what: str) -> MachineError:
         return MachineError(
@@ -125,9 +123,14 @@ class _Job:
         )
 
 
-def _timings(config: Any) -> bytes:
-    cache = config.get_timing_cache()
-    return b"" if cache is None else bytes(memoryview(cache.serialize()))
+def _set_timings(config: Any, timing_cache: bytes) -> Any:
+    """Let the build use and extend what earlier ones measured; return the cache."""
+    cache = config.create_timing_cache(timing_cache)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        # Of another version or device: begin anew.
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
 
 
 def make_monitor(api: TensorRT, progress: Progress) -> Any:

@@ -1,0 +1,8 @@
+"""`python -m murank.doctor PROBE [ARGUMENT]`: one probe in a process of its own."""
+
+import sys
+
+from murank.doctor._probes import answer
+
+if __name__ == "__main__":
+    print(answer(*sys.argv[1:]))

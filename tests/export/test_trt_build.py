@@ -1,0 +1,122 @@
+"""Exported graphs, parsed and built by a real TensorRT (RTX, which needs no GPU for that)."""
+
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from murank import InputError
+from murank.engine.integrity import check_engine
+from murank.engine.manifest import Precision, read_manifest
+from murank.prompt import Layout
+from murank.trt import BuildSettings, Built, Machine, Target, build_plans
+from murank.trt._api import installed
+from murank.trt._builder import make_plan
+from murank.trt._profiles import graphs_of
+
+pytest.importorskip("tensorrt_rtx")
+
+EngineFolder = Callable[..., Path]
+SHIPPED = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+
+
+@pytest.fixture(autouse=True)
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def machine(compute_capability: str = "8.9") -> Machine:
+    """A machine that has no GPU, and builds for one."""
+    (api,) = installed("rtx")
+    target = Target(
+        library=api.library, version=api.version, compute_capability=compute_capability,
+        device="made up", driver="13.0",
+    )  # fmt: skip
+    return Machine(api, target, None)
+
+
+def built(engine: Path, tmp_path: Path, compute_capability: str = "8.9") -> Built:
+    copy = Path(shutil.copytree(engine, tmp_path / "engine", dirs_exist_ok=True))
+    return build_plans(copy, BuildSettings(max_queries=2), machine(compute_capability))
+
+
+@pytest.mark.parametrize("compute_capability", ["8.0", "8.6", "8.9", "12.0"])
+def test_fp16_for_each_gpu(
+    engine_folder: EngineFolder, tmp_path: Path, compute_capability: str
+) -> None:
+    made = built(engine_folder(precision="fp16"), tmp_path, compute_capability)
+    assert [(one.name, one.kept) for one in made.plans] == [("vision", False), ("decoder", False)]
+    assert all(one.bytes > 10_000 for one in made.plans)
+
+
+@pytest.mark.parametrize(
+    ("family", "layout", "precision"),
+    [
+        ("qwen2_vl", "prefix_first", "fp32"),
+        ("qwen2_5_vl", "paper", "fp32"),
+        ("qwen3_vl", "prefix_first", "fp16"),
+    ],
+)
+def test_each_family(
+    engine_folder: EngineFolder, tmp_path: Path, family: str, layout: Layout, precision: Precision
+) -> None:
+    assert len(built(engine_folder(family, layout, precision), tmp_path).plans) == 2
+
+
+def test_an_encoder_too_and_again(tmp_path: Path) -> None:
+    first = built(SHIPPED, tmp_path)
+    assert [one.name for one in first.plans] == ["encoder", "vision", "decoder"]
+    again = build_plans(tmp_path / "engine", BuildSettings(max_queries=2), machine())
+    assert all(one.kept for one in again.plans)
+    check_engine(tmp_path / "engine")
+
+
+def test_weights_are_held_once() -> None:
+    """One plan of both profiles is hardly larger than one of either: weights do not compress."""
+    (decoder,) = [
+        one for one in graphs_of(read_manifest(SHIPPED), BuildSettings(max_queries=4))
+        if one.name == "decoder"
+    ]  # fmt: skip
+    sizes = []
+    for profiles in (decoder.profiles[1:], decoder.profiles):
+        plan = make_plan(
+            machine(), SHIPPED / decoder.file, profiles, BuildSettings(max_queries=4),
+            timing_cache=b"", progress=lambda *_: None,
+        )  # fmt: skip
+        sizes.append(len(zlib.compress(bytes(memoryview(plan.content)), 1)))
+    weights = (SHIPPED / "onnx" / "decoder.onnx.data").stat().st_size
+    assert sizes[0] > 0.9 * weights
+    assert sizes[1] - sizes[0] < 0.25 * weights
+
+
+def test_an_interrupt_ends_the_real_builder(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(SHIPPED, tmp_path / "engine"))
+    seen = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        del done, total
+        if stage.startswith("vision: "):
+            seen.append(stage)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_plans(copy, BuildSettings(), machine(), progress=progress)
+    assert len(seen) == 1
+    names = {path.name for path in (copy / "plans").glob("*/*")}
+    assert "encoder.plan" in names
+    assert "vision.plan" not in names
+
+
+def test_a_graph_that_tensorrt_does_not_know(engine_folder: EngineFolder, tmp_path: Path) -> None:
+    """int8 engines are refused by their precision; this is what their graphs would meet."""
+    engine = Path(shutil.copytree(engine_folder(precision="int8"), tmp_path / "engine"))
+    with pytest.raises(InputError, match=r"is int8: its graphs hold integer products"):
+        build_plans(engine, BuildSettings(), machine())
+    vision = next(one for one in graphs_of(read_manifest(engine), BuildSettings()))
+    with pytest.raises(InputError, match=r"vision\.onnx: TensorRT-RTX .* cannot read this graph"):
+        make_plan(
+            machine(), engine / vision.file, vision.profiles, BuildSettings(), timing_cache=b"",
+            progress=lambda *_: None,
+        )  # fmt: skip

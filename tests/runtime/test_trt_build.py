@@ -1,0 +1,288 @@
+"""Building and keeping plans, with a TensorRT and a GPU that are made up."""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trt_fakes import FakeGpu, FakeTensorRT
+
+from murank import InputError, MachineError, OutputError, UsageError
+from murank.engine.integrity import check_engine
+from murank.trt import BuildSettings, Built, Machine, _cuda, build_plans, this_machine
+
+ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+ENCODER = BuildSettings(parts=("encoder",))
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
+    fake = FakeGpu()
+    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return fake
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    pytest.importorskip("onnxruntime")
+    fake = FakeTensorRT()
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    return fake
+
+
+@pytest.fixture
+def machine(trt: FakeTensorRT, gpu: FakeGpu) -> Machine:
+    del trt, gpu
+    return this_machine()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ENGINE, tmp_path / "engine"))
+
+
+Build = Callable[..., Built]
+
+
+@pytest.fixture
+def build(engine: Path, machine: Machine) -> Build:
+    return lambda **settings: build_plans(engine, BuildSettings(**settings), machine)
+
+
+def kept(built: Built) -> dict[str, bool]:
+    return {one.name: one.kept for one in built.plans}
+
+
+def test_what_is_written(build: Build, engine: Path, machine: Machine, trt: FakeTensorRT) -> None:
+    built = build(workspace_mb=64)
+    assert kept(built) == {"encoder": False, "vision": False, "decoder": False}
+    assert built.folder == engine / "plans" / machine.target.fingerprint
+    names = ("decoder.plan", "encoder.plan", "record.json", "timing.cache", "vision.plan")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in built.folder.iterdir()}
+    assert modes == dict.fromkeys(names, 0o600)
+    record = json.loads((built.folder / "record.json").read_text())
+    assert record["target"] == {
+        "library": "tensorrt", "version": "10.3.0", "compute_capability": "8.7",
+        "device": "Fake Orin", "driver": "12.6",
+    }  # fmt: skip
+    for name, plan in record["plans"].items():
+        content = (built.folder / f"{name}.plan").read_bytes()
+        assert plan["file"] == {
+            "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)
+        }  # fmt: skip
+    assert list(record["plans"]["decoder"]["profiles"]) == ["prefill", "scoring"]
+    files = [Path(file).name for file, _ in trt.built]
+    assert files == ["encoder.onnx", "vision.onnx", "decoder.onnx"]
+    for _, config in trt.built:
+        assert not config.tf32
+        assert config.limits == {trt.MemoryPoolType.WORKSPACE: 64 << 20}
+    assert (built.folder / "timing.cache").read_bytes() == b"+++"  # each goes on from the last
+    check_engine(engine)  # plans do not disturb it
+
+
+def test_plans_that_fit_are_kept(build: Build, trt: FakeTensorRT) -> None:
+    build()
+    assert all(kept(build()).values())
+    assert len(trt.built) == 3
+    assert kept(build(candidates=5)) == {"encoder": True, "vision": True, "decoder": False}
+    assert kept(build(candidates=5, tf32=True)) == dict.fromkeys(kept(build()), False)
+    assert trt.built[-4][1].tf32 is True
+    assert not any(kept(build(rebuild=True)).values())
+
+
+def test_a_damaged_plan_is_built_again(build: Build) -> None:
+    folder = build().folder
+    (folder / "vision.plan").write_bytes(b"x" * (folder / "vision.plan").stat().st_size)
+    (folder / "decoder.plan").unlink()
+    assert kept(build()) == {"encoder": True, "vision": False, "decoder": False}
+    (folder / "record.json").write_text("{}")
+    assert not any(kept(build()).values())
+
+
+def test_it_goes_on_where_it_was_interrupted(build: Build, trt: FakeTensorRT) -> None:
+    calls = 0
+
+    def interrupt() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # in the vision tower
+            raise MemoryError
+
+    trt.on_step = interrupt
+    with pytest.raises(MemoryError):
+        build()
+    assert len(trt.built) == 1
+    trt.on_step = None
+    assert kept(build()) == {"encoder": True, "vision": False, "decoder": False}
+
+
+def test_ctrl_c_stops_between_two_steps(engine: Path, machine: Machine, trt: FakeTensorRT) -> None:
+    """What the callback raises must not pass through TensorRT's frames."""
+    seen = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        seen.append((stage, done, total))
+        if stage.startswith("vision") and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_plans(engine, BuildSettings(), machine, progress=progress)
+    assert seen[-4:] == [
+        ("encoder: tactics", 1, 2), ("encoder: tactics", 2, 2),
+        ("vision: tactics", 1, 2), ("vision: tactics", 2, 2),
+    ]  # fmt: skip
+    assert [Path(file).name for file, _ in trt.built] == ["encoder.onnx"]
+
+
+def test_the_timing_cache_that_was_named(build: Build, tmp_path: Path, trt: FakeTensorRT) -> None:
+    file = tmp_path / "elsewhere" / "cache"
+    folder = build(timing_cache=file).folder
+    assert file.read_bytes() == b"+++"
+    assert not (folder / "timing.cache").exists()
+    file.write_bytes(b"of another version")
+    build(timing_cache=file, rebuild=True)
+    assert file.read_bytes() == b"+++"
+    build(timing_cache=file, rebuild=True)
+    assert file.read_bytes() == b"++++++"
+    assert len(trt.built) == 9
+
+
+def test_a_timing_cache_that_was_changed_is_not_read(build: Build) -> None:
+    folder = build().folder
+    (folder / "timing.cache").write_bytes(b"???")
+    build(rebuild=True)
+    assert (folder / "timing.cache").read_bytes() == b"+++"
+
+
+def test_another_engine_gets_other_plans(build: Build, engine: Path, trt: FakeTensorRT) -> None:
+    """Whatever the weights are: their hash is in the manifest."""
+    build()
+    path = engine / "onnx" / "vision.onnx.data"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    manifest = json.loads((engine / "manifest.json").read_text())
+    manifest["files"]["onnx/vision.onnx.data"]["sha256"] = hashlib.sha256(
+        path.read_bytes()
+    ).hexdigest()
+    (engine / "manifest.json").write_text(json.dumps(manifest))
+    assert kept(build()) == {"encoder": True, "vision": False, "decoder": True}
+    assert len(trt.built) == 4
+
+
+def test_another_device_has_another_folder(
+    engine: Path, machine: Machine, trt: FakeTensorRT
+) -> None:
+    del trt
+    first = build_plans(engine, ENCODER, machine)
+    for changes in ({"driver": "12.8"}, {"version": "10.4"}, {"device": "Fake Orin Nano"}):
+        other = replace(machine, target=replace(machine.target, **changes))
+        second = build_plans(engine, ENCODER, other)
+        assert second.folder != first.folder
+        assert kept(second) == {"encoder": False}
+    assert kept(build_plans(engine, ENCODER, machine)) == {"encoder": True}
+
+
+def test_plans_sealed_by_another_machine_are_built_again(
+    build: Build, tmp_path: Path, trt: FakeTensorRT
+) -> None:
+    build()
+    (tmp_path / "state" / "murank" / "plans.key").unlink()
+    assert not any(kept(build()).values())
+    assert len(trt.built) == 6
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda key: key.chmod(0o604), "plans.key must be yours, and readable by you alone"),
+        (lambda key: key.chmod(0o640), "plans.key must be yours, and readable by you alone"),
+        (lambda key: key.write_bytes(b"short"), "plans.key is damaged: delete it"),
+    ],
+)
+def test_a_key_that_is_none(
+    build: Build, tmp_path: Path, damage: Callable[[Path], Any], words: str
+) -> None:
+    build()
+    key = tmp_path / "state" / "murank" / "plans.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    damage(key)
+    with pytest.raises(InputError, match=words):
+        build()
+
+
+def test_graphs_that_tensorrt_does_not_take(build: Build, trt: FakeTensorRT) -> None:
+    trt.refuse_parse = True
+    with pytest.raises(
+        InputError, match=r"encoder\.onnx: TensorRT 10\.3\.0 cannot.*no such operator\)"
+    ):
+        build()
+
+
+def test_plans_that_cannot_be_built(build: Build, engine: Path, trt: FakeTensorRT) -> None:
+    trt.refuse_build = True
+    with pytest.raises(MachineError, match=r"encoder\.onnx: no plan .*Orin: Out of memory; if mem"):
+        build()
+    assert not (engine / "plans").exists()  # nothing is left behind
+
+
+def test_a_graph_with_other_inputs(build: Build, engine: Path) -> None:
+    manifest = json.loads((engine / "manifest.json").read_text())
+    scorer = manifest["scorer"]
+    scorer["vision"], scorer["decoder"] = scorer["decoder"], scorer["vision"]
+    (engine / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"decoder\.onnx: its inputs are not those .*images, past"):
+        build()
+
+
+def test_more_weights_than_memory(build: Build, gpu: FakeGpu) -> None:
+    gpu.free = 4 << 20
+    with pytest.raises(MachineError, match="the decoder has 4 MiB of weights, and the GPU has 4 M"):
+        build()
+
+
+def test_refused_before_any_work(
+    build: Build, engine: Path, machine: Machine, trt: FakeTensorRT
+) -> None:
+    with pytest.raises(UsageError, match=r"8\.7\) has no fp8"):
+        build(dtype="fp8")
+    with pytest.raises(InputError, match=r"is fp32, .* with --dtype fp16"):
+        build(dtype="fp16")
+    (engine / "onnx" / "decoder.onnx.data").write_bytes(b"")
+    with pytest.raises(InputError, match=r"decoder\.onnx\.data: it has 0 bytes"):
+        build()
+    old = replace(machine, target=replace(machine.target, compute_capability="5.3"))
+    with pytest.raises(MachineError, match=r"below 7\.5"):
+        build_plans(engine, BuildSettings(), old)
+    assert trt.built == []
+
+
+def test_one_build_at_a_time(build: Build, engine: Path, machine: Machine) -> None:
+    from murank.trt._store import PlanStore
+
+    with (
+        PlanStore(engine, machine.target).writing(),
+        pytest.raises(OutputError, match="another murank build is at work in"),
+    ):
+        build()
+    build()
+
+
+def test_symlinks_are_not_followed(build: Build, engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (engine / "plans").symlink_to(tmp_path / "outside")
+    with pytest.raises((InputError, OutputError), match="plans"):
+        build()
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_removed(build: Build) -> None:
+    folder = build().folder
+    (folder / ".murank-0123-decoder.plan").write_bytes(b"half")
+    build()
+    assert not (folder / ".murank-0123-decoder.plan").exists()

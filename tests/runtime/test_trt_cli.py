@@ -1,0 +1,107 @@
+"""`murank build`."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from trt_fakes import FakeGpu, FakeTensorRT
+
+from murank.cli import main
+from murank.trt import _cuda
+
+ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT())
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: FakeGpu())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Path(shutil.copytree(ENGINE, tmp_path / "engine"))
+
+
+def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", str(engine), "--candidates", "20"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    (folder,) = (engine / "plans").iterdir()
+    for text in (
+        "for tensorrt 10.3.0 on Fake Orin, compute capability 8.7, driver for CUDA 12.6\n",
+        "  encoder       0.0 MiB  built in 0 s (one, batch)\n",
+        "  decoder       0.0 MiB  built in 0 s (prefill, scoring)\n",
+        f"in {folder}; run with --providers tensorrt-plans\n",
+    ):
+        assert text in out
+    assert main(["build", str(engine), "--candidates", "20", "--quiet"]) == 0
+    assert capsys.readouterr().out.count("kept") == 3
+
+
+def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = [
+        "--parts", "scorer", "--max-queries", "4", "--workspace-mb", "64", "--dtype", "fp32",
+        "--tf32", "--backend", "tensorrt", "--timing-cache", str(tmp_path / "timings"), "--rebuild",
+        "--json", "--quiet",
+    ]  # fmt: skip
+    assert main(["build", str(engine), *options]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    found = json.loads(out)
+    assert found["folder"] == str(engine / "plans" / found["fingerprint"])
+    assert found["target"]["compute_capability"] == "8.7"
+    assert [plan["name"] for plan in found["plans"]] == ["vision", "decoder"]
+    for plan in found["plans"]:
+        assert not plan["kept"]
+        assert plan["bytes"] == (Path(found["folder"]) / f"{plan['name']}.plan").stat().st_size
+    record = json.loads((Path(found["folder"]) / "record.json").read_text())["plans"]["decoder"]
+    assert record["flags"] == {"types": "strong", "tf32": True, "workspace_mb": 64}
+    assert record["profiles"]["scoring"]["vision"][2].startswith("4x32x")
+    assert (tmp_path / "timings").read_bytes() == b"++"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--dtype", "fp8"], 2, "compute capability 8.7) has no fp8 arithmetic"),
+        (["--dtype", "int4"], 2, "writes no int4 engine as yet"),
+        (["--dtype", "fp16"], 2, "export it again with --dtype fp16"),
+        (["--dtype", "fp64"], 2, "invalid choice: 'fp64'"),
+        (["--parts", "vision"], 2, "--parts: must be of encoder, scorer"),
+        (["--max-queries", "0"], 2, "--max-queries: must be at least 1"),
+        (["--candidates", "9999"], 2, "candidates must be in 1..4096"),
+        (["--gpu", "-1"], 2, "--gpu: must be at least 0"),
+        (["--backend", "rtx"], 3, "no module tensorrt_rtx"),
+    ],
+)
+def test_what_is_refused(
+    engine: Path, options: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", str(engine), *options]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("murank: error: ")
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (engine / "plans").exists()
+
+
+def test_what_is_no_engine(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", str(engine / "nowhere")]) == 2
+    assert "is not a folder; name the folder of an engine" in capsys.readouterr().err
+    assert main(["build", str(engine / "onnx")]) == 2
+    assert "has no manifest.json" in capsys.readouterr().err
+
+
+def test_without_a_gpu(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real seam, on a machine that has no PyCUDA."""
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT())
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    _cuda.open_gpu.cache_clear()
+    assert main(["build", str(engine)]) == 3
+    assert "PyCUDA cannot be imported" in capsys.readouterr().err

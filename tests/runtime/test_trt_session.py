@@ -1,0 +1,248 @@
+"""Plans at run time: what is checked before loading, and that answers are those of the graphs."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from trt_fakes import FakeGpu, FakeTensorRT
+
+from murank import Engine, InputError, MachineError, UsageError
+from murank.trt import BuildSettings, PlanSession, _cuda, build_plans, this_machine
+
+ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
+    fake = FakeGpu()
+    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return fake
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> FakeTensorRT:
+    del gpu
+    pytest.importorskip("onnxruntime")
+    fake = FakeTensorRT()
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    return fake
+
+
+@pytest.fixture
+def engine(tmp_path: Path, trt: FakeTensorRT) -> Path:
+    del trt
+    return Path(shutil.copytree(ENGINE, tmp_path / "engine"))
+
+
+def build(engine: Path, **settings: Any) -> Path:
+    return build_plans(engine, BuildSettings(**settings), this_machine()).folder
+
+
+def on_plans(engine: Path, **options: Any) -> Engine:
+    return Engine.from_pretrained(engine, providers="tensorrt-plans", **options)
+
+
+def crops(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+    random = np.random.default_rng(seed)
+    return list(random.integers(0, 256, (count, 64, 32, 3), np.uint8))
+
+
+def test_the_engine_answers_as_on_the_cpu(engine: Path, trt: FakeTensorRT) -> None:
+    cpu = Engine.from_pretrained(engine, providers="cpu", threads=1)
+    build(engine)
+    plans = on_plans(engine)
+    assert list(plans.providers) == ["encoder", "vision", "decoder"]
+    assert all(used == ["TensorRT 10.3.0 plan"] for used in plans.providers.values())
+    images = crops(12)
+    np.testing.assert_allclose(plans.embed(images), cpu.embed(images), atol=1e-5)
+    wanted = cpu.mu(images[0], images[1:])
+    np.testing.assert_allclose(plans.mu(images[0], images[1:]), wanted, atol=1e-5)
+    (prefill, first), (scoring, second) = [run for run in trt.runs if "vision" in run[1]]
+    assert (prefill, scoring) == (0, 1)
+    assert (first["vision"][:2], second["vision"][:2]) == ((1, 1), (1, 11))
+
+
+def test_more_queries_than_the_plan_was_built_for(engine: Path, trt: FakeTensorRT) -> None:
+    """Built for two at once, asked for five: in parts, each where it belongs."""
+    cpu = Engine.from_pretrained(engine, providers="cpu", threads=1)
+    build(engine, max_queries=2, candidates=4)
+    plans = on_plans(engine, max_pairs=12)
+    images = crops(20, seed=3)
+    queries, candidates = images[:5], [images[5 + 2 * i : 7 + 2 * i] for i in range(5)]
+    wanted = cpu.mu_many(queries, candidates)
+    np.testing.assert_allclose(plans.mu_many(queries, candidates), wanted, atol=1e-5)
+    assert len({round(float(mu), 4) for mu in wanted.flat}) == wanted.size  # not all alike
+    counts = [shapes["vision"][0] for _, shapes in trt.runs if "vision" in shapes]
+    assert counts == [2, 2, 1, 2, 2, 1]
+    wanted = cpu.mu(images[0], images[1:4], order="swapped")
+    found = plans.mu(images[0], images[1:4], order="swapped")
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_more_candidates_than_the_plan_was_built_for(engine: Path) -> None:
+    build(engine, candidates=4)
+    images = crops(6)
+    assert on_plans(engine, max_pairs=4).mu(images[0], images[1:]).shape == (5,)
+    with pytest.raises(InputError, match=r"not built for .*vision \(1, 5, .*smaller max_pairs"):
+        on_plans(engine).mu(images[0], images[1:])
+
+
+def test_values_stay_on_the_device(engine: Path, gpu: FakeGpu, trt: FakeTensorRT) -> None:
+    build(engine)
+    session = PlanSession(engine / "onnx" / "vision.onnx")
+    images = np.random.default_rng(1).integers(0, 256, (3, *shape_of(engine)), np.uint8)
+    before = gpu.uploads
+    on_device = session.to_device(images)
+    (first,) = session.run({"images": on_device}, ["tokens"])
+    (second,) = session.run({"images": images}, ["tokens"])
+    assert gpu.uploads == before + 2
+    assert first.numpy().tobytes() == second.numpy().tobytes()
+    assert first.__cuda_array_interface__["stream"] == gpu.stream
+    assert gpu.depth == 0
+    assert [profile for profile, _ in trt.runs[-2:]] == [1, 1]
+    session.run({"images": images[:1]}, ["tokens"])
+    assert trt.runs[-1][0] == 0  # the one that was tuned for a single image
+
+
+def shape_of(engine: Path) -> tuple[int, int, int]:
+    how = json.loads((engine / "manifest.json").read_text())["scorer"]["preprocessing"]
+    return 3, how["height"], how["width"]
+
+
+def test_what_a_session_refuses(engine: Path, trt: FakeTensorRT) -> None:
+    build(engine)
+    session = PlanSession(engine / "onnx" / "vision.onnx")
+    images = np.zeros((1, *shape_of(engine)), np.uint8)
+    session.expect({"images": (None, *shape_of(engine))}, {"tokens": (None, None, None, None)})
+    for inputs, outputs, what in (
+        ({"images": (None, 4, None, None)}, {}, r"images is \(-1, 3"),
+        ({"crops": (None,)}, {}, "crops is missing"),
+        ({"tokens": (None,)}, {}, "tokens is"),
+        ({}, {"images": (None,)}, "images is"),
+    ):
+        with pytest.raises(InputError, match=rf"vision\.onnx: {what}.*export the engine again"):
+            session.expect(inputs, outputs)
+    with pytest.raises(InputError, match="images must be uint8, got float32"):
+        session.run({"images": images.astype(np.float32)}, ["tokens"])
+    with pytest.raises(InputError, match="these inputs differ: crops, images"):
+        session.run({"crops": images}, ["tokens"])
+    with pytest.raises(InputError, match=r"not built for images \(0, 3"):
+        session.run({"images": images[:0]}, ["tokens"])
+    trt.refuse_run = True
+    with pytest.raises(MachineError, match=r"the plan did not run .*murank build again"):
+        session.run({"images": images}, ["tokens"])
+
+
+def vision(engine: Path) -> PlanSession:
+    return PlanSession(engine / "onnx" / "vision.onnx")
+
+
+def test_without_plans(engine: Path, gpu: FakeGpu) -> None:
+    with pytest.raises(
+        MachineError, match=r"engine has no TensorRT plans for tensorrt 10\.3.*there"
+    ):
+        vision(engine)
+    build(engine, parts=("encoder",))
+    with pytest.raises(MachineError, match="has no plan of the vision: run murank build"):
+        vision(engine)
+    gpu.driver = "12.8"
+    with pytest.raises(MachineError, match=r"another device, driver or TensorRT only, none for"):
+        vision(engine)
+
+
+def test_nothing_that_is_wrong_is_deserialised(
+    engine: Path, tmp_path: Path, trt: FakeTensorRT
+) -> None:
+    folder = build(engine)
+    plan = folder / "vision.plan"
+    whole = plan.read_bytes()
+    for damage in (whole[:-1], whole[:-1] + b"!", b""):
+        plan.write_bytes(damage)
+        with pytest.raises(InputError, match=r"vision\.plan is not what murank build wrote: run"):
+            vision(engine)
+    plan.unlink()
+    plan.symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"vision\.plan: it is a symlink"):
+        vision(engine)
+    plan.unlink()
+    plan.write_bytes(whole)
+    vision(engine)
+    assert trt.deserialised == 1
+
+
+def test_plans_from_elsewhere_are_refused(engine: Path, tmp_path: Path, trt: FakeTensorRT) -> None:
+    """Whole, for the very same kind of device, with right hashes; sealed by another machine."""
+    folder = build(engine)
+    key = tmp_path / "state" / "murank" / "plans.key"
+    own = key.read_bytes()
+    for replace in (lambda: key.write_bytes(bytes(32)), key.unlink):
+        replace()
+        with pytest.raises(InputError, match=r"was not built by this machine .*murank build again"):
+            vision(engine)
+    key.write_bytes(own)
+    key.chmod(0o600)
+    record = json.loads((folder / "record.json").read_text())
+    record["plans"]["vision"]["file"]["size"] += 1
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="was not built by this machine"):
+        vision(engine)
+    assert trt.deserialised == 0
+
+
+def test_plans_moved_to_another_devices_name_are_refused(engine: Path, gpu: FakeGpu) -> None:
+    folder = build(engine)
+    gpu.name = "Another"
+    folder.rename(folder.with_name(this_machine().target.fingerprint))
+    with pytest.raises(InputError, match=r"holds plans for tensorrt 10\.3\.0 on Fake Orin"):
+        vision(engine)
+
+
+def test_plans_of_another_engine_are_refused(engine: Path, trt: FakeTensorRT) -> None:
+    build(engine)
+    manifest = json.loads((engine / "manifest.json").read_text())
+    manifest["files"]["onnx/vision.onnx.data"]["sha256"] = "0" * 64
+    (engine / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="the plan of the vision is of another engine; run murank"):
+        vision(engine)
+    assert trt.deserialised == 0
+
+
+def test_files_that_have_no_plan(engine: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is in no engine's folder"):
+        PlanSession(tmp_path / "vision.onnx")
+    with pytest.raises(InputError, match=r"onnx/other\.onnx is none of the graphs"):
+        PlanSession(engine / "onnx" / "other.onnx")
+
+
+def test_a_plan_that_does_not_load(engine: Path, trt: FakeTensorRT) -> None:
+    build(engine)
+    trt.refuse_load = True
+    with pytest.raises(MachineError, match=r"could not load the plan \(no memory left\)"):
+        vision(engine)
+
+
+def test_the_library_that_has_plans_is_taken(
+    engine: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(engine)
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(version="10.9.0"))
+    with pytest.raises(MachineError, match=r"none for tensorrt 10\.9\.0"):
+        vision(engine)
+    rtx = FakeTensorRT("tensorrt_rtx", "1.7")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
+    folder = build_plans(engine, BuildSettings(), this_machine("rtx")).folder
+    assert not (folder / "timing.cache").exists()
+    with pytest.raises(UsageError, match=r"RTX 1\.7 measures nothing when it builds"):
+        build_plans(engine, BuildSettings(timing_cache=engine / "t"), this_machine("rtx"))
+    assert vision(engine).providers == ["TensorRT-RTX 1.7 plan"]
+    assert (trt.deserialised, rtx.deserialised) == (0, 1)
+    (_, config) = rtx.built[0]
+    assert config.num_compute_capabilities == 1
+    assert config.compute_capabilities == {0: rtx.ComputeCapability.SM87}
