@@ -146,7 +146,7 @@ def test_a_machine_that_fails_while_scoring(
     with monkeypatch.context() as patch:
         patch.setattr(FakeEngine, "mu_many", fail)
         assert job.run("-o", job.out, *OPTIONS) == 3
-    assert capsys.readouterr().err.endswith("murank: error: no memory left\n")
+    assert capsys.readouterr().err.endswith(": no memory left\n")
     assert job.names() == {".murank-batch", "features.npz"}
     assert job.run("-o", job.out, *OPTIONS) == 0
     assert job.done == {"given": PAIRS - 2 * K}

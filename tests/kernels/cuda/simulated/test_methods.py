@@ -1,0 +1,139 @@
+"""device="cuda" against the golden vectors: ties, duplicates, few items, cameras, fusion."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from dense_reference import ref_ca_jaccard, ref_ecn, ref_k_reciprocal
+from golden_data import check_close, degenerate_case, golden, main_case, tiny_case
+
+from murank_kernels import ca_jaccard, ecn, k_reciprocal, simple
+
+K_RECIPROCAL: dict[str, dict[str, Any]] = {
+    "zhong_k20_6": {"k1": 20, "k2": 6, "squared": True},
+    "muse_k10_5": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [("zhong_dist", {"squared": True}), ("muse_plain_dist", {}), ("muse_mu_dist", {"mu": True})],
+)
+def test_tiny(key: str, settings: dict[str, Any]) -> None:
+    case = tiny_case()
+    if settings.get("mu"):
+        settings = case.fusion
+    actual = k_reciprocal(case.features, case.num_query, k1=4, k2=2, device="cuda", **settings)
+    check_close(actual, golden("tiny12")[f"{key}_k4_2_l30"])
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("grid", "zhong_k20_6"),
+        ("small", "zhong_k20_6"),
+        ("mini", "muse_k10_5"),
+        ("oneq", "muse_k10_5"),
+    ],
+)
+def test_k_reciprocal(name: str, key: str) -> None:
+    case = degenerate_case(name)
+    settings = {"normalize": name != "grid", **K_RECIPROCAL[key]}
+    actual = k_reciprocal(case.features, case.num_query, device="cuda", **settings)
+    check_close(actual, golden("degenerate")[f"{name}_{key}"])
+
+
+def test_ties_over_several_tiles(small_tiles: Callable[[int], None]) -> None:
+    small_tiles(23)
+    case = degenerate_case("grid")
+    actual = k_reciprocal(
+        case.features, case.num_query, alpha=0.25, normalize=False, device="cuda", **case.fusion
+    )
+    check_close(actual, golden("degenerate")["grid_muse_mu_k10_5"])
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_two_images(squared: bool) -> None:
+    features = np.array([[1, 0], [0, 1]], np.float32)
+    actual = k_reciprocal(features, 1, squared=squared, device="cuda")
+    check_close(actual, ref_k_reciprocal(features, 1, squared=squared))
+    check_close(ecn(features, 1, device="cuda"), ref_ecn(features, 1))
+
+
+def test_equal_images() -> None:
+    case, stored = degenerate_case("ident"), golden("degenerate")
+    features, q = case.features, case.num_query
+    zhong = k_reciprocal(features, q, k1=20, k2=6, squared=True, device="cuda")
+    check_close(zhong, ref_k_reciprocal(features, q, k1=20, k2=6, squared=True))
+    check_close(k_reciprocal(features, q, device="cuda"), stored["ident_muse_k10_5"])
+    assert not np.any(simple(features, q, device="cuda"))
+
+
+def test_zero_rows_unless_normalised() -> None:
+    features = np.zeros((9, 4), np.float32)
+    features[4:, 0] = np.arange(5)
+    actual = k_reciprocal(features, 3, normalize=False, device="cuda")
+    check_close(actual, ref_k_reciprocal(features, 3))
+
+
+@pytest.mark.parametrize(("name", "clqe"), [("grid", True), ("smallcam", False)])
+def test_ca_jaccard(name: str, clqe: bool) -> None:
+    case = degenerate_case(name)
+    actual = ca_jaccard(
+        case.features, case.num_query, case.camids, clqe=clqe, normalize=name != "grid",
+        device="cuda",
+    )  # fmt: skip
+    check_close(actual, golden("degenerate")[f"{name}_caj_ck1_clqe{clqe:d}"])
+
+
+@pytest.mark.parametrize("clqe", [False, True])
+def test_ca_jaccard_by_all_cameras(clqe: bool, small_tiles: Callable[[int], None]) -> None:
+    small_tiles(9)
+    case, some = main_case(), np.r_[0:5, 90:122]
+    features, camids = case.features[some], case.camids[some]
+    settings: dict[str, Any] = {"ckrnns": False, "clqe": clqe, "k1": 6}
+    actual = ca_jaccard(features, 5, camids, device="cuda", **settings)
+    check_close(actual, ref_ca_jaccard(features, 5, camids, **settings))
+
+
+def test_k2_of_one_is_no_expansion() -> None:
+    case, some = degenerate_case("grid"), np.r_[0:4, 12:40]
+    features, camids = case.features[some], case.camids[some]
+    actual = ca_jaccard(features, 4, camids, k2=1, normalize=False, device="cuda")
+    check_close(actual, ref_ca_jaccard(features, 4, camids, k2=1))
+    plain = k_reciprocal(features, 4, k2=1, normalize=False, device="cuda")
+    check_close(plain, ref_k_reciprocal(features, 4, k2=1))
+
+
+@pytest.mark.parametrize("name", ["small", "mini"])
+def test_fewer_items_than_places(name: str) -> None:
+    case = degenerate_case(name)
+    features, q = case.features, case.num_query
+    camids = np.arange(len(features)) % 2
+    actual = ca_jaccard(features, q, camids, clqe=True, device="cuda")
+    check_close(actual, ref_ca_jaccard(features, q, camids, clqe=True))
+    check_close(ecn(features, q, device="cuda"), ref_ecn(features, q))
+
+
+def test_ecn() -> None:
+    case = tiny_case()
+    actual = ecn(case.features, case.num_query, k=4, t=2, q=2, device="cuda")
+    check_close(actual, golden("tiny12")["ecn_rankdist_k4_t2_q2"])
+
+
+def test_ties_in_ecn() -> None:
+    case, some = degenerate_case("grid"), np.r_[0:6, 12:46]
+    features = case.features[some]
+    settings: dict[str, Any] = {"k": 9, "t": 3, "q": 3}
+    actual = ecn(features, 6, normalize=False, device="cuda", **settings)
+    check_close(actual, ref_ecn(features, 6, **settings))
+
+
+def test_simple() -> None:
+    case, some = main_case(), np.r_[0:20, 90:150]
+    mu, candidates = case.mu[:20], np.tile(np.arange(0, 60, 6), (20, 1))
+    features = case.features[some]
+    fusion = {"mu": mu, "candidates": candidates}
+    actual = simple(features, 20, device="cuda", **fusion)
+    check_close(actual, np.asarray(simple(features, 20, **fusion), np.float64))
