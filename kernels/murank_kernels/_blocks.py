@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,10 @@ class DistanceBlocks:
             yield start, self._block(finish, start, stop)  # no name keeps the last block alive
         if self._progress is not None:
             self._progress("re-ranking", self.num_query, self.num_query)
+
+    def where_made(self) -> Iterator[tuple[int, Any]]:
+        """As iteration, with the blocks left where they are made."""
+        return iter(self)
 
     def _block(self, finish: Finish, start: int, stop: int) -> F32:
         rows = np.empty((stop - start, self.num_gallery), np.float32)

@@ -107,6 +107,16 @@ def ca_jaccard_blocks(
     k2_intra = _validate.as_count(k2_intra, "k2_intra")
     k2_inter = _validate.as_count(k2_inter, "k2_inter")
     lambda_value = _validate.as_fraction(lambda_value, "lambda_value")
+    if device == "cuda":
+        from murank_kernels import cuda
+
+        return cuda.ca_jaccard_blocks(
+            features, num_query, camids, k1=k1, k2=k2, k1_intra=k1_intra, k1_inter=k1_inter,
+            k2_intra=k2_intra, k2_inter=k2_inter, ckrnns=ckrnns, clqe=clqe,
+            lambda_value=lambda_value, mu=mu, candidates=candidates,
+            gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
+            normalize=normalize, progress=progress,
+        )  # fmt: skip
     cameras = _validate.as_labels(camids, "camids", _validate.num_rows(features))
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,

@@ -48,7 +48,7 @@ def ecn(
     method : "rankdist" or "origdist"
         Distance between an item and a neighbour: minus the agreement of their rank lists (values
         are <= 0), or the Euclidean distance. The former is sparse; the latter is not by its
-        definition, and costs a multiple of all distances.
+        definition, and costs a multiple of all distances; it runs on the CPU only.
 
     Returns
     -------
@@ -91,6 +91,14 @@ def ecn_blocks(
     k, t, q = _validate.as_count(k, "k"), _validate.as_count(t, "t"), _validate.as_count(q, "q")
     if method not in ("rankdist", "origdist"):
         raise InvalidInputError(f"method must be 'rankdist' or 'origdist', got {method!r}")
+    if device == "cuda":
+        from murank_kernels import cuda
+
+        return cuda.ecn_blocks(
+            features, num_query, k=k, t=t, q=q, method=method, mu=mu, candidates=candidates,
+            gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
+            normalize=normalize, progress=progress,
+        )  # fmt: skip
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
         gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize, device=device,

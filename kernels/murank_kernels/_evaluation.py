@@ -1,6 +1,6 @@
 """How good a ranking is: mAP, CMC and mINP under the protocols of the field."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from murank_kernels import _validate
 from murank_kernels._blocks import DistanceBlocks
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._gallery_shot import single_gallery_shot
-from murank_kernels._match_places import match_places
+from murank_kernels._match_places import MatchPlaces, match_places
 from murank_kernels._types import F64, I64
 
 Protocol = Literal["market1501", "cuhk03", "trapezoid"]
@@ -72,13 +72,13 @@ class RankEvaluator:
         self._cmc = np.full((len(self._q_pids), self._max_rank), np.nan)
         self._seen = np.zeros(len(self._q_pids), bool)
 
-    def update(self, first_query: int, distances: NDArray[Any]) -> None:
-        """Take the distances [b,G] of the queries from `first_query` on.
+    def update(self, first_query: int, distances: Any) -> None:
+        """Take the distances [b,G] of the queries from `first_query` on, NumPy's or a GPU's.
 
         Raises InvalidInputError for rows outside 0..Q-1 or given before, a wrong width or NaN.
         """
         first_query = _validate.as_count(first_query, "first_query", least=0)
-        rows = _validate.as_matrix(distances, "distmat")
+        rows, find_places = self._where_they_are(distances)
         stop = first_query + len(rows)
         if rows.shape[1] != len(self._g_pids) or stop > len(self._q_pids):
             raise InvalidInputError(
@@ -91,7 +91,7 @@ class RankEvaluator:
             rows = np.ascontiguousarray(rows[:, self._kept])
         starts = np.searchsorted(self._sorted_pids, self._q_pids[first_query:stop], "left")
         stops = np.searchsorted(self._sorted_pids, self._q_pids[first_query:stop], "right")
-        found = match_places(
+        found = find_places(
             rows, self._order, starts, stops, self._cameras, self._q_camids[first_query:stop]
         )
         self._seen[first_query:stop] = True
@@ -129,6 +129,19 @@ class RankEvaluator:
             num_valid=num_valid,
         )
 
+    def _where_they_are(self, distances: Any) -> tuple[Any, Callable[..., MatchPlaces]]:
+        """Return a matrix and what finds places in it: on a GPU, if the distances are there.
+
+        The other protocols want a look at rows themselves, which are copied to host memory.
+        """
+        if _validate.on_device(distances):
+            from murank_kernels import cuda
+
+            if self._protocol == "market1501" and cuda.is_float32_matrix(distances):
+                return distances, cuda.match_places
+            distances = cuda.to_host(distances)
+        return _validate.as_matrix(distances, "distmat"), match_places
+
     def _score(self, query: int, places: I64) -> None:
         """Figures of one query from its matches' places, 1-based and ascending."""
         hits = np.arange(1, len(places) + 1)
@@ -165,7 +178,7 @@ def evaluate_rank(
     ----------
     distmat : [Q,G] float, or DistanceBlocks
         Distances, small = same person; ties: lower gallery index first. Blocks are evaluated as
-        they are made, so Q x G is never held.
+        they are made, so Q x G is never held. An array on a GPU is evaluated there.
     q_pids, g_pids : [Q], [G] int
         Person ids.
     q_camids, g_camids : [Q], [G] int
@@ -196,8 +209,8 @@ def evaluate_rank(
         q_pids, g_pids, q_camids, g_camids,
         max_rank=max_rank, protocol=protocol, num_repeats=num_repeats, seed=seed,
     )  # fmt: skip
-    blocks: Iterable[tuple[int, NDArray[Any]]]
-    blocks = distmat if isinstance(distmat, DistanceBlocks) else [(0, np.asarray(distmat))]
+    blocks: Iterable[tuple[int, Any]]
+    blocks = distmat.where_made() if isinstance(distmat, DistanceBlocks) else [(0, distmat)]
     for first_query, distances in blocks:
         evaluator.update(first_query, distances)
         del distances  # before the next block is made

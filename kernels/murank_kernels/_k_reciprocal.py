@@ -59,7 +59,9 @@ def k_reciprocal(
         Bring rows to unit length first. Mu expects unit rows.
     top_k : int or None
         With k, only the k best of each query are returned, and memory never holds Q x G.
-    device : "cpu"
+    device : "cpu" or "cuda"
+        An NVIDIA GPU, see murank_kernels.cuda. Features (and mu, candidates) may then be arrays of
+        CuPy, PyTorch or Numba on it, and the results are CuPy arrays; NumPy in, NumPy out.
     progress : callable (stage, done, total), or None
 
     Returns
@@ -102,6 +104,15 @@ def k_reciprocal_blocks(
     """Re-rank as `k_reciprocal` does, with the distances made some query rows at a time."""
     k1, k2 = _validate.as_count(k1, "k1"), _validate.as_count(k2, "k2")
     lambda_value = _validate.as_fraction(lambda_value, "lambda_value")
+    if device == "cuda":
+        from murank_kernels import cuda
+
+        return cuda.k_reciprocal_blocks(
+            features, num_query, k1=k1, k2=k2, lambda_value=lambda_value, squared=squared,
+            mu=mu, candidates=candidates,
+            gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
+            normalize=normalize, progress=progress,
+        )  # fmt: skip
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
         gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize, device=device,

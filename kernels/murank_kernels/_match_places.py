@@ -69,11 +69,7 @@ def _places(
     for r in range(start, stop):
         row = rows[r]
         same_person = order[starts[r] : stops[r]]
-        end = indptr[r]
-        for g in same_person:
-            if g_camids[g] != q_camids[r]:
-                matches[end] = g
-                end += 1
+        end = indptr[r + 1]
         found = matches[indptr[r] : end]
         # Stable, and the indices ascend: equal distances keep the lower index first.
         found[:] = found[np.argsort(row[found], kind="mergesort")]
@@ -105,14 +101,8 @@ def match_places(
 
     A place is 1 + the number of kept items that stand before: one pass over the row per match.
     """
-    same = np.repeat(np.arange(len(rows)), stops - starts)
-    where = np.arange(len(same)) - np.repeat(
-        np.cumsum(stops - starts) - (stops - starts), stops - starts
-    )
-    kept = g_camids[order[starts[same] + where]] != q_camids[same]
-    indptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(np.bincount(same[kept], minlength=len(rows)), out=indptr[1:])
-    matches, places = np.empty(indptr[-1], np.int64), np.empty(indptr[-1], np.int64)
+    indptr, matches = matches_of(order, starts, stops, g_camids, q_camids)
+    places = np.empty(indptr[-1], np.int64)
     rows = np.ascontiguousarray(rows)
 
     def some(part: tuple[int, int]) -> None:
@@ -122,3 +112,18 @@ def match_places(
 
     _parallel.run(some, _parallel.row_ranges(len(rows), 32), "evaluation")
     return MatchPlaces(indptr, matches, places)
+
+
+def matches_of(
+    order: I64, starts: I64, stops: I64, g_camids: I64, q_camids: I64
+) -> tuple[I64, I64]:
+    """Matches of each query as CSR (indptr [b+1], gallery indices), in the order of `order`."""
+    same = np.repeat(np.arange(len(starts)), stops - starts)
+    where = np.arange(len(same)) - np.repeat(
+        np.cumsum(stops - starts) - (stops - starts), stops - starts
+    )
+    items = order[starts[same] + where]
+    kept = g_camids[items] != q_camids[same]
+    indptr = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(np.bincount(same[kept], minlength=len(starts)), out=indptr[1:])
+    return indptr, items[kept]

@@ -1,13 +1,20 @@
 """The first step that every method shares: checked, normalised, fused input."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from murank_kernels import _validate
 from murank_kernels._distances import DistanceTiles, fill_squared_distances
 from murank_kernels._fusion import Changes, fused_changes
-from murank_kernels._scores import as_gallery_mu, as_mu, row_pairs
+from murank_kernels._scores import (
+    NamedPairs,
+    ScoredPairs,
+    as_gallery_mu,
+    as_mu,
+    named_pairs,
+)
 from murank_kernels._types import F32, I32, I64
 
 
@@ -33,6 +40,36 @@ class Prepared:
         fill_squared_distances(self.features, rows, indptr, indices, self.changes, out)
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What the methods have in common beside features, known to be good."""
+
+    num_query: int
+    num_rows: int
+    alpha: float
+    pairs: NamedPairs  # scored ones
+
+
+def check(
+    features: Any,
+    num_query: int,
+    *,
+    mu: ArrayLike | None,
+    candidates: ArrayLike | None,
+    alpha: float,
+    gallery_mu: ArrayLike | None = None,
+    gallery_candidates: ArrayLike | None = None,
+) -> Checked:
+    """Check everything but the values of the features, wherever these are."""
+    alpha = _validate.as_fraction(alpha, "alpha")
+    num_rows = _validate.num_rows(features)
+    num_query = _validate.as_num_query(num_query, num_rows)
+    num_gallery = num_rows - num_query
+    scores = as_mu(mu, candidates, num_query, num_gallery)
+    gallery_scores = as_gallery_mu(gallery_mu, gallery_candidates, num_gallery)
+    return Checked(num_query, num_rows, alpha, named_pairs(num_query, scores, gallery_scores))
+
+
 def prepare(
     features: ArrayLike,
     num_query: int,
@@ -47,12 +84,10 @@ def prepare(
 ) -> Prepared:
     """Check everything that the methods have in common, then normalise and fuse."""
     _validate.check_device(device)
-    alpha = _validate.as_fraction(alpha, "alpha")
-    num_rows = _validate.num_rows(features)
-    num_query = _validate.as_num_query(num_query, num_rows)
-    num_gallery = num_rows - num_query
-    scores = as_mu(mu, candidates, num_query, num_gallery)
-    gallery_scores = as_gallery_mu(gallery_mu, gallery_candidates, num_gallery)
-    pairs = row_pairs(num_query, num_gallery, scores, gallery_scores)
+    checked = check(
+        features, num_query, mu=mu, candidates=candidates, alpha=alpha, gallery_mu=gallery_mu,
+        gallery_candidates=gallery_candidates,
+    )  # fmt: skip
     rows = _validate.as_features(features, normalize=normalize)
-    return Prepared(rows, num_query, fused_changes(rows, pairs, alpha))
+    pairs = ScoredPairs.of(*checked.pairs, checked.num_rows)
+    return Prepared(rows, checked.num_query, fused_changes(rows, pairs, checked.alpha))

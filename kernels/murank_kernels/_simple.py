@@ -47,6 +47,13 @@ def simple_blocks(
     progress: Progress | None = None,
 ) -> DistanceBlocks:
     """Rank as `simple` does, with the distances made some query rows at a time."""
+    if device == "cuda":
+        from murank_kernels import cuda
+
+        return cuda.simple_blocks(
+            features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
+            progress=progress,
+        )  # fmt: skip
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
         device=device,

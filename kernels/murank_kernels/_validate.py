@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from murank_kernels._exceptions import DeviceUnavailableError, InvalidInputError
+from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, F64
 
 _MAX_ROWS = 2**31 - 1  # neighbour indices are int32
@@ -16,17 +16,30 @@ LARGEST = 3e38  # distance that float32 still holds
 _MAX_LENGTH = 1e18  # of a row whose squared distances fit float32
 
 
+def on_device(value: Any) -> bool:
+    """Whether an array is in a GPU's memory (CuPy, PyTorch, Numba)."""
+    return hasattr(value, "__cuda_array_interface__")
+
+
 def as_array(value: ArrayLike, name: str) -> NDArray[Any]:
-    """Return anything array-like as an array."""
+    """Return anything array-like in host memory as an array."""
+    if on_device(value):
+        raise InvalidInputError(
+            f"{name} is in a GPU's memory: pass device='cuda' where that is offered, or copy it "
+            "to host memory"
+        )
     try:
         return np.asarray(value)
     except ValueError as error:
         raise InvalidInputError(f"{name} cannot be read as an array: {error}") from error
 
 
-def num_rows(features: ArrayLike) -> int:
-    """Return N of features [N,D]."""
-    shape = as_array(features, "features").shape
+def num_rows(features: Any) -> int:
+    """Return N of features [N,D], wherever they are."""
+    if on_device(features):
+        shape = tuple(features.__cuda_array_interface__["shape"])
+    else:
+        shape = as_array(features, "features").shape
     if len(shape) != 2 or 0 in shape:
         raise InvalidInputError(f"features must have shape [N, D], got {shape}")
     if shape[0] > _MAX_ROWS:
@@ -36,7 +49,7 @@ def num_rows(features: ArrayLike) -> int:
 
 def as_features(features: ArrayLike, *, normalize: bool) -> NDArray[np.float32]:
     """Return features as contiguous float32 [N,D], rows of unit length if `normalize`."""
-    given = np.asarray(features)
+    given = as_array(features, "features")
     if given.dtype.kind != "f":
         raise InvalidInputError(
             f"features must be floating point, got {given.dtype}; pass features.astype('float32')"
@@ -47,7 +60,7 @@ def as_features(features: ArrayLike, *, normalize: bool) -> NDArray[np.float32]:
     out = np.empty(given.shape, np.float32)
     norms = np.empty(len(given))
     _copy_rows(given, normalize, out, norms)
-    _check_norms(given, norms, normalize=normalize)
+    check_norms(given, norms, normalize=normalize)
     return out
 
 
@@ -64,7 +77,8 @@ def _copy_rows(given: NDArray[Any], normalize: bool, out: F32, norms: F64) -> No
             out[i, t] = given[i, t] / divisor
 
 
-def _check_norms(given: NDArray[Any], norms: F64, *, normalize: bool) -> None:
+def check_norms(given: NDArray[Any], norms: F64, *, normalize: bool) -> None:
+    """Raise unless rows of these lengths can be worked with; `given` is read to say why not."""
     bad = ~np.isfinite(norms)
     if bad.any():
         row = int(np.argmax(bad))
@@ -150,8 +164,6 @@ def as_matrix(
 
 
 def check_device(device: str) -> None:
-    """Raise unless `device` is one this build runs on."""
-    if device == "cuda":
-        raise DeviceUnavailableError("device='cuda' is not part of this release; use device='cpu'")
+    """Raise unless `device` is the CPU: a caller that offers "cuda" has looked for that before."""
     if device != "cpu":
-        raise InvalidInputError(f"device must be 'cpu', got {device!r}")
+        raise InvalidInputError(f"device must be 'cpu' or 'cuda', got {device!r}")

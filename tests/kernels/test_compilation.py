@@ -18,6 +18,8 @@ from numba.core.dispatcher import Dispatcher
 
 kernels = {}
 for info in pkgutil.walk_packages(murank_kernels.__path__, "murank_kernels."):
+    if info.name.startswith("murank_kernels.cuda."):
+        continue  # compiled by another compiler, with a cache of its own
     for name, value in vars(importlib.import_module(info.name)).items():
         if isinstance(value, Dispatcher):
             cached = not isinstance(value._cache, NullCache)

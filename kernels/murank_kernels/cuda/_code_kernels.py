@@ -1,6 +1,7 @@
 """Kernels on sparse codes (CSR): weights, sums of rows, and what query and gallery rows share."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import int32
@@ -11,12 +12,12 @@ from murank_kernels.cuda._kernel import cuda, device_function, kernel
 
 
 @device_function
-def _root(distance_squared: np.float32) -> np.float32:
+def _root(distance_squared: np.float32) -> Any:
     return max(np.float32(math.sqrt(distance_squared)), FLOOR)
 
 
 @device_function
-def _normalised(distance_squared: np.float32, row_max: np.float32, squared: bool) -> np.float32:
+def _normalised(distance_squared: np.float32, row_max: np.float32, squared: bool) -> Any:
     if squared:
         return distance_squared / row_max if row_max > 0 else np.float32(0)
     return _root(distance_squared) / row_max
@@ -60,7 +61,7 @@ def sort_by_index(near: I32, k: int, indices: I32, weights: F32) -> None:
 
 
 @device_function
-def _find(indptr: I64, indices: I32, row: int, column: int) -> int:
+def _find(indptr: I64, indices: I32, row: int, column: int) -> Any:
     """Place of a column in a row whose columns ascend, or -1."""
     low, high = indptr[row], indptr[row + 1]
     while low < high:

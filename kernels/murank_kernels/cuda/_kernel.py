@@ -4,13 +4,15 @@ A module that holds kernels can be imported where there is no compiler and no GP
 is checked at every launch, so an array of another type is an error and not read as garbage.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+cuda: Any
 try:
-    from numba import cuda
+    cuda = importlib.import_module("numba.cuda")
 except ImportError:  # an installation of Numba without its CUDA part
     cuda = None
 

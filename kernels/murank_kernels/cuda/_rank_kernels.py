@@ -25,7 +25,8 @@ def places(
 ) -> None:
     """Place of each match among the gallery less the items of the query's pid and camera.
 
-    A block a match. Places count from 1; order[starts[r]:stops[r]] are the items of the query's pid.
+    A block a match. Places count from 1; order[starts[r]:stops[r]] are the items of the query's
+    pid.
     """
     count: I32 = cuda.shared.array(0, int32)
     p, t, threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x

@@ -69,9 +69,7 @@ def set_words(width: int) -> int:
 
 
 @kernel("void(i4[:,::1], i1[:,::1], i1[:,::1], i8[::1], b1, i4[::1])")
-def expand(
-    near: I32, flags: Flags, half_flags: Flags, indptr: I64, fill: bool, out: I32
-) -> None:
+def expand(near: I32, flags: Flags, half_flags: Flags, indptr: I64, fill: bool, out: I32) -> None:
     """R*(i): mutual neighbours, and the mutual half sets that mostly agree (2/3). A block a row."""
     shared = cuda.shared.array(0, int32)
     t, threads = cuda.threadIdx.x, cuda.blockDim.x

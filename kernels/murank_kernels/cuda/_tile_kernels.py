@@ -1,5 +1,7 @@
 """Kernels on a tile of distances: from products to squared distances, and into sorted lists."""
 
+from typing import Any
+
 import numpy as np
 from numba import float32, int32
 
@@ -14,9 +16,7 @@ EVERYBODY, SAME_CAMERA, OTHER_CAMERA = 0, 1, 2  # who may enter a list
 
 
 @kernel("void(f4[:,::1], f4[:,::1], f4[::1], i8, i8)")
-def finish_tile(
-    tile: F32, features: F32, norms: F32, first_row: int, first_column: int
-) -> None:
+def finish_tile(tile: F32, features: F32, norms: F32, first_row: int, first_column: int) -> None:
     """Turn products into squared distances, in place. A block a row.
 
     Small ones are taken from differences, as on a CPU.
@@ -47,13 +47,35 @@ def put_changes(
             tile[r, c] = values[p]
 
 
+@kernel("void(f4[:,::1], i8, i8, f4[:,::1])")
+def turn(tile: F32, first_column: int, side: int, out: F32) -> None:
+    """out[c,r] = tile[r, first_column + c]. A block a patch of side x side, through shared memory.
+
+    Rows are read and written along, by neighbouring threads; a row of the patch has one value
+    more than it needs, so that no two threads want the same bank.
+    """
+    patch = cuda.shared.array(0, float32)
+    t, threads = cuda.threadIdx.x, cuda.blockDim.x
+    across = (out.shape[0] + side - 1) // side
+    row, column = cuda.blockIdx.x // across * side, cuda.blockIdx.x % across * side
+    for e in range(t, side * side, threads):
+        r, c = e // side, e % side
+        if row + r < tile.shape[0] and column + c < out.shape[0]:
+            patch[r * (side + 1) + c] = tile[row + r, first_column + column + c]
+    cuda.syncthreads()
+    for e in range(t, side * side, threads):
+        c, r = e // side, e % side
+        if row + r < tile.shape[0] and column + c < out.shape[0]:
+            out[column + c, row + r] = patch[r * (side + 1) + c]
+
+
 @device_function
-def _before(distance: np.float32, index: int, other: np.float32, other_index: int) -> bool:
+def _before(distance: np.float32, index: int, other: np.float32, other_index: int) -> Any:
     return distance < other or (distance == other and index < other_index)
 
 
 @device_function
-def _may_enter(cameras: I32, rule: int, i: int, j: int) -> bool:
+def _may_enter(cameras: I32, rule: int, i: int, j: int) -> Any:
     if rule == 0:
         return True
     return (cameras[i] == cameras[j]) == (rule == 1)
@@ -89,7 +111,7 @@ def scan(
     measure: bool,
     row_max: F32,
 ) -> None:
-    """Offer each entry of a tile to its row's sorted list, and raise the row's maximum. A block a row.
+    """Offer each entry of a tile to its row's sorted list; raise the row's maximum. A block a row.
 
     Entries that stand before the list's last one are gathered in shared memory, then each entry of
     the list and each newcomer counts who stands before it, which is its new place: (distance,

@@ -40,8 +40,10 @@ def test_k_reciprocal(key: str, settings: dict[str, Any], gpu: Arrays) -> None:
 
 def test_zhong(gpu: Arrays) -> None:
     del gpu
-    case, settings = main_case(), {"k1": 30, "k2": 10, "lambda_value": 0.5, "squared": True}
-    actual = k_reciprocal(case.features, case.num_query, device="cuda", **settings)
+    case = main_case()
+    actual = k_reciprocal(
+        case.features, case.num_query, k1=30, k2=10, lambda_value=0.5, squared=True, device="cuda"
+    )
     check_close(actual, golden("main_zhong")["dist_k30_10_l50"])
 
 
@@ -77,7 +79,7 @@ def test_arrays_that_stay_on_the_device(gpu: Arrays) -> None:
     order = np.argsort(on_host, axis=1, kind="stable")[:, :20]
     assert_array_equal(gpu.get(indices), order)
     assert_array_equal(gpu.get(best), np.take_along_axis(on_host, order, axis=1))
-    labels = tuple(stored[name] for name in ("q_pid", "g_pid", "q_cam", "g_cam"))
-    actual = evaluate_rank(distances, *labels)
+    q_pid, g_pid, q_cam, g_cam = (stored[name] for name in ("q_pid", "g_pid", "q_cam", "g_cam"))
+    actual = evaluate_rank(distances, q_pid, g_pid, q_cam, g_cam)
     assert_allclose(actual.all_AP, stored["simple__AP"], atol=1e-10)
     assert actual.num_valid == stored["simple__num_valid"]
