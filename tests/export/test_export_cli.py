@@ -86,8 +86,8 @@ def test_a_summary_of_all_parts(
         f"{step} ..."
         for step in (
             "encoder: export and check", "load checkpoint", "merge adapter",
-            "ask the PyTorch model", "bake prompt", "vision graph", "decoder graph",
-            "measure parity", "hash and write manifest",
+            "ask the PyTorch model", "collect activations", "bake prompt", "vision graph",
+            "decoder graph", "measure parity", "hash and write manifest",
         )
     ]  # fmt: skip
     first, sha256, *files, seconds, parity = out.splitlines()
