@@ -58,7 +58,10 @@ SCORED = ["--engine", "e", "--features", "f.npz"]
         ([*IMAGES, "--order", "all"], "invalid choice: 'all'"),
         ([*IMAGES, "--top-k-candidates", "0"], "must be at least 1"),
         ([*IMAGES, "--vision-cache-mb", "-1"], "must be at least 0"),
-        ([*IMAGES, "--providers", "gpu"], "must be auto, cpu, cuda, tensorrt, or a list"),
+        (
+            [*IMAGES, "--providers", "gpu"],
+            "must be auto, cpu, cuda, tensorrt, tensorrt-plans, or a list",
+        ),
         ([*IMAGES, "--providers", "cuda,cpu"], "or a list like CUDAExecutionProvider,CPU"),
         ([*IMAGES, "--dataset", "imagenet"], "invalid choice: 'imagenet'"),
     ],

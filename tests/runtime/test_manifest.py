@@ -123,7 +123,7 @@ HASH = "a sha256 (64 lower-case hexadecimal digits)"
         ("parity", "other.json", "parity names other.json, which is not in files"),
         ("encoder", 3, "encoder must be an object, got 3"),
         ("encoder.dim", None, "encoder.dim must be a whole number, got None"),
-        ("precision", "fp8", "precision must be one of fp32, fp16, int8, got 'fp8'"),
+        ("precision", "fp8", "precision must be one of fp32, fp16, int8, w8a16, got 'fp8'"),
         ("sources.adapter.kind", "lora", "sources.adapter.kind must be one of peft, muse"),
         ("sources.mllm.name", "", "sources.mllm.name must be a printable text, got ''"),
         ("sources.mllm.name", "\x1b[2J", r"sources.mllm.name must be a printable text, got '\x1b"),
