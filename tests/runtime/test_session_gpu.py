@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, Install, installer
 
 from murank import InputError, MachineError
+from murank.engine._failures import is_fault, run_error
 from murank.engine.session import Session, SessionSettings
 
 
@@ -145,3 +147,31 @@ def test_the_gpu_that_was_named(install: Install) -> None:
     session = Session(GRAPH, SessionSettings([(CUDA, {"device_id": 1}), CPU]))
     session.run({}, ["tokens"])
     assert ("output", "tokens", "cuda", 1) in fake.bound
+
+
+@pytest.mark.parametrize(
+    ("cause", "fault", "kind", "told"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered", True, MachineError,
+         "the GPU failed"),
+        ("CUDA failure 2: out of memory", False, MachineError, "out of memory; pass a smaller"),
+    ],
+)  # fmt: skip
+def test_a_cause_behind_a_long_signature(
+    cause: str, fault: bool, kind: type[Exception], told: str
+) -> None:
+    error = RuntimeError(
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running "
+        "MatMul node. Name:'node_matmul_12' Status Message: /source/onnxruntime/core/providers/"
+        "cuda/cuda_call.cc:129 std::conditional_t<THRW, void, onnxruntime::common::Status> "
+        "onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, const "
+        "char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError; "
+        f"std::conditional_t<THRW, void, common::Status> = void] {cause} ; GPU=0 ; "
+        "hostname=ward7 ; file=/source/cuda_call.cc"
+    )
+    assert is_fault(error) is fault
+    found = run_error(Path("decoder.onnx"), ["vision [1,20,1,50,64]"], error)
+    assert isinstance(found, kind)
+    assert told in str(found)
+    assert cause in str(found)
+    assert "ward7" not in str(found)

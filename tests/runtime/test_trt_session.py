@@ -1,5 +1,7 @@
 """Plans at run time: what is checked before loading, and that answers are those of the graphs."""
 
+import hashlib
+import hmac
 import json
 import shutil
 import sys
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank import Engine, InputError, MachineError, UsageError
+from murank.engine._json import write_json
 from murank.trt import BuildSettings, PlanSession, _cuda, build_plans, this_machine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -186,6 +189,14 @@ def test_plans_from_elsewhere_are_refused(engine: Path, tmp_path: Path, trt: Fak
         replace()
         with pytest.raises(InputError, match=r"was not built by this machine .*murank build again"):
             vision(engine)
+    forged = json.loads((folder / "record.json").read_text())
+    del forged["seal"]
+    forged["seal"] = hmac.new(b"", write_json(forged), hashlib.sha256).hexdigest()
+    true = (folder / "record.json").read_bytes()
+    (folder / "record.json").write_text(json.dumps(forged))
+    with pytest.raises(InputError, match="was not built by this machine"):
+        vision(engine)  # no key here: an empty one must not do
+    (folder / "record.json").write_bytes(true)
     key.write_bytes(own)
     key.chmod(0o600)
     record = json.loads((folder / "record.json").read_text())

@@ -15,14 +15,24 @@ _SHOWN = 300  # characters
 
 
 def words(error: Exception) -> str:
-    """Return what it says on one line, not too long, without the machine's name."""
-    return _HOST.sub("", " ".join(str(error).split()))[:_SHOWN]
+    """Return what it says on one line, not too long, without the machine's name.
+
+    A fault of CUDA stands behind a long signature of C++: what is shown begins with the cause.
+    """
+    text = _whole(error)
+    cause = _NO_MEMORY.search(text) or _FAULT.search(text)
+    start = 0 if cause is None or cause.end() <= _SHOWN else cause.start()
+    return text[start : start + _SHOWN]
 
 
 def is_fault(error: Exception) -> bool:
     """Whether the GPU failed, so that nothing in this process can use it any more."""
-    text = words(error)
+    text = _whole(error)
     return _FAULT.search(text) is not None and _NO_MEMORY.search(text) is None
+
+
+def _whole(error: Exception) -> str:
+    return _HOST.sub("", " ".join(str(error).split()))
 
 
 def load_error(file: Path, asked: Sequence[Any], error: Exception) -> Exception:
@@ -44,7 +54,8 @@ def run_error(file: Path, shapes: Sequence[str], error: Exception) -> Exception:
             f"{file}: the GPU failed while it ran this graph on {told}; start again in a new "
             f"process, and if it fails again see `murank doctor`: {text}"
         )
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(text) or "alloc" in text.lower():
+    whole = _whole(error)
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(whole) or "alloc" in text.lower():
         return MachineError(
             f"{file}: out of memory; pass a smaller max_pairs, or free some: {text}"
         )

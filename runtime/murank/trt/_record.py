@@ -90,8 +90,8 @@ def record_bytes(record: PlanRecord, key: bytes) -> bytes:
     return write_json({**data, _SEAL: _seal(data, key)})
 
 
-def read_record(folder: Path, key: bytes) -> PlanRecord:
-    """Read record.json.
+def read_record(folder: Path, key: bytes | None) -> PlanRecord:
+    """Read record.json; without a key of this machine nothing bears its seal.
 
     Raises
     ------
@@ -101,9 +101,12 @@ def read_record(folder: Path, key: bytes) -> PlanRecord:
     path = folder / RECORD
     data = parse_json(read_bounded(path), path)
     seal = data.pop(_SEAL, None) if isinstance(data, dict) else None
-    if not isinstance(seal, str) or not hmac.compare_digest(
-        seal.encode(), _seal(data, key).encode()
-    ):
+    sealed_here = (
+        key is not None
+        and isinstance(seal, str)
+        and hmac.compare_digest(seal.encode(), _seal(data, key).encode())
+    )
+    if not sealed_here:
         raise InputError(
             f"{folder} was not built by this machine (its record does not bear this machine's "
             "seal), and plans are code: run murank build again"

@@ -49,7 +49,7 @@ class PlanStore:
             raise MachineError(self._why_none())
         check_folder(self._plans)
         check_folder(self.folder)
-        record = read_record(self.folder, b"" if key is None else key)
+        record = read_record(self.folder, key)
         if record.target != self.target:
             raise InputError(f"{self.folder} holds plans for {record.target.words}: {_AGAIN}")
         return record
