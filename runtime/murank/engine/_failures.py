@@ -20,8 +20,10 @@ def words(error: Exception) -> str:
     A fault of CUDA stands behind a long signature of C++: what is shown begins with the cause.
     """
     text = _whole(error)
-    cause = _NO_MEMORY.search(text) or _FAULT.search(text)
-    start = 0 if cause is None or cause.end() <= _SHOWN else cause.start()
+    causes = [found for found in (_FAULT.search(text), _NO_MEMORY.search(text)) if found]
+    start = min((found.start() for found in causes), default=0)
+    if all(found.end() <= _SHOWN for found in causes):
+        start = 0
     return text[start : start + _SHOWN]
 
 
