@@ -1,26 +1,24 @@
 """A picture of a report: latencies, where the time goes, and what more candidates cost."""
 
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from murank._atomic import write_files
-from murank._exceptions import MachineError
-from murank._stages import STAGES
+from murank._figure import canvas, write_png
+from murank._stages import STAGES, Stage
 from murank.bench._schema import Report, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INCHES, _DPI = (13.0, 4.4), 150
+_INCHES = (13.0, 4.4)
 _COLORS = {"cached": "tab:blue", "uncached": "tab:orange"}
 
 
 def check_plot() -> None:
     """Raise MachineError unless there is what it takes to draw."""
-    _canvas()
+    canvas(_INCHES)
 
 
 def write_plot(path: Path, report: Report) -> None:
@@ -33,29 +31,14 @@ def write_plot(path: Path, report: Report) -> None:
     OutputError
         The file cannot be written.
     """
-    figure, canvas = _canvas()
+    figure, rendered = canvas(_INCHES)
     left, middle, right = figure.subplots(1, 3)
     sections = {"cached": report.cached, "uncached": report.uncached}
     found = {name: section for name, section in sections.items() if section is not None}
     _draw_latencies(left, found)
     _draw_stages(middle, found)
     _draw_sweep(right, report)
-    raw = BytesIO()
-    canvas.print_png(raw)
-    write_files(path.parent, {path.name: lambda file: file.write(raw.getvalue())})
-
-
-def _canvas() -> tuple[Any, Any]:
-    """Return an empty figure and what renders it, without a display or any global state."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MachineError(
-            "matplotlib is not installed: install murank with its extra 'plot'"
-        ) from error
-    figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-    return figure, FigureCanvasAgg(figure)
+    write_png(path, rendered)
 
 
 def _draw_latencies(axes: "Axes", sections: dict[str, Section]) -> None:
@@ -84,7 +67,7 @@ def _draw_stages(axes: "Axes", sections: dict[str, Section]) -> None:
     _finish(axes)
 
 
-def _mean(section: Section, stage: Any) -> float:
+def _mean(section: Section, stage: Stage) -> float:
     return section.stages[stage].mean_ms if stage in section.stages else 0.0
 
 

@@ -1,13 +1,11 @@
 """A picture of a calibration: the DET curve, and how reliable mu is before and after."""
 
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from murank._atomic import write_files
-from murank._exceptions import MachineError
+from murank._figure import canvas, write_png
 from murank.calibration._det import probit
 from murank.calibration._measure import Measured
 from murank.calibration._rates import Rate
@@ -16,13 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TICKS = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.99)  # of rates
-_INCHES, _DPI = (10.0, 4.8), 150
+_INCHES = (10.0, 4.8)
 _LARGEST_DOT = 120.0  # area in points, of a bin that holds every pair
 
 
 def check_plot() -> None:
     """Raise MachineError unless there is what it takes to draw."""
-    _canvas()
+    canvas(_INCHES)
 
 
 def write_plot(path: Path, measured: Measured) -> None:
@@ -35,26 +33,11 @@ def write_plot(path: Path, measured: Measured) -> None:
     OutputError
         The file cannot be written.
     """
-    figure, canvas = _canvas()
+    figure, rendered = canvas(_INCHES)
     left, right = figure.subplots(1, 2)
     _draw_det(left, measured)
     _draw_reliability(right, measured)
-    raw = BytesIO()
-    canvas.print_png(raw)
-    write_files(path.parent, {path.name: lambda file: file.write(raw.getvalue())})
-
-
-def _canvas() -> tuple[Any, Any]:
-    """Return an empty figure and what renders it, without a display or any global state."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MachineError(
-            "matplotlib is not installed: install murank with its extra 'plot'"
-        ) from error
-    figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-    return figure, FigureCanvasAgg(figure)
+    write_png(path, rendered)
 
 
 def _draw_det(axes: "Axes", measured: Measured) -> None:

@@ -1,0 +1,30 @@
+"""Pictures by matplotlib, which is loaded when one is drawn: no display, no global state."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from murank._atomic import write_files
+from murank._exceptions import MachineError
+
+_DPI = 150
+
+
+def canvas(inches: tuple[float, float]) -> tuple[Any, Any]:
+    """Return an empty figure and what renders it; MachineError if matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MachineError(
+            "matplotlib is not installed: install murank with its extra 'plot'"
+        ) from error
+    figure = Figure(figsize=inches, dpi=_DPI, layout="constrained")
+    return figure, FigureCanvasAgg(figure)
+
+
+def write_png(path: Path, rendered: Any) -> None:
+    """Write what a canvas holds, whole or not at all; OutputError if it cannot be written."""
+    raw = BytesIO()
+    rendered.print_png(raw)
+    write_files(path.parent, {path.name: lambda file: file.write(raw.getvalue())})
