@@ -14,7 +14,7 @@ from murank_kernels._neighbors import neighbors
 from murank_kernels._parallel import Progress
 from murank_kernels._prepare import prepare
 from murank_kernels._reciprocal import expanded_sets, united_sets
-from murank_kernels._types import F32, I32
+from murank_kernels._types import F32, I32, Products
 
 
 def ca_jaccard(
@@ -39,6 +39,7 @@ def ca_jaccard(
     normalize: bool = True,
     top_k: int | None = None,
     device: str = "cpu",
+    products: Products = "float32",
     progress: Progress | None = None,
 ) -> F32 | tuple[F32, I32]:
     """Re-rank by the camera-aware Jaccard distance.
@@ -46,7 +47,7 @@ def ca_jaccard(
     Parameters
     ----------
     features, num_query, lambda_value, mu, candidates, gallery_mu, gallery_candidates, alpha,
-    normalize, top_k, device, progress
+    normalize, top_k, device, products, progress
         As in `k_reciprocal`.
     camids : [N] int
         Camera of each row of `features`.
@@ -73,7 +74,7 @@ def ca_jaccard(
         features, num_query, camids, k1=k1, k2=k2, k1_intra=k1_intra, k1_inter=k1_inter,
         k2_intra=k2_intra, k2_inter=k2_inter, ckrnns=ckrnns, clqe=clqe, lambda_value=lambda_value,
         mu=mu, candidates=candidates, gallery_mu=gallery_mu, gallery_candidates=gallery_candidates,
-        alpha=alpha, normalize=normalize, device=device, progress=progress,
+        alpha=alpha, normalize=normalize, device=device, products=products, progress=progress,
     ).dense_or_top_k(top_k)  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def ca_jaccard_blocks(
     alpha: float = 0.2,
     normalize: bool = True,
     device: str = "cpu",
+    products: Products = "float32",
     progress: Progress | None = None,
 ) -> DistanceBlocks:
     """Re-rank as `ca_jaccard` does, with the distances made some query rows at a time."""
@@ -107,6 +109,7 @@ def ca_jaccard_blocks(
     k2_intra = _validate.as_count(k2_intra, "k2_intra")
     k2_inter = _validate.as_count(k2_inter, "k2_inter")
     lambda_value = _validate.as_fraction(lambda_value, "lambda_value")
+    _validate.check_products(products, device)
     if device == "cuda":
         from murank_kernels import cuda
 
@@ -115,7 +118,7 @@ def ca_jaccard_blocks(
             k2_intra=k2_intra, k2_inter=k2_inter, ckrnns=ckrnns, clqe=clqe,
             lambda_value=lambda_value, mu=mu, candidates=candidates,
             gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
-            normalize=normalize, progress=progress,
+            normalize=normalize, products=products, progress=progress,
         )  # fmt: skip
     cameras = _validate.as_labels(camids, "camids", _validate.num_rows(features))
     ready = prepare(

@@ -11,7 +11,7 @@ from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._neighbors import neighbors
 from murank_kernels._parallel import Progress
 from murank_kernels._prepare import prepare
-from murank_kernels._types import F32, I32
+from murank_kernels._types import F32, I32, Products
 
 EcnMethod = Literal["rankdist", "origdist"]
 
@@ -32,6 +32,7 @@ def ecn(
     normalize: bool = True,
     top_k: int | None = None,
     device: str = "cpu",
+    products: Products = "float32",
     progress: Progress | None = None,
 ) -> F32 | tuple[F32, I32]:
     """Re-rank by the mean distance between each item and the other's expanded neighbours.
@@ -39,7 +40,7 @@ def ecn(
     Parameters
     ----------
     features, num_query, mu, candidates, gallery_mu, gallery_candidates, alpha, normalize, top_k,
-    device, progress
+    device, products, progress
         As in `k_reciprocal`.
     k : int
         Length of the rank lists that "rankdist" compares.
@@ -48,7 +49,7 @@ def ecn(
     method : "rankdist" or "origdist"
         Distance between an item and a neighbour: minus the agreement of their rank lists (values
         are <= 0), or the Euclidean distance. The former is sparse; the latter is not by its
-        definition, and costs a multiple of all distances; it runs on the CPU only.
+        definition, and costs a multiple of all distances.
 
     Returns
     -------
@@ -66,7 +67,7 @@ def ecn(
     return ecn_blocks(
         features, num_query, k=k, t=t, q=q, method=method, mu=mu, candidates=candidates,
         gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
-        normalize=normalize, device=device, progress=progress,
+        normalize=normalize, device=device, products=products, progress=progress,
     ).dense_or_top_k(top_k)  # fmt: skip
 
 
@@ -85,19 +86,21 @@ def ecn_blocks(
     alpha: float = 0.2,
     normalize: bool = True,
     device: str = "cpu",
+    products: Products = "float32",
     progress: Progress | None = None,
 ) -> DistanceBlocks:
     """Re-rank as `ecn` does, with the distances made some query rows at a time."""
     k, t, q = _validate.as_count(k, "k"), _validate.as_count(t, "t"), _validate.as_count(q, "q")
     if method not in ("rankdist", "origdist"):
         raise InvalidInputError(f"method must be 'rankdist' or 'origdist', got {method!r}")
+    _validate.check_products(products, device)
     if device == "cuda":
         from murank_kernels import cuda
 
         return cuda.ecn_blocks(
             features, num_query, k=k, t=t, q=q, method=method, mu=mu, candidates=candidates,
             gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
-            normalize=normalize, progress=progress,
+            normalize=normalize, products=products, progress=progress,
         )  # fmt: skip
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,

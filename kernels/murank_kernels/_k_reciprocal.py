@@ -12,7 +12,7 @@ from murank_kernels._neighbors import neighbors
 from murank_kernels._parallel import Progress
 from murank_kernels._prepare import prepare
 from murank_kernels._reciprocal import expanded_sets
-from murank_kernels._types import F32, I32
+from murank_kernels._types import F32, I32, Products
 
 
 def k_reciprocal(
@@ -31,6 +31,7 @@ def k_reciprocal(
     normalize: bool = True,
     top_k: int | None = None,
     device: str = "cpu",
+    products: Products = "float32",
     progress: Progress | None = None,
 ) -> F32 | tuple[F32, I32]:
     """Re-rank by k-reciprocal encoding.
@@ -62,6 +63,14 @@ def k_reciprocal(
     device : "cpu" or "cuda"
         An NVIDIA GPU, see murank_kernels.cuda. Features (and mu, candidates) may then be arrays of
         CuPy, PyTorch or Numba on it, and the results are CuPy arrays; NumPy in, NumPy out.
+    products : "float32" or "tf32"
+        What the neighbour search multiplies in, on device="cuda". With "tf32" the GPU may round the
+        factors of its products to 10 bits of mantissa, which is faster from compute capability 8.0
+        on. These products then decide who is in a neighbour list: among items that are nearly as
+        far as its last one, a wrong one may enter; 16 entries more than needed are looked at. They
+        also give the largest distance of each row, by which distances are normalised: it is off by
+        about 1e-4. All else is as with "float32": distances in neighbour lists, and so their order,
+        those that weights are made of, and those that are mixed into the result.
     progress : callable (stage, done, total), or None
 
     Returns
@@ -80,7 +89,7 @@ def k_reciprocal(
     return k_reciprocal_blocks(
         features, num_query, k1=k1, k2=k2, lambda_value=lambda_value, squared=squared, mu=mu,
         candidates=candidates, gallery_mu=gallery_mu, gallery_candidates=gallery_candidates,
-        alpha=alpha, normalize=normalize, device=device, progress=progress,
+        alpha=alpha, normalize=normalize, device=device, products=products, progress=progress,
     ).dense_or_top_k(top_k)  # fmt: skip
 
 
@@ -99,11 +108,13 @@ def k_reciprocal_blocks(
     alpha: float = 0.2,
     normalize: bool = True,
     device: str = "cpu",
+    products: Products = "float32",
     progress: Progress | None = None,
 ) -> DistanceBlocks:
     """Re-rank as `k_reciprocal` does, with the distances made some query rows at a time."""
     k1, k2 = _validate.as_count(k1, "k1"), _validate.as_count(k2, "k2")
     lambda_value = _validate.as_fraction(lambda_value, "lambda_value")
+    _validate.check_products(products, device)
     if device == "cuda":
         from murank_kernels import cuda
 
@@ -111,7 +122,7 @@ def k_reciprocal_blocks(
             features, num_query, k1=k1, k2=k2, lambda_value=lambda_value, squared=squared,
             mu=mu, candidates=candidates,
             gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
-            normalize=normalize, progress=progress,
+            normalize=normalize, products=products, progress=progress,
         )  # fmt: skip
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,

@@ -16,6 +16,17 @@ LARGEST = 3e38  # distance that float32 still holds
 _MAX_LENGTH = 1e18  # of a row whose squared distances fit float32
 
 
+def check_products(products: str, device: str) -> None:
+    """Raise InvalidInputError unless the device can multiply so."""
+    if products not in ("float32", "tf32"):
+        raise InvalidInputError(f"products must be 'float32' or 'tf32', got {products!r}")
+    if products == "tf32" and device != "cuda":
+        check_device(device)
+        raise InvalidInputError(
+            "products='tf32' is for device='cuda': a CPU multiplies in float32; leave it out"
+        )
+
+
 def on_device(value: Any) -> bool:
     """Whether an array is in a GPU's memory (CuPy, PyTorch, Numba)."""
     return hasattr(value, "__cuda_array_interface__")

@@ -1,7 +1,8 @@
 """The steps of re-ranking on an NVIDIA GPU: what device="cuda" runs.
 
-Arrays and the matrix product are CuPy's, kernels are Numba's; without a GPU they run in Numba's
-simulator. Nothing here is imported before device="cuda" is asked for.
+Arrays and the matrix product are CuPy's; kernels are compiled by Numba, kept on disk, and started
+by CuPy. Without a GPU they run in Numba's simulator. Nothing here is imported before device="cuda"
+is asked for.
 """
 
 from murank_kernels.cuda._evaluation import is_float32_matrix, match_places

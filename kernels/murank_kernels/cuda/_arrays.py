@@ -36,8 +36,13 @@ class Arrays(Protocol):
     def give(self, array: DeviceArray) -> Any:
         """What a caller gets whose own arrays are on the device."""
 
-    def products(self, a: DeviceArray, b: DeviceArray, out: DeviceArray) -> None:
-        """out[i,j] = a[i] . b[j] in float32, no step of it in fewer bits. All C-contiguous."""
+    def products(
+        self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *, tf32: bool = False
+    ) -> None:
+        """out[i,j] = a[i] . b[j] in float32, all C-contiguous; no step in fewer bits unless `tf32`.
+
+        With it the factors may be rounded to 10 bits of mantissa, where the GPU is faster so.
+        """
 
     def launch(
         self, kernel: Kernel, blocks: int, threads: int, *arguments: Any, shared_bytes: int = 0

@@ -1,14 +1,21 @@
-"""The real GPU: CuPy's arrays and cuBLAS, kernels by Numba, on CuPy's current stream."""
+"""The real GPU: CuPy's arrays, cuBLAS and stream; kernels compiled by Numba, started by CuPy."""
 
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 from numpy.typing import NDArray
 
 from murank_kernels._exceptions import DeviceUnavailableError
+from murank_kernels.cuda import _cubins, _faults
 from murank_kernels.cuda._kernel import Kernel, cuda
+from murank_kernels.cuda._parameters import as_words, check_arguments
+from murank_kernels.cuda._require import INSTALL, capability
+
+_loaded: dict[tuple[int, str], Any] = {}  # (device, kernel) -> what CuPy starts
+_lock = Lock()  # of compiling and loading
 
 
 class CupyArrays:
@@ -22,23 +29,26 @@ class CupyArrays:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Use the same GPU in Numba as in CuPy; name a fault, and give back cached memory."""
+        """Work in the primary context of CuPy's GPU; name a fault, and give back cached memory.
+
+        The context is left as the thread had it before, whoever else uses CUDA in the process.
+        """
         try:
-            cuda.select_device(self.xp.cuda.Device().id)
-            yield
-            self.xp.cuda.get_current_stream().synchronize()  # kernels fault later than they start
+            with cuda.gpus[self._device()]:
+                yield
+                self.xp.cuda.get_current_stream().synchronize()  # kernels fault after they start
         except self.out_of_memory as error:
             self._release_quietly(error)
             raise DeviceUnavailableError(
                 f"the GPU's memory is full ({error}); free some of it, ask for top_k, or use "
                 "device='cpu'"
             ) from error
-        except self._faults() as error:
+        except Exception as error:
+            message = self._told(error)
+            if message is None:
+                raise
             self._release_quietly(error)
-            raise DeviceUnavailableError(
-                f"the GPU failed ({type(error).__name__}: {error}); start the process again, and "
-                "use device='cpu' if that repeats"
-            ) from error
+            raise DeviceUnavailableError(message) from error
 
     def put(self, value: Any) -> Any:
         """Upload, or look at what is there already; an array on another GPU is refused by CuPy."""
@@ -53,12 +63,13 @@ class CupyArrays:
         """The CuPy array itself."""
         return array
 
-    def products(self, a: Any, b: Any, out: Any) -> None:
-        """By cuBLAS, with the modes off that round float32 to fewer bits (TF32, emulation)."""
-        cublas = self._cublas()
+    def products(self, a: Any, b: Any, out: Any, *, tf32: bool = False) -> None:
+        """By cuBLAS, in the asked-for mode, whatever another library has left switched on."""
+        cublas = self.xp.cublas.cublas
         handle = self.xp.cuda.device.get_cublas_handle()
         mode = cublas.getMathMode(handle)
-        cublas.setMathMode(handle, cublas.CUBLAS_DEFAULT_MATH)
+        wanted = cublas.CUBLAS_TF32_TENSOR_OP_MATH if tf32 else cublas.CUBLAS_DEFAULT_MATH
+        cublas.setMathMode(handle, wanted)
         try:
             self.xp.cublas.gemm("N", "T", a, b, out=out)
         finally:
@@ -67,19 +78,16 @@ class CupyArrays:
     def launch(
         self, kernel: Kernel, blocks: int, threads: int, *arguments: Any, shared_bytes: int = 0
     ) -> None:
-        """Start a kernel on CuPy's stream.
+        """Start a kernel on CuPy's current stream.
 
-        Numba would wait for the stream at each array that CuPy hands over: they share it, so it
-        need not.
+        By CuPy, not by Numba: that wraps each array and looks up its type anew, warns of small
+        grids, and would have to be told the stream.
         """
         if blocks == 0:
             return
-        stream = cuda.external_stream(self.xp.cuda.get_current_stream().ptr)
-        given = [
-            cuda.as_cuda_array(a, sync=False) if hasattr(a, "__cuda_array_interface__") else a
-            for a in arguments
-        ]
-        kernel.compiled[blocks, threads, stream, shared_bytes](*given)
+        check_arguments(kernel.name, kernel.parameters, arguments, self.xp.ndarray)
+        start = _loaded.get((self._device(), kernel.name)) or self._load(kernel)
+        start((blocks,), (threads,), as_words(kernel.parameters, arguments), shared_bytes)
 
     def threads(self, wanted: int) -> int:
         """As wanted."""
@@ -94,29 +102,53 @@ class CupyArrays:
         """Give the pool's unused blocks back to the driver."""
         self.xp.get_default_memory_pool().free_all_blocks()
 
+    def _device(self) -> int:
+        return int(self.xp.cuda.runtime.getDevice())
+
+    def _load(self, kernel: Kernel) -> Any:
+        """Compile unless that is done, and load into the GPU of now."""
+        place = (self._device(), kernel.name)
+        with _lock:
+            if place not in _loaded:
+                module = self.xp.cuda.Module()
+                module.load(self._compiled(kernel))
+                _loaded[place] = module.get_function(_cubins.entry(kernel))
+            return _loaded[place]
+
+    def _compiled(self, kernel: Kernel) -> bytes:
+        try:
+            return _cubins.cubin(kernel, capability(self.xp))
+        except (RuntimeError, OSError) as error:  # a part of the toolkit that is not there, say
+            if _faults.is_device_fault(error, self.xp):
+                raise
+            raise DeviceUnavailableError(_does_not_compile(error)) from error
+
     def _release_quietly(self, error: BaseException) -> None:
         """Free what the failed calls held, though their frames live on in the error."""
         traceback.clear_frames(error.__traceback__)
         try:
             self.release()
-        except self._faults():
-            return  # after a fault nothing can be given back; the first error is the one to tell
+        except Exception as another:
+            if not _faults.is_device_fault(another, self.xp):
+                raise
+            # After a fault nothing can be given back; the first error is the one to tell.
 
-    def _cublas(self) -> Any:
-        return self.xp.cublas.cublas
-
-    def _faults(self) -> tuple[type[BaseException], ...]:
-        from numba.cuda.cudadrv.driver import CudaAPIError, LinkerError
-        from numba.cuda.cudadrv.error import CudaSupportError, NvvmError, NvvmSupportError
-
-        cupy = self.xp
+    def _told(self, error: Exception) -> str | None:
+        """What a caller reads of an error, if it is a fault of the GPU or of its tools."""
+        if _faults.is_compiler_fault(error):
+            return _does_not_compile(error)
+        if not _faults.is_device_fault(error, self.xp):
+            return None
+        first = _faults.first_fault(error, self.xp)
         return (
-            cupy.cuda.runtime.CUDARuntimeError,
-            cupy.cuda.driver.CUDADriverError,
-            self._cublas().CUBLASError,
-            CudaAPIError,
-            LinkerError,
-            CudaSupportError,
-            NvvmError,
-            NvvmSupportError,
+            f"the GPU failed ({type(first).__name__}: {first}); start the process again, and use "
+            "device='cpu' if that repeats"
         )
+
+
+def _does_not_compile(error: Exception) -> str:
+    return (
+        f"a kernel does not compile for this GPU ({type(error).__name__}: {error}); update the "
+        f"driver and the packages ({INSTALL}), report it if that does not help, and use "
+        "device='cpu' meanwhile"
+    )

@@ -1,4 +1,4 @@
-"""How CUDA kernels are declared: with their argument types, compiled at the first launch.
+"""How CUDA kernels are declared: a function and the types it takes; compiled when first launched.
 
 A module that holds kernels can be imported where there is no compiler and no GPU. A declared type
 is checked at every launch, so an array of another type is an error and not read as garbage.
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from murank_kernels.cuda._parameters import Parameter, parameters_of
 
 cuda: Any
 try:
@@ -29,10 +31,20 @@ class Kernel:
     function: Callable[..., None]
     signature: str
 
+    @property
+    def name(self) -> str:
+        """Name among all kernels."""
+        return self.function.__name__
+
     @cached_property
-    def compiled(self) -> Any:
-        """The kernel for this GPU, from Numba's cache on disk if it was compiled before."""
-        return cuda.jit([self.signature], cache=True)(self.function)
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What it takes, in order."""
+        return parameters_of(self.signature)
+
+    @cached_property
+    def simulated(self) -> Any:
+        """The kernel in Numba's simulator."""
+        return cuda.jit([self.signature])(self.function)
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from murank_kernels import _validate
-from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._parallel import Progress
 from murank_kernels.cuda import _codes, _plan
 from murank_kernels.cuda._arrays import DeviceArray
-from murank_kernels.cuda._blocks import DeviceBlocks, Finish
+from murank_kernels.cuda._blocks import DeviceBlocks, Finish, PlainBlocks
+from murank_kernels.cuda._ecn_origdist import origdist_rows
 from murank_kernels.cuda._neighbors import neighbors
 from murank_kernels.cuda._prepare import prepare, to_host
 
@@ -29,15 +29,17 @@ def k_reciprocal_blocks(
     gallery_candidates: Any,
     alpha: float,
     normalize: bool,
+    products: str,
     progress: Progress | None,
 ) -> DeviceBlocks:
     """k-reciprocal re-ranking."""
     num_rows = _validate.num_rows(features)
-    _plan.check_lengths({"k1": k1, "k2": k2}, num_rows)
+    _plan.check_lengths({"k1": k1, "k2": k2}, num_rows, tf32=products == "tf32")
     _plan.check_expansion(k1, num_rows)
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
         gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize,
+        products=products,
     )  # fmt: skip
     gpu = ready.gpu
 
@@ -74,6 +76,7 @@ def ca_jaccard_blocks(
     gallery_candidates: Any,
     alpha: float,
     normalize: bool,
+    products: str,
     progress: Progress | None,
 ) -> DeviceBlocks:
     """CA-Jaccard."""
@@ -81,12 +84,13 @@ def ca_jaccard_blocks(
     cameras = _validate.as_labels(to_host(camids), "camids", num_rows)
     chosen = {"k1_intra": k1_intra, "k1_inter": k1_inter} if ckrnns else {"k1": k1}
     averaged = {"k2_intra": k2_intra, "k2_inter": k2_inter} if clqe else {"k2": k2}
-    _plan.check_lengths(chosen | averaged, num_rows)
+    _plan.check_lengths(chosen | averaged, num_rows, tf32=products == "tf32")
     if not ckrnns:
         _plan.check_expansion(k1, num_rows)
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
         gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize,
+        products=products,
     )  # fmt: skip
     gpu = ready.gpu
     length = max(max(chosen.values()) + 1, *averaged.values())
@@ -129,28 +133,29 @@ def ecn_blocks(
     gallery_candidates: Any,
     alpha: float,
     normalize: bool,
+    products: str,
     progress: Progress | None,
 ) -> DeviceBlocks:
-    """ECN by rank lists."""
-    if method != "rankdist":
-        raise InvalidInputError(
-            f"method {method!r} does not run on device='cuda': it is dense by its definition; use "
-            "method='rankdist' or device='cpu'"
-        )
+    """ECN."""
     num_rows = _validate.num_rows(features)
-    _plan.check_lengths({"k": k, "t": t, "q": q}, num_rows)
+    longest = {"k": k} if method == "rankdist" else {}
+    longest |= {"t": t, "q": q}
+    _plan.check_lengths(longest, num_rows, tf32=products == "tf32")
     ready = prepare(
         features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
         gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize,
+        products=products,
     )  # fmt: skip
     gpu = ready.gpu
 
     def build(measured: DeviceArray | None) -> Finish:
-        length = max(k, t + 1, q + 1)
+        length = max(*longest.values(), t + 1, q + 1)
         near = neighbors(ready, length, measured=measured, progress=progress).indices
         direct = near[:, 1 : t + 1]
         indirect = near[:, 1 : q + 1][direct]
         expanded = gpu.xp.hstack([direct, indirect.reshape(len(near), -1)])
+        if method == "origdist":
+            return partial(origdist_rows, ready, expanded)
         lists = _codes.rank_rows(gpu, gpu.xp.ascontiguousarray(near[:, :k]), k)
         sums = _codes.sum_rows(gpu, lists, expanded)
         pairs = (
@@ -170,14 +175,16 @@ def simple_blocks(
     candidates: Any,
     alpha: float,
     normalize: bool,
+    products: str,
     progress: Progress | None,
 ) -> DeviceBlocks:
     """The encoder's own distances."""
     ready = prepare(
-        features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize
-    )
+        features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
+        products=products,
+    )  # fmt: skip
 
     def take_roots(_first_query: int, rows: DeviceArray) -> None:
         ready.gpu.xp.sqrt(rows, out=rows)
 
-    return DeviceBlocks(ready, lambda _measured: take_roots, progress, search_measures=False)
+    return PlainBlocks(ready, lambda _measured: take_roots, progress, search_measures=False)

@@ -6,7 +6,7 @@ rows below, so each distance is computed once, as on a CPU.
 
 import numpy as np
 
-from murank_kernels._neighbors import FAR, NOBODY, SLACK, Neighbors
+from murank_kernels._neighbors import FAR, NOBODY, Neighbors
 from murank_kernels._parallel import Progress
 from murank_kernels._types import I32
 from murank_kernels.cuda import _plan
@@ -37,7 +37,8 @@ def neighbors(
 ) -> Neighbors:
     """Find each row's `length` nearest rows, itself included, and its largest squared distance.
 
-    As on a CPU; all arrays are on the device.
+    As on a CPU; all arrays are on the device. Where the products come from rounded factors, so do
+    the largest distances and the choice of who is in a list, but not the distances of the list.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def neighbors(
     measured : [Q,G] float32 or None: filled with fused squared distances on the way.
     """
     gpu, num_rows = ready.gpu, ready.num_rows
-    wanted, kept = min(num_rows, length), min(num_rows, length + SLACK)
+    wanted, kept = min(num_rows, length), min(num_rows, length + _plan.slack(tf32=ready.tf32))
     rules = (EVERYBODY,) if cameras is None else (SAME_CAMERA, OTHER_CAMERA)
     labels = gpu.put(np.zeros(1, np.int32) if cameras is None else cameras)
 
@@ -57,7 +58,7 @@ def neighbors(
             stop = min(num_rows, start + rows)
             height, width = stop - start, num_rows - start
             tile = space[: height * width].reshape(height, width)
-            ready.tile((start, stop), (start, num_rows), tile)
+            ready.tile(slice(start, stop), (start, num_rows), tile, tf32=ready.tf32)
             if measured is not None and start < ready.num_query:
                 last = min(stop, ready.num_query)
                 measured[start:last] = tile[: last - start, ready.num_query - start :]
@@ -119,17 +120,34 @@ def offer(
     )  # fmt: skip
 
 
-def _refine(ready: Prepared, distances: DeviceArray, indices: DeviceArray) -> None:
-    """Sort the lists again by distances taken from differences, in place."""
+def _refine(
+    ready: Prepared, distances: DeviceArray, indices: DeviceArray, first_row: int = 0
+) -> None:
+    """Sort the lists of some rows again by distances taken from differences, in place."""
     xp = ready.gpu.xp
     num_rows, length = indices.shape
-    indptr = xp.arange(num_rows + 1, dtype=np.int64) * length
+    rows = xp.arange(ready.num_rows + 1, dtype=np.int64)
+    indptr = xp.clip(rows - first_row, 0, num_rows) * length
     nobody = indices == NOBODY
     flat = xp.where(nobody, np.int32(0), indices).astype(np.int32).reshape(-1)
     ready.pair_distances(indptr, flat, distances.reshape(-1))
     distances[nobody] = FAR
     threads = ready.gpu.threads(64)
     ready.gpu.launch(sort_lists, -(-num_rows // threads), threads, distances, indices)
+
+
+def nearest_in_gallery(ready: Prepared, first_query: int, rows: DeviceArray, k: int) -> Lists:
+    """The k nearest gallery items of some queries: (squared distances [b,k], indices [b,k]).
+
+    `rows` [b,G] hold squared distances that only choose who is compared: those of `k` and the
+    slack. The distances are taken from differences. Ties: lower index first.
+    """
+    length = min(ready.num_gallery, k + _plan.slack(tf32=ready.tf32))
+    distances, indices = smallest(ready.gpu, rows, length)
+    indices += np.int32(ready.num_query)
+    _refine(ready, distances, indices, first_query)
+    first = ready.gpu.xp.ascontiguousarray
+    return first(distances[:, :k]), first(indices[:, :k] - np.int32(ready.num_query))
 
 
 def smallest(gpu: Arrays, rows: DeviceArray, k: int) -> Lists:

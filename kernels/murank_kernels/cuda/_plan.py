@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from murank_kernels._blocks import BLOCK_BYTES
 from murank_kernels._exceptions import DeviceUnavailableError, InvalidInputError
 from murank_kernels._neighbors import SLACK
 from murank_kernels.cuda._arrays import Arrays
 from murank_kernels.cuda._kernel import SHARED_BYTES, words
 from murank_kernels.cuda._set_kernels import set_words
 
+BLOCK_BYTES = 1 << 30  # of distances made at a time: launches cost nothing beside such a block
+TF32_SLACK = 16  # as SLACK, where factors are rounded to 10 bits of mantissa
 MOST_ROWS = 4096  # of a tile: enough work for the largest GPUs
 LEAST_ROWS = 32  # fewer would make a product of nothing but overhead
 LONGEST = 1024  # list that is kept sorted in shared memory
@@ -17,13 +18,18 @@ SHARE = 0.8  # of the free memory that is planned with; allocators round up and 
 T = TypeVar("T")
 
 
-def check_lengths(lengths: dict[str, int], num_rows: int) -> None:
+def slack(*, tf32: bool) -> int:
+    """Entries of a list beyond those asked for, so that near ties survive rounded products."""
+    return TF32_SLACK if tf32 else SLACK
+
+
+def check_lengths(lengths: dict[str, int], num_rows: int, *, tf32: bool) -> None:
     """Raise InvalidInputError if a neighbour list would not fit shared memory."""
+    most = LONGEST - slack(tf32=tf32) - 1
     for name, length in lengths.items():
-        if min(length, num_rows) > LONGEST - SLACK - 1:
+        if min(length, num_rows) > most:
             raise InvalidInputError(
-                f"{name} is {length}, device='cuda' takes at most {LONGEST - SLACK - 1}; use "
-                "device='cpu'"
+                f"{name} is {length}, device='cuda' takes at most {most}; use device='cpu'"
             )
 
 
@@ -55,6 +61,11 @@ def tile_rows(free: int, num_rows: int, list_length: int, num_lists: int) -> int
 def block_rows(free: int, num_gallery: int) -> int:
     """Query rows [rows, G] made at a time: two arrays of them, in a quarter of what is free."""
     return max(1, min(BLOCK_BYTES // (4 * num_gallery), free // 4 // (8 * num_gallery)))
+
+
+def sum_rows(free: int, num_rows: int) -> int:
+    """Rows of a tile [rows, N] beside blocks that it adds to: an eighth of what is free."""
+    return max(1, min(MOST_ROWS, free // 8 // (4 * num_rows)))
 
 
 def keeps_measured(free: int, num_query: int, num_gallery: int) -> bool:

@@ -28,6 +28,7 @@ class Prepared:
     changes: Changes  # arrays on the device; never empty ones
     num_changes: int
     stays: bool  # results stay on the device
+    tf32: bool  # whether a search may round the factors of its products
 
     @property
     def num_rows(self) -> int:
@@ -44,19 +45,35 @@ class Prepared:
         """Squared length of each row, [N] float32."""
         return squares(self.gpu, self.features).astype(np.float32)
 
+    @cached_property
+    def numbers(self) -> DeviceArray:
+        """0 to N - 1, [N] int64."""
+        return self.gpu.xp.arange(self.num_rows, dtype=np.int64)
+
     def give(self, array: DeviceArray) -> Any:
         """A result for the caller: where the features came from."""
         return self.gpu.give(array) if self.stays else self.gpu.get(array)
 
-    def tile(self, rows: tuple[int, int], columns: tuple[int, int], out: DeviceArray) -> None:
-        """Write fused squared distances of a range of rows to a range of columns to `out`."""
-        gpu, threads, height = self.gpu, self.gpu.threads(256), rows[1] - rows[0]
-        gpu.products(self.features[slice(*rows)], self.features[slice(*columns)], out)
-        corner = (rows[0], columns[0])
-        gpu.launch(finish_tile, height, threads, out, self.features, self.norms, *corner)
+    def tile(
+        self,
+        rows: slice | DeviceArray,
+        columns: tuple[int, int],
+        out: DeviceArray,
+        *,
+        tf32: bool = False,
+    ) -> None:
+        """Write fused squared distances of some rows to a range of columns to `out`.
+
+        Rows are a range or int64 numbers. With `tf32` products may come from rounded factors.
+        """
+        gpu, first = self.gpu, columns[0]
+        numbers = self.numbers[rows] if isinstance(rows, slice) else rows
+        gpu.products(self.features[rows], self.features[slice(*columns)], out, tf32=tf32)
+        threads, height = gpu.threads(256), len(numbers)
+        gpu.launch(finish_tile, height, threads, out, self.features, self.norms, numbers, first)
         if self.num_changes:
             gpu.launch(
-                put_changes, height, gpu.threads(32), out, *corner,
+                put_changes, height, gpu.threads(32), out, numbers, first,
                 self.changes.indptr, self.changes.indices, self.changes.values,
             )  # fmt: skip
 
@@ -78,6 +95,7 @@ def prepare(
     candidates: Any,
     alpha: float,
     normalize: bool,
+    products: str,
     gallery_mu: Any = None,
     gallery_candidates: Any = None,
 ) -> Prepared:
@@ -88,7 +106,7 @@ def prepare(
         gallery_mu=to_host(gallery_mu), gallery_candidates=to_host(gallery_candidates),
     )  # fmt: skip
     with gpu.guarded():
-        return _on_device(gpu, checked, features, normalize=normalize)
+        return _on_device(gpu, checked, features, normalize=normalize, tf32=products == "tf32")
 
 
 def to_host(array: Any) -> Any:
@@ -100,14 +118,16 @@ def to_host(array: Any) -> Any:
         return gpu.get(gpu.put(array))
 
 
-def _on_device(gpu: Arrays, checked: Checked, features: Any, *, normalize: bool) -> Prepared:
+def _on_device(
+    gpu: Arrays, checked: Checked, features: Any, *, normalize: bool, tf32: bool
+) -> Prepared:
     stays = _validate.on_device(features)
     if stays:
         rows = _from_device(gpu, features, normalize=normalize)
     else:
         rows = gpu.put(_validate.as_features(features, normalize=normalize))
     changes, count = _fused_changes(gpu, rows, checked.pairs, checked.alpha)
-    return Prepared(gpu, rows, checked.num_query, changes, count, stays)
+    return Prepared(gpu, rows, checked.num_query, changes, count, stays, tf32)
 
 
 def squares(gpu: Arrays, features: DeviceArray) -> DeviceArray:

@@ -74,12 +74,18 @@ def _check_gpu(cupy: Any) -> None:
         ) from error
     if count == 0:
         raise _unavailable("finds no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES")
-    digits = cupy.cuda.Device().compute_capability  # "87" is 8.7
-    if (int(digits[:-1]), int(digits[-1])) < OLDEST:
+    major, minor = capability(cupy)
+    if (major, minor) < OLDEST:
         raise _unavailable(
             f"needs a GPU of compute capability {OLDEST[0]}.{OLDEST[1]} or newer, this one has "
-            f"{digits[:-1]}.{digits[-1]}: use a newer one"
+            f"{major}.{minor}: use a newer one"
         )
+
+
+def capability(cupy: Any) -> tuple[int, int]:
+    """Compute capability of CuPy's current GPU."""
+    digits = cupy.cuda.Device().compute_capability  # "87" is 8.7
+    return int(digits[:-1]), int(digits[-1])
 
 
 def _unavailable(what: str) -> DeviceUnavailableError:

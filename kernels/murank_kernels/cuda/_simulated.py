@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.core import sigutils
-from numba.np.numpy_support import as_dtype
 from numpy.typing import NDArray
 
 from murank_kernels._exceptions import DeviceUnavailableError
 from murank_kernels.cuda._kernel import SHARED_BYTES, Kernel
+from murank_kernels.cuda._parameters import check_arguments
 
 THREADS = 4  # of a block; a Python thread each
 MEMORY = 1 << 30
@@ -55,19 +53,23 @@ class SimulatedArrays:
         """The array, marked as one on the device."""
         return array.view(SimulatedArray)
 
-    def products(self, a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> None:
+    def products(
+        self, a: NDArray[Any], b: NDArray[Any], out: NDArray[Any], *, tf32: bool = False
+    ) -> None:
         """By the CPU's BLAS."""
+        if tf32:
+            a, b = as_tf32(a), as_tf32(b)
         np.matmul(a, b.T, out=out)
 
     def launch(
         self, kernel: Kernel, blocks: int, threads: int, *arguments: Any, shared_bytes: int = 0
     ) -> None:
         """Check the arguments against the kernel's types, then run it."""
-        check_arguments(kernel, arguments)
+        check_arguments(kernel.name, kernel.parameters, arguments, np.ndarray)
         if shared_bytes > SHARED_BYTES:
             raise ValueError(f"{shared_bytes} bytes of shared memory, a block has {SHARED_BYTES}")
         if blocks:
-            kernel.compiled[blocks, threads, 0, shared_bytes](*arguments)
+            kernel.simulated[blocks, threads, 0, shared_bytes](*arguments)
 
     def threads(self, wanted: int) -> int:
         """Few."""
@@ -81,30 +83,9 @@ class SimulatedArrays:
         """Nothing is cached."""
 
 
-def check_arguments(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
-    """Raise TypeError unless arguments have the kernel's types; the simulator itself takes all."""
-    wanted, _ = _types_of(kernel.signature)
-    if len(wanted) != len(arguments):
-        raise TypeError(f"{kernel.function.__name__} takes {len(wanted)} arguments")
-    for place, (kind, value) in enumerate(zip(wanted, arguments, strict=True)):
-        if isinstance(kind, types.Array):
-            fits = (
-                isinstance(value, np.ndarray)
-                and value.dtype == as_dtype(kind.dtype)
-                and value.ndim == kind.ndim
-                and value.flags.c_contiguous
-                and value.size > 0  # an empty array has no address on a GPU
-            )
-        else:
-            fits = type(value) in _PLAIN[kind]
-        if not fits:
-            raise TypeError(f"argument {place} of {kernel.function.__name__} is not {kind}")
-
-
-_types_of: Any = sigutils.normalize_signature
-_PLAIN: dict[Any, tuple[type, ...]] = {
-    types.int64: (int,),
-    types.boolean: (bool,),
-    types.float32: (np.float32,),
-    types.float64: (float,),
-}
+def as_tf32(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round to the nearest number with 10 bits of mantissa, ties to even: 13 bits are dropped."""
+    bits = array.view(np.uint32)
+    bits = bits + np.uint32(0x0FFF) + (bits >> np.uint32(13) & np.uint32(1))
+    rounded: NDArray[np.float32] = (bits & np.uint32(0xFFFFE000)).view(np.float32)
+    return rounded

@@ -15,14 +15,14 @@ _squared_distance = device_function(_distances.squared_distance)
 EVERYBODY, SAME_CAMERA, OTHER_CAMERA = 0, 1, 2  # who may enter a list
 
 
-@kernel("void(f4[:,::1], f4[:,::1], f4[::1], i8, i8)")
-def finish_tile(tile: F32, features: F32, norms: F32, first_row: int, first_column: int) -> None:
+@kernel("void(f4[:,::1], f4[:,::1], f4[::1], i8[::1], i8)")
+def finish_tile(tile: F32, features: F32, norms: F32, rows: I64, first_column: int) -> None:
     """Turn products into squared distances, in place. A block a row.
 
     Small ones are taken from differences, as on a CPU.
     """
     r = cuda.blockIdx.x
-    i = first_row + r
+    i = rows[r]
     near = NEAR * norms[i]
     for c in range(cuda.threadIdx.x, tile.shape[1], cuda.blockDim.x):
         j = first_column + c
@@ -34,13 +34,13 @@ def finish_tile(tile: F32, features: F32, norms: F32, first_row: int, first_colu
         tile[r, c] = value
 
 
-@kernel("void(f4[:,::1], i8, i8, i8[::1], i4[::1], f4[::1])")
+@kernel("void(f4[:,::1], i8[::1], i8, i8[::1], i4[::1], f4[::1])")
 def put_changes(
-    tile: F32, first_row: int, first_column: int, indptr: I64, indices: I32, values: F32
+    tile: F32, rows: I64, first_column: int, indptr: I64, indices: I32, values: F32
 ) -> None:
     """Put fused squared distances into a tile. A block a row."""
     r = cuda.blockIdx.x
-    i = first_row + r
+    i = rows[r]
     for p in range(indptr[i] + cuda.threadIdx.x, indptr[i + 1], cuda.blockDim.x):
         c = indices[p] - first_column
         if 0 <= c < tile.shape[1]:

@@ -64,8 +64,26 @@ def test_ecn_and_simple(gpu: Arrays) -> None:
     case = main_case()
     actual = ecn(case.features, case.num_query, device="cuda", **case.fusion)
     check_close(actual, golden("main_ecn")["dist_rankdist_mu"])
+    by_distances = ecn(
+        case.features, case.num_query, method="origdist", device="cuda", **case.fusion
+    )
+    check_close(by_distances, golden("main_ecn")["dist_origdist_mu"])
     fused = simple(case.features, case.num_query, device="cuda", **case.fusion)
     check_close(fused, golden("main_muse_simple")["dist_a20"])
+
+
+def test_tf32(gpu: Arrays) -> None:
+    """Few lists change, and no distance but by the scale of its row."""
+    del gpu
+    case = main_case()
+    settings: dict[str, Any] = {"device": "cuda", **case.fusion}
+    plain = k_reciprocal(case.features, case.num_query, **settings)
+    rounded = k_reciprocal(case.features, case.num_query, products="tf32", **settings)
+    assert np.mean(np.abs(np.asarray(rounded) - np.asarray(plain)) > 2e-3) < 0.01
+    best, indices = simple(case.features, case.num_query, top_k=20, products="tf32", **settings)
+    desired, order = simple(case.features, case.num_query, top_k=20, **settings)
+    assert np.mean(indices == order) > 0.99
+    assert_allclose(best, desired, atol=1e-4)
 
 
 def test_arrays_that_stay_on_the_device(gpu: Arrays) -> None:

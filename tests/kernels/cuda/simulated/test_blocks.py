@@ -1,6 +1,8 @@
 """Blocks, top-k, mu between gallery images, and arrays that are on the device."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from murank_kernels import (
+    DeviceUnavailableError,
     DistanceBlocks,
     InvalidInputError,
     ca_jaccard,
@@ -17,7 +20,7 @@ from murank_kernels import (
     simple,
     simple_blocks,
 )
-from murank_kernels.cuda import _neighbors, _plan
+from murank_kernels.cuda import _codes, _neighbors, _plan
 from murank_kernels.cuda._simulated import SimulatedArray
 
 Q, G = 6, 30
@@ -97,6 +100,62 @@ def test_blocks_of_few_rows(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None
         assert all(type(rows) is np.ndarray for _, rows in parts)
     assert told.count(("neighbours", Q + G, Q + G)) == 1
     assert told[-1] == ("re-ranking", Q, Q)
+
+
+def test_measured_distances_become_final_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are finished where the search left them; who looks again finds the same."""
+    monkeypatch.setattr(_plan, "block_rows", lambda *_: 4)
+    desired = k_reciprocal(features(), Q, device="cuda", **SETTINGS)
+    blocks = k_reciprocal_blocks(features(), Q, device="cuda", **SETTINGS)
+    (first,) = (rows for start, rows in islice(blocks, 1))  # left before the second block
+    assert_array_equal(first, desired[:4])
+    first[:] = 9  # a block is the caller's
+    assert_array_equal(np.concatenate([rows for _, rows in blocks]), desired)
+    assert_array_equal(blocks.dense(), desired)
+    assert_array_equal(np.concatenate([rows for _, rows in blocks.where_made()]), desired)
+    first, again = (next(rows for _, rows in blocks.where_made()) for _ in range(2))
+    assert np.shares_memory(first, again)  # no copies
+    given = k_reciprocal_blocks(on_device(features()), Q, device="cuda", **SETTINGS)
+    for _ in range(2):
+        for start, rows in given:
+            assert_array_equal(np.asarray(rows), desired[start : start + len(rows)])
+            rows[:] = 9
+    dense = given.dense()
+    dense[:] = 9
+    assert_array_equal(given.dense(), desired)
+
+
+def test_threads_that_iterate_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_plan, "block_rows", lambda *_: 1)
+    blocks = k_reciprocal_blocks(features(), Q, device="cuda", **SETTINGS)
+    desired = k_reciprocal(features(), Q, device="cuda", **SETTINGS)
+    blocks.where_made()
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: np.concatenate([rows for _, rows in blocks]), range(4)):
+            assert_array_equal(found, desired)
+
+
+def test_a_block_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    desired = k_reciprocal(features(), Q, device="cuda", **SETTINGS)
+    blocks = k_reciprocal_blocks(features(), Q, device="cuda", **SETTINGS)
+    plain, failures = _codes.add_shared, [MemoryError("no room")]
+
+    def fails(*given: Any, **settings: Any) -> None:
+        if failures:
+            raise failures.pop()
+        plain(*given, **settings)
+
+    monkeypatch.setattr(_codes, "add_shared", fails)
+    with pytest.raises(DeviceUnavailableError, match="no room"):
+        blocks.dense()
+    assert_array_equal(blocks.dense(), desired)
+
+
+def test_blocks_in_host_memory_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("murank_kernels._blocks.BLOCK_BYTES", 4 * G * 2)
+    blocks = simple_blocks(features(), Q, device="cuda")
+    assert [(start, len(rows)) for start, rows in blocks] == [(0, 2), (2, 2), (4, 2)]
+    assert [start for start, _ in blocks.where_made()] == [0]
 
 
 def test_an_array_on_the_device_stays_there() -> None:

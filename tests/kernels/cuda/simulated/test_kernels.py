@@ -67,7 +67,7 @@ def test_put_changes_only_inside_the_tile() -> None:
     indptr, columns = np.array([0, 1, 4, 4]), np.array([9, 1, 3, 5], np.int32)
     values = np.arange(4, dtype=np.float32)
     tile = np.full((2, 3), 8, np.float32)
-    GPU.launch(put_changes, 2, 4, tile, 1, 2, indptr, columns, values)
+    GPU.launch(put_changes, 2, 4, tile, np.array([1, 2]), 2, indptr, columns, values)
     assert_array_equal(tile, [[8, 2, 8], [8, 8, 8]])
 
 

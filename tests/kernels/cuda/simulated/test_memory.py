@@ -76,7 +76,12 @@ def test_the_plan_of_real_sizes() -> None:
     assert 2 * 4 * rows * 1_000_000 + 1_000_000 * 15 * 28 < 16 * gib
     with pytest.raises(DeviceUnavailableError, match=r"needs 0\.81 GiB of GPU memory, 0\.50"):
         _plan.tile_rows(gib // 2, 1_000_000, 15, 1)
-    assert _plan.block_rows(gib, 19_000) == (96 << 20) // (4 * 19_000)
+    assert _plan.block_rows(130 * gib, 19_000) == gib // (4 * 19_000)
+    rows = _plan.block_rows(gib, 19_000)
+    assert gib // 4 - 8 * 19_000 < rows * 8 * 19_000 <= gib // 4
+    assert _plan.sum_rows(130 * gib, 19_000) == 4096
+    assert gib // 8 - 4 * 10**6 < 4 * 10**6 * _plan.sum_rows(gib, 10**6) <= gib // 8
+    assert _plan.sum_rows(1, 19_000) == 1
     assert _plan.block_rows(1, 19_000) == 1
     assert _plan.keeps_measured(gib, 3368, 15_913)
     assert not _plan.keeps_measured(gib // 2, 3368, 50_000)

@@ -9,6 +9,12 @@ from dense_reference import ref_ca_jaccard, ref_ecn, ref_k_reciprocal
 from golden_data import check_close, degenerate_case, golden, main_case, tiny_case
 
 from murank_kernels import ca_jaccard, ecn, k_reciprocal, simple
+from murank_kernels._ecn import expanded_neighbors
+from murank_kernels._neighbors import neighbors as neighbors_on_cpu
+from murank_kernels._prepare import prepare as prepare_on_cpu
+from murank_kernels.cuda import _plan
+from murank_kernels.cuda._ecn_origdist import origdist_rows
+from murank_kernels.cuda._prepare import prepare
 
 K_RECIPROCAL: dict[str, dict[str, Any]] = {
     "zhong_k20_6": {"k1": 20, "k2": 6, "squared": True},
@@ -128,6 +134,53 @@ def test_ties_in_ecn() -> None:
     settings: dict[str, Any] = {"k": 9, "t": 3, "q": 3}
     actual = ecn(features, 6, normalize=False, device="cuda", **settings)
     check_close(actual, ref_ecn(features, 6, **settings))
+
+
+@pytest.mark.parametrize("rows", [7, 4096])
+@pytest.mark.parametrize("fused", [False, True])
+def test_ecn_by_distances(rows: int, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece, and in tiles and blocks of few rows."""
+    monkeypatch.setattr(_plan, "sum_rows", lambda *_: rows)
+    monkeypatch.setattr(_plan, "block_rows", lambda *_: rows)
+    case, some = main_case(), np.r_[0:18, 90:140]
+    features = case.features[some]
+    fusion = {"mu": case.mu[:18, :5], "candidates": np.tile(np.arange(0, 50, 10), (18, 1))}
+    settings: dict[str, Any] = {"method": "origdist", "t": 2, "q": 4} | (fusion if fused else {})
+    actual = ecn(features, 18, device="cuda", **settings)
+    check_close(actual, np.asarray(ecn(features, 18, **settings), np.float64))
+    assert np.std(actual) > 0.01
+
+
+def test_ecn_by_distances_against_golden_vectors() -> None:
+    """Ten queries of the main case; neighbours from the CPU: a search of 480 rows is long here."""
+    case, queries = main_case(), 10
+    ready = prepare(
+        case.features, case.num_query, alpha=0.2, normalize=True, products="float32",
+        **case.fusion,
+    )  # fmt: skip
+    on_cpu = prepare_on_cpu(
+        case.features, case.num_query, alpha=0.2, normalize=True, device="cpu", **case.fusion
+    )
+    near = neighbors_on_cpu(on_cpu.features, 9, on_cpu.changes, num_query=case.num_query).indices
+    rows = np.empty((queries, ready.num_gallery), np.float32)
+    ready.tile(slice(0, queries), (ready.num_query, ready.num_rows), rows)
+    origdist_rows(ready, expanded_neighbors(near, 3, 8), 0, rows)
+    check_close(rows, golden("main_ecn")["dist_origdist_mu"][:queries])
+
+
+def test_ecn_by_distances_with_few_items() -> None:
+    case = tiny_case()
+    settings: dict[str, Any] = {"k": 4, "t": 2, "q": 2, "method": "origdist"}
+    actual = ecn(case.features, case.num_query, device="cuda", **settings)
+    check_close(actual, ref_ecn(case.features, case.num_query, **settings))
+    small = degenerate_case("mini")
+    actual = ecn(small.features, small.num_query, method="origdist", device="cuda")
+    check_close(actual, ref_ecn(small.features, small.num_query, method="origdist"))
+
+
+def test_distances_that_are_all_zero_in_ecn() -> None:
+    case = degenerate_case("ident")
+    assert not np.any(ecn(case.features, case.num_query, method="origdist", device="cuda"))
 
 
 def test_simple() -> None:
