@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank import MachineError
+from murank.trt._faults import GpuError
+
+_BFLOAT16 = 16  # onnx.TensorProto
 _TYPES = {
     "tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32,
     "tensor(int64)": np.int64, "tensor(bfloat16)": "bfloat16",
@@ -38,29 +42,65 @@ class FakeGpu:
         self.compute_capability = compute_capability
         self.total_bytes = self.free = 8 << 30
         self.stream = 77
-        self.uploads = 0
+        self.uploads = self.downloads = self.released = 0
+        self.copied: list[int] = []  # bytes of each copy within
+        self.reserved: list[int] = []
         self.depth = 0  # of `active`
+        self.failed = False
+        self.broken: str | None = None  # what the driver will say to whatever comes next
 
     @contextmanager
     def active(self) -> Iterator[None]:
+        if self.failed:
+            raise MachineError("the GPU failed, and this process has lost it")
         self.depth += 1
         try:
             yield
         finally:
             self.depth -= 1
 
+    def has_failed(self) -> bool:
+        self.failed = self.failed or self.broken is not None
+        return self.failed
+
+    def _work(self) -> None:
+        if self.failed:
+            raise MachineError("the GPU failed, and this process has lost it")
+        if self.broken is not None:
+            self.failed = True
+            raise GpuError(self.broken)
+
     def free_bytes(self) -> int:
         return self.free
 
     def allocate(self, count: int) -> Block:
+        self._work()
+        if count > self.free:
+            raise MachineError("the GPU is out of memory")
         return Block(count)
 
+    def reserve(self, count: int) -> Block:
+        self.reserved.append(count)
+        return self.allocate(count)
+
+    def release(self) -> None:
+        self._work()
+        self.released += 1
+
     def upload(self, address: int, array: NDArray[Any]) -> None:
+        self._work()
         assert array.flags.c_contiguous
         self.uploads += 1
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
+    def copy(self, target: int, source: int, count: int) -> None:
+        self._work()
+        self.copied.append(count)
+        ctypes.memmove(target, source, count)
+
     def download(self, array: NDArray[Any], address: int) -> None:
+        self._work()
+        self.downloads += 1
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
 
@@ -79,6 +119,7 @@ class FakeTensorRT(ModuleType):
     BuilderFlag = IntEnum("BuilderFlag", ["TF32"])
     MemoryPoolType = IntEnum("MemoryPoolType", ["WORKSPACE"])
     ComputeCapability = IntEnum("ComputeCapability", ["SM86", "SM87", "SM89"])  # of RTX
+    DataType = SimpleNamespace(BF16="bfloat16")
     TensorIOMode = IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"], start=0)
     ExecutionContextAllocationStrategy = IntEnum(
         "ExecutionContextAllocationStrategy", ["STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"]
@@ -297,16 +338,23 @@ class _Context:
         self._engine.trt.runs.append((self._profile, dict(self._shapes)))
         feed = {name: self._read(name) for name in self._engine.inputs}
         names = list(self._engine.outputs)
-        for name, value in zip(names, self._engine.session.run(names, feed), strict=True):
-            assert list(value.shape) == self.get_tensor_shape(name)
-            value = np.ascontiguousarray(value)
-            ctypes.memmove(self._addresses.pop(name), value.ctypes.data, value.nbytes)
+        found = self._engine.session.run_with_ort_values(names, feed)
+        for name, value in zip(names, found, strict=True):
+            assert list(value.shape()) == self.get_tensor_shape(name)
+            size = value.tensor_size_in_bytes()
+            ctypes.memmove(self._addresses.pop(name), value.data_ptr(), size)
         return True
 
-    def _read(self, name: str) -> NDArray[Any]:
-        array = np.empty(self._shapes[name], self._engine.get_tensor_dtype(name))
+    def _read(self, name: str) -> Any:
+        from onnxruntime import OrtValue
+
+        dtype = self._engine.get_tensor_dtype(name)
+        is_bfloat16 = dtype == "bfloat16"
+        array = np.empty(self._shapes[name], np.uint16 if is_bfloat16 else dtype)
         ctypes.memmove(array.ctypes.data, self._addresses.pop(name), array.nbytes)
-        return array
+        if is_bfloat16:
+            return OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
+        return OrtValue.ortvalue_from_numpy(array)
 
 
 def _length(dimension: int | str, free: dict[str, int]) -> int:

@@ -29,6 +29,7 @@ JETSON = replace(
     SERVER, board="NVIDIA Jetson Orin Nano", l4t="36.4.3", jetpack="6.2.1", power_mode="15W",
     gpus=(Gpu("Orin", "8.7", 8 << 30),), driver=None, cuda="12.6", nvidia_card=False,
 )  # fmt: skip
+ADA = replace(SERVER, gpus=(Gpu("L4", "8.9", 24 << 30),))
 ALL = (
     "numpy", "numba", "pillow", "safetensors", "onnxruntime", "onnxruntime-gpu", "numba-cuda",
     "cupy", "tensorrt", "tensorrt-rtx", "pycuda", "onnx", "torch",
@@ -219,6 +220,17 @@ class Tries:
     [
         (SERVER, Tries(precision="int8"), [None, "int8 runs on CPUs only", "int8 runs on CPUs"]),
         (SERVER, Tries(precision="int8", scorer=None), [None, None, None]),
+        (
+            SERVER,
+            Tries(precision="bf16"),
+            ["bf16 does not run on CPUs", None, "need compute capab"],
+        ),
+        (SERVER, Tries(precision="int8-qdq"), [None, "products of int8-qdq are TensorRT's", None]),
+        (SERVER, Tries(precision="fp8"), [None, "TensorRT's", "need compute capability 8.9, and"]),
+        (ADA, Tries(precision="fp8"), [None, "run murank build", None]),
+        (ADA, Tries(precision="bf16"), ["--providers cuda", None, None]),
+        # A CPU leaves quantised weights as they are.
+        (ADA, Tries(precision="int4", size=8 << 30), [None, "TensorRT's", None]),
         (SERVER, Tries(golden=None), ["no golden images"] * 3),
         # Twice the weights on a CPU: 12 GB for 5; a T4 has 15.
         (SERVER, Tries(size=5 << 30), ["need about 12.0 GiB, and 10.0 GiB are free", None, None]),

@@ -98,9 +98,16 @@ def test_an_unknown_device_is_told_the_known_ones(capsys: pytest.CaptureFixture[
         ("--device cpu --power-mode 15w", "--power-mode is used with a Jetson only"),
         ("--device orin-nano-8gb --power-mode 7w", "not a mode of orin-nano-8gb: one of super"),
         ("--device t4 --dtype fp16", "is fp32, and an engine has one precision: export it again"),
-        ("--device agx-orin-64gb --dtype fp8", "its GPU is sm_87; fp8 needs sm_89 or newer"),
-        ("--device cpu --dtype fp8", "cpu has no fp8 arithmetic (a CPU;"),
-        ("--device h200 --dtype fp8", "no fp8 yet"),
+        (
+            "--device agx-orin-64gb --dtype fp8",
+            "agx-orin-64gb (compute capability 8.7) has no fp8 arithmetic: its tensor cores "
+            "multiply fp16 and int8, fp8 came with 8.9; use an fp16 or int8-qdq engine",
+        ),
+        ("--device t4 --dtype bf16", "multiply fp16 and int8, bf16 came with 8.0; use an fp16"),
+        ("--device t4 --dtype int4", "no int4 arithmetic: TensorRT multiplies by int4 weights"),
+        ("--device cpu --dtype bf16", "cpu has no bf16 arithmetic: use int8 or fp32"),
+        ("--device l4 --dtype w8a16", "w8a16 runs on CPUs only: export with --dtype int8-qdq"),
+        ("--device h200 --dtype fp8", "one precision: export it again with --dtype fp8"),
         ("--candidates 3", "the following arguments are required: --device"),
     ],
 )
@@ -121,11 +128,41 @@ def test_int8_is_for_cpus(
 ) -> None:
     engine = Path(shutil.copytree(ENGINE, tmp_path / "engine"))
     edit_manifest(engine, lambda data: data.update(precision="int8"))
-    assert "int8, which runs on CPUs only" in refused(capsys, "--device", "l4", engine=engine)
+    assert "is int8, and int8 runs on CPUs only" in refused(capsys, "--device", "l4", engine=engine)
     monkeypatch.setattr(_plan, "this_cpu", lambda _: made_device(kind="cpu", shared=True))
     plan(capsys, "--device", "cpu", engine=engine)
     edit_manifest(engine, lambda data: data.update(scorer=None))  # its encoder is in floats
     plan(capsys, "--device", "l4", engine=engine)
+
+
+def test_an_engine_that_the_gpu_cannot_multiply(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Path(shutil.copytree(ENGINE, tmp_path / "engine"))
+    edit_manifest(engine, lambda data: data.update(precision="fp8"))
+    err = refused(capsys, "--device", "orin-nx-16gb", engine=engine)
+    assert (
+        f"{engine} is fp8, and orin-nx-16gb (compute capability 8.7) has no fp8 arithmetic: its "
+        "tensor cores multiply fp16 and int8, fp8 came with 8.9"
+    ) in err
+    plan(capsys, "--device", "l4", engine=engine)
+    edit_manifest(engine, lambda data: data.update(scorer=None))
+    plan(capsys, "--device", "orin-nx-16gb", engine=engine)
+
+
+def test_how_quantised_graphs_are_counted_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Path(shutil.copytree(ENGINE, tmp_path / "engine"))
+    edit_manifest(engine, lambda data: data.update(precision="int8-qdq"))
+    assert "note: Q/DQ graphs are counted as TensorRT multiplies them" in plan(
+        capsys, "--device", "l4", engine=engine
+    )
+    monkeypatch.setattr(_plan, "this_cpu", lambda _: made_device(kind="cpu", shared=True))
+    assert "compute Q/DQ graphs in floats, node by node: for checks only" in plan(
+        capsys, "--device", "cpu", engine=engine
+    )
+    assert "Q/DQ" not in plan(capsys, "--device", "l4")
 
 
 def test_checked_on_this_cpu(

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,24 +12,37 @@ import pytest
 from numpy.typing import NDArray
 
 from murank import MachineError
-from murank.engine import device_rows
-from murank.engine.device_rows import DeviceRows, HostRow, Row, as_input, one
+from murank.engine import session as session_module
+from murank.engine.device_rows import DeviceRows, HostRow, Row, as_input, device_rows, one
+from murank.engine.graph import RowBlock
+from murank.engine.onnx_rows import OnnxRows
 from murank.engine.session import Session, SessionSettings
-from murank.engine.tiny_onnx import gather, matmul
+from murank.engine.tiny_onnx import gather, matmul, to_bfloat16
 
 pytest.importorskip("onnxruntime")
 SHAPE = (2, 3, 4)
 CPU = SessionSettings("cpu", 1)
+FLOAT = np.dtype(np.float32)
+
+
+def copier(dtype: np.dtype[Any] = FLOAT) -> Session:
+    return Session(Path("rows"), CPU, graph=gather(dtype, SHAPE))
+
+
+def on_cpu(count: int, dtype: Any = FLOAT) -> DeviceRows:
+    """Rows in a block that onnxruntime's CPU holds."""
+    block: RowBlock = OnnxRows(copier(np.dtype(dtype)), count, SHAPE, np.dtype(dtype))
+    return DeviceRows(block, count, SHAPE, np.dtype(dtype))
 
 
 def images(count: int, dtype: Any = np.float32, seed: int = 0) -> NDArray[Any]:
     return np.random.default_rng(seed).standard_normal((count, *SHAPE)).astype(dtype)
 
 
-def kept(rows: DeviceRows, batch: Any, places: Sequence[int]) -> list[Row]:
-    found = [rows.put(batch, place) for place in places]
-    assert all(row is not None for row in found)
-    return cast("list[Row]", found)
+def kept(rows: DeviceRows, batch: NDArray[Any], numbers: Sequence[int]) -> list[Row]:
+    found = rows.put(batch[list(numbers)], len(numbers))
+    assert len(found) == len(numbers)
+    return found
 
 
 def grid(items: Sequence[object], *shape: int) -> NDArray[Any]:
@@ -41,7 +54,7 @@ def grid(items: Sequence[object], *shape: int) -> NDArray[Any]:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_any_arrangement_comes_back_to_the_bit(dtype: Any) -> None:
     batch = images(5, dtype)
-    rows = DeviceRows(CPU, 7, SHAPE, np.dtype(dtype))
+    rows = on_cpu(7, dtype)
     found = kept(rows, batch, [4, 0, 2])
     value = as_input(grid([found[1], found[2], found[0], found[0], found[1], found[1]], 2, 3))
     assert not isinstance(value, np.ndarray)
@@ -51,16 +64,17 @@ def test_any_arrangement_comes_back_to_the_bit(dtype: Any) -> None:
 
 def test_from_a_value_that_is_on_the_device_already() -> None:
     batch = images(3)
-    rows = DeviceRows(CPU, 2, SHAPE, np.dtype(np.float32))
-    (row,) = kept(rows, rows._session.to_device(batch), [1])
-    np.testing.assert_array_equal(row.numpy(), batch[1])
+    rows = on_cpu(4)
+    found = rows.put(copier().to_device(batch), 2)
+    for row, wanted in zip(found, batch, strict=False):
+        np.testing.assert_array_equal(row.numpy(), wanted)
 
 
 def test_a_row_is_used_again_when_nobody_holds_it() -> None:
     batch = images(4)
-    rows = DeviceRows(CPU, 2, SHAPE, np.dtype(np.float32))
+    rows = on_cpu(2)
     first, second = kept(rows, batch, [0, 1])
-    assert rows.put(batch, 2) is None
+    assert rows.put(batch, 2) == []
     place = first.place
     del first
     gc.collect()
@@ -71,16 +85,61 @@ def test_a_row_is_used_again_when_nobody_holds_it() -> None:
 
 
 def test_a_copy_that_fails_keeps_no_row() -> None:
-    rows = DeviceRows(CPU, 1, SHAPE, np.dtype(np.float32))
+    rows = on_cpu(3)
     with pytest.raises(Exception, match="could not be run"):
-        rows.put(images(2), 9)
+        rows.put(images(2).astype(np.float16), 2)
     gc.collect()
-    assert len(rows._free) == 1
+    assert len(rows._free) == 3
+
+
+class Noting:
+    """A block that notes what is written where, and does it."""
+
+    def __init__(self, block: RowBlock) -> None:
+        self._block, self.written = block, [(0, 0, 0)]
+        self.gathered = block.gathered
+
+    def write(self, place: int, batch: Any, number: int, count: int = 1) -> None:
+        self.written.append((place, number, count))
+        self._block.write(place, batch, number, count)
+
+
+def test_neighbours_are_written_in_one_run() -> None:
+    rows, batch = on_cpu(8), images(6)
+    rows._block = block = Noting(rows._block)
+    found = rows.put(batch, 6)
+    assert block.written[1:] == [(0, 0, 6)]
+    for gone in (4, 1, 2):  # in this order they are used again, after those that never were
+        found[gone] = cast("Any", None)
+    again = rows.put(images(5, seed=1), 5)
+    assert [row.place for row in again] == [1, 2, 4, 6, 7]
+    assert block.written[2:] == [(1, 0, 2), (4, 2, 1), (6, 3, 2)]
+    value = as_input(grid([*again, found[3], found[0]], 1, 7))
+    np.testing.assert_array_equal(value.numpy()[0, :5], images(5, seed=1))
+    np.testing.assert_array_equal(value.numpy()[0, 5:], batch[[3, 0]])
+
+
+def test_what_there_is_room_for() -> None:
+    rows, batch = on_cpu(3), images(5)
+    found = rows.put(batch, 5)
+    assert [row.place for row in found] == [0, 1, 2]
+    np.testing.assert_array_equal(as_input(grid(found, 1, 3)).numpy()[0], batch[:3])
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "count"), [(3, 0, 1), (-1, 0, 1), (2, 0, 2), (0, 4, 1), (0, -1, 1)]
+)
+def test_nothing_is_written_past_an_end(place: int, number: int, count: int) -> None:
+    block = OnnxRows(copier(), 3, SHAPE, FLOAT)
+    for batch in (images(4), copier().to_device(images(4))):
+        with pytest.raises(IndexError, match="do not fit into place"):
+            block.write(place, batch, number, count)
+    block.write(1, images(4), 2, 2)
 
 
 def test_some_on_the_host_are_sent_along() -> None:
     batch = images(3)
-    rows = DeviceRows(CPU, 1, SHAPE, np.dtype(np.float32))
+    rows = on_cpu(1)
     (row,) = kept(rows, batch, [0])
     value = as_input(grid([HostRow(batch[2]), row, row, HostRow(batch[1])], 2, 2))
     np.testing.assert_array_equal(value, batch[[[2, 0], [0, 1]]])
@@ -91,7 +150,7 @@ def test_some_on_the_host_are_sent_along() -> None:
 def test_rows_pass_through_numpy_as_they_are() -> None:
     """What callers do with arrays of tokens: stack, index, reshape."""
     batch = images(2)
-    rows = DeviceRows(CPU, 2, SHAPE, np.dtype(np.float32))
+    rows = on_cpu(2)
     a, b = kept(rows, batch, [0, 1])
     stacked = np.stack(cast("Any", [a, b, b]))
     assert stacked.shape == (3,)
@@ -102,7 +161,7 @@ def test_rows_pass_through_numpy_as_they_are() -> None:
 
 def test_threads_never_see_each_others_rows() -> None:
     batch = images(40)
-    rows = DeviceRows(CPU, 24, SHAPE, np.dtype(np.float32))  # 3 being made and 3 held, each
+    rows = on_cpu(24)  # 3 being made and 3 held, each
 
     def work(seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -121,64 +180,83 @@ def test_threads_never_see_each_others_rows() -> None:
 def fake_session(**changes: Any) -> Any:
     """A Session that says it runs on a GPU."""
     session = Session.__new__(Session)
-    said = {"device": "cuda", "device_id": 1, "type": "tensor(float16)"}
+    said = {"device": "cuda", "device_id": 1, "type": "tensor(float16)", "_threads": 3}
     said |= {"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]} | changes
-    output = SimpleNamespace(name="tokens", type=said.pop("type"))
+    session._types = {"tokens": str(said.pop("type"))}
     for name, value in said.items():
         setattr(session, name, value)
-    session._session = SimpleNamespace(get_outputs=lambda: [output])
     return session
 
 
-class FakeRows:
+class FakeCopier:
     asked: tuple[Any, ...]
-    on_cpu: dict[str, int] = {}  # noqa: RUF012 - a stand-in
+    on_cpu: dict[str, int] | None = None
 
-    def __init__(self, *what: Any) -> None:
-        FakeRows.asked = what
-        self._session = SimpleNamespace(on_cpu=FakeRows.on_cpu)
+    def __init__(self, name: Path, settings: SessionSettings, *, graph: bytes) -> None:
+        FakeCopier.asked = (str(name), settings, graph)
+
+    def allocate(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+        return ("block", tuple(shape), dtype)
 
 
-WANTED: dict[str, Any] = {
-    "output": "tokens", "count": 9, "shape": SHAPE, "dtype": np.dtype(np.float16)
-}  # fmt: skip
+HALF = np.dtype(np.float16)
+CUDA_1 = ("onnxruntime", "cuda", 1)
+
+
+def wanted(session: Any, taker: tuple[str, str, int] = CUDA_1) -> DeviceRows | None:
+    return device_rows(session, taker, output="tokens", count=9, shape=SHAPE, dtype=HALF)
 
 
 def test_where_they_are_kept_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_rows, "DeviceRows", FakeRows)
-    settings = SessionSettings("cuda", 3)
-    found: object = device_rows.device_rows(fake_session(), settings, **WANTED)
-    assert isinstance(found, FakeRows)
-    asked = SessionSettings([("CUDAExecutionProvider", {"device_id": "1"})], 3)
-    assert FakeRows.asked == (asked, 9, SHAPE, np.dtype(np.float16))
+    monkeypatch.setattr(session_module, "Session", FakeCopier)
+    found = wanted(fake_session())
+    assert found is not None
+    assert len(found._free) == 9
+    block = cast("OnnxRows", found._block)
+    assert block._block == ("block", (9, *SHAPE), HALF)
+    name, settings, graph = FakeCopier.asked
+    assert (name, graph) == ("vision tokens on the device", gather(HALF, SHAPE))
+    ((provider, options),) = cast("Any", settings.providers)
+    assert (provider, options["device_id"]) == ("CUDAExecutionProvider", "1")
+    assert settings.threads == 3
+    cpu = {"device": "cpu", "device_id": 0}
     for session in (
-        fake_session(device="cpu", providers=["CPUExecutionProvider"]),
-        fake_session(device="cpu", providers=["CPUExecutionProvider", "CUDAExecutionProvider"]),
+        fake_session(providers=["CPUExecutionProvider"], **cpu),
+        fake_session(providers=["CPUExecutionProvider", "CUDAExecutionProvider"], **cpu),
         fake_session(providers=["TensorrtExecutionProvider", "CPUExecutionProvider"]),
         fake_session(type="tensor(float)"),
-        SimpleNamespace(device="cuda", providers=["TensorRT"]),
+        fake_session(type="tensor(bfloat16)"),
     ):
-        assert device_rows.device_rows(cast("Any", session), settings, **WANTED) is None
-    monkeypatch.setattr(FakeRows, "on_cpu", {"Gather": 1})  # each run would fetch the whole block
-    assert device_rows.device_rows(fake_session(), settings, **WANTED) is None
+        assert wanted(session, session.memory) is None
+    monkeypatch.setattr(FakeCopier, "on_cpu", {"Gather": 1})  # each run would fetch the block
+    assert wanted(fake_session()) is None
+
+
+@pytest.mark.parametrize(
+    "taker", [("onnxruntime", "cpu", 0), ("onnxruntime", "cuda", 0), ("tensorrt", "cuda", 1)]
+)
+def test_a_decoder_elsewhere_gets_arrays(
+    monkeypatch: pytest.MonkeyPatch, taker: tuple[str, str, int]
+) -> None:
+    monkeypatch.setattr(session_module, "Session", FakeCopier)
+    assert wanted(fake_session(), taker) is None
+    assert wanted(fake_session(), CUDA_1) is not None
 
 
 def test_a_block_that_the_device_has_no_memory_for() -> None:
-    with pytest.raises(MachineError, match=r"vision tokens on the device: \d+ MiB more are wanted"):
-        DeviceRows(CPU, 1 << 40, SHAPE, np.dtype(np.float32))
+    with pytest.raises(MachineError, match=r"^rows: \d+ MiB more are wanted on the device"):
+        OnnxRows(copier(), 1 << 40, SHAPE, FLOAT)
 
 
-@pytest.mark.parametrize("content", [gather(np.dtype(np.float16), SHAPE), matmul(64)])
+@pytest.mark.parametrize("content", [gather(HALF, SHAPE), matmul(64), to_bfloat16(4)])
 def test_the_bytes_are_a_model(content: bytes) -> None:
     model = onnx.load_model_from_string(content)
     onnx.checker.check_model(model, full_check=True)
     names = [value.name for value in (*model.graph.input, *model.graph.output)]
-    assert names in (["rows", "places", "found"], ["a", "b", "c"])
+    assert names in (["rows", "places", "found"], ["a", "b", "c"], ["wide", "narrow"])
 
 
 def test_the_product_is_one() -> None:
-    from pathlib import Path
-
     session = Session(Path("product"), CPU, graph=matmul(64))
     a, b = np.random.default_rng(0).standard_normal((2, 64, 64)).astype(np.float32)
     (c,) = session.run({"a": a, "b": b}, ["c"])

@@ -19,8 +19,10 @@ from murank import Engine, MachineError, Searcher
 from murank.engine import vision
 from murank.engine.device_rows import DeviceRows, HostRow, Row
 from murank.engine.engine import ORDERS
+from murank.engine.onnx_rows import OnnxRows
 from murank.engine.scorer import Scorer
-from murank.engine.session import SessionSettings
+from murank.engine.session import Session, SessionSettings
+from murank.engine.tiny_onnx import gather
 from murank.images import prepare
 
 pytest.importorskip("onnxruntime")
@@ -44,10 +46,14 @@ class Loader:
         self.blocks: list[DeviceRows] = []
         monkeypatch.setattr(vision, "device_rows", self._rows)
 
-    def _rows(self, session: Any, settings: Any, *, output: str, **what: Any) -> DeviceRows:
-        assert (settings.providers, output) == ("cpu", "tokens")
-        self.blocks.append(DeviceRows(CPU, what["count"], what["shape"], what["dtype"]))
-        assert session.output_type(output) == "tensor(float)"
+    def _rows(
+        self, session: Any, taker: Any, *, output: str, count: int, shape: Any, dtype: Any
+    ) -> DeviceRows:
+        assert taker == session.memory == ("onnxruntime", "cpu", 0)
+        assert (output, dtype) == ("tokens", np.float32)
+        copier = Session(Path("rows"), CPU, graph=gather(dtype, shape))
+        block = OnnxRows(copier, count, shape, dtype)
+        self.blocks.append(DeviceRows(block, count, shape, dtype))
         return self.blocks[-1]
 
     def __call__(self, **options: Any) -> Engine:
@@ -120,7 +126,7 @@ def test_more_at_once_than_there_is_room(on_device: Loader, wanted: NDArray[np.f
     engine = on_device(vision_cache_mb=0)
     block, held = on_device.blocks[-1], []
     while len(block._free) > 5:
-        held.append(block.put(np.zeros((1, *block.shape), np.float32), 0))
+        held += block.put(np.zeros((1, *block.shape), np.float32), 1)
     tokens = tokens_of(engine, CANDIDATES)
     assert [type(item) for item in tokens] == [Row] * 5 + [HostRow] * 4
     del tokens

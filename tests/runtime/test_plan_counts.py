@@ -46,15 +46,18 @@ def cost(
     more: Sequence[onnx.ValueInfoProto] = (),
     output: str = "y",
     half_bytes: int = 2,
+    narrow: bool = False,
+    opset: int = 18,
 ) -> GraphCost:
     inputs = [helper.make_tensor_value_info("x", elem, list(x)), *more]
     outputs = [helper.make_tensor_value_info(output, F, None)]
     graph = helper.make_graph(list(nodes), "graph", inputs, outputs, list(weights))
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets)
     onnx.save(model, folder / "graph.onnx")
     shape = tuple(int(n) for n in x) if given is None else tuple(given)
-    return CountedGraph(folder / "graph.onnx", half_bytes=half_bytes).cost({"x": shape})
+    graph_cost = CountedGraph(folder / "graph.onnx", half_bytes=half_bytes, narrow=narrow)
+    return graph_cost.cost({"x": shape})
 
 
 def only(found: GraphCost) -> NodeCost:
@@ -138,6 +141,55 @@ def test_weights_of_four_bits(tmp_path: Path, level: int, arithmetic: str) -> No
     assert product.weight_bytes == 7 * 32 + 4 * 14  # half a byte a weight, and scales
     assert found.weight_bytes == product.weight_bytes
     assert found.nodes[1].written_bytes == 4 * 3 * 7
+
+
+E4M3, I4 = TensorProto.FLOAT8E4M3FN, TensorProto.INT4
+
+
+def quantised(elem: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """x [3,8] -> steps -> times w [8,4] of steps -> y, as TensorRT wants it."""
+    nodes = [
+        node("QuantizeLinear", "x sx zero", "xq"), node("DequantizeLinear", "xq sx zero", "xd"),
+        node("DequantizeLinear", "wq sw", "wd", axis=1), node("MatMul", "xd wd"),
+    ]  # fmt: skip
+    scales = [weight("sx", (), H), weight("sw", (4,), H)]
+    return nodes, [*scales, weight("zero", (), elem), weight("wq", (8, 4), elem)]
+
+
+@pytest.mark.parametrize(("elem", "arithmetic"), [(I8, "int8"), (E4M3, "fp8")])
+def test_products_of_quantised_values(tmp_path: Path, elem: int, arithmetic: str) -> None:
+    """TensorRT's: they read steps of a byte each, and so does the memory count."""
+    found = cost(tmp_path, *quantised(elem), x=(3, 8), elem=H, narrow=True, opset=21)
+    rounding, product = found.nodes
+    assert (rounding.op, rounding.read_bytes, rounding.written_bytes) == ("QuantizeLinear", 48, 24)
+    assert product == NodeCost("MatMul", 2 * 3 * 8 * 4, arithmetic, 32 + 2 * 4, 24, 2 * 12)  # type: ignore[arg-type]
+    assert found.weight_bytes == 32 + 2 * 4 + 2 + 1
+    assert found.live_bytes == 48 + 24  # x, and its steps; never x widened again
+    assert not found.uncounted
+
+
+def test_a_cpu_widens_quantised_values(tmp_path: Path) -> None:
+    """onnxruntime's kernels run each node, weights' too, and multiply floats."""
+    found = cost(tmp_path, *quantised(I8), x=(3, 8), elem=H, half_bytes=4, opset=21)
+    assert [one.op for one in found.nodes] == [
+        "QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "MatMul"
+    ]  # fmt: skip
+    widening, product = found.nodes[2:]
+    assert (widening.weight_bytes, widening.written_bytes) == (32 + 4 * 4, 4 * 32)
+    assert product.arithmetic == "fp16"  # which a CPU has no rate of: that of fp32
+    assert (product.weight_bytes, product.read_bytes) == (0, 4 * (24 + 32))
+
+
+def test_weights_of_four_bits_in_blocks(tmp_path: Path) -> None:
+    nodes = [
+        node("DequantizeLinear", "wq sw", "wd", axis=0, block_size=4),
+        node("Transpose", "wd", "wt", perm=[0, 1]), node("MatMul", "x wt"),
+    ]  # fmt: skip
+    weights = [weight("wq", (8, 5), I4), weight("sw", (2, 5), H)]
+    found = cost(tmp_path, nodes, weights, x=(3, 8), elem=H, narrow=True, opset=21)
+    one = only(found)
+    assert one == NodeCost("MatMul", 2 * 3 * 8 * 5, "fp16", 40 // 2 + 2 * 10, 2 * 24, 2 * 15)
+    assert found.weight_bytes == 40 // 2 + 2 * 10
 
 
 def test_attention_of_onnxruntime(tmp_path: Path) -> None:

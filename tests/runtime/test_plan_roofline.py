@@ -117,6 +117,17 @@ def test_power_modes() -> None:
         DEVICES["t4"].in_mode("maxn")
 
 
+def test_compute_capabilities() -> None:
+    found = {name: device.capability for name, device in DEVICES.items()}
+    assert (found["t4"], found["orin-nx-16gb"], found["thor"]) == ("7.5", "8.7", "11.0")
+
+
+def test_narrow_products_are_those_of_gpus() -> None:
+    assert not made_device(kind="cpu").narrow
+    assert made_device(kind="jetson").narrow
+    assert made_device(kind="gpu").narrow
+
+
 def test_halves_are_widened_on_cpus_alone() -> None:
     assert made_device(kind="cpu").half_bytes == 4
     assert made_device(kind="jetson").half_bytes == 2

@@ -10,7 +10,10 @@ from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, Install, installer
 
 from murank import InputError, MachineError
 from murank._cores import usable_cores
+from murank.engine.providers import CUDA_OPTIONS
 from murank.engine.session import Session, SessionSettings, load_session
+
+WITH_OPTIONS = (CUDA, CUDA_OPTIONS)
 
 
 @pytest.fixture
@@ -22,22 +25,37 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     ("providers", "available", "asked", "device"),
     [
         ("auto", [CPU], [CPU], "cpu"),
-        ("auto", [TENSORRT, CUDA, CPU], [CUDA, CPU], "cuda"),
+        ("auto", [TENSORRT, CUDA, CPU], [WITH_OPTIONS, CPU], "cuda"),
         ("cpu", [TENSORRT, CUDA, CPU], [CPU], "cpu"),
-        ("cuda", [CUDA, CPU], [CUDA, CPU], "cuda"),
-        ("tensorrt", [TENSORRT, CUDA, CPU], [TENSORRT, CUDA, CPU], "cuda"),
+        ("cuda", [CUDA, CPU], [WITH_OPTIONS, CPU], "cuda"),
+        ("tensorrt", [TENSORRT, CUDA, CPU], [TENSORRT, WITH_OPTIONS, CPU], "cuda"),
         ("tensorrt", [TENSORRT, CPU], [TENSORRT, CPU], "cuda"),
         ([CUDA], [CUDA, CPU], [CUDA], "cuda"),
     ],
 )
 def test_what_is_asked_of_onnxruntime(
-    install: Install, providers: Any, available: list[str], asked: list[str], device: str
+    install: Install, providers: Any, available: list[str], asked: list[Any], device: str
 ) -> None:
     fake = install(available)
     session = Session(GRAPH, SessionSettings(providers))
     assert fake.asked == [asked]
-    assert session.providers[: len(asked)] == asked
+    names = [one if isinstance(one, str) else one[0] for one in asked]
+    assert session.providers[: len(asked)] == names
     assert session.device == device
+    assert session.memory == ("onnxruntime", device, 0)
+
+
+def test_the_options_of_cuda(install: Install) -> None:
+    """Names and values as onnxruntime's documentation of the CUDA provider has them."""
+    fake = install([CUDA, CPU])
+    Session(GRAPH, SessionSettings("cuda"))
+    ((_, options), cpu) = fake.asked[0]
+    assert cpu == CPU
+    assert options == {
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
 
 
 def test_options_of_a_list_are_passed_through(install: Install) -> None:
@@ -46,20 +64,19 @@ def test_options_of_a_list_are_passed_through(install: Install) -> None:
     session = Session(GRAPH, SessionSettings(providers))
     assert fake.asked == [[(CUDA, {"device_id": 1}), CPU]]
     assert session.providers == [CUDA, CPU]
+    assert session.memory == ("onnxruntime", "cuda", 1)
 
 
-def test_auto_accepts_a_gpu_that_does_not_work(install: Install) -> None:
+def test_one_graph_alone_does_not_fall_back(install: Install) -> None:
+    """Whoever loads all graphs of an engine decides; see test_engine_backends."""
     install([CUDA, CPU], working=[CPU])
-    session = Session(GRAPH, SessionSettings("auto"))
-    assert (session.providers, session.device) == ([CPU], "cpu")
-
-
-def test_auto_accepts_a_gpu_that_fails_to_start(install: Install) -> None:
+    with pytest.raises(MachineError, match=rf"could not use it here and fell back to {CPU}$"):
+        Session(GRAPH, SessionSettings("auto"))
     fake = install([CUDA, CPU])
     fake.error, fake.failing = RuntimeError("CUDA failure 35"), {CUDA}
-    assert Session(GRAPH, SessionSettings("auto")).providers == [CPU]
-    with pytest.raises(MachineError, match=r"could not be loaded with .*: CUDA failure 35"):
-        Session(GRAPH, SessionSettings("cuda"))
+    for providers in ("auto", "cuda"):
+        with pytest.raises(MachineError, match=r"could not be loaded with .*: CUDA failure 35"):
+            Session(GRAPH, SessionSettings(providers))
 
 
 @pytest.mark.parametrize("providers", ["cuda", "tensorrt", [CUDA], [(CUDA, {"device_id": 0}), CPU]])

@@ -85,6 +85,8 @@ def test_a_gpu_that_fails_gives_the_graph_up(install: Install, said: str) -> Non
     assert loaded() is None  # though the exception is still here
     with pytest.raises(MachineError, match=r"vision\.onnx was given up when the GPU failed: load"):
         session.run({}, ["tokens"])
+    with pytest.raises(MachineError, match=r"vision\.onnx: 1 MiB more are wanted"):
+        session.to_device(np.zeros(3, np.uint8), "images")
 
 
 def test_what_the_cpu_got_unasked(install: Install) -> None:

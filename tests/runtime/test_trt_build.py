@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank import InputError, MachineError, OutputError, UsageError
 from murank.engine.integrity import check_engine
-from murank.trt import BuildSettings, Built, Machine, _cuda, build_plans, this_machine
+from murank.trt import BuildSettings, Built, Machine, PlanSession, _cuda, build_plans, this_machine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 ENCODER = BuildSettings(parts=("encoder",))
@@ -253,6 +254,15 @@ def test_refused_before_any_work(
         build(dtype="fp8")
     with pytest.raises(InputError, match=r"is fp32, .* with --dtype fp16"):
         build(dtype="fp16")
+    manifest = json.loads((engine / "manifest.json").read_text())
+    (engine / "manifest.json").write_text(json.dumps({**manifest, "precision": "fp8"}))
+    hashed: list[str] = []
+    with pytest.raises(InputError, match=r"engine is fp8, and this GPU .*8\.7\) has no fp8"):
+        build_plans(
+            engine, BuildSettings(), machine, progress=lambda stage, *_: hashed.append(stage)
+        )
+    assert hashed == []
+    (engine / "manifest.json").write_text(json.dumps(manifest))
     (engine / "onnx" / "decoder.onnx.data").write_bytes(b"")
     with pytest.raises(InputError, match=r"decoder\.onnx\.data: it has 0 bytes"):
         build()
@@ -279,6 +289,38 @@ def test_symlinks_are_not_followed(build: Build, engine: Path, tmp_path: Path) -
     with pytest.raises((InputError, OutputError), match="plans"):
         build()
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "vision.plan"])
+def test_plans_that_others_may_change(build: Build, engine: Path, name: str) -> None:
+    path = build().folder / name
+    for mode in (0o620, 0o602):
+        path.chmod(path.stat().st_mode | mode)
+        with pytest.raises(InputError, match=r"belong to you or to root, .* plans are code: chmod"):
+            PlanSession(engine / "onnx" / "vision.onnx")
+        path.chmod(path.stat().st_mode & ~0o022)
+    PlanSession(engine / "onnx" / "vision.onnx")
+    if os.geteuid() == 0:  # who alone may give a file away
+        os.chown(path, 1234, -1)
+        with pytest.raises(InputError, match=f"{path.name} must belong to you or to root"):
+            PlanSession(engine / "onnx" / "vision.onnx")
+
+
+def test_a_folder_that_others_may_write_to_gets_no_plans(build: Build, trt: FakeTensorRT) -> None:
+    folder = build().folder
+    folder.chmod(0o770)
+    with pytest.raises(
+        InputError, match=r"nobody else may write to it, .* delete it and run murank"
+    ):
+        build(rebuild=True)
+    assert len(trt.built) == 3
+
+
+def test_a_plan_that_others_may_write_to_is_built_again(build: Build) -> None:
+    folder = build().folder
+    (folder / "vision.plan").chmod(0o622)
+    assert kept(build()) == {"encoder": True, "vision": False, "decoder": True}
+    assert (folder / "vision.plan").stat().st_mode & 0o777 == 0o600
 
 
 def test_what_a_killed_build_left_is_removed(build: Build) -> None:

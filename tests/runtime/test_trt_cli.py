@@ -58,7 +58,7 @@ def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path
         assert plan["bytes"] == (Path(found["folder"]) / f"{plan['name']}.plan").stat().st_size
     record = json.loads((Path(found["folder"]) / "record.json").read_text())["plans"]["decoder"]
     assert record["flags"] == {"types": "strong", "tf32": True, "workspace_mb": 64}
-    assert record["profiles"]["scoring"]["vision"][2].startswith("4x32x")
+    assert record["profiles"]["scoring-many"]["vision"][2].startswith("4x32x")
     assert (tmp_path / "timings").read_bytes() == b"++"
 
 
@@ -66,7 +66,7 @@ def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path
     ("options", "code", "words"),
     [
         (["--dtype", "fp8"], 2, "compute capability 8.7) has no fp8 arithmetic"),
-        (["--dtype", "int4"], 2, "writes no int4 engine as yet"),
+        (["--dtype", "int4"], 2, "export it again with --dtype int4"),
         (["--dtype", "fp16"], 2, "export it again with --dtype fp16"),
         (["--dtype", "fp64"], 2, "invalid choice: 'fp64'"),
         (["--parts", "vision"], 2, "--parts: must be of encoder, scorer"),
@@ -102,6 +102,6 @@ def test_without_a_gpu(
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT())
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    _cuda.open_gpu.cache_clear()
+    monkeypatch.setattr(_cuda, "_opened", {})
     assert main(["build", str(engine)]) == 3
     assert "PyCUDA cannot be imported" in capsys.readouterr().err

@@ -6,18 +6,22 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from trt_fakes import FakeGpu, FakeTensorRT
+from trt_fakes import FakeEngine, FakeGpu, FakeTensorRT
 
 from murank import Engine, InputError, MachineError, UsageError
 from murank.engine._json import write_json
-from murank.trt import BuildSettings, PlanSession, _cuda, build_plans, this_machine
+from murank.trt import BuildSettings, PlanSession, _cuda, _session, build_plans, this_machine
+from murank.trt._api import make_logger
+from murank.trt._loading import Loaded
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+BF16 = 16  # onnx.TensorProto
 
 
 @pytest.fixture
@@ -70,6 +74,36 @@ def test_the_engine_answers_as_on_the_cpu(engine: Path, trt: FakeTensorRT) -> No
     (prefill, first), (scoring, second) = [run for run in trt.runs if "vision" in run[1]]
     assert (prefill, scoring) == (0, 1)
     assert (first["vision"][:2], second["vision"][:2]) == ((1, 1), (1, 11))
+
+
+def test_vision_tokens_never_leave_the_device(engine: Path, gpu: FakeGpu) -> None:
+    """From the vision tower through the cache into the decoder: two logits a pair come back."""
+    build(engine)
+    plans = on_plans(engine)
+    images = crops(5)
+    first = plans.mu(images[0], images[1:])
+    assert gpu.downloads == 1
+    uploads, copies = gpu.uploads, len(gpu.copied)
+    np.testing.assert_array_equal(plans.mu(images[0], images[1:]), first)
+    assert gpu.downloads == 2
+    assert gpu.uploads == uploads  # the cache knows the images, and the scorer the prefix
+    assert len(gpu.copied) > copies
+    again = plans.mu(images[0], images[:0:-1])
+    np.testing.assert_allclose(again, first[::-1], atol=1e-6)
+
+
+def test_a_block_of_rows(engine: Path) -> None:
+    build(engine)
+    session, decoder = vision(engine), PlanSession(engine / "onnx" / "decoder.onnx")
+    assert session.memory == decoder.memory == ("tensorrt", "cuda", 0)
+    images = np.random.default_rng(2).integers(0, 256, (3, *shape_of(engine)), np.uint8)
+    (tokens,) = session.run({"images": images}, ["tokens"])
+    block = session.row_block("tokens", 4, tokens.shape[1:], tokens.dtype)
+    assert block is not None
+    block.write(3, tokens, 1)
+    found = block.gathered(np.array([[3]])).numpy()
+    np.testing.assert_array_equal(found[0, 0], tokens.numpy()[1])
+    assert session.row_block("tokens", 4, tokens.shape[1:], np.dtype(np.float16)) is None
 
 
 def test_more_queries_than_the_plan_was_built_for(engine: Path, trt: FakeTensorRT) -> None:
@@ -141,6 +175,65 @@ def test_what_a_session_refuses(engine: Path, trt: FakeTensorRT) -> None:
     trt.refuse_run = True
     with pytest.raises(MachineError, match=r"the plan did not run .*murank build again"):
         session.run({"images": images}, ["tokens"])
+
+
+def bfloat16_session(
+    tmp_path: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> PlanSession:
+    """past [q,2] of a type, x [q,2] float32 -> present = past + x of that type, logits float32."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    given = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Cast", ["past"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["wide", "x"], ["logits"]),
+        helper.make_node("Cast", ["logits"], ["present"], to=kind),
+    ]
+    graph = helper.make_graph(
+        nodes, "graph", [given("past", kind, ["q", 2]), given("x", TensorProto.FLOAT, ["q", 2])],
+        [given("present", kind, ["q", 2]), given("logits", TensorProto.FLOAT, ["q", 2])],
+    )  # fmt: skip
+    file = tmp_path / "graph.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, file)
+    limits = {name: [[1, 2], [2, 2], [4, 2]] for name in ("past", "x")}
+    made = FakeEngine(trt, str(file), [limits])
+    machine = this_machine()
+    loaded = Loaded(machine, make_logger(machine.api), None, made)
+    monkeypatch.setattr(_session, "load_plan", lambda _file, _index: loaded)
+    return PlanSession(file)
+
+
+def test_bfloat16_goes_round_on_the_device(
+    tmp_path: Path, trt: FakeTensorRT, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = bfloat16_session(tmp_path, trt, monkeypatch, BF16)
+    session.expect({"past": (None, 2)}, {"present": (None, 2)})
+    baked = np.array([[1.0, -0.5]], np.float32)  # bfloat16 has these
+    x = np.array([[0.25, 1 / 512]], np.float32)
+    past = session.to_device(baked, "past")
+    assert past.nbytes == 4
+    (present, logits) = session.run({"past": past, "x": x}, ["present", "logits"])
+    np.testing.assert_array_equal(logits.numpy(), baked + x)
+    np.testing.assert_array_equal(present.numpy(), [[1.25, -0.498046875]])
+    before = gpu.uploads
+    (again,) = session.run({"past": present, "x": session.to_device(0 * x, "x")}, ["logits"])
+    assert gpu.uploads == before + 1  # x alone
+    np.testing.assert_array_equal(again.numpy(), present.numpy())
+    for wrong in (baked, session.to_device(baked), baked.astype(np.uint16)):
+        with pytest.raises(InputError, match=r"past must be bfloat16, got (float32|uint16)"):
+            session.run({"past": wrong, "x": x}, ["logits"])
+    with pytest.raises(InputError, match="x must be float32, got bfloat16"):
+        session.run({"past": past, "x": past}, ["logits"])
+
+
+def test_a_type_that_no_value_has(
+    tmp_path: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt, "DataType", SimpleNamespace(BF16="another"))
+    with pytest.raises(InputError, match=r"past is bfloat16, which is no type of an engine's val"):
+        bfloat16_session(tmp_path, trt, monkeypatch, BF16)
 
 
 def vision(engine: Path) -> PlanSession:

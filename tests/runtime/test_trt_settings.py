@@ -10,6 +10,7 @@ from engine_folder import make_engine
 
 from murank import InputError, MachineError, UsageError
 from murank.engine.manifest import Manifest
+from murank.engine.precision import ARITHMETIC, INTEGER, Precision
 from murank.trt import BuildSettings, Machine, Target
 from murank.trt._api import TensorRT
 from murank.trt._machine import check_supported
@@ -39,35 +40,54 @@ def test_settings_that_cannot_be(wrong: dict[str, Any], words: str) -> None:
         BuildSettings(**wrong)
 
 
-@pytest.mark.parametrize("older", ["8.6", "8.7", "7.5"])
-def test_fp8_where_the_gpu_has_none(older: str) -> None:
-    with pytest.raises(
-        UsageError, match=rf"capability {older}\) has no fp8.*with 8\.9; use an fp16"
-    ):
-        check_dtype("fp8", older)
-
-
-@pytest.mark.parametrize(("dtype", "has"), [("fp8", "8.9"), ("fp8", "11.0"), ("int4", "8.7")])
-def test_dtypes_that_no_engine_has(dtype: str, has: str) -> None:
-    with pytest.raises(UsageError, match=rf"writes no {dtype} engine as yet"):
+@pytest.mark.parametrize(
+    ("dtype", "has", "words"),
+    [
+        (
+            "fp8",
+            "8.6",
+            r"8\.6\) has no fp8 arithmetic: its tensor cores multiply fp16 and int8, fp8",
+        ),
+        ("fp8", "8.7", r"8\.7\) has no fp8.* fp8 came with 8\.9; use an fp16 or int8-qdq engine"),
+        ("fp8", "7.5", r"7\.5\) has no fp8"),
+        ("bf16", "7.5", r"7\.5\) has no bf16.* fp16 and int8, bf16 came with 8\.0; use an fp16"),
+        ("int4", "7.5", r"7\.5\) has no int4 .*TensorRT multiplies by int4 weights from 8\.0 on;"),
+    ],
+)
+def test_arithmetic_that_the_gpu_lacks(
+    manifest: Manifest, dtype: Precision, has: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^this GPU .*{words}"):
         check_dtype(dtype, has)
+    made = replace(manifest, precision=dtype)  # by itself, without --dtype
+    with pytest.raises(InputError, match=f"^engine is {dtype}, and this GPU .*{words}"):
+        check_engine_fits(ENGINE, made, BuildSettings(), has)
+    check_engine_fits(ENGINE, made, BuildSettings(parts=("encoder",)), has)
 
 
-@pytest.mark.parametrize("dtype", [None, "fp32", "fp16"])
-def test_dtypes_that_are_fine(dtype: str | None) -> None:
-    check_dtype(dtype, "8.7")
+@pytest.mark.parametrize("precision", ARITHMETIC)
+@pytest.mark.parametrize("has", ["7.5", "8.0", "8.7", "8.9", "9.0", "11.0", "12.0"])
+def test_the_table_decides(manifest: Manifest, precision: Precision, has: str) -> None:
+    how, made = ARITHMETIC[precision], replace(manifest, precision=precision)
+    fits = "plans" in how.backends and tuple(map(int, has.split("."))) >= how.least_capability
+    try:
+        check_engine_fits(ENGINE, made, BuildSettings(), has)
+    except InputError:
+        assert not fits
+    else:
+        assert fits
 
 
 def test_engines_that_do_not_fit(manifest: Manifest) -> None:
     def check(manifest: Manifest, **settings: Any) -> None:
-        check_engine_fits(ENGINE, manifest, BuildSettings(**settings))
+        check_engine_fits(ENGINE, manifest, BuildSettings(**settings), "8.7")
 
     check(manifest, dtype="fp16")
     with pytest.raises(InputError, match=r"engine is fp16, .* again with --dtype fp32"):
         check(manifest, dtype="fp32")
-    for precision in ("int8", "w8a16"):
+    for precision in INTEGER:
         integer = replace(manifest, precision=precision)
-        with pytest.raises(InputError, match=rf"engine is {precision}.*for CPUs.*--dtype fp16"):
+        with pytest.raises(InputError, match=rf"engine is {precision}.*for CPUs.*--dtype int8-qdq"):
             check(integer)
         check(integer, parts=("encoder",))
     with pytest.raises(InputError, match="engine has no encoder: export it with one"):
@@ -101,14 +121,38 @@ def test_profiles(manifest: Manifest) -> None:
     assert one.to_json() == {"images": 3 * ["1x3x256x128"]}
     assert batch.to_json() == {"images": ["2x3x256x128", "32x3x256x128", "32x3x256x128"]}
     assert vision.profiles[1].shapes["images"].most == (8, 3, 280, 140)
-    prefill, scoring = (one.to_json() for one in decoder.profiles)
-    assert prefill["vision"] == ["1x1x1x50x64", "2x1x1x50x64", "2x1x1x50x64"]
-    assert scoring["vision"] == ["1x1x1x50x64", "2x20x1x50x64", "2x20x1x50x64"]
+    names = ["prefill", "scoring", "prefill-many", "scoring-many"]  # the special ones first
+    assert [one.name for one in decoder.profiles] == names
+    prefill, scoring, *of_many = (one.to_json() for one in decoder.profiles)
+    assert prefill["vision"] == ["1x1x1x50x64", "1x1x1x50x64", "1x2x1x50x64"]
+    assert scoring["vision"] == ["1x1x1x50x64", "1x20x1x50x64", "1x20x1x50x64"]
     assert (prefill["text"], scoring["text"]) == (3 * ["2x64"], 3 * ["9x64"])
     assert (prefill["position_ids"], scoring["position_ids"]) == (3 * ["3x52"], 3 * ["3x59"])
-    assert prefill["past_value_3"] == ["1x2x235x16", "2x2x235x16", "2x2x235x16"]
-    assert scoring["past_key_0"] == ["1x2x287x16", "2x2x287x16", "2x2x287x16"]
+    assert prefill["past_value_3"] == 3 * ["1x2x235x16"]
+    assert scoring["past_key_0"] == 3 * ["1x2x287x16"]
     assert len(scoring) == 3 + 2 * 4
+    prefill, scoring = of_many
+    assert prefill["vision"] == ["1x1x1x50x64", "2x1x1x50x64", "2x1x1x50x64"]
+    assert scoring["vision"] == ["1x1x1x50x64", "2x20x1x50x64", "2x20x1x50x64"]
+    assert prefill["past_value_3"] == ["1x2x235x16", "2x2x235x16", "2x2x235x16"]
+
+
+def test_plans_are_tuned_for_what_is_usual(manifest: Manifest) -> None:
+    """Which is neither the largest run nor the smallest."""
+
+    def candidates(**settings: Any) -> list[tuple[int, ...]]:
+        profiles = {
+            one.name: one for one in graphs_of(manifest, BuildSettings(**settings))[-1].profiles
+        }
+        many = profiles.get("scoring-many", profiles["scoring"]).shapes["vision"]
+        return [shape[:2] for shape in (many.least, many.usual, many.most)]
+
+    assert candidates() == [(1, 1), (1, 20), (1, 64)]
+    assert candidates(candidates=5) == [(1, 1), (1, 5), (1, 5)]
+    assert candidates(candidates=1) == [(1, 1), (1, 1), (1, 2)]  # never without a free length
+    assert candidates(max_queries=4, candidates=100) == [(1, 1), (4, 20), (4, 100)]
+    names = [one.name for one in graphs_of(manifest, BuildSettings())[-1].profiles]
+    assert names == ["prefill", "scoring"]
 
 
 def test_parts_and_defaults(manifest: Manifest) -> None:

@@ -32,8 +32,8 @@ def parser() -> Parser:
     )  # fmt: skip
     result.add_argument(
         "--candidates", type=positive, metavar="K",
-        help="of a query in one run, at most, and what the plan is tuned for (the engine's "
-        "max_pairs); memory grows with max-queries x candidates",
+        help="of a query in one run, at most (the engine's max_pairs); plans are tuned for 20, or "
+        "fewer; memory grows with max-queries x candidates",
     )  # fmt: skip
     result.add_argument(
         "--workspace-mb", type=positive, metavar="MB", help="scratch memory of one layer, at most"

@@ -9,7 +9,7 @@ from typing import get_args
 from murank._exceptions import UsageError
 from murank.cli._parser import Parser, positive, threads
 from murank.cli._plan_report import as_json, as_text
-from murank.engine.manifest import Precision
+from murank.engine.precision import Precision
 from murank.plan import (
     DEVICES,
     NAMES,
@@ -51,9 +51,7 @@ def parser() -> Parser:
         help="memory that the engine may take, in GiB (what the device has, less its system)",
     )  # fmt: skip
     result.add_argument("--power-mode", metavar="MODE", help="of a Jetson (the fastest)")
-    result.add_argument(
-        "--dtype", choices=(*get_args(Precision), "fp8"), help="what the engine's must be"
-    )
+    result.add_argument("--dtype", choices=get_args(Precision), help="what the engine's must be")
     result.add_argument("--threads", type=threads, metavar="N", help="of one operator [cpu]")
     result.add_argument(
         "--check", action="store_true", help="also run the stages here, and show the error [cpu]"

@@ -169,6 +169,12 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield "what stays in a cache from query to query can be faster than the floor"
     if plan.device.kind == "cpu" and plan.manifest.precision == "fp16":
         yield "onnxruntime's CPU kernels compute fp16 as fp32: weights take twice their file's size"
+    if plan.manifest.scorer is not None and plan.manifest.arithmetic.backends[0] == "plans":
+        yield (
+            "onnxruntime's CPU kernels compute Q/DQ graphs in floats, node by node: for checks only"
+            if plan.device.kind == "cpu"
+            else "Q/DQ graphs are counted as TensorRT multiplies them: murank build"
+        )
     if plan.device.kind != "cpu" and "tf32" in plan.device.rates:
         yield "float32 products count as tf32, as onnxruntime's CUDA provider computes them"
     if plan.uncounted:

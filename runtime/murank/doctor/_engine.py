@@ -8,8 +8,10 @@ from murank.bench._machine import available_bytes
 from murank.doctor._child import ask
 from murank.doctor._machine import Machine
 from murank.doctor._words import size
+from murank.engine.backends import backend_of, refusal
 from murank.engine.integrity import check_engine
-from murank.engine.manifest import INTEGER, PLANS, Manifest
+from murank.engine.manifest import PLANS, Manifest
+from murank.engine.precision import ARITHMETIC
 
 _SECONDS = 900.0  # for loading gigabytes from a slow card
 _SPARE = 1.2  # what graphs need beside their weights, at least
@@ -66,8 +68,9 @@ def _why_not(
 ) -> str | None:
     if _NEEDS[providers] not in works:
         return "not tried: the backend does not work here, see above"
-    if providers != "cpu" and manifest.precision in INTEGER and manifest.scorer is not None:
-        return f"{manifest.precision} runs on CPUs only; export with --dtype fp16 for GPUs"
+    refused = _precision(manifest, machine, providers)
+    if refused is not None:
+        return refused
     if providers == "tensorrt-plans" and not (folder / PLANS).is_dir():
         return "it has no plans for this device: run murank build"
     if manifest.golden is None:
@@ -75,10 +78,28 @@ def _why_not(
     return _memory(manifest, machine, providers)
 
 
+def _precision(manifest: Manifest, machine: Machine, providers: str) -> str | None:
+    """Say so if the backend, or the GPU, has no such products."""
+    if manifest.scorer is None:
+        return None
+    refused = refusal(manifest.precision, backend_of(providers))
+    if refused is not None or backend_of(providers) != "plans":
+        return refused
+    least = ARITHMETIC[manifest.precision].least_capability
+    found = machine.gpus[0].compute_capability
+    if tuple(map(int, found.split("."))) >= least:
+        return None
+    return (
+        f"plans of {manifest.precision} need compute capability {'.'.join(map(str, least))}, and "
+        f"this GPU has {found}; export with --dtype fp16"
+    )
+
+
 def _memory(manifest: Manifest, machine: Machine, providers: str) -> str | None:
     """Say so if the weights alone are more than is free."""
     on_cpu = providers == "cpu"
-    wide = 2 if on_cpu and manifest.precision == "fp16" else 1  # CPUs compute in float32
+    # CPUs compute in float32: they widen float16 weights at load, quantised ones as they are used.
+    wide = 2 if on_cpu and ARITHMETIC[manifest.precision].weight_bits == 16 else 1
     needed = int(_SPARE * wide * manifest.size)
     shared = on_cpu or machine.is_jetson
     free = available_bytes() if shared else machine.gpus[0].memory_bytes

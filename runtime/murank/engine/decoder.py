@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.engine.device_rows import as_input
+from murank.engine.graph import Shape
 from murank.engine.manifest import ScorerPart, Shapes
 from murank.engine.names import past_names, present_names
-from murank.engine.session import SessionSettings, Shape, load_session
+from murank.engine.session import SessionSettings, load_session
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Decoder:
             {"logits": (None, None, 2), **dict.fromkeys(self._present, past)},
         )
         prompt = _load_prompt(folder / part.prompt, s)
-        self.dtype: np.dtype[Any] = prompt["suffix_text"].dtype
+        self.dtype: np.dtype[Any] = prompt["suffix_text"].dtype  # of vision tokens as well
         self._baked = {name: prompt[name] for name in self._past}
         self._prefill = self._text(prompt, "prefill")
         self._suffix = self._text(prompt, "suffix")
@@ -72,7 +73,7 @@ class Decoder:
 
     def _text(self, prompt: dict[str, NDArray[Any]], phase: str) -> dict[str, Any]:
         return {
-            "text": self.session.to_device(prompt[f"{phase}_text"]),
+            "text": self.session.to_device(prompt[f"{phase}_text"], "text"),
             "position_ids": self.session.to_device(prompt[f"{phase}_positions"]),
         }
 
@@ -90,7 +91,7 @@ class Decoder:
     def _repeat_static(self, queries: int) -> Prefix:
         return Prefix(
             tuple(
-                self.session.to_device(np.repeat(self._baked[name], queries, axis=0))
+                self.session.to_device(np.repeat(self._baked[name], queries, axis=0), name)
                 for name in self._past
             )
         )

@@ -3,21 +3,19 @@
 What holds a row is an object. Whoever keeps it (the cache, a call in progress) keeps the row; when
 nobody does, the row is used for another image. So a row never changes under a call that uses it,
 whatever other threads put into the cache meanwhile. Arrays of such objects stand for arrays of
-tokens: an object array [q,k] is gathered to [q,k,levels,T,H] on the device.
+tokens: an object array [q,k] is gathered to [q,k,levels,T,H] on the device. Where the block lies
+and how it is copied is the session's (`GraphSession.row_block`).
 """
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.engine.providers import CUDA
-from murank.engine.session import GraphSession, Place, Session, SessionSettings
-from murank.engine.tiny_onnx import gather
+from murank.engine.graph import GraphSession, Memory, RowBlock
 
 
 class Row:
@@ -51,66 +49,64 @@ class HostRow:
 
 
 class DeviceRows:
-    """A block of rows on the device of a session. Safe from several threads."""
+    """The rows of a block, handed out. Safe from several threads."""
 
     def __init__(
-        self,
-        settings: SessionSettings,
-        count: int,
-        shape: Sequence[int],
-        dtype: np.dtype[Any],
+        self, block: RowBlock, count: int, shape: Sequence[int], dtype: np.dtype[Any]
     ) -> None:
         self.shape, self.dtype = tuple(shape), dtype
         self.row_bytes = math.prod(shape) * dtype.itemsize
-        name = Path("vision tokens on the device")
-        self._session = Session(name, settings, graph=gather(dtype, shape))
-        self._block = self._session.allocate((count, *shape), dtype)
+        self._block = block
         self._free = deque(range(count))  # its append and popleft are atomic
 
-    def put(self, batch: Any, number: int) -> Row | None:
-        """Copy row `number` of a value or array [n,levels,T,H]; None if there is no room."""
-        try:
-            row = Row(self, self._free.popleft())
-        except IndexError:
-            return None
-        address = self._block.data_ptr() + row.place * self.row_bytes
-        place = Place(address, (1, 1, *self.shape), self.dtype)
-        self._session.run_into({"rows": batch, "places": np.array([[number]])}, "found", place)
-        return row
+    def put(self, batch: Any, count: int) -> list[Row]:
+        """Copy the first `count` rows of a value or array [n,levels,T,H].
+
+        Fewer come back if there is no room for more.
+        """
+        # In order, most are neighbours, which are copied together: all are in a new block, and
+        # rows leave the cache as they came.
+        taken = [row for _ in range(count) if (row := self._take()) is not None]
+        rows = sorted(taken, key=lambda row: row.place)
+        for start, stop in _neighbours(rows):
+            self._block.write(rows[start].place, batch, start, stop - start)
+        return rows
 
     def gathered(self, rows: NDArray[Any]) -> Any:
         """Return a value [q,k,levels,T,H] on the device of rows [q,k], which are this block's."""
         places = np.array([row.place for row in rows.flat], np.int64).reshape(rows.shape)
-        (found,) = self._session.run({"rows": self._block, "places": places}, ["found"])
-        return found
+        return self._block.gathered(places)
+
+    def _take(self) -> Row | None:
+        try:
+            return Row(self, self._free.popleft())
+        except IndexError:
+            return None
 
 
 def device_rows(
     session: GraphSession,
-    settings: SessionSettings,
+    taker: Memory,
     *,
     output: str,
     count: int,
     shape: Sequence[int],
     dtype: np.dtype[Any],
 ) -> DeviceRows | None:
-    """Return a block for a graph's outputs, or None where they may as well lie on the host.
+    """Return rows for a graph's outputs, or None where they may as well lie on the host.
 
-    That is: on CPUs, where another type is wanted than the graph gives, and with other backends
-    than onnxruntime's CUDA provider.
+    That is: on CPUs, where another type is wanted than the graph gives, and where `taker`, the
+    memory of the session that they go to, is another than that of the one which gives them.
 
     Raises
     ------
     MachineError
-        The device has no memory for it.
+        The device has no memory for them.
     """
-    if not isinstance(session, Session) or CUDA not in session.providers:
+    if session.memory != taker:
         return None
-    if session.device != "cuda" or session.output_type(output) != _onnx_type(dtype):
-        return None
-    options = {"device_id": str(session.device_id)}
-    rows = DeviceRows(SessionSettings([(CUDA, options)], settings.threads), count, shape, dtype)
-    return None if rows._session.on_cpu else rows
+    block = session.row_block(output, count, shape, dtype)
+    return None if block is None else DeviceRows(block, count, shape, dtype)
 
 
 def one(item: object) -> NDArray[Any]:
@@ -131,5 +127,10 @@ def as_input(tokens: NDArray[Any]) -> Any:
     return host.reshape(*tokens.shape, *host.shape[1:])
 
 
-def _onnx_type(dtype: np.dtype[Any]) -> str:
-    return {"float16": "tensor(float16)", "float32": "tensor(float)"}.get(dtype.name, "")
+def _neighbours(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of rows that lie side by side."""
+    start = 0
+    for stop in range(1, len(rows) + 1):
+        if stop == len(rows) or rows[stop].place != rows[stop - 1].place + 1:
+            yield start, stop
+            start = stop

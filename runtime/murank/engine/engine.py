@@ -9,14 +9,14 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._exceptions import InputError, MachineError
-from murank._integer_products import multiplies_exactly
+from murank._exceptions import InputError
 from murank._stages import StageWatch
+from murank.engine.backends import load_on_one
 from murank.engine.cache import DiskCache, MemoryCache
 from murank.engine.encoder import Encoder
 from murank.engine.in_time import ImageTokens, checked, score_in_time
 from murank.engine.integrity import check_engine, check_pin
-from murank.engine.manifest import INTEGER, Manifest, engine_sha256
+from murank.engine.manifest import Manifest, engine_sha256
 from murank.engine.pace import Deadline, Pace, check_deadline
 from murank.engine.ranked import Ranked, ranked
 from murank.engine.scorer import Pixels, Scorer
@@ -42,6 +42,9 @@ class Engine:
         Of the manifest, which holds those of all files.
     encoder, scorer
         The loaded parts; None if the engine lacks one, or it was not asked for.
+    fallback
+        Why a GPU that seems to be here is not used, where providers="auto" was asked for; None: it
+        is, or there is none.
     """
 
     def __init__(
@@ -53,10 +56,12 @@ class Engine:
         scorer: Scorer | None,
         vision_memory: MemoryCache,
         vision_disk: DiskCache | None,
+        fallback: str | None = None,
     ) -> None:
         self.manifest = manifest
         self.sha256 = sha256
         self.encoder, self.scorer = encoder, scorer
+        self.fallback = fallback
         self._vision_memory, self._vision_disk = vision_memory, vision_disk
         self._pace = Pace()
 
@@ -80,9 +85,12 @@ class Engine:
         path
             Folder that `murank export` wrote. Every file's hash is checked before any is loaded.
         providers
-            "auto" (CUDA if it works here, else CPU), "cpu", "cuda", "tensorrt", or a list of
-            onnxruntime providers, passed through. What runs is in `providers`; what was asked for
-            by name and does not run is an error.
+            "auto", "cpu", "cuda", "tensorrt", "tensorrt-plans" (what `murank build` made), or a
+            list of onnxruntime providers, passed through. "auto" is CUDA if every graph can be
+            loaded there, else the CPU for all of them, with a RuntimeWarning if CUDA seemed to be
+            here; for a precision whose products are TensorRT's (int8-qdq, fp8, int4) it is the
+            plans, if there are any. What runs is in `providers`; what was asked for by name and
+            does not run is an error.
         threads
             Threads of one operator; None: the physical cores that this process may use (affinity
             and cgroup quota).
@@ -101,7 +109,8 @@ class Engine:
         Raises
         ------
         InputError
-            The folder is not what its manifest says, or lacks a part asked for.
+            The folder is not what its manifest says, lacks a part asked for, or its precision does
+            not run with these providers.
         MachineError
             onnxruntime or a provider asked for is not here.
         """
@@ -110,26 +119,29 @@ class Engine:
             raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
         manifest, found = _checked(folder, sha256)
         wanted = _wanted_parts(manifest, folder, parts)
-        if manifest.precision in INTEGER and "scorer" in wanted:
-            providers = _cpu_only(providers, folder)
-        settings = SessionSettings(providers, threads)
         memory = MemoryCache(vision_cache_mb << 20)
         disk = None if cache_dir is None else DiskCache(Path(cache_dir), found)
-        encoder = scorer = None
-        if "encoder" in wanted and manifest.encoder is not None:
-            encoder = Encoder(folder, manifest.encoder, settings)
-        if "scorer" in wanted and manifest.scorer is not None:
-            scorer = Scorer(
-                folder,
-                manifest.scorer,
-                settings,
-                max_pairs=max_pairs or manifest.scorer.max_pairs,
-                vision_memory=memory,
-                vision_disk=disk,
-            )
+
+        def load(providers: Providers) -> tuple[Encoder | None, Scorer | None]:
+            settings = SessionSettings(providers, threads)
+            encoder = scorer = None
+            if "encoder" in wanted and manifest.encoder is not None:
+                encoder = Encoder(folder, manifest.encoder, settings)
+            if "scorer" in wanted and manifest.scorer is not None:
+                scorer = Scorer(
+                    folder, manifest.scorer, settings, item_bytes=manifest.arithmetic.item_bytes,
+                    max_pairs=max_pairs or manifest.scorer.max_pairs, vision_memory=memory,
+                    vision_disk=disk,
+                )  # fmt: skip
+            return encoder, scorer
+
+        precision = manifest.precision if "scorer" in wanted else "fp32"
+        (encoder, scorer), fallback = (
+            load_on_one(providers, precision, folder, load) if wanted else ((None, None), None)
+        )
         return cls(
             manifest, found, encoder=encoder, scorer=scorer, vision_memory=memory,
-            vision_disk=disk,
+            vision_disk=disk, fallback=fallback,
         )  # fmt: skip
 
     @property
@@ -352,20 +364,6 @@ def _check_list(images: Sequence[ImageSource]) -> None:
 def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:
     _check_list(images)
     return [prepare(image, how).pixels for image in images]
-
-
-def _cpu_only(providers: Providers, folder: Path) -> Providers:
-    """Keep int8 weights off GPUs: their kernels lack the products, which would go to and fro."""
-    if providers in ("auto", "cpu") or list(providers) == ["CPUExecutionProvider"]:
-        if not multiplies_exactly():
-            raise MachineError(
-                f"{folder} has int8 weights, and this CPU lacks VNNI: sums of its products would "
-                "saturate unseen; export with --dtype fp32"
-            )
-        return "cpu"
-    raise InputError(
-        f"{folder} has int8 weights, which run on CPUs only; export with --dtype fp16 for GPUs"
-    )
 
 
 def _is_same(one: ImageSource, other: ImageSource) -> bool:

@@ -1,7 +1,7 @@
 """Golden pairs of an engine: what export measured, to be measured again on this machine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank.engine.backends import load_on_one
 from murank.engine.cache import MemoryCache
 from murank.engine.encoder import Encoder
-from murank.engine.manifest import Manifest, Precision, ScorerPart
+from murank.engine.manifest import Manifest, ScorerPart
+from murank.engine.precision import Precision
 from murank.engine.scorer import Scorer
-from murank.engine.session import SessionSettings
+from murank.engine.session import Providers, SessionSettings
 from murank.images import Preprocessing, prepare
+
+_WIDEST = 4  # bytes of a value of K/V: the prefixes of one query are kept in any case
 
 # Largest differences from what export measured on its CPU: of a feature's values, and of the
 # log-odds of "No", relative to themselves where above 1. (mu itself would show nothing where a
-# model is sure.) In int8 a float that comes out a little differently may round to the next step.
+# model is sure.) Another machine adds up in another order and fuses other operators; what that
+# makes of an answer follows from what is rounded in between:
+# - floats alone: some hundred roundings, of 2**-11 in float16 and 2**-8 in bfloat16; the weights of
+#   int4 are the same numbers everywhere, its activations float16;
+# - activations in steps (int8, fp8): a float that comes out a little differently may round to the
+#   next one. Those of E4M3 are an eighth of a value: fewer floats move, but further;
+# - w8a16 has two such terms, the second one 128 times finer.
 FEATURE_TOLERANCE = 1e-4
-TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 5e-2, "int8": 3e-1, "w8a16": 2e-2}
+TOLERANCE: Mapping[Precision, float] = {
+    "fp32": 1e-3, "fp16": 5e-2, "bf16": 4e-1, "int8": 3e-1, "w8a16": 2e-2, "int8-qdq": 3e-1,
+    "fp8": 5e-1, "int4": 5e-2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,10 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
     Raises
     ------
     InputError
-        The engine has no golden images, or they do not fit it.
+        The engine has no golden images, they do not fit it, or its precision does not run with
+        these providers.
+    MachineError
+        onnxruntime or a provider asked for is not here.
     """
     if manifest.golden is None:
         raise InputError(f"{folder} has no golden images to replay; export it again")
@@ -55,10 +71,20 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
     for name in sorted(needed):
         if name not in golden:
             raise InputError(f"{folder / manifest.golden} lacks {name}; export the engine again")
+    exported = manifest.exported_scorer  # whose temperature the golden answers have
+
+    def load(providers: Providers) -> tuple[Encoder | None, Scorer | None]:
+        how, part = replace(settings, providers=providers), manifest.encoder
+        return (
+            None if part is None else Encoder(folder, part, how),
+            None if exported is None else golden_scorer(folder, exported, how),
+        )
+
+    precision = "fp32" if exported is None else manifest.precision
+    (encoder, scorer), _ = load_on_one(settings.providers, precision, folder, load)
     found = []
-    if manifest.encoder is not None:
-        encoder = Encoder(folder, manifest.encoder, settings)
-        images = resized(golden["encoder_images"], manifest.encoder.preprocessing)
+    if encoder is not None:
+        images = resized(golden["encoder_images"], encoder.part.preprocessing)
         features = encoder.features(images)
         largest = _largest(features, golden["encoder_features"])
         found.append(
@@ -66,9 +92,7 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
                 "encoder", largest, "features", FEATURE_TOLERANCE, list(encoder.session.providers)
             )
         )
-    exported = manifest.exported_scorer  # whose temperature the golden answers have
-    if exported is not None:
-        scorer = golden_scorer(folder, exported, settings)
+    if scorer is not None:
         found_odds = golden_log_odds(scorer, golden["query"], golden["candidates"])
         largest = _largest(found_odds, golden["log_odds"], relative=True)
         used = list(scorer.decoder.session.providers)
@@ -79,8 +103,8 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
 def golden_scorer(folder: Path, part: ScorerPart, settings: SessionSettings) -> Scorer:
     """Load the scorer without any cache of vision tokens."""
     return Scorer(
-        folder, part, settings, max_pairs=part.max_pairs, vision_memory=MemoryCache(0),
-        vision_disk=None,
+        folder, part, settings, item_bytes=_WIDEST, max_pairs=part.max_pairs,
+        vision_memory=MemoryCache(0), vision_disk=None,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from murank.engine._damage import damaged
 from murank.engine._json import parse_json, read_bounded, write_json
 from murank.engine._plain import readable_errors
 from murank.engine._records import Must, Record, show
+from murank.engine.precision import ARITHMETIC, Arithmetic, Precision
 from murank.images.preprocess import Preprocessing
 from murank.prompt.layout import Layout
 from murank.prompt.template import PromptTemplate
@@ -59,8 +60,6 @@ Mean = tuple[float, float, float]
 Std = Annotated[Mean, Must(lambda values: min(values) > 0, "above 0 in each channel")]
 Positive = Annotated[float, Must(lambda value: value > 0, "above 0")]
 Share = Annotated[float, Must(lambda value: 0 <= value <= 1, "in 0..1")]
-Precision = Literal["fp32", "fp16", "int8", "w8a16"]
-INTEGER: tuple[Precision, ...] = ("int8", "w8a16")  # int8 weights; for CPUs
 
 
 @dataclass(frozen=True)
@@ -249,14 +248,26 @@ class Manifest(Record):
         return {key: name for key, name in names.items() if name is not None}
 
     @property
+    def encoder_sha256(self) -> str | None:
+        """What features depend on, hashed: the encoder's files and preprocessing."""
+        part = self.encoder
+        if part is None:
+            return None
+        files = {
+            name: entry.to_json() for name, entry in self.files.items()
+            if name.startswith(part.graph)  # its weights may lie beside it
+        }  # fmt: skip
+        return hashlib.sha256(write_json([part.to_json(), files])).hexdigest()
+
+    @property
     def size(self) -> int:
         """Bytes of all listed files."""
         return sum(entry.size for entry in self.files.values())
 
     @property
-    def item_bytes(self) -> int:
-        """Bytes of one value that goes from graph to graph; int8 is what weights are."""
-        return 2 if self.precision == "fp16" else 4
+    def arithmetic(self) -> Arithmetic:
+        """What follows from the precision."""
+        return ARITHMETIC[self.precision]
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:

@@ -18,6 +18,14 @@ NAMED: Mapping[str, tuple[str, ...]] = {
     "cuda": (CUDA, CPU),
     "tensorrt": (TENSORRT, CUDA, CPU),
 }
+# Unless the user passes a list of his own. TF32 keeps 10 bits of a float32's mantissa, which parity
+# does not survive; trying every convolution takes seconds at each new batch size; and an arena that
+# doubles keeps up to twice of what is needed, on a device that is shared or small.
+CUDA_OPTIONS: Mapping[str, str] = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
 PLANS = "tensorrt-plans"  # what `murank build` made, without onnxruntime
 PROVIDER_NAMES = ("auto", *NAMED, PLANS)
 # What costs time in a graph. Arithmetic on shapes stays on the CPU on purpose.
@@ -45,7 +53,7 @@ def wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
         _refuse_captured(providers)
         return list(providers)
     if providers == "auto":
-        return list(NAMED["cuda" if CUDA in available else "cpu"])
+        return _named("cuda" if CUDA in available else "cpu", available)
     if providers not in NAMED:
         known = ", ".join(PROVIDER_NAMES)
         raise InputError(f"providers must be one of {known}, or a list, got {providers!r}")
@@ -54,7 +62,13 @@ def wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
             f"this onnxruntime has no {NAMED[providers][0]}: uninstall it, and install murank "
             "with its extra 'gpu'"
         )
-    return [name for name in NAMED[providers] if name in available]
+    return _named(providers, available)
+
+
+def _named(name: str, available: Sequence[str]) -> list[Any]:
+    """Return the providers of a name that are there, CUDA with our options."""
+    found = [provider for provider in NAMED[name] if provider in available]
+    return [(CUDA, dict(CUDA_OPTIONS)) if provider == CUDA else provider for provider in found]
 
 
 def name_of(provider: str | tuple[str, Mapping[str, Any]]) -> str:
@@ -68,15 +82,17 @@ def device_id(providers: Providers) -> int:
     return 0 if isinstance(first, str) else int(first[1].get("device_id", 0))
 
 
-def check_used(asked: Providers, used: Sequence[str]) -> None:
-    """A library that lists a provider may still fall back to the CPU, with a log line only."""
-    if asked == "auto":
-        return
-    first = _first(asked)
+def check_used(providers: Providers, asked: Sequence[Any], used: Sequence[str]) -> None:
+    """Raise MachineError unless what was asked of onnxruntime first is used.
+
+    A library that lists a provider may still fall back to the CPU, with a log line only.
+    """
+    first = name_of(asked[0])
     if first not in used:
+        advice = "" if providers == "auto" else "; pass providers='auto' to accept that"
         raise MachineError(
             f"{first} was asked for, but onnxruntime could not use it here and fell back to "
-            f"{', '.join(used)}; pass providers='auto' to accept that"
+            f"{', '.join(used)}{advice}"
         )
 
 

@@ -29,20 +29,21 @@ class Scorer:
         part: ScorerPart,
         settings: SessionSettings,
         *,
+        item_bytes: int,
         max_pairs: int,
         vision_memory: MemoryCache,
         vision_disk: DiskCache | None,
     ) -> None:
+        """Load it; `item_bytes` are those of one value of K/V."""
         self.part = part
         self._max_pairs = max_pairs
         self.decoder = Decoder(folder, part, settings)
         self.vision = VisionTokens(
-            folder, part, settings, dtype=self.decoder.dtype, memory=vision_memory,
-            disk=vision_disk, in_flight=max_pairs + _QUERIES,
+            folder, part, settings, dtype=self.decoder.dtype, taker=self.decoder.session.memory,
+            memory=vision_memory, disk=vision_disk, in_flight=max_pairs + _QUERIES,
         )  # fmt: skip
-        size = part.shapes.kv_values * self.decoder.dtype.itemsize
-        self._prefix_bytes = size
-        self._prefixes = MemoryCache(_PREFIXES * size)
+        self._prefix_bytes = part.shapes.kv_values * item_bytes
+        self._prefixes = MemoryCache(_PREFIXES * self._prefix_bytes)
 
     def logits(self, query: Pixels, candidates: Sequence[Pixels]) -> NDArray[np.float32]:
         """Logits [K,2] of No and Yes for one query; its prefix is remembered."""

@@ -1,12 +1,10 @@
 """One graph, loaded: calls whose tensors stay on the device."""
 
 import math
-import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +12,13 @@ from numpy.typing import NDArray
 from murank._cores import usable_cores
 from murank._exceptions import InputError, MachineError
 from murank.engine._failures import is_fault, load_error, run_error, words
+from murank.engine.graph import GraphSession, Memory, Place, RowBlock, Shape
+from murank.engine.graph import SessionSettings as SessionSettings  # as of Providers
+from murank.engine.onnx_compiled import refuse_compiled
+from murank.engine.onnx_rows import OnnxRows
 from murank.engine.providers import (
-    CPU,
+    CUDA,
+    CUDA_OPTIONS,
     ON_GPU,
     PLANS,
     check_placed,
@@ -27,46 +30,11 @@ from murank.engine.providers import (
     wanted,
 )
 from murank.engine.providers import Providers as Providers  # engines are asked for by it
+from murank.engine.tiny_onnx import gather, to_bfloat16
 
-Shape = tuple[int | None, ...]
 _SEVERITY_ERROR = 3
-_COMPILED = b"EPContext"
-
-
-@dataclass(frozen=True)
-class SessionSettings:
-    """How graphs are run."""
-
-    providers: Providers = "auto"  # or cpu, cuda, tensorrt, tensorrt-plans, or onnxruntime's list
-    threads: int | None = None  # of one operator; None: the cores that this process may use
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an output goes."""
-
-    address: int  # on the device, of memory that is large enough
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-class GraphSession(Protocol):
-    """What the parts of an engine ask of a loaded graph. Calls from several threads are safe."""
-
-    providers: list[str]  # what runs it, first choice first
-    device: str  # "cpu" or "cuda": where outputs lie
-
-    def expect(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
-        """Raise InputError unless the graph has these, with these shapes (None: any length)."""
-
-    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
-        """Run it on arrays or values of the device; return values that stay there.
-
-        A value has `numpy()`, which returns a copy on the host.
-        """
-
-    def to_device(self, array: NDArray[Any]) -> Any:
-        """Return the array as a value on the device."""
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}  # that NumPy knows
+_BFLOAT16 = "tensor(bfloat16)"
 
 
 def load_session(file: Path, settings: SessionSettings) -> GraphSession:
@@ -97,15 +65,23 @@ class Session:
     ) -> None:
         """Load `file`, or `graph`, which is then called by that name."""
         if graph is None:
-            _refuse_compiled(file)
-        self._session: Any = _load(file, graph, settings.providers, settings.threads)
-        self._file = file
+            refuse_compiled(file)
+        self._session, asked = _load(file, graph, settings)
+        self._file, self._threads = file, settings.threads
+        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._types = {node.name: str(node.type) for node in nodes}  # as in "tensor(float16)"
         self.providers: list[str] = self._session.get_providers()
-        check_used(settings.providers, self.providers)
+        check_used(settings.providers, asked, self.providers)
         self.device = "cuda" if self.providers[0] in ON_GPU else "cpu"
         self.on_cpu = nodes_on_cpu(self._session) if self.device == "cuda" else None
         check_placed(file, settings.providers, self.on_cpu)
         self.device_id = device_id(settings.providers) if self.device == "cuda" else 0
+        self._narrowing: dict[int, Session] = {}  # to bfloat16, by number of axes
+
+    @property
+    def memory(self) -> Memory:
+        """Where outputs lie."""
+        return "onnxruntime", self.device, self.device_id
 
     def expect(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
         """Raise InputError unless the graph has these, with these shapes (None: any length)."""
@@ -119,11 +95,6 @@ class Session:
                         f"{self._file}: {name} is {found.get(name, 'missing')}, which does not fit "
                         f"the manifest's {shape}; export the engine again"
                     )
-
-    def output_type(self, name: str) -> str:
-        """Return the type of an output, as in "tensor(float16)"."""
-        (found,) = [node.type for node in self._session.get_outputs() if node.name == name]
-        return str(found)
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         """Run the graph on arrays or values of this device; return values that stay on it.
@@ -141,14 +112,18 @@ class Session:
         """Run the graph; its output goes to that place on this session's device."""
         self._run(inputs, {output: (place.dtype.type, list(place.shape), place.address)})
 
-    def to_device(self, array: NDArray[Any]) -> Any:
+    def to_device(self, array: NDArray[Any], name: str | None = None) -> Any:
         """Return the array as a value on this session's device.
+
+        Float32 values for an input `name` that is bfloat16 become that.
 
         Raises
         ------
         MachineError
             Out of memory.
         """
+        if name is not None and self._types[name] == _BFLOAT16:
+            return self._bfloat16(array)
         with self._memory_for(array.nbytes):
             return onnxruntime().OrtValue.ortvalue_from_numpy(
                 np.ascontiguousarray(array), self.device, self.device_id
@@ -166,6 +141,37 @@ class Session:
             return onnxruntime().OrtValue.ortvalue_from_shape_and_type(
                 list(shape), dtype.type, self.device, self.device_id
             )
+
+    def row_block(
+        self, output: str, count: int, shape: Sequence[int], dtype: np.dtype[Any]
+    ) -> RowBlock | None:
+        """Return a block for rows of an output; None where they may as well lie on the host.
+
+        Raises
+        ------
+        MachineError
+            The device has no memory for it.
+        """
+        found = _TYPES.get(self._types[output])
+        if self.device != "cuda" or CUDA not in self.providers or found != dtype.name:
+            return None
+        copier = self._beside("vision tokens on the device", gather(dtype, shape))
+        # Where the CPU gathers, each run would fetch the whole block.
+        return None if copier.on_cpu else OnnxRows(copier, count, shape, dtype)
+
+    def _bfloat16(self, array: NDArray[Any]) -> Any:
+        """Let the device narrow the values: NumPy has no such type to send."""
+        rank = array.ndim
+        if rank not in self._narrowing:
+            self._narrowing[rank] = self._beside("values to bfloat16", to_bfloat16(rank))
+        (value,) = self._narrowing[rank].run({"wide": array}, ["narrow"])
+        return value
+
+    def _beside(self, name: str, graph: bytes) -> "Session":
+        """Load a small graph of our own on the same device."""
+        options = {**CUDA_OPTIONS, "device_id": str(self.device_id)}
+        providers: Providers = "cpu" if self.device == "cpu" else [(CUDA, options)]
+        return Session(Path(name), SessionSettings(providers, self._threads), graph=graph)
 
     @contextmanager
     def _memory_for(self, size: int) -> Iterator[None]:
@@ -195,7 +201,9 @@ class Session:
                 binding.bind_output(name, self.device, self.device_id, *place)
             session.run_with_iobinding(binding)
             if self.device != "cpu":
-                # Each session has a stream of its own: the next one must not overtake this one.
+                # A session has streams of its own, and what comes next may run on another's: the
+                # outputs must be there on return, and the inputs no longer read. By default a
+                # run waits for its own stream; this waits for the device, whatever was set.
                 binding.synchronize_outputs()
             values: list[Any] = binding.get_outputs()
         except Exception as error:
@@ -233,21 +241,23 @@ def onnxruntime() -> Any:
     return onnxruntime
 
 
-def _load(file: Path, graph: bytes | None, providers: Providers, threads: int | None) -> Any:
+def _load(file: Path, graph: bytes | None, settings: SessionSettings) -> tuple[Any, list[Any]]:
+    """Return a session of onnxruntime, and what was asked of it."""
     runtime = onnxruntime()
-    asked = wanted(providers, runtime.get_available_providers())
+    asked = wanted(settings.providers, runtime.get_available_providers())
     find_gpu_libraries(runtime, asked)
-    options = _options(runtime, asked, threads)
+    options = _options(runtime, asked, settings.threads)
+    if not settings.optimise:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         # onnxruntime's own fallback would tell of it on stdout, and forget what was asked for.
-        return runtime.InferenceSession(
+        session = runtime.InferenceSession(
             str(file) if graph is None else graph, options, providers=asked, enable_fallback=0
         )
     except Exception as error:
         # onnxruntime raises its own kinds, one a status, and ValueError on provider options.
-        if providers == "auto" and asked != [CPU]:
-            return _load(file, graph, "cpu", threads)
         raise load_error(file, asked, error) from error
+    return session, asked
 
 
 def _options(runtime: Any, asked: Sequence[Any], threads: int | None) -> Any:
@@ -258,23 +268,8 @@ def _options(runtime: Any, asked: Sequence[Any], threads: int | None) -> Any:
     options.enable_mem_pattern = False
     # Several graphs take turns: a pool that spins after its turn slows the next one down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Its own choice would give activations 8 bits where weights have 4.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if any(name_of(one) in ON_GPU for one in asked):
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
-
-
-def _refuse_compiled(file: Path) -> None:
-    """Refuse nodes that are code for one device, which a provider would run as it is."""
-    try:
-        with (
-            file.open("rb") as opened,
-            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            compiled = content.find(_COMPILED) >= 0
-    except (OSError, ValueError):  # missing or empty: onnxruntime will say so
-        return
-    if compiled:
-        raise InputError(
-            f"{file} holds a node compiled for one device ({_COMPILED.decode()}), which is not "
-            "run on trust: export the engine again"
-        )

@@ -9,30 +9,41 @@ from typing import Any
 import numpy as np
 
 _IR_VERSION, _OPSET = 8, 17
-_TYPES: Mapping[str, int] = {"float32": 1, "int64": 7, "float16": 10}
+_TYPES: Mapping[str, int] = {"float32": 1, "int64": 7, "float16": 10, "bfloat16": 16}
 _BYTES = 2  # wire type of what has a length
+_INT = 2  # AttributeProto.INT
 _SHORT = 0x80
-Tensor = tuple[str, Any, Sequence[int | str]]  # name, type, lengths (a name: any)
+Tensor = tuple[str, str, Sequence[int | str]]  # name, type, lengths (a name: any)
 
 
 def gather(dtype: np.dtype[Any], row: Sequence[int]) -> bytes:
     """Return a model: rows [n,...] of this type, places [q,k] int64 -> found [q,k,...]."""
     shape = list(row)
     return _model(
-        "Gather", [("rows", dtype, ["n", *shape]), ("places", np.dtype(np.int64), ["q", "k"])],
-        ("found", dtype, ["q", "k", *shape]),
+        "Gather", [("rows", dtype.name, ["n", *shape]), ("places", "int64", ["q", "k"])],
+        ("found", dtype.name, ["q", "k", *shape]),
     )  # fmt: skip
 
 
 def matmul(size: int) -> bytes:
     """Return a model: a, b [size,size] float32 -> their product c."""
-    a, b, c = ((name, np.dtype(np.float32), [size, size]) for name in "abc")
+    a, b, c = ((name, "float32", [size, size]) for name in "abc")
     return _model("MatMul", [a, b], c)
 
 
-def _model(operator: str, inputs: Sequence[Tensor], output: Tensor) -> bytes:
+def to_bfloat16(rank: int) -> bytes:
+    """Return a model: wide, float32 of so many axes of any length -> narrow, in bfloat16."""
+    lengths = [f"d{axis}" for axis in range(rank)]
+    to = _join([_field(1, b"to"), _number(3, _TYPES["bfloat16"]), _number(20, _INT)])
+    return _model("Cast", [("wide", "float32", lengths)], ("narrow", "bfloat16", lengths), to)
+
+
+def _model(
+    operator: str, inputs: Sequence[Tensor], output: Tensor, attribute: bytes | None = None
+) -> bytes:
     names = [_field(1, name.encode()) for name, _, _ in inputs]
-    node = _join([*names, _field(2, output[0].encode()), _field(4, operator.encode())])
+    attributes = [] if attribute is None else [_field(5, attribute)]
+    node = _join([*names, _field(2, output[0].encode()), _field(4, operator.encode()), *attributes])
     graph = _join([
         _field(1, node), _field(2, operator.lower().encode()),
         *(_field(11, _value(one)) for one in inputs), _field(12, _value(output)),
@@ -42,9 +53,9 @@ def _model(operator: str, inputs: Sequence[Tensor], output: Tensor) -> bytes:
 
 
 def _value(tensor: Tensor) -> bytes:
-    name, dtype, lengths = tensor
+    name, type_, lengths = tensor
     shape = _join(_field(1, _length(length)) for length in lengths)
-    typed = _join([_number(1, _TYPES[np.dtype(dtype).name]), _field(2, shape)])
+    typed = _join([_number(1, _TYPES[type_]), _field(2, shape)])
     return _join([_field(1, name.encode()), _field(2, _field(1, typed))])
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from murank.engine.cache import DiskCache, Key, MemoryCache, content_key
 from murank.engine.device_rows import HostRow, device_rows
+from murank.engine.graph import Memory
 from murank.engine.manifest import ScorerPart
 from murank.engine.session import SessionSettings, load_session
 
@@ -26,11 +27,16 @@ class VisionTokens:
         settings: SessionSettings,
         *,
         dtype: np.dtype[Any],
+        taker: Memory,
         memory: MemoryCache,
         disk: DiskCache | None,
         in_flight: int = BATCH,
     ) -> None:
-        """`in_flight`: images that one call may need beside those in the cache, at most."""
+        """Load it.
+
+        `taker` is where the tokens go; `in_flight` are the images that one call may need beside
+        those in the cache, at most.
+        """
         shapes = part.shapes
         self.shape = (shapes.levels, shapes.vision_tokens, shapes.hidden)
         self.dtype = dtype
@@ -39,9 +45,10 @@ class VisionTokens:
         images = {"images": (None, 3, how.height, how.width)}
         self.session.expect(images, {"tokens": (None, *self.shape)})
         self._memory, self._disk = memory, disk
-        count = memory.budget // (math.prod(self.shape) * dtype.itemsize) + in_flight
+        self._image_bytes = math.prod(self.shape) * dtype.itemsize
+        count = memory.budget // self._image_bytes + in_flight
         self._rows = device_rows(
-            self.session, settings, output="tokens", count=count, shape=self.shape, dtype=dtype
+            self.session, taker, output="tokens", count=count, shape=self.shape, dtype=dtype
         )
 
     def of(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
@@ -76,7 +83,7 @@ class VisionTokens:
         if values is None and self._disk is not None:
             read = self._disk.get(key, self.shape, self.dtype)
             if read is not None:
-                values = self._kept(key, read[None], 0)
+                (values,) = self._kept([key], read[None])
         return values
 
     def _computed(self, missing: dict[Key, NDArray[np.uint8]]) -> dict[Key, Any]:
@@ -87,23 +94,23 @@ class VisionTokens:
             images = np.stack([missing[key] for key in part])
             (tokens,) = self.session.run({"images": images}, ["tokens"])
             on_host = tokens.numpy() if self._rows is None or self._disk is not None else None
-            batch = on_host if self._rows is None else tokens
-            for number, key in enumerate(part):
-                computed[key] = self._kept(key, batch, number)
-                if self._disk is not None and on_host is not None:
-                    self._disk.put(key, on_host[number])
+            kept = self._kept(part, on_host if self._rows is None else tokens)
+            computed |= zip(part, kept, strict=True)
+            if self._disk is not None and on_host is not None:
+                for key, values in zip(part, on_host, strict=True):
+                    self._disk.put(key, values)
         return computed
 
-    def _kept(self, key: Key, batch: Any, number: int) -> Any:
-        """Return image `number` of a batch in the form it is kept in, and keep it."""
+    def _kept(self, keys: Sequence[Key], batch: Any) -> list[Any]:
+        """Return the images of a batch in the form they are kept in, and keep them."""
         if self._rows is None:
-            # A copy: a view would keep the whole batch alive for as long as one is cached.
-            values = batch[number].copy()
-            self._memory.put(key, values, values.nbytes)
-            return values
-        row = self._rows.put(batch, number)
-        if row is None:  # more calls at once than there is room for
+            # Copies: a view would keep the whole batch alive for as long as one is cached.
+            kept = [values.copy() for values in batch]
+        else:
+            kept = self._rows.put(batch, len(keys))
+        for key, values in zip(keys, kept, strict=False):
+            self._memory.put(key, values, self._image_bytes)
+        if len(kept) < len(keys):  # more calls at once than there is room for
             host = batch if isinstance(batch, np.ndarray) else batch.numpy()
-            return HostRow(host[number].copy())
-        self._memory.put(key, row, self._rows.row_bytes)
-        return row
+            kept += [HostRow(host[number].copy()) for number in range(len(kept), len(keys))]
+        return kept

@@ -1,14 +1,16 @@
 """What an engine keeps in memory on a device, by part, before it is loaded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from murank.engine.manifest import Manifest, ScorerPart
+from murank.engine.precision import Arithmetic
 from murank.plan._cost import GraphCost
 from murank.plan._work import Work
 from murank.plan.devices import Device
 
-_PREFIXES = 4  # K/V of the queries asked most recently: murank.engine.scorer keeps as many
+# As murank.engine.scorer has it: K/V of the queries asked most recently, and queries in a run.
+_PREFIXES, _QUERIES = 4, 8
 _FLOAT = 4
 _NEIGHBOURS = 2 * (10 + 1 + 5) * 2 * _FLOAT  # bytes a gallery image: lists of k1 + 1 and k2, twice
 VISION_CACHE_BYTES = 256 << 20  # the default of vision_cache_mb
@@ -83,15 +85,36 @@ def memory(
     *,
     gallery_size: int,
     budget: int,
+    max_pairs: int,
     vision_cache: int = VISION_CACHE_BYTES,
 ) -> Memory:
-    """Return what the engine needs on the device."""
+    """Return what the engine needs on the device.
+
+    Parameters
+    ----------
+    manifest, graphs, device
+        The engine and where it runs.
+    gallery_size
+        Images.
+    budget
+        Bytes that there are.
+    max_pairs
+        Pairs in one run of the decoder, at most.
+    vision_cache
+        Bytes for vision tokens of images seen before: `vision_cache_mb`.
+    """
     parts = [Part("Python, onnxruntime, driver", device.assumed.base_bytes, of_graphs=False)]
     for name, one in graphs.items():
         parts.append(Part(f"{name}: weights", one.weight_bytes))
         parts.append(Part(f"{name}: activations", int(ARENA * one.live_bytes)))
     if manifest.scorer is not None:
-        parts += _of_scorer(manifest.scorer, manifest.item_bytes, gallery_size, vision_cache)
+        part, how = manifest.scorer, manifest.arithmetic
+        parts.append(Part("K/V of the static prompt and 4 queries", kv_bytes(part, how)))
+        row = part.shapes.vision_values * how.token_bytes
+        if device.kind == "cpu":
+            parts.append(_tokens_on_host(gallery_size * row + row, vision_cache))
+        else:
+            parts.append(_tokens_on_gpu(row, max_pairs, vision_cache))
     if manifest.encoder is not None:
         kept = gallery_size * (manifest.encoder.dim * _FLOAT + _NEIGHBOURS)
         name = f"features and neighbours of {gallery_size} images"
@@ -99,16 +122,20 @@ def memory(
     return Memory(tuple(parts), budget, device.shared)
 
 
-def _of_scorer(
-    part: ScorerPart, item_bytes: int, gallery_size: int, vision_cache: int
-) -> Iterator[Part]:
-    yield Part("K/V of the static prompt and 4 queries", kv_bytes(part, item_bytes))
-    tokens = (gallery_size + 1) * part.shapes.vision_values * item_bytes
-    yield Part("cached vision tokens", min(vision_cache, tokens), on_device=False, of_graphs=False)
+def _tokens_on_host(wanted: int, vision_cache: int) -> Part:
+    name = "cached vision tokens"
+    return Part(name, min(vision_cache, wanted), on_device=False, of_graphs=False)
 
 
-def kv_bytes(part: ScorerPart, item_bytes: int) -> int:
+def _tokens_on_gpu(row: int, max_pairs: int, vision_cache: int) -> Part:
+    """One block, taken when the engine is loaded: what is kept, and what a call may need beside."""
+    count = vision_cache // row + max_pairs + _QUERIES
+    return Part(f"vision tokens, room for {count} images", count * row, of_graphs=False)
+
+
+def kv_bytes(part: ScorerPart, how: Arithmetic) -> int:
     """Bytes of K/V kept between runs: the static prompt, read and on the device, and prefixes."""
     s = part.shapes
     static = 2 * s.layers * s.kv_heads * s.head_dim * s.static_tokens
-    return (2 * static + _PREFIXES * s.kv_values) * item_bytes
+    read = static * how.token_bytes  # by the host
+    return read + (static + _PREFIXES * s.kv_values) * how.item_bytes

@@ -2,19 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from murank._exceptions import InputError, UsageError
 from murank.engine.integrity import check_engine
-from murank.engine.manifest import INTEGER, Manifest, Precision, engine_sha256
+from murank.engine.manifest import Manifest, engine_sha256
+from murank.engine.precision import ARITHMETIC, Precision
 from murank.plan._changes import Change, changes
 from murank.plan._memory import Memory, graph_memory, memory
 from murank.plan._roofline import Seconds, seconds
 from murank.plan._work import Graphs, Work, score_shapes, stages, uncounted
-from murank.plan.devices import Device
-
-_FP8_FROM = "sm_89"
-_WRITTEN = ", ".join(get_args(Precision))
+from murank.plan.devices import Device, capability_of
+from murank.trt._arithmetic import why_not
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,12 @@ class Plan:
 
 
 def check_plan(
-    folder: Path, workload: Workload, *, device: str, architecture: str | None, dtype: str | None
+    folder: Path,
+    workload: Workload,
+    *,
+    device: str,
+    architecture: str | None,
+    dtype: Precision | None,
 ) -> Manifest:
     """Check what can be checked before anything is counted or measured.
 
@@ -87,31 +90,35 @@ def check_plan(
             f"{workload.candidates} candidates cannot come from a gallery of "
             f"{workload.gallery_size}: pass a smaller --candidates or a larger --gallery-size"
         )
-    if dtype == "fp8":
-        _refuse_fp8(device, architecture)
+    reason = None if dtype is None else _why_not(dtype, device, architecture)
+    if reason is not None:
+        raise UsageError(reason)
     manifest = check_engine(folder, hashes=False)
-    if dtype not in (None, manifest.precision):
-        again = f"export it again with --dtype {dtype}"
+    precision = manifest.precision
+    if dtype not in (None, precision):
         raise InputError(
-            f"{folder} is {manifest.precision}, and an engine has one precision: "
-            + (again if dtype != "fp8" else f"murank export writes {_WRITTEN}, no fp8 yet")
+            f"{folder} is {precision}, and an engine has one precision: export it again with "
+            f"--dtype {dtype}"
         )
-    integer = manifest.precision in INTEGER and manifest.scorer is not None
-    if integer and architecture is not None:
-        raise InputError(
-            f"{folder} is {manifest.precision}, which runs on CPUs only; export with --dtype fp16 "
-            f"for {device}, or plan for --device cpu"
-        )
+    # An encoder is in floats, whatever the precision.
+    reason = None if manifest.scorer is None else _why_not(precision, device, architecture)
+    if reason is not None:
+        raise InputError(f"{folder} is {precision}, and {reason}")
     return manifest
 
 
-def _refuse_fp8(device: str, architecture: str | None) -> None:
-    number = int((architecture or "sm_0").partition("_")[2])
-    if number < int(_FP8_FROM.partition("_")[2]):
-        has = "a CPU" if architecture is None else f"its GPU is {architecture}"
-        raise UsageError(
-            f"{device} has no fp8 arithmetic ({has}; fp8 needs {_FP8_FROM} or newer): use fp16"
+def _why_not(precision: Precision, device: str, architecture: str | None) -> str | None:
+    """Return why such an engine does not run on a device; None if it does."""
+    backends = ARITHMETIC[precision].backends
+    if architecture is None:
+        on_cpu = "cpu" in backends
+        return None if on_cpu else f"{device} has no {precision} arithmetic: use int8 or fp32"
+    if not {"cuda", "plans"} & {*backends}:
+        return (
+            f"{precision} runs on CPUs only: export with --dtype int8-qdq (or fp16) for {device}, "
+            "or plan for --device cpu"
         )
+    return why_not(precision, capability_of(architecture), device)
 
 
 def plan_engine(
@@ -138,7 +145,7 @@ def plan_engine(
         onnx is not installed.
     """
     manifest = check_engine(folder, hashes=False)
-    graphs = Graphs.read(folder, manifest, device.half_bytes)
+    graphs = Graphs.read(folder, manifest, device.half_bytes, narrow=device.narrow)
     pairs = workload.max_pairs or (manifest.scorer.max_pairs if manifest.scorer else 1)
     works = stages(
         manifest, graphs, candidates=workload.candidates, gallery_size=workload.gallery_size,
@@ -147,7 +154,7 @@ def plan_engine(
     kept = graph_memory(works)
     budget = device.usable_bytes if memory_bytes is None else memory_bytes
     size = workload.gallery_size
-    needed = memory(manifest, kept, device, gallery_size=size, budget=budget)
+    needed = memory(manifest, kept, device, gallery_size=size, budget=budget, max_pairs=pairs)
 
     def live(candidates: int) -> int:
         """The decoder's largest activations with that many candidates in a run."""
@@ -161,7 +168,7 @@ def plan_engine(
     if not needed.fits:
         advice = changes(
             manifest, kept, device, gallery_size=size, budget=budget,
-            pairs=min(pairs, workload.candidates), live=live,
+            max_pairs=pairs, candidates=workload.candidates, live=live,
         )  # fmt: skip
     return Plan(
         manifest, engine_sha256(folder), device, workload,

@@ -132,7 +132,8 @@ def _visit(node: Any, values: Values, opsets: Mapping[str, int], model: Any) -> 
     names = [name for name in node.input if name]
     if node.op_type != "Constant" and any(name not in values.known for name in names):
         return
-    if all(name in values.static for name in names) and not _has_graph(node):
+    static = all(name in values.static for name in names) and not _has_graph(node)
+    if static and node.op_type != "DequantizeLinear":  # which onnxruntime leaves as it is
         values.static |= {name for name in node.output if name}
     if node.op_type == "Shape":
         _fix_shape(node, values)

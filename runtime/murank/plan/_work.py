@@ -52,11 +52,13 @@ class Graphs:
     decoder: CountedGraph | None
 
     @classmethod
-    def read(cls, folder: Path, manifest: Manifest, half_bytes: int) -> "Graphs":
-        """Read them without their weights."""
+    def read(
+        cls, folder: Path, manifest: Manifest, half_bytes: int, *, narrow: bool = False
+    ) -> "Graphs":
+        """Read them without their weights; see `CountedGraph`."""
 
         def counted(name: str) -> CountedGraph:
-            return CountedGraph(folder / name, half_bytes=half_bytes)
+            return CountedGraph(folder / name, half_bytes=half_bytes, narrow=narrow)
 
         encoder, scorer = manifest.encoder, manifest.scorer
         return cls(

@@ -38,6 +38,12 @@ class Mode:
     bandwidth: float  # bytes a second
 
 
+def capability_of(architecture: str) -> str:
+    """Return the compute capability of a GPU's architecture: "sm_87" is "8.7"."""
+    digits = architecture.removeprefix("sm_")
+    return f"{digits[:-1]}.{digits[-1]}"
+
+
 @dataclass(frozen=True)
 class Device:
     """A device; rates in operations a second (a multiplication and an addition are two)."""
@@ -65,6 +71,16 @@ class Device:
     def half_bytes(self) -> int:
         """Bytes of an fp16 value as it is computed: onnxruntime's CPU kernels widen it."""
         return 4 if self.kind == "cpu" else 2
+
+    @property
+    def capability(self) -> str:
+        """Compute capability of a GPU: that of sm_87 is "8.7"."""
+        return capability_of(self.architecture)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether Q/DQ graphs run as products of narrow values: TensorRT makes those, CPUs not."""
+        return self.kind != "cpu"
 
     def rate(self, arithmetic: str) -> float:
         """Peak rate of products; where there is none of a kind, that of fp32."""

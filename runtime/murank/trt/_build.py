@@ -70,19 +70,22 @@ def build_plans(
         A dtype that the GPU cannot compute, or a timing cache for a library that has none.
     InputError
         The folder is no whole engine, lacks a part asked for, has another precision, or one or a
-        graph that TensorRT does not take.
+        graph that TensorRT or the GPU does not take; or others may write to the plans there.
     MachineError
         TensorRT does not know this GPU, or its memory is too small.
     OutputError
         The engine's folder cannot be written to, or another build is at work.
     """
     check_supported(machine)
-    check_dtype(settings.dtype, machine.target.compute_capability)
+    has = machine.target.compute_capability
+    check_dtype(settings.dtype, has)
     if settings.timing_cache is not None and not machine.api.has_timing_cache:
         raise UsageError(f"{machine.api.words} measures nothing when it builds: no timing cache")
     check_writable(engine)
+    # Before gigabytes are hashed; what they show may be another manifest.
+    check_engine_fits(engine, check_engine(engine, hashes=False), settings, has)
     manifest = check_engine(engine, progress=progress)
-    check_engine_fits(engine, manifest, settings)
+    check_engine_fits(engine, manifest, settings, has)
     graphs = graphs_of(manifest, settings)
     for graph in graphs:
         _check_memory(engine, graph, machine)

@@ -9,6 +9,7 @@ import numpy as np
 
 from murank._exceptions import InputError, MachineError
 from murank.trt._api import first_error
+from murank.trt._bfloat16 import BFLOAT16
 from murank.trt._cuda import Gpu
 from murank.trt._loading import Loaded
 from murank.trt._values import DeviceArray, Shape, allocate_all
@@ -50,22 +51,29 @@ class Contexts:
             for i in range(len(self._profiles))
         ]
         self._scratch_bytes = max(sizes)
-        self._scratch = gpu.allocate(self._scratch_bytes)
+        self._scratch = gpu.reserve(self._scratch_bytes)
         self._contexts: dict[int, _Context] = {}
 
     def _tensors(self) -> Iterator[Tensor]:
         trt, engine = self._loaded.machine.api.module, self._engine
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
-            try:
-                dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
-            except TypeError as error:
-                raise InputError(
-                    f"{self._file}: {name} is {engine.get_tensor_dtype(name)}, which NumPy does "
-                    "not know: export the engine as fp16 or fp32"
-                ) from error
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            yield Tensor(name, tuple(engine.get_tensor_shape(name)), dtype, is_input)
+            shape = tuple(engine.get_tensor_shape(name))
+            yield Tensor(name, shape, self._dtype(name, engine.get_tensor_dtype(name)), is_input)
+
+    def _dtype(self, name: str, found: Any) -> np.dtype[Any]:
+        trt = self._loaded.machine.api.module
+        if found == trt.DataType.BF16:
+            return BFLOAT16
+        try:
+            known: np.dtype[Any] = np.dtype(trt.nptype(found))
+        except TypeError as error:
+            raise InputError(
+                f"{self._file}: {name} is {found}, which is no type of an engine's values: export "
+                "the engine again"
+            ) from error
+        return known
 
     def _limits(self, name: str, profile: int) -> tuple[Shape, Shape]:
         least, _, most = self._engine.get_tensor_profile_shape(name, profile)

@@ -3,15 +3,17 @@
 The primary context is used, which the other libraries in this process use as well.
 """
 
-import functools
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from murank._exceptions import MachineError
+from murank.trt._faults import AGAIN, GpuError
+from murank.trt._staging import Staging
 
 _INSTALL = "`pip install pycuda` (it is compiled: the CUDA toolkit must be there)"
 
@@ -24,35 +26,62 @@ class Gpu(Protocol):
     driver: str  # the newest CUDA that it runs: "12.6"
     total_bytes: int
     stream: int  # handle
+    failed: bool  # for good: whatever is asked of it raises MachineError
 
     def active(self) -> Any:
         """Return a context manager inside which this thread may use the GPU.
 
-        What the driver refuses there becomes a MachineError.
+        What the driver refuses there becomes a MachineError: a GpuError, unless memory is short.
         """
+
+    def has_failed(self) -> bool:
+        """Whether it failed in anything that was queued so far, which is waited for."""
 
     def free_bytes(self) -> int:
         """Memory that can be had now."""
 
     def allocate(self, count: int) -> Any:
-        """Return `count` bytes: int() of it is the address, and they are freed with it."""
+        """Return `count` bytes: int() of it is the address, and they are freed with it.
+
+        They may be memory that an array had before, and take up to a quarter more.
+        """
+
+    def reserve(self, count: int) -> Any:
+        """Return as many bytes to be kept for long: no more than these are taken."""
+
+    def release(self) -> None:
+        """Give back memory of arrays that are gone: others than `allocate` may want it."""
 
     def upload(self, address: int, array: NDArray[Any]) -> None:
         """Copy a contiguous array to the GPU; it may change after the return."""
+
+    def copy(self, target: int, source: int, count: int) -> None:
+        """Copy bytes within the GPU, after all work so far."""
 
     def download(self, array: NDArray[Any], address: int) -> None:
         """Fill a contiguous array from the GPU, after all work so far."""
 
 
-@functools.cache
+_opened: dict[int, Gpu] = {}
+_opening = threading.Lock()
+
+
 def open_gpu(index: int = 0) -> Gpu:
-    """Return a GPU; the same object whenever it is asked for.
+    """Return a GPU; the same object, with one stream, whenever it is asked for.
 
     Raises
     ------
     MachineError
         PyCUDA is not installed, or no such GPU can be used.
     """
+    # Two objects would be two streams, and the order between plans would be lost.
+    with _opening:
+        if index not in _opened:
+            _opened[index] = _open(index)
+        return _opened[index]
+
+
+def _open(index: int) -> Gpu:
     try:
         driver = importlib.import_module("pycuda.driver")
         tools = importlib.import_module("pycuda.tools")
@@ -82,32 +111,64 @@ class _PyCuda:
         self.compute_capability = ".".join(map(str, device.compute_capability()))
         self.driver = _cuda_version(driver.get_driver_version())
         self.total_bytes: int = device.total_memory()
+        self.failed = False
         self._context = device.retain_primary_context()
         with self.active():
             self._stream = driver.Stream()
+            self._staging = Staging(driver, self._stream)
             self._pool = tools.DeviceMemoryPool()  # cuMemAlloc waits for the GPU
         self.stream: int = self._stream.handle
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        with _refusals(self._driver):
-            self._context.push()
-            try:
-                yield
-            finally:
-                self._driver.Context.pop()
+        if self.failed:
+            raise MachineError(f"the GPU failed, and this process has lost it: {AGAIN}")
+        try:
+            with _refusals(self._driver):
+                self._context.push()
+                try:
+                    yield
+                finally:
+                    self._driver.Context.pop()
+        except GpuError:
+            self.failed = True
+            raise
+
+    def has_failed(self) -> bool:
+        if not self.failed:
+            with suppress(GpuError), self.active():
+                self._stream.synchronize()
+        return self.failed
 
     def free_bytes(self) -> int:
         with self.active():
             return int(self._driver.mem_get_info()[0])
 
     def allocate(self, count: int) -> Any:
+        return self._had(self._pool.allocate, count)
+
+    def reserve(self, count: int) -> Any:
+        return self._had(self._driver.mem_alloc, count)
+
+    def _had(self, allocate: Callable[[int], Any], count: int) -> Any:
         with self.active():
-            return self._pool.allocate(max(1, count))
+            try:
+                return allocate(max(1, count))
+            except self._driver.MemoryError:
+                self.release()
+                return allocate(max(1, count))
+
+    def release(self) -> None:
+        with self.active():
+            self._pool.free_held()  # waits for the GPU, so nothing queued uses it any more
 
     def upload(self, address: int, array: NDArray[Any]) -> None:
         with self.active():
-            self._driver.memcpy_htod_async(address, array, self._stream)
+            self._staging.upload(address, array)
+
+    def copy(self, target: int, source: int, count: int) -> None:
+        with self.active():
+            self._driver.memcpy_dtod_async(target, source, count, self._stream)
 
     def download(self, array: NDArray[Any], address: int) -> None:
         with self.active():
@@ -126,10 +187,7 @@ def _refusals(driver: Any) -> Iterator[None]:
             f"--candidates, or stop what else uses it ({error})"
         ) from error
     except driver.Error as error:
-        raise MachineError(
-            f"the GPU failed: {error}; start again, and look into the system's log if it does so "
-            "again"
-        ) from error
+        raise GpuError(" ".join(str(error).split())) from error
 
 
 def _cuda_version(number: int) -> str:

@@ -55,6 +55,7 @@ def _deserialise(machine: Machine, file: Path, content: Any) -> Loaded:
     logger = make_logger(machine.api)
     runtime = machine.api.module.Runtime(logger)
     assert machine.gpu is not None  # noqa: S101 (`machines` opened it)
+    machine.gpu.release()  # TensorRT takes its memory from elsewhere than arrays do
     with machine.gpu.active():
         engine = runtime.deserialize_cuda_engine(content)
     if engine is None:

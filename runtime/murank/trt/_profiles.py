@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from murank.engine.encoder import BATCH as ENCODER_BATCH
 from murank.engine.manifest import Manifest, ScorerPart
@@ -12,6 +12,8 @@ from murank.images.preprocess import Preprocessing
 from murank.trt._settings import BuildSettings
 
 Shape = tuple[int, ...]
+Phase = Literal["prefill", "suffix"]
+_USUAL_CANDIDATES = 20  # of a query
 SHARED = frozenset({"text", "position_ids"})  # inputs that all queries of a run have in common
 
 
@@ -22,6 +24,10 @@ class Range:
     least: Shape
     usual: Shape  # what the plan is tuned for
     most: Shape
+
+    def times(self, other: "Range") -> "Range":
+        """Return the shapes that have the axes of both."""
+        return Range(self.least + other.least, self.usual + other.usual, self.most + other.most)
 
 
 @dataclass(frozen=True)
@@ -74,32 +80,44 @@ def _images(how: Preprocessing, batch: int) -> tuple[Profile, ...]:
 
 
 def _decoder(part: ScorerPart, settings: BuildSettings) -> tuple[Profile, ...]:
-    s = part.shapes
-    candidates = settings.candidates or part.max_pairs
-    return (
-        _decoder_profile(part, "prefill", settings.max_queries, 1, s.static_tokens),
-        _decoder_profile(
-            part, "suffix", settings.max_queries, candidates, s.static_tokens + s.prefill_tokens
-        ),
-    )
+    """One query's runs, then those of several; the first profile that a run fits is taken.
+
+    TensorRT chooses kernels that are valid from the least to the most of a profile, and fastest at
+    the usual: the largest run is a bound, and what is asked most is what they are tuned for.
+    """
+    most, queries = settings.candidates or part.max_pairs, settings.max_queries
+    # At least two, of a prefill's one candidate, too: where no length is free, TensorRT multiplies
+    # the single last token by weights that are turned round, and keeps those beside the others.
+    one, alone = _fixed((1,)), Range((1,), (1,), (2,))
+    candidates = Range((1,), (min(_USUAL_CANDIDATES, most),), (max(2, most),))
+    found = [
+        _decoder_profile(part, "prefill", "prefill", one, alone),
+        _decoder_profile(part, "scoring", "suffix", one, candidates),
+    ]
+    if queries > 1:
+        many = Range((1,), (queries,), (queries,))
+        found += [
+            _decoder_profile(part, "prefill-many", "prefill", many, one),
+            _decoder_profile(part, "scoring-many", "suffix", many, candidates),
+        ]
+    return tuple(found)
 
 
 def _decoder_profile(
-    part: ScorerPart, phase: str, queries: int, candidates: int, prefix: int
+    part: ScorerPart, name: str, phase: Phase, queries: Range, candidates: Range
 ) -> Profile:
     """Tokens and prefix are of one length each: only queries and candidates are free."""
     s = part.shapes
-    tokens: int = getattr(s, f"{phase}_tokens")
-    vision = (s.levels, s.vision_tokens, s.hidden)
-    past = (s.kv_heads, prefix, s.head_dim)
+    tokens = s.prefill_tokens if phase == "prefill" else s.suffix_tokens
+    prefix = s.static_tokens + (0 if phase == "prefill" else s.prefill_tokens)
+    pairs = queries.times(candidates)
     shapes = {
-        "vision": _up_to((1, 1, *vision), (queries, candidates, *vision)),
+        "vision": pairs.times(_fixed((s.levels, s.vision_tokens, s.hidden))),
         "text": _fixed((tokens - s.vision_tokens, s.hidden)),
         "position_ids": _fixed((3, tokens)),
     }
-    for name in past_names(s.layers):
-        shapes[name] = _up_to((1, *past), (queries, *past))
-    return Profile("scoring" if phase == "suffix" else phase, shapes)
+    past = queries.times(_fixed((s.kv_heads, prefix, s.head_dim)))
+    return Profile(name, {**shapes, **dict.fromkeys(past_names(s.layers), past)})
 
 
 def _fixed(shape: Shape) -> Range:

@@ -8,17 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._exceptions import InputError
+from murank._exceptions import InputError, MachineError
+from murank.trt._bfloat16 import BFLOAT16, to_bfloat16, type_name
 from murank.trt._contexts import Contexts
+from murank.trt._faults import AGAIN, Run, forget_frames, reason_of
 from murank.trt._loading import load_plan
 from murank.trt._profiles import SHARED
+from murank.trt._rows import PlanRows
 from murank.trt._values import DeviceArray, Shape, allocate_all, put
 
 FreeShape = tuple[int | None, ...]
 
 
 class PlanSession:
-    """One plan, loaded. Calls from several threads are safe; they wait for one another."""
+    """One plan, loaded. Calls from several threads are safe; they wait for one another.
+
+    All of a process share the GPU's one stream, so each finds what was queued before it done.
+    """
 
     device = "cuda"
 
@@ -30,14 +36,16 @@ class PlanSession:
         self._file, self._gpu, self._logger = file, gpu, loaded.logger
         self.providers = [f"{loaded.machine.api.words} plan"]
         with gpu.active():
-            self._contexts = Contexts(loaded, gpu, file)
+            self._loaded: Contexts | None = Contexts(loaded, gpu, file)
+        self.memory = ("tensorrt", self.device, index)
         self._lock = threading.Lock()
 
     def expect(self, inputs: Mapping[str, FreeShape], outputs: Mapping[str, FreeShape]) -> None:
         """Raise InputError unless the plan has these, with these shapes (None: any length)."""
+        tensors = self._contexts().tensors
         for is_input, wanted in ((True, inputs), (False, outputs)):
             for name, shape in wanted.items():
-                found = self._contexts.tensors.get(name)
+                found = tensors.get(name)
                 if found is None or found.is_input != is_input or not _fits(found.shape, shape):
                     has = "missing" if found is None else found.shape
                     raise InputError(
@@ -55,40 +63,79 @@ class PlanSession:
         InputError
             The plan was not built for such inputs.
         MachineError
-            Out of memory, or the GPU failed.
+            Out of memory; or the GPU failed: the plan is given up, and its memory with it.
         """
-        self._check(inputs)
-        with self._lock, self._gpu.active():
+        with self._lock:
+            contexts = self._contexts()
+            self._check(contexts, inputs)
+            run = Run(self._file, {name: tuple(value.shape) for name, value in inputs.items()})
             self._logger.errors.clear()
-            arrays = {
-                name: put(self._gpu, value) if isinstance(value, np.ndarray) else value
-                for name, value in inputs.items()
-            }
-            made = self._run_in_parts(arrays, outputs)
+            try:
+                with self._gpu.active():
+                    made = self._run_in_parts(contexts, inputs, outputs, run)
+            except MachineError as error:
+                if not self._gpu.has_failed():
+                    raise
+                # A CUDA context that failed stays so: free what can be freed, tracebacks included.
+                self._loaded = None
+                del contexts
+                forget_frames(error)
+                raise run.fault(reason_of(error)) from error
         return [made[name] for name in outputs]
 
-    def to_device(self, array: NDArray[Any]) -> DeviceArray:
-        """Return the array as a value on the GPU."""
+    def to_device(self, array: NDArray[Any], name: str | None = None) -> DeviceArray:
+        """Return the array as a value on the GPU; as bfloat16, if the input `name` is."""
+        contexts = self._contexts()
+        if name is not None and contexts.tensors[name].dtype == BFLOAT16:
+            array = to_bfloat16(array)
         with self._gpu.active():
             return put(self._gpu, array)
 
-    def _check(self, inputs: Mapping[str, Any]) -> None:
-        wanted = {name for name, one in self._contexts.tensors.items() if one.is_input}
+    def row_block(
+        self, output: str, count: int, shape: Sequence[int], dtype: np.dtype[Any]
+    ) -> PlanRows | None:
+        """Return memory for `count` rows of an output; None if that is of another type.
+
+        Raises
+        ------
+        MachineError
+            Out of memory.
+        """
+        if self._contexts().tensors[output].dtype != dtype:
+            return None
+        return PlanRows(self._gpu, self._lock, count, shape, dtype)
+
+    def _contexts(self) -> Contexts:
+        """Return what was loaded; MachineError if the GPU has failed since."""
+        found = self._loaded
+        if found is None or self._gpu.failed:
+            self._loaded = None
+            raise MachineError(f"{self._file} was given up when the GPU failed: {AGAIN}")
+        return found
+
+    def _check(self, contexts: Contexts, inputs: Mapping[str, Any]) -> None:
+        wanted = {name for name, one in contexts.tensors.items() if one.is_input}
         if wanted != set(inputs):
             differs = ", ".join(sorted(wanted ^ set(inputs)))
             raise InputError(f"{self._file} could not be run: these inputs differ: {differs}")
         for name, value in inputs.items():
-            dtype = self._contexts.tensors[name].dtype
+            dtype = contexts.tensors[name].dtype
             if value.dtype != dtype:
-                raise InputError(f"{self._file}: {name} must be {dtype}, got {value.dtype}")
+                raise InputError(
+                    f"{self._file}: {name} must be {type_name(dtype)}, got {type_name(value.dtype)}"
+                )
 
     def _run_in_parts(
-        self, arrays: Mapping[str, DeviceArray], outputs: Sequence[str]
+        self, contexts: Contexts, inputs: Mapping[str, Any], outputs: Sequence[str], run: Run
     ) -> dict[str, DeviceArray]:
         """Rows of the first axis are independent, and lie side by side: parts need no copy."""
+        arrays = {
+            name: put(self._gpu, value) if isinstance(value, np.ndarray) else value
+            for name, value in inputs.items()
+        }
         divided = [name for name in arrays if name not in SHARED]
         count = arrays[divided[0]].shape[0]
-        step = min(count, *(self._contexts.most(name, 0) for name in divided))
+        step = min(count, *(contexts.most(name, 0) for name in divided))
         made: dict[str, DeviceArray] = {}
         for start in range(0, max(count, 1), max(step, 1)):
             stop = min(count, start + step)
@@ -96,27 +143,29 @@ class PlanSession:
                 name: array.rows(start, stop) if name in divided else array
                 for name, array in arrays.items()
             }
-            profile, shapes = self._prepare(part)
+            profile, shapes = self._prepare(contexts, part)
             if not made:
-                made = self._allocate({name: (count, *shapes[name][1:]) for name in outputs})
+                wanted = {
+                    name: ((count, *shapes[name][1:]), contexts.tensors[name].dtype)
+                    for name in outputs
+                }
+                made = allocate_all(self._gpu, wanted, run)
             into = {name: array.rows(start, stop) for name, array in made.items()}
-            self._contexts.execute(profile, {**part, **into})
+            contexts.execute(profile, {**part, **into})
         return made
 
-    def _prepare(self, part: Mapping[str, DeviceArray]) -> tuple[int, dict[str, Shape]]:
+    def _prepare(
+        self, contexts: Contexts, part: Mapping[str, DeviceArray]
+    ) -> tuple[int, dict[str, Shape]]:
         shapes = {name: array.shape for name, array in part.items()}
-        profile = self._contexts.profile_of(shapes)
+        profile = contexts.profile_of(shapes)
         if profile is None:
             told = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:3])
             raise InputError(
                 f"{self._file}: the plan was not built for {told}; pass a smaller max_pairs, or "
                 "run murank build with more --candidates"
             )
-        return profile, self._contexts.output_shapes(profile, shapes)
-
-    def _allocate(self, shapes: Mapping[str, Shape]) -> dict[str, DeviceArray]:
-        tensors = self._contexts.tensors
-        return allocate_all(self._gpu, {n: (s, tensors[n].dtype) for n, s in shapes.items()})
+        return profile, contexts.output_shapes(profile, shapes)
 
 
 def _fits(found: Shape, wanted: FreeShape) -> bool:

@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from murank._exceptions import InputError, UsageError
-from murank.engine.manifest import INTEGER, Manifest, Precision
+from murank.engine.manifest import Manifest
+from murank.engine.precision import Precision
+from murank.trt._arithmetic import why_not
 
 PlanPart = Literal["encoder", "scorer"]
 PARTS: tuple[PlanPart, ...] = get_args(PlanPart)
-DTYPES = (*get_args(Precision), "fp8", "int4")
+DTYPES = get_args(Precision)
 MOST = 4096  # of any free dimension: what the graphs are exported for
-_FP8_FROM = (8, 9)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
     """How plans are made."""
 
-    dtype: str | None = None  # what the engine's must be; None: any that has plans
+    dtype: Precision | None = None  # what the engine's must be; None: any that has plans
     max_queries: int = 1  # in one run of the decoder; more asked at once run one after the other
     candidates: int | None = None  # a query in one run, at most; None: the engine's max_pairs
     parts: tuple[PlanPart, ...] | None = None  # None: all that the engine has
@@ -45,35 +46,34 @@ class BuildSettings:
         return {"types": "strong", "tf32": self.tf32, "workspace_mb": self.workspace_mb}
 
 
-def check_dtype(dtype: str | None, compute_capability: str) -> None:
-    """Raise UsageError for arithmetic that the GPU lacks, or that no engine has as yet."""
-    if dtype == "fp8" and _pair(compute_capability) < _FP8_FROM:
-        raise UsageError(
-            f"this GPU (compute capability {compute_capability}) has no fp8 arithmetic: its tensor "
-            "cores multiply fp16 and int8, fp8 came with 8.9; use an fp16 engine"
-        )
-    if dtype in ("fp8", "int4"):
-        raise UsageError(f"murank export writes no {dtype} engine as yet: use an fp16 engine")
+def check_dtype(dtype: Precision | None, compute_capability: str) -> None:
+    """Raise UsageError for arithmetic that the GPU lacks."""
+    reason = None if dtype is None else why_not(dtype, compute_capability)
+    if reason is not None:
+        raise UsageError(reason)
 
 
-def check_engine_fits(folder: Path, manifest: Manifest, settings: BuildSettings) -> None:
-    """Raise InputError for an engine that the plans asked for cannot be made of."""
+def check_engine_fits(
+    folder: Path, manifest: Manifest, settings: BuildSettings, compute_capability: str
+) -> None:
+    """Raise InputError for an engine that the plans asked for cannot be made of on a GPU."""
     has = {"encoder": manifest.encoder, "scorer": manifest.scorer}
     for part in settings.parts or ():
         if has[part] is None:
             raise InputError(f"{folder} has no {part}: export it with one, or do without")
-    if settings.dtype not in (None, manifest.precision):
+    precision = manifest.precision
+    if settings.dtype not in (None, precision):
         raise InputError(
-            f"{folder} is {manifest.precision}, and an engine has one precision: export it again "
-            f"with --dtype {settings.dtype}"
+            f"{folder} is {precision}, and an engine has one precision: export it again with "
+            f"--dtype {settings.dtype}"
         )
-    scorer_wanted = manifest.scorer is not None and "scorer" in (settings.parts or PARTS)
-    if manifest.precision in INTEGER and scorer_wanted:
+    if manifest.scorer is None or "scorer" not in (settings.parts or PARTS):
+        return  # an encoder is in floats, whatever the precision
+    if "plans" not in manifest.arithmetic.backends:
         raise InputError(
-            f"{folder} is {manifest.precision}: its graphs hold integer products of onnxruntime "
-            "for CPUs, which TensorRT does not take; export with --dtype fp16"
+            f"{folder} is {precision}: its graphs hold integer products of onnxruntime for CPUs, "
+            "which TensorRT does not take; export with --dtype int8-qdq (or fp16)"
         )
-
-
-def _pair(compute_capability: str) -> tuple[int, ...]:
-    return tuple(map(int, compute_capability.split(".")))
+    reason = why_not(precision, compute_capability)
+    if reason is not None:
+        raise InputError(f"{folder} is {precision}, and {reason}")

@@ -1,10 +1,18 @@
-"""plans/<fingerprint>/ of an engine: plans that are whole, fit, and were built here."""
+"""plans/<fingerprint>/ of an engine: plans that are whole, fit, and were built here.
+
+A plan is mapped once, hashed, and loaded from that same map, which shows what its file becomes in
+between. So folder and file must belong to this user or to root, and nobody else may write to them.
+What remains: root, and other processes of this user, which can do anything to this one as well;
+and who had the file open for writing before it belonged to this user, which a file that
+`murank build` wrote never did.
+"""
 
 import contextlib
 import fcntl
 import hashlib
 import mmap
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -43,12 +51,13 @@ class PlanStore:
         MachineError
             There are no plans for this target.
         InputError
-            They were not built here, or are damaged.
+            They were not built here, are damaged, or others may write to them.
         """
         if not self.folder.exists():
             raise MachineError(self._why_none())
         check_folder(self._plans)
         check_folder(self.folder)
+        _check_ours(self.folder, self.folder.stat())
         record = read_record(self.folder, key)
         if record.target != self.target:
             raise InputError(f"{self.folder} holds plans for {record.target.words}: {_AGAIN}")
@@ -87,7 +96,9 @@ class PlanStore:
     def _open(self, name: str, entry: FileEntry) -> Iterator[mmap.mmap]:
         path = self.folder / name
         with open_file(path) as file:
-            if os.fstat(file.fileno()).st_size != entry.size or entry.size == 0:
+            found = os.fstat(file.fileno())
+            _check_ours(path, found)
+            if found.st_size != entry.size or entry.size == 0:
                 raise _damaged(path)
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Not closed: TensorRT, or an exception's traceback, may still refer to it.
@@ -97,7 +108,15 @@ class PlanStore:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other builds out; OutputError if one is at work, or nothing can be written."""
+        """Keep other builds out.
+
+        Raises
+        ------
+        OutputError
+            One is at work, or nothing can be written.
+        InputError
+            The folder is there, and others may write to it.
+        """
         for folder in (self._plans, self.folder):
             if folder.is_symlink():
                 raise OutputError(f"{folder} is a symlink, which is not followed: remove it")
@@ -107,6 +126,7 @@ class PlanStore:
                 descriptor = os.open(self.folder, os.O_RDONLY | os.O_NOFOLLOW)
                 stack.callback(os.close, descriptor)
                 self._lock(descriptor)
+                _check_ours(self.folder, os.fstat(descriptor))
                 for left in abandoned(self.folder):
                     (self.folder / left).unlink()
             yield
@@ -134,6 +154,15 @@ class PlanStore:
         writers = {file: (lambda to, what=what: to.write(what)) for file, what in files.items()}
         write_files(self.folder, writers)
         return record
+
+
+def _check_ours(path: Path, found: os.stat_result) -> None:
+    """Raise InputError if another user than this one and root could change it."""
+    if found.st_uid not in (os.geteuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(
+            f"{path} must belong to you or to root, and nobody else may write to it, since plans "
+            f"are code: chmod go-w it, or delete it and {_AGAIN}"
+        )
 
 
 def _damaged(path: Path) -> InputError:

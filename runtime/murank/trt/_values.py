@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from murank.trt._bfloat16 import BFLOAT16, to_float32
 from murank.trt._cuda import Gpu
+from murank.trt._faults import Run, naming
 
 Shape = tuple[int, ...]
 _ALIGNMENT = 256  # bytes: what TensorRT asks of an address
@@ -22,7 +24,8 @@ class DeviceArray:
     owner: Any  # keeps the memory
     address: int
     shape: Shape
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # BFLOAT16: what NumPy has no numbers of
+    run: Run | None = None  # that fills it
 
     @property
     def nbytes(self) -> int:
@@ -34,14 +37,15 @@ class DeviceArray:
         stop = min(stop, self.shape[0])
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
         shape = (stop - start, *self.shape[1:])
-        return DeviceArray(self.gpu, self.owner, self.address + start * row, shape, self.dtype)
+        return replace(self, address=self.address + start * row, shape=shape)
 
     def numpy(self) -> NDArray[Any]:
-        """Copy to the host, after all work so far."""
+        """Copy to the host, after all work so far; bfloat16 becomes float32, which is exact."""
         found: NDArray[Any] = np.empty(self.shape, self.dtype)
         if found.size:
-            self.gpu.download(found, self.address)
-        return found
+            with naming(self.run):
+                self.gpu.download(found, self.address)
+        return to_float32(found) if self.dtype == BFLOAT16 else found
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -61,9 +65,9 @@ def put(gpu: Gpu, array: NDArray[Any]) -> DeviceArray:
 
 
 def allocate_all(
-    gpu: Gpu, wanted: Mapping[str, tuple[Shape, np.dtype[Any]]]
+    gpu: Gpu, wanted: Mapping[str, tuple[Shape, np.dtype[Any]]], run: Run | None = None
 ) -> dict[str, DeviceArray]:
-    """Return arrays without content, in one piece of memory."""
+    """Return arrays without content, which a run will fill, in one piece of memory."""
     offsets, total = {}, 0
     for name, (shape, dtype) in wanted.items():
         offsets[name] = total
@@ -71,6 +75,6 @@ def allocate_all(
         total += -(-size // _ALIGNMENT) * _ALIGNMENT
     owner = gpu.allocate(total)
     return {
-        name: DeviceArray(gpu, owner, int(owner) + offsets[name], shape, dtype)
+        name: DeviceArray(gpu, owner, int(owner) + offsets[name], shape, dtype, run)
         for name, (shape, dtype) in wanted.items()
     }
