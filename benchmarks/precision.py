@@ -2,6 +2,7 @@
 
     python benchmarks/precision.py                  trained miniature: ranks; middle size: speed
     python benchmarks/precision.py --skip-speed --seeds 1
+    python benchmarks/precision.py --skip-speed --precisions int8-qdq fp8 int4
 
 Ranks: the trained miniatures of benchmarks/adaptation.py (made here where they are missing), 400
 queries of each of four domains, 20 candidates, k-reciprocal with mu; every precision is compared
@@ -15,6 +16,10 @@ benchmarks/scoring.py (random weights), two threads, rounds in turn.
 `weights 8/4 bit`: float arithmetic on weights stored in blocks of 32 with a scale each, made by
 onnxruntime's own quantiser (MatMulNBits): a trial for devices that wait for memory; `a8`: the same
 with activations in 8 bits a block. Not something that murank exports.
+
+`--precisions` asks other engines than int8, w8a16 and those trials about ranks: int8-qdq, fp8 and
+int4 are for TensorRT, and onnxruntime's CPU computes what they mean in float. Their ranks are
+those of a GPU but for the order of sums; their speed here would say nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +43,14 @@ from numpy.typing import NDArray
 
 from murank import Engine
 from murank.engine.integrity import hash_files
-from murank.engine.manifest import INTEGER, MANIFEST, manifest_bytes, read_manifest
+from murank.engine.manifest import MANIFEST, manifest_bytes, read_manifest
+from murank.engine.precision import ARITHMETIC, INTEGER
 
 CANDIDATES, THREADS = 20, 2
 WEIGHT_ONLY = {"weights 8 bit": (8, 1), "weights 8 bit, a8": (8, 4), "weights 4 bit": (4, 1)}
 _BLOCK = 32
+RANKED = (*(name for name, how in ARITHMETIC.items() if how.rounded), *WEIGHT_ONLY)
+USUAL = (*INTEGER, *WEIGHT_ONLY)
 
 
 def weight_only(source: Path, folder: Path, bits: int, accuracy_level: int) -> Path:
@@ -87,8 +96,8 @@ class Change:
     log_odds: float  # root mean square difference
 
 
-def ranks(work: Path, seeds: int) -> dict[str, list[Change]]:
-    """Ask every engine about the same pairs."""
+def ranks(work: Path, seeds: int, names: Sequence[str]) -> dict[str, list[Change]]:
+    """Ask the engines of `names` (of `RANKED`) about the same pairs."""
     from adaptation import DOMAINS, ask, load_test
     from miniature.recipe import Recipe
 
@@ -97,13 +106,14 @@ def ranks(work: Path, seeds: int) -> dict[str, list[Change]]:
         recipe = Recipe(work / f"seed-{seed}", seed)
         hard = recipe.adapter()
         exact = recipe.engine(adapter=hard)
-        engines: dict[str, Path] = {
-            name: recipe.engine(adapter=hard, dtype=name) for name in INTEGER
-        }
-        engines |= {
-            name: weight_only(exact, recipe.work / f"weights-{bits}-{level}", bits, level)
-            for name, (bits, level) in WEIGHT_ONLY.items()
-        }
+        engines: dict[str, Path] = {}
+        for name in names:
+            if name in WEIGHT_ONLY:
+                bits, level = WEIGHT_ONLY[name]
+                to = recipe.work / f"weights-{bits}-{level}"
+                engines[name] = weight_only(exact, to, bits, level)
+            else:
+                engines[name] = recipe.engine(adapter=hard, dtype=name)
         reference = Engine.from_pretrained(exact, providers="cpu")
         tests = {domain: load_test(recipe, domain, reference) for domain in DOMAINS}
         wanted = {domain: ask(reference, test, CANDIDATES) for domain, test in tests.items()}
@@ -224,6 +234,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("try/miniature"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--precisions", nargs="+", choices=RANKED, default=USUAL, metavar="NAME",
+        help=f"whose ranks to compare: {', '.join(RANKED)}",
+    )  # fmt: skip
     parser.add_argument("--skip-ranks", action="store_true")
     parser.add_argument("--skip-speed", action="store_true")
     parser.add_argument("--speed-work", type=Path, help="of benchmarks/scoring.py (temporary)")
@@ -234,7 +248,8 @@ def main() -> None:
         measure(Path(arguments.measure[0]), int(arguments.measure[1]))
         return
     if not arguments.skip_ranks:
-        print(rank_table(ranks(arguments.work, arguments.seeds)), flush=True)
+        found = ranks(arguments.work, arguments.seeds, arguments.precisions)
+        print(rank_table(found), flush=True)
     if not arguments.skip_speed:
         with tempfile.TemporaryDirectory() as temporary:
             work = arguments.speed_work or Path(temporary)

@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from murank import MachineError
 from murank.cli._parser import Parser, positive
-from murank.engine.manifest import Precision, engine_sha256
+from murank.engine.manifest import engine_sha256
+from murank.engine.precision import Precision
 from murank.prompt import LAYOUTS
 
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors")
@@ -52,8 +53,10 @@ def _add_mllm(result: Parser) -> None:
         "--dtype",
         choices=get_args(Precision),
         default="fp32",
-        help="fp32 (default); fp16: GPUs; int8: CPUs; w8a16: int8 weights, activations of 16 bits: "
-        "twice the products of int8, nearly the ranks of fp32",
+        help="fp32 (default): anywhere; fp16: GPUs; bf16: GPUs of compute capability 8.0 on, where "
+        "activations leave the range of fp16; int8: CPUs; w8a16: CPUs, activations of 16 bits: "
+        "twice the products of int8, nearly the ranks of fp32; int8-qdq, fp8 (capability 8.9 on), "
+        "int4 (weights alone; 8.0 on): TensorRT plans",
     )
     group.add_argument("--tau", type=float, default=1.0, help="temperature of the answer (1)")
     group.add_argument(

@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from murank import InputError
-from murank.engine.golden import golden_scorer, resized
-from murank.engine.manifest import INTEGER, AnswerIds, ScorerPart, Shapes
-from murank.engine.session import SessionSettings
+from murank.engine.golden import resized
+from murank.engine.manifest import AnswerIds, ScorerPart, Shapes
+from murank.engine.precision import ARITHMETIC
 from murank.images import Preprocessing
 from murank.prompt import PromptTemplate
 from murank_export._steps import Steps
 from murank_export.golden import golden_images
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.geometry import Grid
-from murank_export.graphs.layers import Inputs, float_dtype
+from murank_export.graphs.layers import Inputs
 from murank_export.graphs.onnx_file import export_decoder, export_vision
 from murank_export.graphs.vision import VisionTower
 from murank_export.mllm.activations import collect_activations
@@ -26,8 +26,9 @@ from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
 from murank_export.mllm.merge import merge_adapter
 from murank_export.mllm.prefix import bake_prompt
 from murank_export.mllm.reference import Reference, ask
+from murank_export.mllm.smoothing import SMOOTHED, smooth
 from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_tokens
-from murank_export.parity import scorer_parity
+from murank_export.parity import scorer_on_cpu, scorer_parity
 from murank_export.settings import ExportSettings
 
 VISION, DECODER, PROMPT = "onnx/vision.onnx", "onnx/decoder.onnx", "prompt.safetensors"
@@ -77,16 +78,17 @@ def export_scorer(
         _check_float16(settings, reference)
     inputs = _activations(settings, question, steps)
     with steps.step("bake prompt"):
-        dtype = float_dtype(settings.precision)
-        baked = bake_prompt(question.checkpoint.model, question.tokens, question.grid, dtype)
+        baked = bake_prompt(
+            question.checkpoint.model, question.tokens, question.grid, settings.precision
+        )
         save_file({name: tensor.numpy() for name, tensor in baked.items()}, stage / PROMPT)
     shapes = _write_graphs(settings, question, inputs, stage, steps)
     part = _part(settings, question, shapes)
     with steps.step("measure parity"):
-        scorer = golden_scorer(stage, part, SessionSettings("cpu"))
-        found = scorer.logits(query, candidates)
+        with scorer_on_cpu(stage, part, settings.precision) as scorer:
+            found = scorer.logits(query, candidates)
+            odds = scorer.log_odds(found)
         parity = scorer_parity(reference.logits, found, part.tau, settings.precision)
-    odds = scorer.log_odds(found)
     golden: dict[str, NDArray[Any]] = {
         "query": images[:1],
         "candidates": images[1:],
@@ -121,21 +123,31 @@ def _load(
 
 def _check_float16(settings: ExportSettings, reference: Reference) -> None:
     """Refuse what would overflow. CPUs run float16 graphs in float32 and would not show it."""
-    if settings.precision == "fp16" and reference.largest_activation > _LARGEST_FLOAT16:
+    if (
+        ARITHMETIC[settings.precision].floats == "float16"
+        and reference.largest_activation > _LARGEST_FLOAT16
+    ):
         raise InputError(
             f"activations of this model reach {reference.largest_activation:.0f}, more than "
-            "float16 holds: export with --dtype fp32 or int8"
+            "float16 holds: export with --dtype bf16 (GPUs), int8 (CPUs) or fp32"
         )
 
 
 def _activations(settings: ExportSettings, question: _Question, steps: Steps) -> Inputs | None:
-    """What the linear layers are given, where their weights will be rounded for it."""
-    if settings.precision not in INTEGER:
+    """What the linear layers are given, where their weights will be rounded for it.
+
+    Where they have one step size for all, the model is smoothed, and says the same.
+    """
+    if not ARITHMETIC[settings.precision].rounded:
         return None
     with steps.step("collect activations"):
-        return collect_activations(
+        inputs = collect_activations(
             question.checkpoint, question.tokens, question.grid, _preprocessing(question)
         )
+    if settings.precision in SMOOTHED:
+        with steps.step("smooth activations"):
+            smooth(question.checkpoint.model, inputs)
+    return inputs
 
 
 def _write_graphs(

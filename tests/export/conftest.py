@@ -11,7 +11,7 @@ from random_checkpoint import make_checkpoint
 from real_data import TOKENIZER
 
 from murank import Engine
-from murank.engine.manifest import Precision
+from murank.engine.precision import Precision
 from murank.prompt import Layout
 from murank_export import ExportSettings, export_engine
 

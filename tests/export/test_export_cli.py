@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from murank.cli import main
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import engine_sha256
+from murank.engine.precision import ARITHMETIC
 from murank_export.mllm.checkpoint import load_checkpoint
 
 Capture = pytest.CaptureFixture[str]
@@ -140,7 +141,7 @@ def test_a_summary_of_all_parts(
         (("--mllm", "MLLM", "--image-size", "axb"), "must be HEIGHTxWIDTH"),
         (("--mllm", "MLLM", "--image-size", "0x140"), "must be at least 1"),
         (("--mllm", "MLLM", "--image-size", "280x150"), "280x150: qwen2_vl needs multiples of 28"),
-        (("--mllm", "MLLM", "--dtype", "fp8"), "argument --dtype: invalid choice"),
+        (("--mllm", "MLLM", "--dtype", "fp4"), "argument --dtype: invalid choice"),
         (("--mllm", "MLLM", "--layout", "mine"), "argument --layout: invalid choice"),
         (("--encoder", "ENCODER", "--encoder-size", "4x8"), "takes 8x4, not 4x8"),
         (("--encoder", "ENCODER", "--encoder-mean", "1,2"), "three numbers, as 0.5,0.5,0.5"),
@@ -156,6 +157,16 @@ def test_command_lines_that_cannot_be_followed(
 ) -> None:
     known = {"ENCODER": encoder, "MLLM": checkpoint("qwen2_vl")}
     assert_refused(run(*(known.get(word, word) for word in arguments)), tmp_path, message)
+
+
+def test_the_help_says_where_each_precision_runs(capsys: Capture) -> None:
+    assert main(["export", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    told = said[said.index("fp32 (default): anywhere") : said.index("--tau TAU temperature")]
+    for precision, arithmetic in ARITHMETIC.items():
+        assert re.search(rf"(^|[ ;,]){precision}[ :(,]", told), precision
+        major, minor = arithmetic.least_capability
+        assert (major, minor) == (7, 5) or f"{major}.{minor}" in told
 
 
 def no_config(folder: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from murank import InputError, OutputError, ParityError, __version__
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import read_manifest
 from murank.engine.onnx_references import external_data_files
+from murank.engine.precision import Precision
 from murank_export import Exported, ExportSettings, export, export_engine
 from murank_export._staging import staged
 from murank_export.mllm.checkpoint import load_checkpoint
@@ -166,7 +167,7 @@ def test_a_place_that_cannot_be_written(source: Path) -> None:
         export_engine(ExportSettings(source / "engine", encoder=source))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 def test_nothing_of_the_build_machine_is_in_an_engine(
     engine_folder: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
@@ -182,7 +183,7 @@ def test_nothing_of_the_build_machine_is_in_an_engine(
             assert needle not in raw, f"{name} holds {needle!r}"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 def test_every_file_is_listed_and_weights_lie_beside_their_graphs(
     engine_folder: Callable[..., Path], precision: str
 ) -> None:
@@ -200,14 +201,15 @@ def test_smaller_types_make_smaller_files(engine_folder: Callable[..., Path]) ->
         precision: read_manifest(engine_folder("qwen2_vl", "prefix_first", precision)).files[
             "onnx/decoder.onnx.data"
         ].size
-        for precision in ("fp32", "fp16", "int8")
+        for precision in ("fp32", "fp16", "bf16", "int8")
     }  # fmt: skip
     assert size["fp16"] < 0.55 * size["fp32"]
+    assert size["bf16"] < 0.55 * size["fp32"]
     assert size["int8"] < 0.40 * size["fp32"]  # scales, norms and biases stay float
 
 
 @pytest.mark.parametrize(
-    ("precision", "largest_mu"), [("fp32", 1e-5), ("fp16", 5e-3), ("int8", 5e-2)]
+    ("precision", "largest_mu"), [("fp32", 1e-5), ("fp16", 5e-3), ("bf16", 5e-2), ("int8", 5e-2)]
 )
 def test_what_parity_says(
     engine_folder: Callable[..., Path], precision: str, largest_mu: float
@@ -216,6 +218,7 @@ def test_what_parity_says(
     said = json.loads((folder / "parity.json").read_text())["scorer"]
     assert said["pairs"] == 3
     assert said["reference"] == "PyTorch float32, whole two-image prompts"
+    assert (" float16 " in said["measured_on"]) == (precision == "fp16")
     assert 0 < said["max_abs_mu"] < largest_mu
     assert said["max_abs_mu"] < said["max_abs_logit"]
     assert said["spearman"] == pytest.approx(1)
@@ -270,12 +273,17 @@ def test_answers_that_moved() -> None:
         scorer_parity(np.zeros_like(sure), sure, 1.0, "int8")
 
 
-def test_float16_that_would_overflow() -> None:
-    logits = np.zeros((1, 2), np.float32)
-    with pytest.raises(InputError, match="reach 70000, more than float16 holds"):
-        _check_float16(ExportSettings(Path("e"), precision="fp16"), Reference(logits, 7e4))
-    _check_float16(ExportSettings(Path("e"), precision="fp16"), Reference(logits, 5e4))
-    _check_float16(ExportSettings(Path("e"), precision="int8"), Reference(logits, 7e4))
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_float16_that_would_overflow(precision: Precision) -> None:
+    """Whatever the weights are: activations of the TensorRT precisions are float16, too."""
+    settings = ExportSettings(Path("e"), precision=precision)
+    large, small = (Reference(np.zeros((1, 2), np.float32), value) for value in (7e4, 5e4))
+    _check_float16(settings, small)
+    if precision in ("fp32", "bf16", "int8", "w8a16"):
+        _check_float16(settings, large)
+        return
+    with pytest.raises(InputError, match=r"reach 70000, more than float16 holds: .*--dtype bf16"):
+        _check_float16(settings, large)
 
 
 @pytest.mark.parametrize(

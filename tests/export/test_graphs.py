@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from murank.engine.golden import golden_scorer
-from murank.engine.manifest import INTEGER, Precision, read_manifest
+from murank.engine.manifest import read_manifest
+from murank.engine.precision import INTEGER, Precision
 from murank.engine.session import Session, SessionSettings
 from murank.images import Preprocessing
 from murank.prompt import default_template

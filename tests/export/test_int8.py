@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from murank.engine.manifest import INTEGER, Precision
+from murank.engine.precision import INTEGER, Precision
 from murank.engine.session import Session, SessionSettings
 from murank_export.graphs.layers import project, take_linear
 from murank_export.graphs.onnx_file import _export

@@ -3,6 +3,7 @@
 from itertools import product
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -10,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from murank.engine.manifest import INTEGER, Precision
+from murank.engine.precision import INTEGER, Precision
 from murank_export.graphs.layers import Inputs, take_linear
 from murank_export.graphs.onnx_file import _export
-from murank_export.graphs.rounding import Rounded, round_weight
+from murank_export.graphs.rounding import FP8, INT4, INT8, Format, Rounded, round_weight
+from murank_export.graphs.scales import fp8_scale, int4_scale, int8_scale
 
 Floats = NDArray[np.float64]
 
@@ -191,3 +193,58 @@ def test_a_layer_holds_the_steps_for_its_inputs_and_rows_are_rounded_on_their_ow
 def test_a_layer_whose_inputs_were_never_seen() -> None:
     with pytest.raises(KeyError):
         take_linear(nn.Linear(4, 4), "int8", {})
+
+
+def by_format(kind: Format, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Sizes of steps as engines have them, and one for each weight."""
+    if kind is INT4:
+        scale = int4_scale(weight, inputs, 32)
+        return scale, scale.repeat_interleave(32, 1)
+    scale = int8_scale(weight) if kind is INT8 else fp8_scale(weight)
+    return scale, scale[:, None].expand_as(weight)
+
+
+def nearest_of(kind: Format, x: Floats) -> Floats:
+    """Of all that the format has, the nearest."""
+    if kind is FP8:
+        codes = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
+        values = np.unique(codes[np.isfinite(codes)])
+    else:
+        values = np.arange(kind.least, kind.largest + 1)
+    found: Floats = values[np.abs(x[..., None] - values).argmin(-1)]
+    return found
+
+
+@pytest.mark.parametrize("kind", [INT8, INT4, FP8], ids=["int8", "int4", "fp8"])
+def test_formats_are_rounded_to_where_least_squares_wants_them(kind: Format) -> None:
+    weight, inputs = random(4, 96, seed=5), correlated(400, 96)
+    scale, each = by_format(kind, weight, inputs)
+    found = round_weight(weight, inputs, scale, kind)
+    assert found.steps.dtype == kind.dtype
+    x, sizes = inputs[:350].double().numpy(), each.double().numpy()
+    energy = (x**2).sum(0)
+    damped = np.vstack([x, np.sqrt(0.01 * energy.mean()) * np.eye(96)])
+    error, left = np.zeros((4, 96)), list(np.argsort(-energy))
+    steps = np.zeros((4, 96))
+    while left:
+        best = np.linalg.lstsq(damped[:, left], -damped @ error.T, rcond=None)[0]
+        now = left.pop(0)
+        wanted = weight.double().numpy()[:, now]
+        # Errors of the rounded are made up for where the step counts, in the weight's own unit.
+        steps[:, now] = nearest_of(kind, (wanted - best[0]) / sizes[:, now])
+        error[:, now] = wanted - steps[:, now] * sizes[:, now]
+    np.testing.assert_array_equal(found.steps.double().numpy(), steps)
+    plain = round_weight(weight, None, scale, kind)
+    other = nearest_of(kind, weight.double().numpy() / sizes)
+    np.testing.assert_array_equal(plain.steps.double().numpy(), other)
+    assert (other != steps).mean() > 0.1
+
+
+@pytest.mark.parametrize(("kind", "gain"), [(INT4, 0.5), (FP8, 0.5)], ids=["int4", "fp8"])
+def test_formats_gain_by_it(kind: Format, gain: float) -> None:
+    weight, inputs = 0.02 * random(40, 192), correlated(2048, 192)
+    scale, each = by_format(kind, weight, inputs)
+    kept = [round_weight(weight, x, scale, kind).steps.float() * each for x in (inputs, None)]
+    for seen in (inputs, correlated(500, 192, seed=9)):
+        new, old = (((seen @ (weight - one).t()) ** 2).sum() for one in kept)
+        assert new < gain * old

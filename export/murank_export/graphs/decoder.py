@@ -11,11 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from murank.engine.manifest import Precision
+from murank.engine.precision import Precision
 from murank_export.graphs.layers import (
     Inputs,
     RMSNorm,
     float_dtype,
+    host_dtype,
     project,
     rotary_tables,
     rotate,
@@ -31,7 +32,7 @@ class Decoder(nn.Module):
     """Made from a loaded checkpoint, whose decoder layers it takes over (and their `inputs`).
 
     vision         [Q,K,levels,T,H]  vision tokens of each candidate (prefill: of each query, K=1)
-    text           [B,H]             embeddings of the text behind the image
+    text           [B,H]             embeddings of the text behind the image, of `host_dtype` both
     position_ids   [3,T+B]           M-RoPE positions, int64
     past           2 x layers of [Q,KVH,P,D], keys and values in turn
     returns        logits [Q,K,2] float32 (No, Yes), then past of [Q,KVH,P+T+B,D], extended by the
@@ -51,7 +52,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         text, config = model.model.language_model, model.config.text_config
-        self.dtype = float_dtype(precision)
+        self.dtype, self.host_dtype = float_dtype(precision), host_dtype(precision)
         self.num_heads = int(config.num_attention_heads)
         self.kv_heads = int(config.num_key_value_heads)
         head_dim = getattr(config, "head_dim", None)
@@ -75,6 +76,7 @@ class Decoder(nn.Module):
         self, vision: Tensor, text: Tensor, position_ids: Tensor, past: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
         """See the class."""
+        vision, text = vision.to(self.dtype), text.to(self.dtype)
         queries, candidates = vision.shape[0], vision.shape[1]
         behind = text.expand(queries, candidates, *text.shape)
         x = torch.cat([vision[:, :, 0], behind], 2)

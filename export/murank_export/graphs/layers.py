@@ -10,7 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from murank.engine.manifest import INTEGER, Precision
+from murank.engine.precision import ARITHMETIC, INTEGER, Precision
+from murank_export.graphs.qdq import StaticLinear, multiply_all, quantised_linear
 from murank_export.graphs.rounding import LARGEST, Rounded, round_weight
 
 Inputs = MutableMapping[nn.Module, Tensor]  # what linear layers are given, [n,in] each
@@ -19,8 +20,18 @@ _REST = 2 * LARGEST  # steps of the second term in one of the first: its half is
 
 
 def float_dtype(precision: Precision) -> torch.dtype:
-    """Type of activations, K/V and vision tokens."""
-    return torch.float16 if precision == "fp16" else torch.float32
+    """Type of activations and K/V."""
+    dtype: torch.dtype = getattr(torch, ARITHMETIC[precision].floats)
+    return dtype
+
+
+def host_dtype(precision: Precision) -> torch.dtype:
+    """Type of what a graph exchanges with the host: NumPy, and with it the host, has no bfloat16.
+
+    Images' tokens, embeddings of text and the baked K/V (which becomes bfloat16 on the device).
+    """
+    dtype = float_dtype(precision)
+    return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
 class Linear(nn.Module):
@@ -101,7 +112,10 @@ def _by_token(name: str, x: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dt
 
 
 def project(x: Tensor, layers: Sequence[nn.Module]) -> list[Tensor]:
-    """Apply several linear layers to one input, which is quantised once where they are int8."""
+    """Apply several linear layers to one input, which is quantised once."""
+    static = [layer for layer in layers if isinstance(layer, StaticLinear)]
+    if len(static) == len(layers):
+        return multiply_all(x, static)
     quantised = [layer for layer in layers if isinstance(layer, Int8Linear)]
     if len(quantised) < len(layers):
         return [layer(x) for layer in layers]
@@ -119,19 +133,22 @@ def take_linear(
 ) -> nn.Module:
     """Make the block of a linear layer, or of some of its output rows.
 
-    Integer weights are rounded for the layer's `inputs`, or to nearest without any. `last` empties
-    the layer and drops its inputs.
+    Weights of few bits are rounded for the layer's `inputs`, or to nearest without any. `last`
+    empties the layer and drops its inputs.
     """
     weight, bias = cast(Tensor, layer.weight).detach(), layer.bias
     part = weight[rows]
     part_bias = None if bias is None else cast(Tensor, bias).detach()[rows]
     dtype = float_dtype(precision)
     own_bias = None if part_bias is None else part_bias.to(dtype).clone()
-    block: nn.Module
+    given = None if inputs is None else inputs[layer]
+    block: nn.Module | None = None
     if precision in INTEGER:
-        rounded = round_weight(part, None if inputs is None else inputs[layer])
+        rounded = round_weight(part, given)
         block = Int8Linear(rounded, own_bias, terms=2 if precision == "w8a16" else 1)
-    else:
+    elif ARITHMETIC[precision].rounded:
+        block = quantised_linear(part, own_bias, precision, given)
+    if block is None:
         block = Linear(part.to(dtype), own_bias)
     if last:
         layer.register_parameter("weight", None)

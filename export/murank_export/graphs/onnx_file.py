@@ -10,6 +10,8 @@ from torch import nn
 from murank.engine.names import past_names, present_names
 from murank_export._quiet import quiet_exporter
 from murank_export.graphs.decoder import Decoder
+from murank_export.graphs.qdq import OPSET as QDQ_OPSET
+from murank_export.graphs.qdq import has_qdq, pack_int4
 from murank_export.graphs.vision import VisionTower
 
 OPSET = 18
@@ -25,13 +27,13 @@ def export_vision(tower: VisionTower, file: Path, size: tuple[int, int]) -> None
 
 def export_decoder(decoder: Decoder, file: Path, *, vision_tokens: int, hidden: int) -> None:
     """Write the decoder; inputs and outputs are named by `decoder_names`."""
-    dtype, queries, candidates, behind, prefix = decoder.dtype, 2, 3, 5, 7
+    given, queries, candidates, behind, prefix = decoder.host_dtype, 2, 3, 5, 7
     cache = (queries, decoder.kv_heads, prefix, decoder.head_dim)
     example = (
-        torch.zeros(queries, candidates, decoder.levels, vision_tokens, hidden, dtype=dtype),
-        torch.zeros(behind, hidden, dtype=dtype),
+        torch.zeros(queries, candidates, decoder.levels, vision_tokens, hidden, dtype=given),
+        torch.zeros(behind, hidden, dtype=given),
         torch.zeros(3, vision_tokens + behind, dtype=torch.int64),
-        tuple(torch.zeros(cache, dtype=dtype) for _ in range(2 * decoder.num_layers)),
+        tuple(torch.zeros(cache, dtype=decoder.dtype) for _ in range(2 * decoder.num_layers)),
     )
     free = {
         name: torch.export.Dim(name, min=1, max=_MOST)
@@ -68,13 +70,14 @@ def _export(
             module.eval(),
             example,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=QDQ_OPSET if has_qdq(module) else OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_shapes=shapes,
             verbose=False,
         )
     _strip_provenance(program.model)
+    pack_int4(program.model)
     program.save(str(file), external_data=True)
 
 

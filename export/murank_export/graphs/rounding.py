@@ -1,4 +1,4 @@
-"""Weights to int8 steps: to the nearest, or so that errors cancel in what the layer gives.
+"""Weights to int8, int4 or fp8: to the nearest, or so that errors cancel in what the layer gives.
 
 With inputs X of the layer and H = X'X, the rounding errors e of one output's weights cost |Xe|^2 =
 e'He = |L'e|^2, where LL' = H. Term j of that sum holds L_jj e_j and what the weights after j add:
@@ -18,14 +18,45 @@ _HELD_OUT = 8  # one in so many inputs judges what the others chose: few inputs 
 
 
 @dataclass(frozen=True)
+class Format:
+    """What is kept of a number in steps of its scale."""
+
+    dtype: torch.dtype  # that holds it
+    least: float
+    largest: float
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Round in place, as float32; what is too large becomes the largest."""
+        x.clamp_(self.least, self.largest)
+        if self.dtype.is_floating_point:
+            return x.copy_(x.to(self.dtype))
+        return x.round_()
+
+
+INT8 = Format(torch.int8, -LARGEST, LARGEST)
+INT4 = Format(torch.int8, -8.0, 7.0)
+FP8 = Format(torch.float8_e4m3fn, -448.0, 448.0)
+
+
+@dataclass(frozen=True)
 class Rounded:
     """A weight matrix as steps and their size."""
 
-    steps: Tensor  # [out,in] int8, -127..127
-    scale: Tensor  # [out] float32: the largest weight of an output is 127 steps
+    steps: Tensor  # [out,in] of the format's dtype
+    scale: Tensor  # float32: [out], [1] or [out,blocks]
 
 
-def round_weight(weight: Tensor, inputs: Tensor | None = None) -> Rounded:
+def output_scale(weight: Tensor) -> Tensor:
+    """Weights [out,in] -> [out]: the largest weight of an output is 127 steps."""
+    return weight.float().abs().amax(1).clamp(min=1e-12) / LARGEST
+
+
+def round_weight(
+    weight: Tensor,
+    inputs: Tensor | None = None,
+    scale: Tensor | None = None,
+    kind: Format = INT8,
+) -> Rounded:
     """Round a weight matrix [out,in] of any float type.
 
     Parameters
@@ -35,6 +66,9 @@ def round_weight(weight: Tensor, inputs: Tensor | None = None) -> Rounded:
     inputs
         What the layer is given, [n,in] of any float type; n may be below `in`. None: to nearest.
         The last eighth only judges: it should be of other images than the rest.
+    scale
+        Size of a step, float32: [out], [1] for all, or [out,blocks] for blocks along `in`. None:
+        `output_scale`.
 
     Returns
     -------
@@ -43,17 +77,24 @@ def round_weight(weight: Tensor, inputs: Tensor | None = None) -> Rounded:
         that choose or on those that judge, is rounded to nearest. Same arguments, same steps.
     """
     wide = weight.float()
-    scale = wide.abs().amax(1).clamp(min=1e-12) / LARGEST
-    exact = wide / scale[:, None]
-    steps = torch.round(exact)
+    scale = output_scale(wide) if scale is None else scale
+    # In steps of one size an output's weights need no size each.
+    sizes = scale.repeat_interleave(wide.shape[1] // scale.shape[1], 1) if scale.ndim == 2 else None
+    exact = wide / scale[:, None] if sizes is None else wide
+    steps = kind.nearest(exact.clone() if sizes is None else exact / sizes)
     if inputs is not None:
         chosen_by = len(inputs) - len(inputs) // _HELD_OUT
         choosing, judging = inputs[:chosen_by].float(), inputs[chosen_by:].float()
-        fed_back = _feed_back(exact, choosing)
-        better = _cost(exact - fed_back, choosing) < _cost(exact - steps, choosing)
-        better &= _cost(exact - fed_back, judging) <= _cost(exact - steps, judging)
+        fed_back = _feed_back(exact, choosing, sizes, kind)
+        new, old = (_error(exact, made, sizes) for made in (fed_back, steps))
+        better = _cost(new, choosing) < _cost(old, choosing)
+        better &= _cost(new, judging) <= _cost(old, judging)
         steps = torch.where(better[:, None], fed_back, steps)
-    return Rounded(steps.to(torch.int8), scale)
+    return Rounded(steps.to(kind.dtype), scale)
+
+
+def _error(exact: Tensor, steps: Tensor, sizes: Tensor | None) -> Tensor:
+    return exact - (steps if sizes is None else steps * sizes)
 
 
 def _cost(error: Tensor, inputs: Tensor) -> Tensor:
@@ -61,16 +102,17 @@ def _cost(error: Tensor, inputs: Tensor) -> Tensor:
     return torch.matmul(inputs, error.t()).square().sum(0)
 
 
-def _feed_back(exact: Tensor, inputs: Tensor) -> Tensor:
-    """Weights [out,in] in steps, and inputs [n,in] -> whole steps [out,in], as float.
+def _feed_back(exact: Tensor, inputs: Tensor, sizes: Tensor | None, kind: Format) -> Tensor:
+    """Weights [out,in] and inputs [n,in] -> rounded steps [out,in], as float.
 
-    Weights that are multiplied with more come first: they have the most others left to make up for
-    them.
+    Weights are in steps, or with `sizes` (of the steps, [out,in]) as they are. Weights that are
+    multiplied with more come first: they have the most others left to make up for them.
     """
     energy = inputs.square().sum(0)
     order = torch.argsort(energy, stable=True)  # the last is the first to be rounded
     pull = _pull(inputs[:, order], _DAMPING * float(energy.mean()))
     wanted = exact.t()[order]  # [in,out]: a row holds one weight of each output
+    size = None if sizes is None else sizes.t()[order]
     steps, error = torch.empty_like(wanted), torch.empty_like(wanted)
     for end in range(len(order), 0, -_BLOCK):
         start = max(0, end - _BLOCK)
@@ -79,8 +121,8 @@ def _feed_back(exact: Tensor, inputs: Tensor) -> Tensor:
         for i in range(end - start - 1, -1, -1):
             here = start + i
             point = target[i] + torch.mv(error[here + 1 : end].t(), own[i, i + 1 :])
-            steps[here] = point.round_().clamp_(-LARGEST, LARGEST)
-            error[here] = wanted[here] - steps[here]
+            steps[here] = kind.nearest(point if size is None else point / size[here])
+            error[here] = _error(wanted[here], steps[here], None if size is None else size[here])
     result = torch.empty_like(steps)
     result[order] = steps
     return result.t()

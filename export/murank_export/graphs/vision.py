@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from murank.engine.manifest import Precision
+from murank.engine.precision import Precision
 from murank_export.graphs.geometry import (
     Grid,
     interpolated_positions,
@@ -22,6 +22,7 @@ from murank_export.graphs.layers import (
     Inputs,
     Linear,
     float_dtype,
+    host_dtype,
     project,
     rotary_tables,
     rotate,
@@ -57,7 +58,7 @@ class VisionTower(nn.Module):
     ) -> None:
         super().__init__()
         self.grid = grid
-        self.dtype = float_dtype(precision)
+        self.dtype, self.host_dtype = float_dtype(precision), host_dtype(precision)
         self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
         self.embed = _patch_embedding(visual.patch_embed.proj, self.dtype)
@@ -104,7 +105,7 @@ class VisionTower(nn.Module):
         return set(range(len(visual.blocks))) - set(full)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B,3,H,W] uint8 RGB -> [B,levels,T,H]."""
+        """[B,3,H,W] uint8 RGB -> [B,levels,T,H] of `host_dtype`."""
         x = self.embed(self._patches(images))
         if self.has_positions:
             x = x + self.positions
@@ -113,7 +114,7 @@ class VisionTower(nn.Module):
             x = cast(_Block, block)(x, self)
             if index in self.deepstack_after:
                 levels.append(self.deepstack[self.deepstack_after.index(index)](x))
-        return torch.stack([self.merger(x), *levels], 1)
+        return torch.stack([self.merger(x), *levels], 1).to(self.host_dtype)
 
     def _patches(self, images: Tensor) -> Tensor:
         """[B,3,H,W] -> [B,patches,3*patch*patch], normalised, in token order."""

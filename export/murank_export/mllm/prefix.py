@@ -6,25 +6,30 @@ import torch
 from torch import Tensor
 
 from murank.engine.names import past_names
+from murank.engine.precision import Precision
 from murank_export.graphs.geometry import Grid
+from murank_export.graphs.layers import float_dtype, host_dtype
 from murank_export.mllm.tokens import PromptTokens
 
 
 def bake_prompt(
-    model: Any, tokens: PromptTokens, grid: Grid, dtype: torch.dtype
+    model: Any, tokens: PromptTokens, grid: Grid, precision: Precision
 ) -> dict[str, Tensor]:
     """Return text embeddings, positions, and K/V of the static prefix.
 
     prefill_text, suffix_text            [B,H]             behind the query / the candidate image
     prefill_positions, suffix_positions  [3,T+B] int64
     past_key_i, past_value_i             [1,KVH,P,D]       of the static prefix
+
+    Floats are of `host_dtype`, and values of `float_dtype`: the device rounds them no further.
     """
+    dtype, kept_as = float_dtype(precision), host_dtype(precision)
     static, prefill, suffix = tokens.positions(grid)
     embed = model.get_input_embeddings()
     baked: dict[str, Tensor] = {}
     with torch.inference_mode():
         for name, ids in (("prefill_text", tokens.between), ("suffix_text", tokens.behind)):
-            baked[name] = embed(torch.tensor(ids)).to(dtype)
+            baked[name] = embed(torch.tensor(ids)).to(dtype).to(kept_as)
         baked |= {"prefill_positions": prefill, "suffix_positions": suffix}
         cache = model.model.language_model(
             inputs_embeds=embed(torch.tensor([tokens.static])),
@@ -33,5 +38,6 @@ def bake_prompt(
         ).past_key_values
         pairs = [part for layer in cache.layers for part in (layer.keys, layer.values)]
         names = past_names(len(cache.layers))
-        baked |= {name: part.to(dtype) for name, part in zip(names, pairs, strict=True)}
+        for name, part in zip(names, pairs, strict=True):
+            baked[name] = part.to(dtype).to(kept_as)
     return {name: tensor.contiguous() for name, tensor in baked.items()}

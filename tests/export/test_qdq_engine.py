@@ -1,0 +1,220 @@
+"""Whole Q/DQ engines: what their graphs are made of, what they answer; TensorRT builds them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from murank import Engine, MachineError
+from murank.engine.manifest import read_manifest
+from murank.engine.precision import ARITHMETIC, Precision
+from murank.trt import BuildSettings, Machine, Target
+from murank.trt._api import installed
+from murank.trt._builder import make_plan
+from murank.trt._profiles import graphs_of
+
+EngineFolder = Callable[..., Path]
+Crops = list[NDArray[np.uint8]]
+FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+QDQ: list[Precision] = ["int8-qdq", "fp8", "int4"]
+KIND = {
+    "int8-qdq": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN, "int4": TensorProto.INT4
+}  # fmt: skip
+# Of fp32's mu, for images that show no people: more than the sizes of steps were made for.
+NEAR = {"int8-qdq": 0.1, "fp8": 0.1, "int4": 0.15}
+
+
+class Graph:
+    """A graph with its shapes and types inferred."""
+
+    def __init__(self, file: Path) -> None:
+        onnx.checker.check_model(str(file))
+        self.model = onnx.shape_inference.infer_shapes(onnx.load(file), strict_mode=True)
+        graph = self.model.graph
+        self.nodes = graph.node
+        self.constants = {one.name: one for one in graph.initializer}
+        self.types = {one.name: one.data_type for one in graph.initializer}
+        for value in (*graph.value_info, *graph.input, *graph.output):
+            self.types[value.name] = value.type.tensor_type.elem_type
+        self.made_by = {name: node for node in graph.node for name in node.output}
+
+    def of(self, kind: str) -> list[onnx.NodeProto]:
+        return [node for node in self.nodes if node.op_type == kind]
+
+    def layers(self) -> list[onnx.NodeProto]:
+        """Products with a weight."""
+        return [node for node in self.of("MatMul") if self.weight(node) is not None]
+
+    def weight(self, node: onnx.NodeProto) -> TensorProto | None:
+        """The weight of a product, quantised or not."""
+        name = node.input[1]
+        made = self.made_by.get(name)
+        if made is not None and made.op_type == "DequantizeLinear":
+            name = made.input[0]
+        return self.constants.get(name)
+
+
+def graphs(folder: Path) -> dict[str, Graph]:
+    return {name: Graph(folder / "onnx" / f"{name}.onnx") for name in ("vision", "decoder")}
+
+
+@pytest.mark.parametrize("precision", QDQ)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_types_and_opset(engine_folder: EngineFolder, family: str, precision: Precision) -> None:
+    for graph in graphs(engine_folder(family, "prefix_first", precision)).values():
+        assert [(one.domain, one.version) for one in graph.model.opset_import] == [("", 21)]
+        pairs = graph.of("QuantizeLinear") + graph.of("DequantizeLinear")
+        assert pairs
+        for node in pairs:
+            scale = graph.constants[node.input[1]]  # not computed
+            assert scale.data_type == TensorProto.FLOAT16
+            assert (onnx.numpy_helper.to_array(scale) > 0).all()
+            if len(node.input) == 3:
+                zero = onnx.numpy_helper.to_array(graph.constants[node.input[2]])
+                assert not zero.astype(np.float32).any()
+            if node.op_type == "DequantizeLinear":
+                assert graph.types[node.input[0]] == KIND[precision]
+                assert graph.types[node.output[0]] == TensorProto.FLOAT16
+            else:
+                assert graph.types[node.input[0]] == TensorProto.FLOAT16
+                assert not scale.dims
+
+
+@pytest.mark.parametrize("precision", QDQ)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_layer_is_quantised_but_embedding_and_answers(
+    engine_folder: EngineFolder, family: str, precision: Precision
+) -> None:
+    for name, graph in graphs(engine_folder(family, "prefix_first", precision)).items():
+        plain = []
+        for node in graph.layers():
+            weight = graph.weight(node)
+            assert weight is not None
+            if weight.data_type != KIND[precision]:
+                plain.append(weight.data_type)
+                continue
+            given = graph.made_by[node.input[0]]
+            assert (given.op_type == "DequantizeLinear") == (precision != "int4")
+            assert graph.types[node.output[0]] == TensorProto.FLOAT16
+        kept = {"vision": TensorProto.FLOAT16, "decoder": TensorProto.FLOAT}
+        assert plain == [kept[name]]
+
+
+@pytest.mark.parametrize("precision", ["int8-qdq", "fp8"])
+def test_what_layers_share_is_quantised_once(
+    engine_folder: EngineFolder, precision: Precision
+) -> None:
+    found = graphs(engine_folder("qwen2_vl", "prefix_first", precision))
+    layers, blocks = 3, 3
+    # Of the last layer, q reads the last token alone, k and v all.
+    assert len(found["decoder"].of("QuantizeLinear")) == 4 * layers + 1
+    assert len(found["vision"].of("QuantizeLinear")) == 4 * blocks + 2
+    assert len(found["decoder"].layers()) == 7 * layers + 1
+    assert len(found["vision"].layers()) == 6 * blocks + 2 + 1
+
+
+@pytest.mark.parametrize("precision", QDQ)
+def test_softmax_scores_and_norms_stay_float32(
+    engine_folder: EngineFolder, precision: Precision
+) -> None:
+    for name, graph in graphs(engine_folder("qwen2_vl", "prefix_first", precision)).items():
+        # This family's tower has LayerNorms, which widen what they are given on their own.
+        for kind in ("Softmax", "Sqrt") if name == "decoder" else ("Softmax",):
+            nodes = graph.of(kind)
+            assert nodes
+            assert {graph.types[node.input[0]] for node in nodes} == {TensorProto.FLOAT}
+
+
+@pytest.mark.parametrize("precision", QDQ)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_near_those_of_float32(
+    engine_folder: EngineFolder, crops: Crops, family: str, precision: Precision
+) -> None:
+    found = []
+    for one in ("fp32", precision):
+        folder = engine_folder(family, "prefix_first", one)
+        engine = Engine.from_pretrained(folder, providers="cpu")
+        found.append(engine.mu(crops[0], crops[1:9]))
+    difference = np.abs(found[1] - found[0]).max()
+    assert 0 < difference < NEAR[precision]
+
+
+@pytest.mark.parametrize("precision", QDQ)
+def test_no_pair_depends_on_those_beside_it(
+    engine_folder: EngineFolder, crops: Crops, precision: Precision
+) -> None:
+    """All sizes of steps are fixed. What is left is the order of sums, in float16."""
+    engine = Engine.from_pretrained(engine_folder(precision=precision), providers="cpu")
+    others = [np.zeros_like(crops[0]), np.full_like(crops[0], 255), *crops[1:9]]
+    alone = np.concatenate([engine.mu(crops[0], [one]) for one in others])
+    for order in (np.arange(10), np.arange(10)[::-1]):
+        together = engine.mu(crops[0], [others[i] for i in order])
+        np.testing.assert_allclose(together, alone[order], atol=2e-3)
+    np.testing.assert_array_equal(engine.mu(crops[0], others), engine.mu(crops[0], others))
+
+
+@pytest.mark.parametrize(("precision", "share"), [("int8-qdq", 1.99), ("fp8", 1.99), ("int4", 3.2)])
+def test_weights_take_their_share_of_float16(
+    engine_folder: EngineFolder, precision: Precision, share: float
+) -> None:
+    """Blocks of 64 and 32 inputs, as the small layers here have, hold a scale for each."""
+
+    def weights(one: Precision) -> int:
+        file = engine_folder(precision=one) / "onnx" / "decoder.onnx"
+        graph = onnx.load(file).graph
+        return sum(
+            len(w.raw_data) for w in graph.initializer if len(w.dims) == 2 and 2 not in w.dims
+        )
+
+    assert weights("fp16") / weights(precision) >= share
+
+
+def machine(compute_capability: str) -> Machine:
+    """A machine that has no GPU, and builds for one."""
+    (api,) = installed("rtx")
+    target = Target(
+        library=api.library, version=api.version, compute_capability=compute_capability,
+        device="made up", driver="13.0",
+    )  # fmt: skip
+    return Machine(api, target, None)
+
+
+def plans(engine: Path, compute_capability: str) -> list[int]:
+    settings: Any = BuildSettings(max_queries=2)
+    found = []
+    for one in graphs_of(read_manifest(engine), settings):
+        plan = make_plan(
+            machine(compute_capability), engine / one.file, one.profiles, settings,
+            timing_cache=b"", progress=lambda *_: None,
+        )  # fmt: skip
+        found.append(len(bytes(memoryview(plan.content))))
+    return found
+
+
+@pytest.mark.parametrize("compute_capability", ["8.0", "8.6", "8.9", "12.0"])
+@pytest.mark.parametrize("precision", QDQ)
+def test_tensorrt_builds_them(
+    engine_folder: EngineFolder, precision: Precision, compute_capability: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    engine = engine_folder(precision=precision)
+    capability = tuple(map(int, compute_capability.split(".")))
+    if capability < ARITHMETIC[precision].least_capability:
+        with pytest.raises(MachineError, match="no plan could be built"):
+            plans(engine, compute_capability)
+    else:
+        assert min(plans(engine, compute_capability)) > 10_000
+
+
+@pytest.mark.parametrize("precision", QDQ)
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_tensorrt_builds_the_other_families(
+    engine_folder: EngineFolder, family: str, precision: Precision
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    assert len(plans(engine_folder(family, "prefix_first", precision), "8.9")) == 2

@@ -1,0 +1,168 @@
+"""Smoothed checkpoints: they say the same, and int8 activations cost them less."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from murank.images import Preprocessing
+from murank.prompt import default_template
+from murank_export.drawn_pairs import drawn_pairs
+from murank_export.graphs.geometry import Grid
+from murank_export.mllm.activations import collect_activations
+from murank_export.mllm.channels import Channels, all_channels
+from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
+from murank_export.mllm.reference import ask
+from murank_export.mllm.smoothing import smooth
+from murank_export.mllm.tokens import PromptTokens, prompt_tokens
+
+FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A loaded model and how it is asked."""
+
+    checkpoint: Checkpoint
+    tokens: PromptTokens
+    grid: Grid
+    how: Preprocessing
+
+    def collect(self) -> dict[nn.Module, Tensor]:
+        return collect_activations(self.checkpoint, self.tokens, self.grid, self.how)
+
+    def logits(self) -> Tensor:
+        pairs = list(drawn_pairs(4, self.how))
+        images = [candidate for _, candidate in pairs]
+        found = ask(self.checkpoint, self.tokens, self.grid, (3, 4, 5), pairs[0][0], images)
+        return torch.from_numpy(found.logits)
+
+
+@pytest.fixture
+def asked(checkpoint: Callable[[str], Path]) -> Callable[[str], Asked]:
+    def of(family: str) -> Asked:
+        loaded = load_checkpoint(checkpoint(family))
+        unit = 32 if family == "qwen3_vl" else 28
+        grid, size = loaded.grid((4 * unit, 2 * unit))
+        tokens = prompt_tokens(loaded, default_template(), "prefix_first")
+        plant_outliers(loaded)
+        return Asked(loaded, tokens, grid, Preprocessing(*size, "bicubic"))
+
+    return of
+
+
+def plant_outliers(checkpoint: Checkpoint) -> None:
+    """Two channels of every norm, and of what `down` and `out` read, far above the others."""
+    with torch.no_grad():
+        for layer in checkpoint.model.model.language_model.layers:
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                norm.weight[3] *= 40
+                norm.weight[11] *= 25
+            layer.mlp.up_proj.weight[5] *= 30
+            layer.self_attn.v_proj.weight[2] *= 30
+        for block in checkpoint.model.model.visual.blocks:
+            block.norm1.weight[1] *= 30
+            block.norm2.weight[4] *= 30
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_model_says_the_same_and_its_inputs_are_what_it_is_given_now(
+    asked: Callable[[str], Asked], family: str
+) -> None:
+    one = asked(family)
+    model, before, inputs = one.checkpoint.model, one.logits(), one.collect()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    smooth(model, inputs)
+    after = model.state_dict()
+    changed = {name for name, value in weights.items() if not torch.equal(value, after[name])}
+    kinds = {name.split(".")[-2] for name in changed}
+    assert {"o_proj", "up_proj", "down_proj", "input_layernorm", "q_proj", "qkv"} <= kinds
+    assert not [
+        name for name in changed if "embed" in name or "q_norm" in name or "lm_head" in name
+    ]
+    for name in changed:  # powers of two
+        ratio = (after[name] / weights[name])[weights[name] != 0]
+        assert torch.equal(ratio.log2(), ratio.log2().round())
+    difference = (one.logits() - before).abs().max()
+    assert difference < 1e-4 * before.abs().max()
+    again = one.collect()
+    for layer, rows in inputs.items():
+        scale = again[layer].float().abs().amax(0).clamp(min=1e-6)
+        assert ((rows - again[layer]).float().abs() / scale).max() < 0.05
+
+
+def int8_error(layer: Any, given: Tensor) -> float:
+    """Share of a layer's outputs that int8 loses, one size of steps for all that it is given."""
+    x = given.double().numpy()
+    w = layer.weight.detach().double().numpy()
+    step, scale = np.abs(x).max() / 127, np.abs(w).max(1, keepdims=True) / 127
+    made = (np.rint(x / step) * step) @ (np.rint(w / scale) * scale).T
+    wanted = x @ w.T
+    return float(((made - wanted) ** 2).sum() / (wanted**2).sum())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_outliers_cost_far_less(asked: Callable[[str], Asked], family: str) -> None:
+    one = asked(family)
+    inputs = one.collect()
+    errors = {layer: int8_error(layer, rows) for layer, rows in inputs.items()}
+    smooth(one.checkpoint.model, inputs)
+    gain = {layer: errors[layer] / int8_error(layer, rows) for layer, rows in inputs.items()}
+    for layer in one.checkpoint.model.model.language_model.layers:
+        for part in (layer.mlp.gate_proj, layer.self_attn.k_proj, layer.mlp.down_proj):
+            assert gain[part] > 3
+    assert min(gain.values()) > 0.5  # a group is judged as a whole
+
+
+def test_channels_without_outliers_are_left_alone() -> None:
+    """One size fits them: any factor would only coarsen the weights."""
+    torch.manual_seed(0)
+    layer, norm = nn.Linear(64, 32), nn.LayerNorm(64)
+    nn.init.uniform_(layer.weight, 0.9, 1.0)
+    model = block_of(norm, layer)
+    given = torch.rand(100, 64).bfloat16() + 1
+    before = layer.weight.clone()
+    smooth(model, {layer: given})
+    assert torch.equal(layer.weight, before)
+    assert torch.equal(norm.weight, torch.ones(64))
+
+
+@pytest.mark.parametrize("given", [torch.zeros(9, 64), torch.full((9, 64), torch.nan)])
+def test_inputs_that_say_nothing(given: Tensor) -> None:
+    layer, norm = nn.Linear(64, 32), nn.LayerNorm(64)
+    before = layer.weight.clone()
+    smooth(block_of(norm, layer), {layer: given.bfloat16()})
+    assert torch.equal(layer.weight, before)
+
+
+def block_of(norm: nn.LayerNorm, layer: nn.Linear) -> Any:
+    """A model of one merger and nothing else."""
+    merger, visual = nn.Module(), nn.Module()
+    merger.ln_q, merger.mlp = norm, nn.ModuleList([layer])
+    visual.blocks, visual.merger = nn.ModuleList(), merger
+    inner: Any = nn.Module()
+    inner.visual, inner.language_model = visual, nn.Module()
+    inner.language_model.layers = nn.ModuleList()
+    text = SimpleNamespace(num_attention_heads=1, num_key_value_heads=1)
+    return SimpleNamespace(model=inner, config=SimpleNamespace(text_config=text))
+
+
+def test_every_group_reads_what_is_made_for_it(asked: Callable[[str], Asked]) -> None:
+    """A factor of two for one channel alone changes nothing but it."""
+    one = asked("qwen2_vl")
+    before = one.logits()
+    groups: list[Channels] = list(all_channels(one.checkpoint.model))
+    model = one.checkpoint.model.model
+    assert len(groups) == 4 * len(model.language_model.layers) + 3 * len(model.visual.blocks) + 1
+    with torch.inference_mode():
+        for group in groups:
+            factor = torch.ones(group.count)
+            factor[group.count // 2] = 0.5
+            group.divide(factor)
+            np.testing.assert_allclose(one.logits(), before, rtol=1e-4, atol=1e-3)

@@ -1,0 +1,113 @@
+"""Engines of every precision as plans: run by a made-up TensorRT, and counted by `murank plan`."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from trt_fakes import FakeGpu, FakeTensorRT
+
+from murank import Engine
+from murank.engine.manifest import read_manifest
+from murank.engine.precision import Precision
+from murank.plan import DEVICES, Plan, Workload, plan_engine
+from murank.plan._work import Graphs, score_shapes
+from murank.trt import BuildSettings, _cuda, build_plans, this_machine
+
+EngineFolder = Callable[..., Path]
+QUANTISED: tuple[Precision, ...] = ("int8-qdq", "fp8", "int4")
+
+
+def fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
+    """Not before an export: PyTorch, too, looks whether there is a TensorRT."""
+    fake = FakeGpu("8.9")
+    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT())
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return fake
+
+
+@pytest.mark.parametrize("precision", ["fp16", *QUANTISED])
+def test_plans_answer_as_the_graphs_do(
+    engine_folder: EngineFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    crops: list[NDArray[np.uint8]],
+    precision: Precision,
+) -> None:
+    """Types of all inputs and outputs, prompt and rows included, fit one another."""
+    engine = Path(shutil.copytree(engine_folder(precision=precision), tmp_path / "engine"))
+    gpu = fake_gpu(monkeypatch, tmp_path)
+    build_plans(engine, BuildSettings(max_queries=2), this_machine())
+    plans = Engine.from_pretrained(engine, providers="tensorrt-plans")
+    cpu = Engine.from_pretrained(engine, providers="cpu", threads=1)
+    wanted = cpu.mu(crops[0], crops[1:6])
+    np.testing.assert_allclose(plans.mu(crops[0], crops[1:6]), wanted, atol=2e-3)
+    assert gpu.downloads == 1  # logits
+
+
+def planned(engine: Path) -> Plan:
+    return plan_engine(engine, DEVICES["l4"], Workload())
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", *QUANTISED])
+def test_every_node_is_counted_in_its_arithmetic(
+    engine_folder: EngineFolder, precision: Precision
+) -> None:
+    plan = planned(engine_folder(precision=precision))
+    assert plan.uncounted == {}
+    wanted = {"int8-qdq": "int8", "int4": "fp16"}.get(precision, precision)
+    (score,) = [one.work for one in plan.stages if one.work.stage == "score"]
+    ((cost, _),) = score.runs
+    products = [node for node in cost.nodes if node.operations and node.weight_bytes]
+    narrow = sum(node.operations for node in products if node.arithmetic == wanted)
+    assert narrow > 0.9 * sum(node.operations for node in products)
+
+
+@pytest.mark.parametrize("precision", QUANTISED)
+def test_weights_are_counted_as_narrow_as_they_are(
+    engine_folder: EngineFolder, precision: Precision
+) -> None:
+    """What is read in a run, against what the files hold."""
+    engine = engine_folder(precision=precision)
+    manifest = read_manifest(engine)
+    assert manifest.scorer is not None
+    graphs = Graphs.read(engine, manifest, 2, narrow=True)
+    assert graphs.decoder is not None
+    cost = graphs.decoder.cost(score_shapes(manifest.scorer, 20))
+    files = [file.size for name, file in manifest.files.items() if "decoder.onnx" in name]
+    assert cost.weight_bytes < sum(files)
+    read = sum(node.weight_bytes for node in cost.nodes)
+    assert 0.9 * cost.weight_bytes < read < 1.1 * cost.weight_bytes
+    assert not any(node.op == "DequantizeLinear" for node in cost.nodes)
+    # A CPU runs these nodes, and multiplies floats.
+    on_cpu = Graphs.read(engine, manifest, 4).decoder
+    assert on_cpu is not None
+    nodes = on_cpu.cost(score_shapes(manifest.scorer, 20)).nodes
+    assert any(node.op == "DequantizeLinear" for node in nodes)
+    assert not any(node.arithmetic in ("int8", "fp8") and node.operations for node in nodes)
+
+
+@pytest.mark.parametrize("precision", ["int8-qdq", "int4"])
+def test_what_changes_promise(engine_folder: EngineFolder, precision: Precision) -> None:
+    """The weights foretold from an fp16 engine are about those that an export then has.
+
+    Scales come to them: a good deal in layers as small as these, 3 % of 4 bits in real ones.
+    """
+    half, narrow = (engine_folder(precision=one) for one in ("fp16", precision))
+    device = replace(DEVICES["l4"], memory_bytes=1 << 20)
+    now = plan_engine(half, device, Workload())
+    (change,) = [one for one in now.changes if one.what == f"export with --dtype {precision}"]
+    promised = now.memory.needed - change.needed
+    weights = [
+        sum(part.bytes for part in plan.memory.parts if part.name.endswith("weights"))
+        for plan in (now, plan_engine(narrow, device, Workload()))
+    ]
+    assert change.about
+    saved = weights[0] - weights[1]
+    assert 0 < saved <= promised < 1.2 * saved
