@@ -3,6 +3,7 @@
     python benchmarks/gpu/check.py                      under eight minutes; one table
     python benchmarks/gpu/check.py --config DIR --work build/gpu
     python benchmarks/gpu/check.py --quick --skip tensorrt pytorch
+    python benchmarks/gpu/check.py --precisions fp16 int8-qdq fp8 int4 --skip pytorch kernels
 
 `--config` is a folder with config.json and tokenizer of a Qwen-VL checkpoint: the architecture that
 is scored with, of random weights; without it one of middle size is made. Each section runs in a
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -33,6 +35,7 @@ from gpu.report import file_name, report  # noqa: E402
 from gpu.rows import Row, exit_code  # noqa: E402
 
 from murank._atomic import write_files  # noqa: E402
+from murank.engine.precision import Precision  # noqa: E402
 
 BUDGET = 470.0  # seconds in all
 LIMITS = {  # seconds of one section
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         context = Context(
             device=arguments.device, quick=arguments.quick, run=Path(temporary),
             work=(arguments.work or Path(temporary) / "work").resolve(), config=arguments.config,
+            precisions=tuple(arguments.precisions),
         )  # fmt: skip
         wanted = [name for name in SECTIONS if name not in arguments.skip]
         found = run_all(wanted, context, deadline=start + arguments.seconds)
@@ -94,6 +98,7 @@ def spelled(arguments: argparse.Namespace) -> str:
     words = ["check.py", *(["--quick"] if arguments.quick else [])]
     words += ["--skip", *arguments.skip] if arguments.skip else []
     words += ["--config", arguments.config.name] if arguments.config else []
+    words += ["--precisions", *arguments.precisions]
     return " ".join(words)
 
 
@@ -112,6 +117,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="fewer runs, no MSMT17 size")
     parser.add_argument("--config", type=Path, help="folder with config.json and tokenizer")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=get_args(Precision), metavar="P",
+        help="of the engines (fp16 and bf16; with --config fp16)",
+    )  # fmt: skip
     parser.add_argument("--work", type=Path, help="folder to keep checkpoint and engine in")
     parser.add_argument("--seconds", type=float, default=BUDGET, help="in all (%(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
@@ -120,6 +129,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.config = arguments.config.resolve()
         if not (arguments.config / "config.json").is_file():
             parser.error(f"{arguments.config} has no config.json")
+    if arguments.precisions is None:
+        # Each costs an export: of a real architecture two may be more than one call has time for.
+        few = arguments.config is not None or arguments.device == "cpu"
+        arguments.precisions = ["fp16"] if few else ["fp16", "bf16"]
     if arguments.out is not None and not arguments.out.resolve().parent.is_dir():
         parser.error(f"--out: the folder {arguments.out.resolve().parent} does not exist")
     return arguments

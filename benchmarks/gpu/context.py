@@ -7,6 +7,8 @@ from pathlib import Path
 
 from gpu.rows import CannotRun
 
+from murank.engine.precision import Precision
+
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
@@ -17,6 +19,7 @@ class Context:
     run: Path  # folder of this run: rates and times
     work: Path  # folder of checkpoint and engine, kept between runs if asked for
     config: Path | None  # folder of the architecture; None: a made one
+    precisions: tuple[Precision, ...] = ("fp16",)  # of the engines that are made and scored with
 
     @property
     def on_gpu(self) -> bool:
@@ -40,6 +43,7 @@ def read_context(line: str) -> Context:
     found = json.loads(line)
     for name in ("run", "work", "config"):
         found[name] = None if found[name] is None else Path(found[name])
+    found["precisions"] = tuple(found["precisions"])
     return Context(**found)
 
 

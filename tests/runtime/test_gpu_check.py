@@ -17,6 +17,7 @@ from gpu.child import SECTIONS, rows_of, section
 from gpu.context import Context, Rates, need, read_context, read_rates, write_rates
 from gpu.rows import CannotRun, Row, exit_code, milliseconds, read_row, table, timed
 from gpu.sections import runtimes
+from gpu.sections.engine import Made
 
 from murank import MachineError
 
@@ -238,6 +239,39 @@ def test_scoring_needs_the_engine(context: Context) -> None:
         next(runtimes.tensorrt_rows(context))
 
 
+def test_engines_are_tried_where_they_can_run(context: Context) -> None:
+    asked = replace(context, precisions=("int8", "bf16", "fp8"))
+    assert runtimes.with_backend("cuda", asked) == ["bf16"]
+    assert runtimes.with_backend("plans", asked) == ["bf16", "fp8"]
+    with pytest.raises(CannotRun, match="none of fp8 is for this backend"):
+        runtimes.with_backend("cuda", replace(context, precisions=("fp8",)))
+
+
+def test_an_engine_that_is_not_there_or_not_for_this_gpu_says_so(tmp_path: Path) -> None:
+    where = Made(tmp_path)
+    lacking = runtimes.why_not(where, "fp8", (8, 7))
+    assert lacking is not None
+    assert lacking.note == "cannot run because: the section engine did not make it"
+    where.engine("fp8").mkdir()
+    old = runtimes.why_not(where, "fp8", (8, 7))
+    assert old is not None
+    assert (old.what, old.note) == (
+        "the fp8 engine", "cannot run because: it needs compute capability 8.9"
+    )  # fmt: skip
+    assert runtimes.why_not(where, "fp8", (8, 9)) is None
+    assert runtimes.why_not(where, "fp8") is None
+
+
+def test_precisions_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.parse([]).precisions == ["fp16", "bf16"]
+    (tmp_path / "config.json").write_text("{}")
+    assert check.parse(["--config", str(tmp_path)]).precisions == ["fp16"]
+    assert check.parse(["--precisions", "fp8", "int4"]).precisions == ["fp8", "int4"]
+    with pytest.raises(SystemExit):
+        check.parse(["--precisions", "fp64"])
+    assert "fp64" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("what", ["onnxruntime", "tensorrt"])
 @pytest.mark.usefixtures("one_gpu")
 def test_a_runtime_that_lacks_something_says_what(
@@ -296,7 +330,9 @@ def test_the_table_is_printed_and_written(
     assert ran == [name for name in SECTIONS if name not in ("engine", "tensorrt")]
     text = file.read_text()
     assert text in capsys.readouterr().out
-    assert text.startswith("# NVIDIA H200\n\n`check.py --quick --skip engine tensorrt`, ")
+    assert text.startswith(
+        "# NVIDIA H200\n\n`check.py --quick --skip engine tensorrt --precisions fp16 bf16`, "
+    )
     assert "6 rows, 0 wrong or failed, 0 could not run" in text
 
 

@@ -1,9 +1,10 @@
-"""Checkpoint, fp16 engine and float32 answers: what the scoring sections need, kept in --work."""
+"""Checkpoint, engines and float32 answers: what the scoring sections need, kept in --work."""
 
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from gpu.context import Context, need, need_driver
 from gpu.rows import CannotRun, Row
 from numpy.typing import NDArray
 
+from murank.engine.manifest import ScorerPart, read_manifest
+from murank.engine.precision import Precision
 from murank.prompt import Layout
 
 PARITY_PAIRS = 6
@@ -31,10 +34,9 @@ class Made:
         """Of random weights."""
         return self.folder / "checkpoint"
 
-    @property
-    def engine(self) -> Path:
-        """Float16, prefix_first."""
-        return self.folder / "engine"
+    def engine(self, precision: Precision) -> Path:
+        """In prefix_first."""
+        return self.folder / f"engine-{precision}"
 
     @property
     def reference(self) -> Path:
@@ -48,12 +50,22 @@ def made(context: Context) -> Made:
 
 
 def need_made(context: Context) -> Made:
-    """Raise CannotRun unless all of it is there."""
+    """Raise CannotRun unless checkpoint and reference are there."""
     found = made(context)
-    for what in (found.checkpoint, found.engine, found.reference):
+    for what in (found.checkpoint, found.reference):
         if not what.exists():
             raise CannotRun(f"the section engine did not make the {what.stem}")
     return found
+
+
+def shapes_of(where: Made, context: Context) -> ScorerPart:
+    """Return the scorer of any engine that was made: they differ in precision only."""
+    for precision in context.precisions:
+        if where.engine(precision).exists():
+            part = read_manifest(where.engine(precision)).scorer
+            if part is not None:
+                return part
+    raise CannotRun("the section engine made no engine")
 
 
 def rows(context: Context) -> Iterator[Row]:
@@ -65,8 +77,11 @@ def rows(context: Context) -> Iterator[Row]:
     where.folder.mkdir(parents=True, exist_ok=True)
     steps: tuple[tuple[str, Path, Callable[[Path], None]], ...] = (
         ("checkpoint", where.checkpoint, lambda to: make_checkpoint(to, context)),
-        ("engine", where.engine, lambda to: export(where.checkpoint, to)),
         ("reference", where.reference, lambda to: np.save(to, reference_logits(where.checkpoint))),
+        *(
+            (f"engine, {one}", where.engine(one), partial(export, where.checkpoint, one))
+            for one in context.precisions
+        ),
     )
     for name, path, make in steps:
         if path.exists():
@@ -92,14 +107,14 @@ def make_checkpoint(folder: Path, context: Context) -> None:
         random_checkpoint.make_checkpoint(folder, "qwen2_vl", context.model)
 
 
-def export(checkpoint: Path, folder: Path) -> None:
-    """Float16, prefix_first, with room for several queries in a run."""
+def export(checkpoint: Path, precision: Precision, folder: Path) -> None:
+    """In prefix_first, with room for several queries in a run."""
     from scoring import CANDIDATES
 
     from murank_export import ExportSettings, export_engine
 
     settings = ExportSettings(
-        folder, checkpoint, layout=LAYOUT, precision="fp16", parity_pairs=2,
+        folder, checkpoint, layout=LAYOUT, precision=precision, parity_pairs=2,
         max_pairs=QUERIES_AT_ONCE * CANDIDATES,
     )  # fmt: skip
     export_engine(settings)
@@ -129,14 +144,14 @@ def parity_images(pixels: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return pixels(1, QUERY_SEED)[0], pixels(CANDIDATES, CANDIDATE_SEED)[:PARITY_PAIRS]
 
 
-def parity(what: str, found: NDArray[Any], reference: Path) -> Row:
-    """Compare logits [P,2] of No and Yes, by the exporter's own rule for fp16."""
+def parity(what: str, found: NDArray[Any], reference: Path, precision: Precision = "fp16") -> Row:
+    """Compare logits [P,2] of No and Yes, by the exporter's own rule for the precision."""
     from murank import ParityError
     from murank_export.parity import scorer_parity
 
     wanted = np.load(reference)
     try:
-        told = scorer_parity(wanted, np.asarray(found, np.float32), 1.0, "fp16")
+        told = scorer_parity(wanted, np.asarray(found, np.float32), 1.0, precision)
     except ParityError as error:
         return Row(what=what, state="wrong", note=str(error))
     agreement = told["spearman"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 from gpu.accelerators import Cpu, CupyGpu, for_kernels
 from gpu.context import Context, Rates, need_kernels, read_rates
 from gpu.inputs import MARKET, MSMT, TINY, Size, made_inputs
@@ -47,6 +48,11 @@ def size_rows(name: str, size: Size, runs: int, context: Context, rates: Rates) 
     fused = partial(plain, **fusion)
     calls = {
         "k_reciprocal with mu": fused,
+        **(
+            {"k_reciprocal with mu, tf32": partial(fused, products="tf32")}
+            if context.on_gpu
+            else {}
+        ),
         "k_reciprocal": plain,
         "simple with mu": partial(direct, *given, **fusion, **settings),
     }
@@ -57,6 +63,8 @@ def size_rows(name: str, size: Size, runs: int, context: Context, rates: Rates) 
         note = f"median of {runs}" + (f"; {GOALS[name]}" if is_goal and name in GOALS else "")
         of_it = floor if "reciprocal" in what else None
         yield timed(f"{name} size: {what}", seconds, of_it, note)
+    if context.on_gpu:
+        yield tf32_row(name, fused)
     peak = accelerator.peak_bytes(fused)
     if peak is not None:
         what = f"{name} size: memory at most"
@@ -64,6 +72,20 @@ def size_rows(name: str, size: Size, runs: int, context: Context, rates: Rates) 
     for stage, seconds in stages(fused, accelerator).items():
         what = f"{name} size: stage {stage}"
         yield timed(what, seconds, note="one run, halted at each report of progress")
+
+
+def tf32_row(name: str, call: Callable[..., Any]) -> Row:
+    """What it changes that the search's factors are rounded to ten bits."""
+    (_, wanted), (_, found) = call(), call(products="tf32")
+    wanted, found = (
+        np.asarray(one.get() if hasattr(one, "get") else one) for one in (wanted, found)
+    )
+    others = np.mean([len(set(a) - set(b)) / len(a) for a, b in zip(found, wanted, strict=True)])
+    return Row(
+        what=f"{name} size: tf32 against float32",
+        figure=f"{others:.4%} of the first {wanted.shape[1]} are others",
+        note=f"{np.mean((found != wanted).any(1)):.2%} of the queries have another order",
+    )
 
 
 def stages(call: Callable[..., Any], accelerator: CupyGpu | Cpu) -> dict[str, float]:

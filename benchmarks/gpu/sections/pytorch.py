@@ -15,6 +15,7 @@ from gpu.sections.engine import (
     need_made,
     parity,
     parity_images,
+    shapes_of,
 )
 
 
@@ -26,7 +27,6 @@ def rows(context: Context) -> Iterator[Row]:
     from gpu.baseline import Baseline
     from scoring import CANDIDATES, gflop, pixels
 
-    from murank.engine.manifest import read_manifest
     from murank_export.mllm.checkpoint import load_checkpoint
 
     dtype = torch.float16 if context.on_gpu else torch.float32
@@ -37,9 +37,7 @@ def rows(context: Context) -> Iterator[Row]:
     yield parity("PyTorch, released way: parity", model.released(query, few), where.reference)
     reused = model.reuse(query, known[:PARITY_PAIRS])
     yield parity("PyTorch, prefix reuse: parity", reused, where.reference)
-    part = read_manifest(where.engine).scorer
-    assert part is not None
-    flop = 1e9 * gflop(part, where.folder, cached=True)
+    flop = 1e9 * gflop(shapes_of(where, context), where.folder, cached=True)
     floor = read_rates(context).product_seconds(flop, "float16")
     runs = 3 if context.quick or not context.on_gpu else 7
     calls: dict[str, Callable[[Any], Any]] = {

@@ -18,7 +18,10 @@ from gpu.sections.engine import (
     parity_images,
 )
 
+from murank.engine.precision import ARITHMETIC, Backend, Precision
+
 T = TypeVar("T")
+GOALS = {"onnxruntime": "25 ms", "TensorRT": "under 3x the floor"}
 
 
 def onnxruntime_rows(context: Context) -> Iterator[Row]:
@@ -34,7 +37,11 @@ def onnxruntime_rows(context: Context) -> Iterator[Row]:
             raise CannotRun("this onnxruntime is no GPU build: it has no CUDAExecutionProvider")
         _must_work(lambda: product("CUDAExecutionProvider"))
     where = need_made(context)
-    yield from scored("onnxruntime", context.device, where, context)
+    for precision in with_backend("cuda" if context.on_gpu else "cpu", context):
+        if (why := why_not(where, precision)) is not None:
+            yield why
+            continue
+        yield from scored("onnxruntime", context.device, precision, where, context)
 
 
 def tensorrt_rows(context: Context) -> Iterator[Row]:
@@ -51,11 +58,38 @@ def tensorrt_rows(context: Context) -> Iterator[Row]:
     settings = BuildSettings(
         max_queries=QUERIES_AT_ONCE, candidates=CANDIDATES, parts=("scorer",)
     )  # fmt: skip
-    built = build_plans(where.engine, settings, machine)
-    for plan in built.plans:
-        note = "kept from an earlier run" if plan.kept else ""
-        yield Row(what=f"TensorRT: build {plan.name}", figure=f"{plan.seconds:.1f} s", note=note)
-    yield from scored("TensorRT", "tensorrt-plans", where, context)
+    has = tuple(map(int, machine.target.compute_capability.split(".")))
+    for precision in with_backend("plans", context):
+        if (why := why_not(where, precision, has)) is not None:
+            yield why
+            continue
+        built = build_plans(where.engine(precision), settings, machine)
+        for plan in built.plans:
+            note = "kept from an earlier run" if plan.kept else ""
+            what = f"TensorRT {precision}: build {plan.name}"
+            yield Row(what=what, figure=f"{plan.seconds:.1f} s", note=note)
+        yield from scored("TensorRT", "tensorrt-plans", precision, where, context)
+
+
+def with_backend(backend: Backend, context: Context) -> list[Precision]:
+    """Return the precisions asked for that a backend runs."""
+    found = [one for one in context.precisions if backend in ARITHMETIC[one].backends]
+    if not found:
+        raise CannotRun(f"none of {', '.join(context.precisions)} is for this backend")
+    return found
+
+
+def why_not(where: Made, precision: Precision, has: tuple[int, ...] | None = None) -> Row | None:
+    """Return a row that says why an engine cannot be tried, or None."""
+    why, least = None, ARITHMETIC[precision].least_capability
+    if not where.engine(precision).exists():
+        why = "the section engine did not make it"
+    elif has is not None and has < least:
+        why = f"it needs compute capability {least[0]}.{least[1]}"
+    if why is None:
+        return None
+    note = f"cannot run because: {why}"
+    return Row(what=f"the {precision} engine", state="cannot run", note=note)
 
 
 def _must_work(call: Callable[[], T]) -> T:
@@ -68,19 +102,23 @@ def _must_work(call: Callable[[], T]) -> T:
         raise CannotRun(str(error)) from error
 
 
-def scored(name: str, providers: str, where: Made, context: Context) -> Iterator[Row]:
+def scored(
+    library: str, providers: str, precision: Precision, where: Made, context: Context
+) -> Iterator[Row]:
     """Parity, one query a call, several queries a call."""
     from scoring import CANDIDATES, gflop, pixels
 
     from murank import Engine
 
-    engine = Engine.from_pretrained(where.engine, providers=providers, parts=["scorer"])
+    name = f"{library} {precision}"
+    folder = where.engine(precision)
+    engine = Engine.from_pretrained(folder, providers=providers, parts=["scorer"])
     scorer = engine.scorer
     assert scorer is not None
     query, few = parity_images(pixels)
     found = scorer.logits(query, list(few))
     assert len(found) == PARITY_PAIRS
-    yield parity(f"{name}: parity", found, where.reference)
+    yield parity(f"{name}: parity", found, where.reference, precision)
     candidates = list(pixels(CANDIDATES, CANDIDATE_SEED))
     scorer.vision.of(candidates)  # known from now on
     flop = 1e9 * gflop(scorer.part, where.folder, cached=True)
@@ -90,6 +128,8 @@ def scored(name: str, providers: str, where: Made, context: Context) -> Iterator
         seconds = seconds_a_query(scorer, candidates, queries, runs)
         note = f"{CANDIDATES / seconds:.0f} pairs/s, median of {runs}"
         note += share_of_peak(seconds, floor) + against(seconds, read_times(context))
+        if context.on_gpu and queries == 1:
+            note += f"; goal for the 2B architecture on an H200: {GOALS[library]}"
         yield timed(f"{name}, {queries} a call, ms a query", seconds, floor, note)
 
 
