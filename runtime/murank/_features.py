@@ -14,6 +14,7 @@ from murank._labels import Ids, Labels
 from murank._npz import check_array, read_npz
 
 _LABELS = ("pids", "camids")
+_ENCODER = "encoder_sha256"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class FeatureSet:
     pids: Ids | None  # [N] person ids
     camids: Ids | None  # [N] camera ids
     num_query: int  # rows before this one are queries, the others are the gallery
+    encoder_sha256: str | None = None  # of the engine's encoder that made them, if one did
 
     @property
     def query(self) -> Items:
@@ -74,7 +76,8 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
     ----------
     path
         .npz with `features` [N,D] float16/32/64, `paths` [N] str and, where known, `pids` [N],
-        `camids` [N] and `num_query` [] int. Nothing pickled is ever loaded.
+        `camids` [N], `num_query` [] int and `encoder_sha256` [] str. Nothing pickled is ever
+        loaded.
     num_query
         How many leading rows are queries. None: as the file's `num_query` says; without it, those
         whose path contains "query".
@@ -85,7 +88,7 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
         The file cannot be read, lacks an array, or its arrays do not fit together.
     """
     file = Path(path)
-    arrays = read_npz(file, ("features", "paths"), (*_LABELS, "num_query"))
+    arrays = read_npz(file, ("features", "paths"), (*_LABELS, "num_query", _ENCODER))
     features, paths = arrays["features"], arrays["paths"]
     check_array(features, f"{file}: features", kinds="f", shape=(None, None))
     if features.dtype.itemsize > 8:
@@ -101,7 +104,10 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
             f"{num_query} queries asked for, but {file} has {len(paths)} rows: "
             f"at least one query and one gallery row are needed"
         )
-    return FeatureSet(features, paths, arrays.get("pids"), arrays.get("camids"), num_query)
+    return FeatureSet(
+        features, paths, arrays.get("pids"), arrays.get("camids"), num_query,
+        _encoder(arrays, file),
+    )  # fmt: skip
 
 
 def save_features(
@@ -124,6 +130,8 @@ def feature_arrays(features: FeatureSet) -> dict[str, Any]:
     """Return what a features file holds, by name."""
     values = {name: getattr(features, name) for name in ("features", "paths", *_LABELS)}
     arrays = {name: value for name, value in values.items() if value is not None}
+    if features.encoder_sha256 is not None:
+        arrays[_ENCODER] = np.array(features.encoder_sha256)
     return {**arrays, "num_query": np.array(features.num_query, np.int64)}
 
 
@@ -134,6 +142,13 @@ def check_file(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; pass --overwrite (overwrite=True) or another name")
     check_writable(path.parent)
+
+
+def _encoder(arrays: dict[str, NDArray[Any]], file: Path) -> str | None:
+    if _ENCODER not in arrays:
+        return None
+    check_array(arrays[_ENCODER], f"{file}: {_ENCODER}", kinds="U", shape=())
+    return str(arrays[_ENCODER])
 
 
 def _num_query(arrays: dict[str, NDArray[Any]], file: Path) -> int:

@@ -170,7 +170,7 @@ def test_the_sha256_of_a_loaded_engine_is_that_of_its_manifest(
     ("key", "value", "message"),
     [
         ("precision", "fp32", "calibration is of fp32, the engine is fp16"),
-        ("precision", "fp8", "calibration.precision must be one of fp32, fp16, int8"),
+        ("precision", "fp64", "calibration.precision must be one of fp32, fp16, bf16"),
         ("temperature", 2.0, "scorer.tau is not calibration.temperature"),
         ("temperature", 0, "calibration.temperature must be above 0, got 0"),
         ("exported_tau", -1, "calibration.exported_tau must be above 0, got -1"),

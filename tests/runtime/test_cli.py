@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,24 @@ def test_runs_as_a_module() -> None:
     assert run.returncode == 2
     assert run.stderr == "murank: error: missing.npz: no such file\n"
     assert run.stdout == ""
+
+
+def test_a_warning_is_one_line_without_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> int:
+        warnings.warn("all graphs run on the CPU", RuntimeWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("murank.cli._evaluate.run", run)
+    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        before = warnings.showwarning
+        assert main(["evaluate", "f.npz"]) == 0
+        assert warnings.showwarning is before
+    assert warnings.showwarning is shown
+    assert capsys.readouterr().err == "murank: warning: all graphs run on the CPU\n"
 
 
 def test_a_reader_who_left_is_no_error() -> None:

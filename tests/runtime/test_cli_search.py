@@ -1,6 +1,7 @@
 """`murank search` on the shipped engine: what it prints, writes and refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,11 @@ def test_features_of_an_earlier_run(
     said = refused(capsys, place, gallery=tmp_path / "g.npz")
     assert "features of 9 values" in said
     assert "they are of another engine" in said
+    for sha256, code in ((engine.manifest.encoder_sha256, 0), ("0" * 64, 2)):
+        made = replace(other, features=features, encoder_sha256=sha256)
+        save_features(tmp_path / "g.npz", made, overwrite=True)
+        assert search(place, "--json", *root, gallery=tmp_path / "g.npz") == code
+    assert "has features of another encoder than that of" in capsys.readouterr().err
 
 
 def test_images_that_cannot_be_used_are_left_out_and_named(

@@ -43,12 +43,14 @@ def test_labels_are_optional(tmp_path: Path, arrays: Arrays) -> None:
 def test_saved_features_are_loaded_again(tmp_path: Path, arrays: Arrays) -> None:
     file = tmp_path / "new" / "f.npz"
     features = FeatureSet(
-        arrays["features"], arrays["paths"], arrays["pids"], camids=None, num_query=2
-    )
+        arrays["features"], arrays["paths"], arrays["pids"], camids=None, num_query=2,
+        encoder_sha256="ab",
+    )  # fmt: skip
     save_features(file, features)
     found = load_features(file)
     np.testing.assert_array_equal(found.features, arrays["features"])
     assert found.camids is None
+    assert found.encoder_sha256 == "ab"
     with pytest.raises(OutputError, match="exists"):
         save_features(file, features)
     save_features(file, features, overwrite=True)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from murank import MachineError, _integer_products
+from murank import _integer_products
 from murank._integer_products import multiplies_exactly
-from murank.engine import engine as engine_module
 
 INTEL = "processor\t: 0\nflags\t\t: fpu avx2 {}\n"
 
@@ -31,9 +30,3 @@ def test_flags(
     assert multiplies_exactly()  # no such file
     file.write_text(cpuinfo)
     assert multiplies_exactly() is exact
-
-
-def test_an_int8_engine_is_refused_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "multiplies_exactly", lambda: False)
-    with pytest.raises(MachineError, match=r"VNNI.*--dtype fp32"):
-        engine_module._cpu_only("cpu", Path("engine"))

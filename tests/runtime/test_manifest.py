@@ -66,8 +66,8 @@ def test_sizes_of_what_scoring_keeps(engine: Path) -> None:
     assert manifest.scorer is not None
     assert manifest.scorer.shapes.kv_values == 2 * 4 * 2 * 16 * (235 + 52)
     assert manifest.scorer.shapes.vision_values == 50 * 64
-    assert manifest.item_bytes == 2
-    assert replace(manifest, precision="int8").item_bytes == 4
+    assert manifest.arithmetic.item_bytes == 2
+    assert replace(manifest, precision="int8").arithmetic.item_bytes == 4
     with pytest.raises(FrozenInstanceError):
         manifest.precision = "int8"  # type: ignore[misc]
 
@@ -123,7 +123,7 @@ HASH = "a sha256 (64 lower-case hexadecimal digits)"
         ("parity", "other.json", "parity names other.json, which is not in files"),
         ("encoder", 3, "encoder must be an object, got 3"),
         ("encoder.dim", None, "encoder.dim must be a whole number, got None"),
-        ("precision", "fp8", "precision must be one of fp32, fp16, int8, w8a16, got 'fp8'"),
+        ("precision", "fp64", "precision must be one of fp32, fp16, bf16, int8, w8a16"),
         ("sources.adapter.kind", "lora", "sources.adapter.kind must be one of peft, muse"),
         ("sources.mllm.name", "", "sources.mllm.name must be a printable text, got ''"),
         ("sources.mllm.name", "\x1b[2J", r"sources.mllm.name must be a printable text, got '\x1b"),
@@ -224,7 +224,7 @@ def test_nothing_is_written_that_could_not_be_read(engine: Path) -> None:
     manifest = read_manifest(engine)
     changes: list[dict[str, Any]] = [
         {"murank_version": ""},
-        {"precision": "fp8"},
+        {"precision": "fp64"},
         {"files": {**manifest.files, "../x": manifest.files["parity.json"]}},
     ]
     for change in changes:

@@ -66,7 +66,7 @@ def embed(
             "skipped": _skipped(parts),
         }  # fmt: skip
     readable = _readable(images, record["skipped"])
-    features = readable.with_features(rows)
+    features = readable.with_features(rows, engine.manifest.encoder_sha256)
     if state != "reused" or not _holds(stage, feature_arrays(features)):  # labels may differ
         workspace.write(FEATURES_FILE, feature_arrays(features), record)
     skipped = [{"path": str(images.paths[i]), "reason": why} for i, why in record["skipped"]]

@@ -55,10 +55,12 @@ class Images:
             int(keep[: self.num_query].sum()),
         )
 
-    def with_features(self, features: NDArray[Any]) -> FeatureSet:
-        """Return the feature set, given a row an image."""
+    def with_features(
+        self, features: NDArray[Any], encoder_sha256: str | None = None
+    ) -> FeatureSet:
+        """Return the feature set, given a row an image and what made it."""
         paths = np.array([str(path) for path in self.paths])
-        return FeatureSet(features, paths, self.pids, self.camids, self.num_query)
+        return FeatureSet(features, paths, self.pids, self.camids, self.num_query, encoder_sha256)
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,8 @@ def load_engine(engine: EngineOptions, pool: int) -> Engine:
     scorer = engine.manifest.scorer
     needed = 0
     if scorer is not None:
-        needed = _POOLS * pool * scorer.shapes.vision_values * engine.manifest.item_bytes
+        token_bytes = engine.manifest.arithmetic.token_bytes
+        needed = _POOLS * pool * scorer.shapes.vision_values * token_bytes
     return Engine.from_pretrained(
         engine.folder, providers=engine.providers, threads=engine.threads, sha256=engine.sha256,
         vision_cache_mb=max(_LEAST_CACHE_MB, needed >> 20),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from murank._stages import Stage
 from murank.bench._settings import Method, Scenario
 from murank.engine._records import Must, Record
-from murank.engine.manifest import Precision
+from murank.engine.precision import Precision
 
 SCHEMA_VERSION = 1
 

@@ -1,10 +1,12 @@
 """The `murank` command: one verb is one module, loaded when it is called."""
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, MurankError
 from murank._version import __version__
@@ -37,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a bug in murank raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(arguments)
+        with _plain_warnings():
+            code = _run(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -50,6 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("murank: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show warnings as errors are shown: what is meant, without the line of code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"murank: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        setattr(warnings, "showwarning", show)  # noqa: B010 - its type names more than is used
+        yield
 
 
 def _run(arguments: list[str]) -> int:

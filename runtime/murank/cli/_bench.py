@@ -15,7 +15,8 @@ from murank.cli._bench_report import print_report
 from murank.cli._parser import Parser, positive, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.integrity import check_pin
-from murank.engine.manifest import Manifest, Precision, read_manifest
+from murank.engine.manifest import Manifest, read_manifest
+from murank.engine.precision import Precision
 from murank.engine.providers import PROVIDER_NAMES
 
 _COMPARE = "compare"

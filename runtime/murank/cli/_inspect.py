@@ -81,8 +81,8 @@ def _as_json(
 def _memory(part: ScorerPart, manifest: Manifest) -> dict[str, int]:
     """Bytes that scoring keeps."""
     return {
-        "kv_a_query": part.shapes.kv_values * manifest.item_bytes,
-        "vision_tokens_an_image": part.shapes.vision_values * manifest.item_bytes,
+        "kv_a_query": part.shapes.kv_values * manifest.arithmetic.item_bytes,
+        "vision_tokens_an_image": part.shapes.vision_values * manifest.arithmetic.token_bytes,
     }
 
 

@@ -162,7 +162,7 @@ def _checked(args: argparse.Namespace) -> Search:
             raise InputError(f"{query}: no such image file")
     check_pin(args.engine, args.engine_sha256)
     manifest = read_manifest(args.engine)
-    gallery = list_gallery(args.gallery, args.image_root, manifest.encoder, args.engine)
+    gallery = list_gallery(args.gallery, args.image_root, manifest, args.engine)
     asks = not args.no_mu and METHODS[args.method].takes_mu
     has_scorer = asks and manifest.scorer is not None
     settings = SearchSettings(

@@ -11,7 +11,7 @@ from murank._features import load_features
 from murank.cli._progress import ProgressLine
 from murank.datasets import list_images
 from murank.engine.engine import Engine
-from murank.engine.manifest import EncoderPart
+from murank.engine.manifest import Manifest
 from murank.search import embed_images
 
 
@@ -58,17 +58,22 @@ class GalleryImages:
         )
 
 
-def list_gallery(
-    source: str, root: Path | None, encoder: EncoderPart | None, engine: Path
-) -> GalleryImages:
+def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Path) -> GalleryImages:
     """List the images of --gallery. Raises InputError unless they suit the engine's encoder."""
+    encoder = manifest.encoder
     if encoder is None:
         raise InputError(f"{engine} has no encoder, so it cannot search: export one with --encoder")
     if Path(source).suffix.lower() != ".npz":
         if root is not None:
             raise UsageError("--image-root needs --gallery F.npz: other paths are known")
         return GalleryImages(list(list_images(source).paths))
-    gallery = load_features(source).gallery
+    features = load_features(source)
+    gallery = features.gallery
+    if features.encoder_sha256 not in (None, manifest.encoder_sha256):
+        raise InputError(
+            f"{source} has features of another encoder than that of {engine}: name the engine that "
+            "made them, or the images themselves"
+        )
     dim = gallery.features.shape[1]
     if dim != encoder.dim:
         raise InputError(
