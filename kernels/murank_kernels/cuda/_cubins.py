@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from murank_kernels.cuda._kernel import Kernel, cuda
+from murank_kernels.cuda._parameters import word_bits
 
 SOURCES = Path(__file__).parents[1]
 TOOLS = (
     "numba", "numba-cuda", "llvmlite", "cuda-core", "cuda-bindings", "nvidia-nvvm",
     "nvidia-cuda-nvrtc", "nvidia-nvjitlink", "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12",
 )  # fmt: skip
-_ENTRY = re.compile(r"\.entry\s+([\w$]+)")
+_ENTRY = re.compile(r"\.entry\s+([\w$]+)\(([^)]*)\)")  # name, parameters
+_WIDTH = re.compile(r"\.param\s+\.[a-z]+(\d+)")  # of a parameter, in bits
 _DIGEST = 32  # bytes of SHA-256
 
 
@@ -53,12 +55,18 @@ def architecture(capability: tuple[int, int]) -> str:
 def as_ptx(kernel: Kernel, capability: tuple[int, int]) -> str:
     """Compile to PTX; the functions that the kernel calls are inside.
 
-    Numba compiles these for the GPU of the current context, so there must be one.
+    Numba compiles these for the GPU of the current context, so there must be one. Raises
+    RuntimeError if the kernel takes other words than it will be handed: CuPy does not count them.
     """
     ptx, _ = cuda.compile(
-        kernel.function, kernel.signature, cc=capability, device=False, output="ptx", abi="numba"
-    )
-    (mangled,) = _ENTRY.findall(ptx)
+        kernel.function, kernel.signature, cc=capability, device=False, output="ptx", abi="numba",
+        debug=False,
+    )  # fmt: skip
+    ((mangled, taken),) = _ENTRY.findall(ptx)
+    if [int(width) for width in _WIDTH.findall(taken)] != word_bits(kernel.parameters):
+        raise RuntimeError(
+            f"{kernel.name} came out with other parameters than numba-cuda 0.30 gives it"
+        )
     text: str = ptx.replace(mangled, entry(kernel))
     return text
 

@@ -9,10 +9,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from murank_kernels._exceptions import DeviceUnavailableError
-from murank_kernels.cuda import _cubins, _faults
+from murank_kernels.cuda import _cubins, _faults, _probe
 from murank_kernels.cuda._kernel import Kernel, cuda
 from murank_kernels.cuda._parameters import as_words, check_arguments
 from murank_kernels.cuda._require import INSTALL, capability
+
+TF32_MATH = 3  # cuBLAS's CUBLAS_TF32_TENSOR_OP_MATH, of which CuPy knows nothing
 
 _loaded: dict[tuple[int, str], Any] = {}  # (device, kernel) -> what CuPy starts
 _lock = Lock()  # of compiling and loading
@@ -31,9 +33,12 @@ class CupyArrays:
     def guarded(self) -> Iterator[None]:
         """Work in the primary context of CuPy's GPU; name a fault, and give back cached memory.
 
-        The context is left as the thread had it before, whoever else uses CUDA in the process.
+        A context that the thread had before, whoever made it, is its own again afterwards.
         """
         try:
+            # CuPy looks once in a thread whether there is a context. If it first looked inside, it
+            # would rely on one that is gone afterwards.
+            self.xp.cuda.runtime.memGetInfo()
             with cuda.gpus[self._device()]:
                 yield
                 self.xp.cuda.get_current_stream().synchronize()  # kernels fault after they start
@@ -68,8 +73,7 @@ class CupyArrays:
         cublas = self.xp.cublas.cublas
         handle = self.xp.cuda.device.get_cublas_handle()
         mode = cublas.getMathMode(handle)
-        wanted = cublas.CUBLAS_TF32_TENSOR_OP_MATH if tf32 else cublas.CUBLAS_DEFAULT_MATH
-        cublas.setMathMode(handle, wanted)
+        cublas.setMathMode(handle, TF32_MATH if tf32 else cublas.CUBLAS_DEFAULT_MATH)
         try:
             self.xp.cublas.gemm("N", "T", a, b, out=out)
         finally:
@@ -107,21 +111,31 @@ class CupyArrays:
 
     def _load(self, kernel: Kernel) -> Any:
         """Compile unless that is done, and load into the GPU of now."""
-        place = (self._device(), kernel.name)
         with _lock:
+            if (self._device(), _probe.tell.name) not in _loaded:
+                start = self._function(_probe.tell)
+                _probe.check(self.xp, start, lambda error: _faults.is_device_fault(error, self.xp))
+                _loaded[self._device(), _probe.tell.name] = start
+            place = (self._device(), kernel.name)
             if place not in _loaded:
-                module = self.xp.cuda.Module()
-                module.load(self._compiled(kernel))
-                _loaded[place] = module.get_function(_cubins.entry(kernel))
+                _loaded[place] = self._function(kernel)
             return _loaded[place]
+
+    def _function(self, kernel: Kernel) -> Any:
+        module = self.xp.cuda.Module()
+        module.load(self._compiled(kernel))
+        return module.get_function(_cubins.entry(kernel))
 
     def _compiled(self, kernel: Kernel) -> bytes:
         try:
             return _cubins.cubin(kernel, capability(self.xp))
-        except (RuntimeError, OSError) as error:  # a part of the toolkit that is not there, say
-            if _faults.is_device_fault(error, self.xp):
-                raise
-            raise DeviceUnavailableError(_does_not_compile(error)) from error
+        except Exception as error:
+            of_a_part = isinstance(error, ImportError | RuntimeError | OSError)  # it is not there
+            if _faults.is_linker_fault(error) or (
+                of_a_part and not _faults.is_device_fault(error, self.xp)
+            ):
+                raise DeviceUnavailableError(_does_not_compile(error)) from error
+            raise
 
     def _release_quietly(self, error: BaseException) -> None:
         """Free what the failed calls held, though their frames live on in the error."""

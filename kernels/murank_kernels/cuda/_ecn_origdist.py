@@ -25,7 +25,7 @@ def origdist_rows(
     members, places = xp.unique(own, return_inverse=True)
     members = members.astype(np.int64)
     places = xp.ascontiguousarray(places.reshape(own.shape).astype(np.int32))
-    height = _plan.sum_rows(gpu.free_bytes(), ready.num_rows)
+    height = _plan.rows_beside(gpu.free_bytes(), ready.num_rows)
     threads = gpu.threads(256)
     gallery, everybody = (ready.num_query, ready.num_rows), (0, ready.num_rows)
     for start, stop in row_ranges(len(members), height):

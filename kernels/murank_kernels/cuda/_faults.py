@@ -24,11 +24,14 @@ _COMPILERS = {
     "cuda.bindings.nvvm": ("nvvmError",),
     "cuda.pathfinder": ("DynamicLibNotFoundError",),
 }  # fmt: skip
+_LINKERS = {
+    "cuda.core._utils.cuda_utils": ("CUDAError",),
+    "cuda.core.experimental._utils.cuda_utils": ("CUDAError",),
+}
 _DEVICES = {
     "numba.cuda.cudadrv.driver": ("CudaAPIError", "DeadMemoryError"),
     "numba.cuda.cudadrv.error": ("CudaDriverError", "CudaRuntimeError", "CudaSupportError"),
-    "cuda.core._utils.cuda_utils": ("CUDAError",),
-    "cuda.core.experimental._utils.cuda_utils": ("CUDAError",),
+    **_LINKERS,
 }
 _CONTEXTS = ("non-primary CUDA context", "Cannot switch CUDA-context")  # Numba, as RuntimeError
 
@@ -39,6 +42,14 @@ def is_compiler_fault(error: BaseException) -> bool:
     if type(error) is ImportError:  # as CuPy says it of a library
         return isinstance(error.__cause__, faults)
     return isinstance(error, faults)
+
+
+def is_linker_fault(error: BaseException) -> bool:
+    """Whether it is what cuda.core raises where it lets the driver link, as it does by itself.
+
+    Outside of linking the same class means that the GPU failed.
+    """
+    return isinstance(error, _loaded(_LINKERS.items()))
 
 
 def is_device_fault(error: BaseException, cupy: Any) -> bool:

@@ -57,7 +57,7 @@ def check_arguments(
 
 
 def as_words(parameters: Sequence[Parameter], arguments: Sequence[Any]) -> list[Any]:
-    """Arguments of the compiled kernel, by Numba's rule.
+    """Arguments of the compiled kernel, by Numba's rule, which `_probe` puts to the test.
 
     An array is nothing, nothing, its size, bytes of a value, its address, its shape and its strides
     in bytes: int64 each. A number is itself; CuPy hands over an int as int64.
@@ -74,4 +74,15 @@ def as_words(parameters: Sequence[Parameter], arguments: Sequence[Any]) -> list[
             out.append(width)
         else:
             out += (shape[1] * width, width)
+    return out
+
+
+def word_bits(parameters: Sequence[Parameter]) -> list[int]:
+    """Width of each of these words."""
+    out: list[int] = []
+    for parameter in parameters:
+        if parameter.dimensions == 0:
+            out.append(8 * parameter.dtype.itemsize)
+        else:
+            out += [64] * (5 + 2 * parameter.dimensions)
     return out

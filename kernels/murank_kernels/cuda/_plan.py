@@ -63,7 +63,7 @@ def block_rows(free: int, num_gallery: int) -> int:
     return max(1, min(BLOCK_BYTES // (4 * num_gallery), free // 4 // (8 * num_gallery)))
 
 
-def sum_rows(free: int, num_rows: int) -> int:
+def rows_beside(free: int, num_rows: int) -> int:
     """Rows of a tile [rows, N] beside blocks that it adds to: an eighth of what is free."""
     return max(1, min(MOST_ROWS, free // 8 // (4 * num_rows)))
 

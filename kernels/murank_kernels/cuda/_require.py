@@ -1,6 +1,7 @@
 """Whether kernels can run here, and if not, what to do about it."""
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
 from murank_kernels._exceptions import DeviceUnavailableError
@@ -20,6 +21,11 @@ def simulated() -> bool:
     return bool(getattr(config, "ENABLE_CUDASIM", False))
 
 
+def has_compiler() -> bool:
+    """Whether numba-cuda is here: Numba has a CUDA part of its own, which is older."""
+    return cuda is not None and find_spec("numba_cuda") is not None
+
+
 def load_cupy() -> Any:
     """Import CuPy."""
     return importlib.import_module("cupy")
@@ -35,7 +41,7 @@ def usable_cupy() -> Any:
 
     Raises DeviceUnavailableError, with the remedy, otherwise.
     """
-    if cuda is None:
+    if not has_compiler():
         raise _unavailable(f"needs numba-cuda, which is not installed: {INSTALL}")
     try:
         cupy = load_cupy()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from murank_kernels.cuda import _cupy
+from murank_kernels.cuda import _cupy, _probe
 
 
 class RuntimeFaultError(RuntimeError):
@@ -28,10 +28,10 @@ class DeviceArray(np.ndarray[Any, Any]):
 
 
 class Cublas:
-    """Remembers the math modes it was asked to multiply in."""
+    """Remembers the math modes it was asked to multiply in; CuPy 14 names no others than here."""
 
     CUBLAS_DEFAULT_MATH = 0
-    CUBLAS_TF32_TENSOR_OP_MATH = 3
+    CUBLAS_TENSOR_OP_MATH = 1
     CUBLASError = type("CUBLASError", (RuntimeError,), {})
 
     def __init__(self) -> None:
@@ -114,6 +114,7 @@ def make_cupy(**replaced: Any) -> Any:
         freed=freed,
         waits=waits,
         launched=launched,
+        probed=[],
     )
 
 
@@ -124,7 +125,7 @@ def fake_cupy() -> Callable[..., Any]:
 
 @pytest.fixture
 def contexts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Stands in for Numba's contexts; returns which were entered and left."""
+    """Stands in for Numba's contexts and for the probe; returns which were entered and left."""
     told: list[tuple[str, int]] = []
 
     @contextmanager
@@ -141,4 +142,5 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(_cupy, "cuda", SimpleNamespace(gpus=Gpus()))
     monkeypatch.setattr(_cupy, "_loaded", {})
+    monkeypatch.setattr(_probe, "check", lambda cupy, start, _: cupy.probed.append(start))
     return told

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     reason="numba-cuda, which compiles kernels, is not installed",
 )
 CAPABILITIES = ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "11.0", "12.0")
-IN_FLOAT64 = {"row_squares", "fused_squares", "replace"}  # where sums or quotients need the digits
+IN_FLOAT64 = {"row_squares", "fused_squares", "replace", "tell"}  # where the digits are needed
 MOST_REGISTERS = 128  # a thread: a block of 256 is at home everywhere, with as many beside it
 KINDS = {"i8": ["u64"], "f4": ["f32"], "f8": ["f64"], "b1": ["u8"]}
 
@@ -45,7 +45,7 @@ def of(capability: str) -> dict[str, Any]:
     """Kernel -> what came out for one kind of GPU."""
     kernels = compiled()
     assert {"scan", "turn", "expand", "add_rows", "share", "places"} <= set(kernels)
-    assert len(kernels) == 22
+    assert len(kernels) == 23
     if capability not in kernels["scan"]:
         pytest.skip(f"the installed compiler does not know compute capability {capability}")
     return {name: made[capability] for name, made in kernels.items()}
@@ -71,11 +71,12 @@ def test_machine_code(capability: str) -> None:
 
 
 def test_a_kernel_takes_the_words_that_a_launch_hands_over() -> None:
-    """Numba's rule for arrays is not a promise: nothing but this holds `as_words` to it."""
-    from murank_kernels.cuda import _methods, _rank_kernels
+    """Numba's rule for arrays is not a promise; which word is which, `_probe` asks a GPU."""
+    from murank_kernels.cuda import _methods, _probe, _rank_kernels
     from murank_kernels.cuda._kernel import KERNELS
 
     assert _methods
+    assert _probe
     assert _rank_kernels
     for name, made in of("8.7").items():
         parameters = KERNELS[name].parameters

@@ -4,6 +4,7 @@ import importlib
 import shutil
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,37 @@ def test_words_of_arguments_need_no_compiler() -> None:
         Parameter("b1", np.dtype(bool), 0),
         Parameter("i8[::1]", np.dtype(np.int64), 1),
     )
+
+
+@pytest.mark.parametrize(
+    ("taken", "fits"),
+    [
+        (".param .u64 a, .param .u64 b, .param .u64 c", False),
+        (", ".join(f".param .u64 p{i}" for i in range(7)) + ",\n.param .u8 b, .param .f32 c", True),
+        (", ".join(f".param .b64 p{i}" for i in range(7)) + ", .param .b8 b, .param .b32 c", True),
+        (
+            ", ".join(f".param .u64 p{i}" for i in range(7)) + ", .param .u32 b, .param .f32 c",
+            False,
+        ),
+        (".param .align 8 .b8 a[56], .param .u8 b, .param .f32 c", False),
+    ],
+)
+def test_a_kernel_must_take_what_it_will_be_handed(
+    taken: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch with too few words would read past their end."""
+
+    def compiled(*_: Any, **options: Any) -> tuple[str, None]:
+        assert options["cc"] == ORIN
+        return f".visible .entry _Z6kernel({taken}) {{ ret; }}", None
+
+    monkeypatch.setattr(_cubins, "cuda", SimpleNamespace(compile=compiled))
+    kernel = Kernel(KERNEL.function, "void(f4[::1], b1, f4)")
+    if fits:
+        assert ".entry murank_<lambda>(.param" in _cubins.as_ptx(kernel, ORIN)
+    else:
+        with pytest.raises(RuntimeError, match="came out with other parameters"):
+            _cubins.as_ptx(kernel, ORIN)
 
 
 def test_the_linker_is_told_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from murank_kernels.cuda import _cubins
+from murank_kernels import DeviceUnavailableError
+from murank_kernels.cuda import _cubins, _probe
 from murank_kernels.cuda._cupy import CupyArrays
 from murank_kernels.cuda._kernel import Kernel
 
@@ -48,7 +49,7 @@ def test_a_launch(contexts: Contexts, compiled: list[Any], fake_cupy: FakeCupy) 
     assert compiled == cupy.launched == []
     for _ in range(2):
         gpu.launch(KERNEL, 40, 32, *arguments(cupy), shared_bytes=12)
-    assert compiled == [(KERNEL, (8, 7))]
+    assert compiled == [(_probe.tell, (8, 7)), (KERNEL, (8, 7))]
     assert cupy.launched[0] == cupy.launched[1]
     name, code, grid, block, words, shared_bytes = cupy.launched[0]
     assert (name, code) == ("murank_somewhere", b"code")
@@ -70,8 +71,29 @@ def test_a_kernel_is_loaded_on_each_gpu(
     for device in (0, 1, 0):
         cupy.facts["device"] = device
         CupyArrays(cupy).launch(KERNEL, 1, 32, *arguments(cupy))
-    assert len(compiled) == 2
+    assert [kernel for kernel, _ in compiled] == [_probe.tell, KERNEL] * 2
     assert len(cupy.launched) == 3
+    assert len(cupy.probed) == 2
+
+
+def test_no_kernel_starts_unless_the_first_one_was_right(
+    contexts: Contexts,
+    compiled: list[Any],
+    fake_cupy: FakeCupy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del contexts
+    cupy = fake_cupy()
+
+    def fails(*_: Any) -> None:
+        raise DeviceUnavailableError("other values")
+
+    monkeypatch.setattr(_probe, "check", fails)
+    for _ in range(2):  # every time it is asked for
+        with pytest.raises(DeviceUnavailableError, match="other values"):
+            CupyArrays(cupy).launch(KERNEL, 1, 32, *arguments(cupy))
+    assert [kernel for kernel, _ in compiled] == [_probe.tell] * 2
+    assert cupy.launched == []
 
 
 def test_two_threads_compile_a_kernel_once(
@@ -82,7 +104,7 @@ def test_two_threads_compile_a_kernel_once(
     with ThreadPoolExecutor(4) as pool:
         for _ in range(8):
             pool.submit(CupyArrays(cupy).launch, KERNEL, 1, 32, *arguments(cupy))
-    assert len(compiled) == 1
+    assert [kernel for kernel, _ in compiled] == [_probe.tell, KERNEL]
     assert len(cupy.launched) == 8
 
 
@@ -127,11 +149,13 @@ def test_products_are_made_as_asked_for(
 def test_work_is_in_the_context_of_cupys_gpu_and_waited_for(
     contexts: Contexts, fake_cupy: FakeCupy
 ) -> None:
+    """CuPy has looked at the thread's context before: it does not do so again afterwards."""
     cupy = fake_cupy()
+    cupy.cuda.runtime.memGetInfo = lambda: contexts.append(("look", 1))
     with CupyArrays(cupy).guarded():
-        assert contexts == [("in", 1)]
+        assert contexts == [("look", 1), ("in", 1)]
         assert cupy.waits == []
-    assert contexts == [("in", 1), ("out", 1)]
+    assert contexts == [("look", 1), ("in", 1), ("out", 1)]
     assert cupy.waits == [1]
 
 

@@ -113,7 +113,12 @@ def test_a_library_that_cupy_cannot_import(
 
 
 @pytest.mark.parametrize(
-    "fault", [RuntimeError("libdevice is not there"), FileNotFoundError("libnvvm.so")]
+    "fault",
+    [
+        RuntimeError("libdevice is not there"),
+        FileNotFoundError("libnvvm.so"),
+        ModuleNotFoundError("No module named 'cuda.core'"),
+    ],
 )
 def test_what_else_a_compiler_says(
     fault: Exception, monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy
@@ -128,6 +133,21 @@ def test_what_else_a_compiler_says(
     with pytest.raises(DeviceUnavailableError) as caught, CupyArrays(fake_cupy()).guarded():
         CupyArrays(fake_cupy()).launch(kernel, 1, 32)
     assert str(caught.value).startswith(f"{DOES_NOT_COMPILE}{type(fault).__name__}: {fault}")
+
+
+def test_the_drivers_linker_refuses(monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy) -> None:
+    """Without nvJitLink the driver links, and what it raises is a fault of the GPU elsewhere."""
+    refused = type("CUDAError", (Exception,), {})
+    module = "cuda.core._utils.cuda_utils"
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(CUDAError=refused))
+
+    def cubin(*_: Any) -> bytes:
+        raise refused("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+
+    monkeypatch.setattr(_cubins, "cubin", cubin)
+    with pytest.raises(DeviceUnavailableError) as caught, CupyArrays(fake_cupy()).guarded():
+        CupyArrays(fake_cupy()).launch(Kernel(lambda: None, "void()"), 1, 32)
+    assert str(caught.value).startswith(f"{DOES_NOT_COMPILE}CUDAError: CUDA_ERROR_UNSUPPORTED")
 
 
 def test_a_fault_while_compiling(monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy) -> None:

@@ -55,10 +55,12 @@ def test_this_machine() -> None:
         ca_jaccard(FEATURES, 3, CAMERAS, device="cuda")
 
 
-def test_without_the_cuda_part_of_numba(
-    monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy
+@pytest.mark.parametrize(("name", "value"), [("cuda", None), ("find_spec", lambda _: None)])
+def test_without_numba_cuda(
+    name: str, value: Any, monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy
 ) -> None:
-    monkeypatch.setattr(_require, "cuda", None)
+    """Numba has a CUDA part of its own, which is found where numba-cuda is not."""
+    monkeypatch.setattr(_require, name, value)
     message = refusal(monkeypatch, fake_cupy())
     assert "numba-cuda, which is not installed: pip install 'murank[cuda]'" in message
 

@@ -129,7 +129,6 @@ def test_threads_that_iterate_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_plan, "block_rows", lambda *_: 1)
     blocks = k_reciprocal_blocks(features(), Q, device="cuda", **SETTINGS)
     desired = k_reciprocal(features(), Q, device="cuda", **SETTINGS)
-    blocks.where_made()
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: np.concatenate([rows for _, rows in blocks]), range(4)):
             assert_array_equal(found, desired)

@@ -11,7 +11,7 @@ from murank_kernels._encoding import add_rows as add_rows_on_cpu
 from murank_kernels._neighbors import NOBODY
 from murank_kernels._reciprocal import expanded_sets as expanded_sets_on_cpu
 from murank_kernels._reciprocal import united_sets as united_sets_on_cpu
-from murank_kernels.cuda import _codes, _neighbors
+from murank_kernels.cuda import _codes, _neighbors, _probe
 from murank_kernels.cuda._kernel import words
 from murank_kernels.cuda._simulated import SimulatedArrays
 from murank_kernels.cuda._tile_kernels import (
@@ -30,6 +30,12 @@ def near(num_rows: int, length: int) -> Any:
     """Random rank lists, with the row itself somewhere."""
     lists = np.argsort(RANDOM.random((num_rows, num_rows)), axis=1)[:, :length]
     return lists.astype(np.int32)
+
+
+def test_the_first_kernel_tells_what_it_is_given() -> None:
+    arguments = _probe.given(np)
+    GPU.launch(_probe.tell, 1, 1, *arguments)
+    assert_array_equal(arguments[5], _probe.TOLD)
 
 
 @pytest.mark.parametrize("rule", [EVERYBODY, SAME_CAMERA, OTHER_CAMERA])

@@ -79,9 +79,9 @@ def test_the_plan_of_real_sizes() -> None:
     assert _plan.block_rows(130 * gib, 19_000) == gib // (4 * 19_000)
     rows = _plan.block_rows(gib, 19_000)
     assert gib // 4 - 8 * 19_000 < rows * 8 * 19_000 <= gib // 4
-    assert _plan.sum_rows(130 * gib, 19_000) == 4096
-    assert gib // 8 - 4 * 10**6 < 4 * 10**6 * _plan.sum_rows(gib, 10**6) <= gib // 8
-    assert _plan.sum_rows(1, 19_000) == 1
+    assert _plan.rows_beside(130 * gib, 19_000) == 4096
+    assert gib // 8 - 4 * 10**6 < 4 * 10**6 * _plan.rows_beside(gib, 10**6) <= gib // 8
+    assert _plan.rows_beside(1, 19_000) == 1
     assert _plan.block_rows(1, 19_000) == 1
     assert _plan.keeps_measured(gib, 3368, 15_913)
     assert not _plan.keeps_measured(gib // 2, 3368, 50_000)
