@@ -223,10 +223,10 @@ class Tries:
         (
             SERVER,
             Tries(precision="bf16"),
-            ["bf16 does not run on CPUs", None, "need compute capab"],
+            ["bf16 does not run on CPUs", None, "no bf16 arithmetic"],
         ),
         (SERVER, Tries(precision="int8-qdq"), [None, "products of int8-qdq are TensorRT's", None]),
-        (SERVER, Tries(precision="fp8"), [None, "TensorRT's", "need compute capability 8.9, and"]),
+        (SERVER, Tries(precision="fp8"), [None, "TensorRT's", "fp8 came with 8.9; use an fp16"]),
         (ADA, Tries(precision="fp8"), [None, "run murank build", None]),
         (ADA, Tries(precision="bf16"), ["--providers cuda", None, None]),
         # A CPU leaves quantised weights as they are.

@@ -38,7 +38,7 @@ def test_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
         "vision, 7 candidates", "query, vision known", "query, nothing known",
         "of 6144 MiB: fits", "assumed: 35% of these rates, 60% of the bandwidth",
         f"source: {DEVICES['orin-nano-8gb'].source}", "note: decoding and resizing the image",
-        "note: float32 products count as tf32",
+        "note: float32 products count in full precision; murank build --tf32",
     ):  # fmt: skip
         assert text in out
     assert "measured ms" not in out

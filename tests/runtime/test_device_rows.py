@@ -200,6 +200,14 @@ class FakeCopier:
 
 
 HALF = np.dtype(np.float16)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int64"])
+def test_memory_is_empty(dtype: str) -> None:
+    made = copier().allocate((3, 2, 5), np.dtype(dtype)).numpy()
+    assert (made.dtype.name, made.shape, made.any()) == (dtype, (3, 2, 5), False)
+
+
 CUDA_1 = ("onnxruntime", "cuda", 1)
 
 

@@ -122,9 +122,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, has: str) -> None:
     ("precision", "has", "asked"),
     [
         ("fp32", "nothing", ["cpu"]),
-        ("fp32", "cuda plans", ["auto", "cpu"]),
+        ("fp32", "cuda plans", ["auto", PLANS, "cpu"]),
         ("fp16", "cuda", ["auto", "cpu"]),
-        ("fp16", "plans", ["cpu"]),
+        ("fp16", "plans", [PLANS, "cpu"]),
         ("bf16", "cuda", ["auto"]),
         ("bf16", "plans", [PLANS]),
         ("bf16", "cuda plans", ["auto", PLANS]),

@@ -140,7 +140,10 @@ def test_threads_and_spinning(install: Install) -> None:
     assert limited.intra_op_num_threads == 3
     assert free.intra_op_num_threads == usable_cores()
     assert limited.enable_mem_pattern is False
-    assert limited.entries == {"session.intra_op.allow_spinning": "0"}
+    assert limited.entries == {
+        "session.intra_op.allow_spinning": "0",
+        "session.qdq_matmulnbits_accuracy_level": "1",  # activations of int4 engines stay floats
+    }
 
 
 def test_a_graph_that_does_not_fit_the_manifest(install: Install) -> None:

@@ -72,7 +72,6 @@ def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path
         (["--parts", "vision"], 2, "--parts: must be of encoder, scorer"),
         (["--max-queries", "0"], 2, "--max-queries: must be at least 1"),
         (["--candidates", "9999"], 2, "candidates must be in 1..4096"),
-        (["--gpu", "-1"], 2, "--gpu: must be at least 0"),
         (["--backend", "rtx"], 3, "no module tensorrt_rtx"),
     ],
 )

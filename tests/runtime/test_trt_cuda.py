@@ -1,6 +1,8 @@
 """The seam to PyCUDA, on a PyCUDA that is made up here."""
 
+import gc
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from time import sleep
@@ -28,11 +30,14 @@ class FakeDriver(ModuleType):
         self.devices, self.pushed = devices, 0
         self.done: list[tuple[Any, ...]] = []
         self.Context = SimpleNamespace(pop=lambda: self._push(-1))
+        self.integrated = False
+        self.device_attribute = SimpleNamespace(INTEGRATED="integrated")
         self.event_flags = SimpleNamespace(DISABLE_TIMING=2)
         self.fail: Exception | None = None
         self.fail_times = 1 << 30
         self.queued: list[tuple[int, NDArray[Any]]] = []  # uploads that the GPU has not read yet
         self.memory: dict[int, bytes] = {}
+        self.freed: list[int] = []
 
     def _push(self, by: int) -> None:
         self.pushed += by
@@ -49,6 +54,7 @@ class FakeDriver(ModuleType):
                 name=lambda: f"GPU {index}",
                 compute_capability=lambda: (8, 7),
                 total_memory=lambda: 1 << 33,
+                get_attribute=lambda which: int(self.integrated and which == "integrated"),
                 retain_primary_context=lambda: SimpleNamespace(push=lambda: self._push(1)),
             )
 
@@ -77,9 +83,9 @@ class FakeDriver(ModuleType):
         self._note("pin", size)
         return np.empty(size, dtype)
 
-    def mem_alloc(self, count: int) -> int:
+    def mem_alloc(self, count: int) -> Any:
         self._note("reserve", count)
-        return 8192
+        return Allocation(self, 8192)
 
     def mem_get_info(self) -> tuple[int, int]:
         return (1 << 30, 1 << 33)
@@ -107,14 +113,39 @@ class FakeDriver(ModuleType):
         self.done.append(what)
 
 
+class Allocation:
+    """A DeviceAllocation or a PooledDeviceAllocation: to be freed while a context is in place."""
+
+    def __init__(self, driver: FakeDriver, address: int) -> None:
+        self._driver, self._address = driver, address
+
+    def __int__(self) -> int:
+        return self._address
+
+    def free(self) -> None:
+        assert self._driver.pushed, "this would end the process"
+        self._driver.freed.append(self._address)
+
+
+class Failing:
+    """Raises whenever it is called."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error, self.calls = error, 0
+
+    def __call__(self, *_: object) -> None:
+        self.calls += 1
+        raise self._error
+
+
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     fake = FakeDriver()
     tools = ModuleType("pycuda.tools")
 
-    def allocate(count: int) -> int:
+    def allocate(count: int) -> Allocation:
         fake._note("allocate", count)
-        return 4096
+        return Allocation(fake, 4096)
 
     tools.DeviceMemoryPool = lambda: SimpleNamespace(  # type: ignore[attr-defined]
         allocate=allocate, free_held=lambda: fake.done.append(("free held",))
@@ -131,6 +162,27 @@ def test_what_it_is(driver: FakeDriver) -> None:
     assert (gpu.stream, gpu.total_bytes, gpu.free_bytes()) == (5, 1 << 33, 1 << 30)
     assert _cuda.open_gpu(0) is gpu  # however it is asked for
     assert driver.pushed == 0
+
+
+@pytest.mark.parametrize(
+    ("integrated", "available", "free"),
+    [
+        (False, 4 << 30, 1 << 30),
+        (True, 4 << 30, 4 << 30),
+        (True, 1, 1 << 30),
+        (True, None, 1 << 30),
+    ],
+)
+def test_what_files_are_cached_in_is_free_where_memory_is_shared(
+    driver: FakeDriver,
+    monkeypatch: pytest.MonkeyPatch,
+    integrated: bool,
+    available: int | None,
+    free: int,
+) -> None:
+    driver.integrated = integrated
+    monkeypatch.setattr(_cuda, "available_bytes", lambda: available)
+    assert _cuda.open_gpu().free_bytes() == free
 
 
 def test_threads_that_open_it_at_once_get_one(
@@ -198,7 +250,8 @@ def test_memory_that_lies_idle_is_given_back_before_it_runs_out(
 ) -> None:
     gpu = _cuda.open_gpu()
     driver.fail, driver.fail_times = driver.MemoryError("cuMemAlloc"), 1
-    assert int(getattr(gpu, what)(10)) in (4096, 8192)
+    memory = getattr(gpu, what)(10)
+    assert int(memory) in (4096, 8192)
     assert driver.done == [("free held",), (what, 10)]
     driver.fail_times = 2  # once, and no more
     with pytest.raises(MachineError, match="out of memory"):
@@ -206,6 +259,44 @@ def test_memory_that_lies_idle_is_given_back_before_it_runs_out(
     assert not gpu.failed
     assert not gpu.has_failed()
     assert getattr(gpu, what)(0)  # nothing is a byte
+
+
+@pytest.mark.parametrize(("what", "address"), [("allocate", 4096), ("reserve", 8192)])
+def test_memory_is_freed_in_the_context_by_whatever_thread_drops_it(
+    driver: FakeDriver, what: str, address: int
+) -> None:
+    held = [getattr(_cuda.open_gpu(), what)(10)]
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(held.clear).result()
+    assert driver.freed == [address]
+    assert driver.pushed == 0
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_memory_of_a_gpu_that_failed(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    """What PyCUDA gave is never destroyed: that would end the process."""
+    gpu = _cuda.open_gpu()
+    memory = gpu.allocate(10)
+    kept = weakref.ref(memory._memory)
+    monkeypatch.setattr(driver, "_push", failing := Failing(driver.Error("an illegal address")))
+    assert not known or gpu.has_failed()
+    del memory  # raises nothing: pytest makes an error of what `__del__` raises
+    gc.collect()
+    assert failing.calls == 1
+    assert gpu.failed
+    assert driver.freed == []
+    assert kept() is not None
+
+
+def test_a_gpu_outlives_whoever_asked_for_it(driver: FakeDriver) -> None:
+    """At the end of the process, too, when PyCUDA's destructors would have the last word."""
+    del driver
+    kept = weakref.ref(_cuda.open_gpu())
+    _cuda._opened.clear()
+    gc.collect()
+    assert kept() is not None
 
 
 def test_a_gpu_that_failed_is_lost(driver: FakeDriver) -> None:

@@ -228,6 +228,20 @@ def test_bfloat16_goes_round_on_the_device(
         session.run({"past": past, "x": past}, ["logits"])
 
 
+def test_parts_that_begin_where_no_address_is_taken(
+    tmp_path: Path, trt: FakeTensorRT, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four rows at once are the most: the second part lies 16 and 32 bytes behind the first."""
+    session = bfloat16_session(tmp_path, trt, monkeypatch, BF16)
+    past, x = np.arange(24, dtype=np.float32).reshape(2, 6, 2)
+    inputs = {"past": session.to_device(past, "past"), "x": x}
+    gpu.copied.clear()
+    present, logits = session.run(inputs, ["present", "logits"])
+    assert sorted(gpu.copied) == [8, 8, 16, 16]  # the second part alone, in and out
+    np.testing.assert_array_equal(logits.numpy(), past + x)
+    np.testing.assert_array_equal(present.numpy(), past + x)  # bfloat16 has these
+
+
 def test_a_type_that_no_value_has(
     tmp_path: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ def parser() -> Parser:
         description="Make TensorRT plans of an engine's graphs for the GPU of this machine, and "
         "keep them in ENGINE/plans/. Needs TensorRT and PyCUDA, no onnxruntime. Plans that are "
         "there and fit are kept, so an interrupted build goes on. They run on this machine only, "
-        "with --providers tensorrt-plans; the engine itself is not changed.",
+        "with --providers tensorrt-plans; the engine itself is not changed. Of several "
+        "GPUs the first is meant: CUDA_VISIBLE_DEVICES picks one, here and when they are run.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
     result.add_argument("--dtype", choices=DTYPES, help="what the engine's must be")
@@ -47,7 +48,6 @@ def parser() -> Parser:
         "--backend", choices=get_args(Backend), default="auto",
         help="tensorrt, or TensorRT-RTX (auto: the first that is installed)",
     )  # fmt: skip
-    result.add_argument("--gpu", type=_index, default=0, metavar="N", help="which one (0)")
     result.add_argument(
         "--timing-cache", type=Path, metavar="FILE",
         help="what TensorRT measured, read and written there (beside the plans)",
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         timing_cache=args.timing_cache,
         rebuild=args.rebuild,
     )
-    machine = this_machine(args.backend, args.gpu)
+    machine = this_machine(args.backend)
     with ProgressLine(quiet=args.quiet) as line:
         built = build_plans(args.engine, settings, machine, progress=line.part("build"))
     print(json.dumps(_as_json(built), allow_nan=False) if args.json else _as_text(built))
@@ -102,10 +102,3 @@ def _parts(text: str) -> tuple[str, ...]:
     if not set(names) <= set(PARTS):
         raise argparse.ArgumentTypeError(f"must be of {', '.join(PARTS)}")
     return names
-
-
-def _index(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return value

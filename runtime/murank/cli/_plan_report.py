@@ -176,7 +176,7 @@ def _notes(plan: Plan) -> Iterator[str]:
             else "Q/DQ graphs are counted as TensorRT multiplies them: murank build"
         )
     if plan.device.kind != "cpu" and "tf32" in plan.device.rates:
-        yield "float32 products count as tf32, as onnxruntime's CUDA provider computes them"
+        yield "float32 products count in full precision; murank build --tf32 makes faster plans"
     if plan.uncounted:
         named = ", ".join(f"{count} x {op}" for op, count in sorted(plan.uncounted.items()))
         yield f"not counted, since shapes are not known: {named}; the figures are too low"

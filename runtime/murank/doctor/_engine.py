@@ -12,6 +12,7 @@ from murank.engine.backends import backend_of, refusal
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import PLANS, Manifest
 from murank.engine.precision import ARITHMETIC
+from murank.trt._arithmetic import why_not
 
 _SECONDS = 900.0  # for loading gigabytes from a slow card
 _SPARE = 1.2  # what graphs need beside their weights, at least
@@ -85,14 +86,7 @@ def _precision(manifest: Manifest, machine: Machine, providers: str) -> str | No
     refused = refusal(manifest.precision, backend_of(providers))
     if refused is not None or backend_of(providers) != "plans":
         return refused
-    least = ARITHMETIC[manifest.precision].least_capability
-    found = machine.gpus[0].compute_capability
-    if tuple(map(int, found.split("."))) >= least:
-        return None
-    return (
-        f"plans of {manifest.precision} need compute capability {'.'.join(map(str, least))}, and "
-        f"this GPU has {found}; export with --dtype fp16"
-    )
+    return why_not(manifest.precision, machine.gpus[0].compute_capability)
 
 
 def _memory(manifest: Manifest, machine: Machine, providers: str) -> str | None:

@@ -30,7 +30,7 @@ from murank.engine.providers import (
     wanted,
 )
 from murank.engine.providers import Providers as Providers  # engines are asked for by it
-from murank.engine.tiny_onnx import gather, to_bfloat16
+from murank.engine.tiny_onnx import gather, to_bfloat16, zeros
 
 _SEVERITY_ERROR = 3
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}  # that NumPy knows
@@ -130,7 +130,10 @@ class Session:
             )
 
     def allocate(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
-        """Return a value on this session's device, its content undefined.
+        """Return a value on this session's device, full of zeros.
+
+        A graph makes it: what onnxruntime allocates for an OrtValue comes from an arena that grows
+        by powers of two, whatever the provider's options say.
 
         Raises
         ------
@@ -138,9 +141,9 @@ class Session:
             Out of memory.
         """
         with self._memory_for(math.prod(shape) * dtype.itemsize):
-            return onnxruntime().OrtValue.ortvalue_from_shape_and_type(
-                list(shape), dtype.type, self.device, self.device_id
-            )
+            maker = self._beside("memory on the device", zeros(dtype, len(shape)))
+            (value,) = maker.run({"lengths": np.array(shape, np.int64)}, ["made"])
+        return value
 
     def row_block(
         self, output: str, count: int, shape: Sequence[int], dtype: np.dtype[Any]
@@ -173,8 +176,18 @@ class Session:
         providers: Providers = "cpu" if self.device == "cpu" else [(CUDA, options)]
         return Session(Path(name), SessionSettings(providers, self._threads), graph=graph)
 
+    def _loaded(self) -> Any:
+        """Return onnxruntime's session; MachineError if the GPU has failed since."""
+        if self._session is None:
+            raise MachineError(
+                f"{self._file} was given up when the GPU failed: load the engine again, in a new "
+                "process"
+            )
+        return self._session
+
     @contextmanager
     def _memory_for(self, size: int) -> Iterator[None]:
+        self._loaded()
         try:
             yield
         except Exception as error:
@@ -184,12 +197,7 @@ class Session:
             ) from error
 
     def _run(self, inputs: Mapping[str, Any], outputs: Mapping[str, tuple[Any, ...]]) -> list[Any]:
-        session = self._session
-        if session is None:
-            raise MachineError(
-                f"{self._file} was given up when the GPU failed: load the engine again, in a new "
-                "process"
-            )
+        session = self._loaded()
         try:
             binding = session.io_binding()
             for name, value in inputs.items():

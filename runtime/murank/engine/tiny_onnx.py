@@ -11,7 +11,7 @@ import numpy as np
 _IR_VERSION, _OPSET = 8, 17
 _TYPES: Mapping[str, int] = {"float32": 1, "int64": 7, "float16": 10, "bfloat16": 16}
 _BYTES = 2  # wire type of what has a length
-_INT = 2  # AttributeProto.INT
+_INT, _TENSOR = 2, 4  # of AttributeProto.AttributeType
 _SHORT = 0x80
 Tensor = tuple[str, str, Sequence[int | str]]  # name, type, lengths (a name: any)
 
@@ -29,6 +29,14 @@ def matmul(size: int) -> bytes:
     """Return a model: a, b [size,size] float32 -> their product c."""
     a, b, c = ((name, "float32", [size, size]) for name in "abc")
     return _model("MatMul", [a, b], c)
+
+
+def zeros(dtype: np.dtype[Any], rank: int) -> bytes:
+    """Return a model: lengths [rank] int64 -> made, zeros of this type and these lengths."""
+    zero = _join([_number(1, 1), _number(2, _TYPES[dtype.name]), _field(9, bytes(dtype.itemsize))])
+    value = _join([_field(1, b"value"), _field(5, zero), _number(20, _TENSOR)])
+    made = ("made", dtype.name, [f"d{axis}" for axis in range(rank)])
+    return _model("ConstantOfShape", [("lengths", "int64", [rank])], made, value)
 
 
 def to_bfloat16(rank: int) -> bytes:

@@ -83,10 +83,10 @@ class Device:
         return self.kind != "cpu"
 
     def rate(self, arithmetic: str) -> float:
-        """Peak rate of products; where there is none of a kind, that of fp32."""
-        if arithmetic == "fp32":
-            # onnxruntime's CUDA provider uses TF32 unless told otherwise.
-            return self.rates.get("tf32", self.rates["fp32"])
+        """Peak rate of products; where there is none of a kind, that of fp32.
+
+        Of fp32 it is not that of tf32: murank asks for that nowhere, unless `murank build` is told.
+        """
         return self.rates.get(arithmetic, self.rates["fp32"])
 
     def in_mode(self, name: str | None) -> "Device":

@@ -3,6 +3,7 @@
 The primary context is used, which the other libraries in this process use as well.
 """
 
+import ctypes
 import importlib
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from murank._exceptions import MachineError
+from murank.bench._machine import available_bytes
 from murank.trt._faults import AGAIN, GpuError
 from murank.trt._staging import Staging
 
@@ -98,7 +100,9 @@ def _open(index: int) -> Gpu:
     if not 0 <= index < count:
         raise MachineError(f"there is no GPU {index}: this machine has {count}, counted from 0")
     with _refusals(driver):
-        return _PyCuda(driver, tools, index)
+        gpu = _PyCuda(driver, tools, index)
+    _keep(gpu)
+    return gpu
 
 
 class _PyCuda:
@@ -111,6 +115,7 @@ class _PyCuda:
         self.compute_capability = ".".join(map(str, device.compute_capability()))
         self.driver = _cuda_version(driver.get_driver_version())
         self.total_bytes: int = device.total_memory()
+        self._shares = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
         self.failed = False
         self._context = device.retain_primary_context()
         with self.active():
@@ -142,13 +147,16 @@ class _PyCuda:
 
     def free_bytes(self) -> int:
         with self.active():
-            return int(self._driver.mem_get_info()[0])
+            free = int(self._driver.mem_get_info()[0])
+        # Of a memory that the CPU has as well, CUDA does not count what caches files, though it
+        # would get it: and whoever asks has just read gigabytes of them.
+        return max(free, available_bytes() or 0) if self._shares else free
 
     def allocate(self, count: int) -> Any:
-        return self._had(self._pool.allocate, count)
+        return _Memory(self, self._had(self._pool.allocate, count))
 
     def reserve(self, count: int) -> Any:
-        return self._had(self._driver.mem_alloc, count)
+        return _Memory(self, self._had(self._driver.mem_alloc, count))
 
     def _had(self, allocate: Callable[[int], Any], count: int) -> Any:
         with self.active():
@@ -157,6 +165,14 @@ class _PyCuda:
             except self._driver.MemoryError:
                 self.release()
                 return allocate(max(1, count))
+
+    def free(self, memory: Any) -> None:
+        """Free what PyCUDA allocated; where the GPU failed, the end of the process does."""
+        try:
+            with self.active():
+                memory.free()
+        except MachineError:
+            _keep(memory)
 
     def release(self) -> None:
         with self.active():
@@ -174,6 +190,31 @@ class _PyCuda:
         with self.active():
             self._driver.memcpy_dtoh_async(array, address, self._stream)
             self._stream.synchronize()
+
+
+def _keep(thing: Any) -> None:
+    """Let nothing destroy it: PyCUDA's destructors end a process whose GPU failed.
+
+    They also say on stderr, when any process ends, what they could not clean up.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+class _Memory:
+    """Memory that may be dropped anywhere, in any thread.
+
+    Without a context in place PyCUDA never frees what `mem_alloc` gave, but in the thread that
+    opened the GPU; and its pool, whose other memory is all in use, ends the process.
+    """
+
+    def __init__(self, gpu: _PyCuda, memory: Any) -> None:
+        self._gpu, self._memory = gpu, memory
+
+    def __int__(self) -> int:
+        return int(self._memory)
+
+    def __del__(self) -> None:
+        self._gpu.free(self._memory)
 
 
 @contextmanager

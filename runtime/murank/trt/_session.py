@@ -15,7 +15,7 @@ from murank.trt._faults import AGAIN, Run, forget_frames, reason_of
 from murank.trt._loading import load_plan
 from murank.trt._profiles import SHARED
 from murank.trt._rows import PlanRows
-from murank.trt._values import DeviceArray, Shape, allocate_all, put
+from murank.trt._values import DeviceArray, Shape, aligned, allocate_all, beside, put
 
 FreeShape = tuple[int | None, ...]
 
@@ -128,7 +128,10 @@ class PlanSession:
     def _run_in_parts(
         self, contexts: Contexts, inputs: Mapping[str, Any], outputs: Sequence[str], run: Run
     ) -> dict[str, DeviceArray]:
-        """Rows of the first axis are independent, and lie side by side: parts need no copy."""
+        """Rows of the first axis are independent, and lie side by side.
+
+        Parts need no copy, unless they begin where TensorRT takes no address.
+        """
         arrays = {
             name: put(self._gpu, value) if isinstance(value, np.ndarray) else value
             for name, value in inputs.items()
@@ -140,7 +143,7 @@ class PlanSession:
         for start in range(0, max(count, 1), max(step, 1)):
             stop = min(count, start + step)
             part = {
-                name: array.rows(start, stop) if name in divided else array
+                name: aligned(array.rows(start, stop)) if name in divided else array
                 for name, array in arrays.items()
             }
             profile, shapes = self._prepare(contexts, part)
@@ -151,7 +154,10 @@ class PlanSession:
                 }
                 made = allocate_all(self._gpu, wanted, run)
             into = {name: array.rows(start, stop) for name, array in made.items()}
-            contexts.execute(profile, {**part, **into})
+            apart = beside(into)
+            contexts.execute(profile, {**part, **into, **apart})
+            for name, array in apart.items():
+                self._gpu.copy(into[name].address, array.address, array.nbytes)
         return made
 
     def _prepare(

@@ -32,6 +32,11 @@ class DeviceArray:
         """Bytes of all values."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def is_aligned(self) -> bool:
+        """Whether TensorRT takes its address."""
+        return self.address % _ALIGNMENT == 0
+
     def rows(self, start: int, stop: int) -> "DeviceArray":
         """Return a part of the first axis; nothing is copied."""
         stop = min(stop, self.shape[0])
@@ -62,6 +67,24 @@ def put(gpu: Gpu, array: NDArray[Any]) -> DeviceArray:
     if array.size:
         gpu.upload(int(owner), array)
     return DeviceArray(gpu, owner, int(owner), array.shape, array.dtype)
+
+
+def aligned(array: DeviceArray) -> DeviceArray:
+    """Return an array that TensorRT takes the address of: a copy, where it is a part of one."""
+    if array.is_aligned:
+        return array
+    found = beside({"copy": array})["copy"]
+    array.gpu.copy(found.address, array.address, array.nbytes)
+    return found
+
+
+def beside(arrays: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+    """Return memory of its own, without content, for each whose address TensorRT does not take."""
+    lying = {name: array for name, array in arrays.items() if not array.is_aligned}
+    if not lying:
+        return {}
+    gpu = next(iter(lying.values())).gpu
+    return allocate_all(gpu, {name: (one.shape, one.dtype) for name, one in lying.items()})
 
 
 def allocate_all(
