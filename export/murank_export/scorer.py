@@ -136,7 +136,7 @@ def _check_float16(settings: ExportSettings, reference: Reference) -> None:
 def _activations(settings: ExportSettings, question: _Question, steps: Steps) -> Inputs | None:
     """What the linear layers are given, where their weights will be rounded for it.
 
-    Where they have one step size for all, the model is smoothed, and says the same.
+    Where they get int8 steps of one size for all, the model is smoothed, and says the same.
     """
     if not ARITHMETIC[settings.precision].rounded:
         return None

@@ -16,7 +16,7 @@ from murank.engine.session import Session, SessionSettings
 from murank_export.graphs.layers import Inputs, Linear, project, take_linear
 from murank_export.graphs.onnx_file import _export
 from murank_export.graphs.rounding import FP8, INT8
-from murank_export.graphs.scales import input_scale, int4_scale
+from murank_export.graphs.scales import as_float16, input_scale, int4_scale, int8_scale
 
 Floats = NDArray[np.float32]
 CPU = SessionSettings("cpu")
@@ -150,7 +150,7 @@ def test_what_several_layers_read_is_quantised_once(tmp_path: Path, precision: P
         np.testing.assert_array_equal(result.numpy(), alone.numpy())
 
 
-@pytest.mark.parametrize(("width", "block"), [(256, 128), (192, 64), (96, 32), (384, 128)])
+@pytest.mark.parametrize(("width", "block"), [(256, 128), (192, 64), (64, 64), (384, 128)])
 def test_int4_blocks(tmp_path: Path, width: int, block: int) -> None:
     made, given = layer(width, 48), rows(400, width)
     exact, bias = made.weight.detach().numpy().copy(), made.bias.detach().numpy().copy()
@@ -182,15 +182,17 @@ def test_int4_weights_fill_half_a_byte_each(tmp_path: Path) -> None:
     assert weights + scales <= size < weights + scales + 8192
 
 
-def test_int4_leaves_what_no_block_divides(tmp_path: Path) -> None:
-    made = layer(48, 8)
+@pytest.mark.parametrize("width", [48, 96])
+def test_int4_leaves_what_no_block_divides(tmp_path: Path, width: int) -> None:
+    """TensorRT's blocks are of 64 or 128."""
+    made = layer(width, 8)
     weight = made.weight.detach().half().t().clone()
-    inputs: Inputs = {made: rows(50, 48)}
+    inputs: Inputs = {made: rows(50, width)}
     block = take_linear(made, "int4", inputs)
     assert isinstance(block, Linear)
     assert torch.equal(block.weight, weight)
     assert not inputs
-    model = graph(block, 48, tmp_path / "layer.onnx")
+    model = graph(block, width, tmp_path / "layer.onnx")
     assert not nodes(model, "DequantizeLinear")
     assert model.opset_import[0].version == 18
 
@@ -224,6 +226,19 @@ def test_sizes_of_inputs_are_those_of_float16() -> None:
     assert float(input_scale(given, INT8)) == float(torch.tensor(3 / 127).half())
     assert float(input_scale(given, FP8)) == float(torch.tensor(3 / 448).half())
     assert float(input_scale(torch.zeros(2, 3), INT8)) == 2.0**-24  # dead: never divided by zero
+
+
+def test_sizes_hold_the_largest_even_where_float16_is_coarse() -> None:
+    """Smoothed rows may be small: the float16 number nearest to their step is too small by half."""
+    torch.manual_seed(0)
+    weight = torch.randn(600, 32) * 10 ** torch.linspace(-7, 3, 600)[:, None]
+    exact, found = weight.abs().amax(1) / 127, int8_scale(weight)
+    assert torch.equal(found, found.half().float())
+    assert (found > exact * (1 - 2.0**-11)).all()
+    assert (found < exact * (1 + 2.0**-11) + 2.0**-24).all()
+    error = (found[:, None] * (weight / found[:, None]).round().clamp(-127, 127) - weight).abs()
+    assert (error <= 0.57 * found[:, None]).all()  # half a step, and 127 times 2**-11 at the end
+    assert float(as_float16(torch.tensor(0.0))) == 2.0**-24
 
 
 def test_a_block_is_cut_off_where_that_costs_less() -> None:

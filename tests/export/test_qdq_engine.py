@@ -1,8 +1,7 @@
-"""Whole Q/DQ engines: what their graphs are made of, what they answer; TensorRT builds them."""
+"""Whole Q/DQ engines: what their graphs are made of, what they answer."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -10,13 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from murank import Engine, MachineError
-from murank.engine.manifest import read_manifest
-from murank.engine.precision import ARITHMETIC, Precision
-from murank.trt import BuildSettings, Machine, Target
-from murank.trt._api import installed
-from murank.trt._builder import make_plan
-from murank.trt._profiles import graphs_of
+from murank import Engine
+from murank.engine.precision import Precision
 
 EngineFolder = Callable[..., Path]
 Crops = list[NDArray[np.uint8]]
@@ -90,19 +84,27 @@ def test_types_and_opset(engine_folder: EngineFolder, family: str, precision: Pr
 def test_every_layer_is_quantised_but_embedding_and_answers(
     engine_folder: EngineFolder, family: str, precision: Precision
 ) -> None:
+    """And, with int4, those of these small models whose inputs no block divides."""
     for name, graph in graphs(engine_folder(family, "prefix_first", precision)).items():
-        plain = []
+        plain, narrow = [], 0
         for node in graph.layers():
             weight = graph.weight(node)
             assert weight is not None
             if weight.data_type != KIND[precision]:
-                plain.append(weight.data_type)
+                plain.append(weight)
                 continue
+            narrow += 1
             given = graph.made_by[node.input[0]]
             assert (given.op_type == "DequantizeLinear") == (precision != "int4")
             assert graph.types[node.output[0]] == TensorProto.FLOAT16
-        kept = {"vision": TensorProto.FLOAT16, "decoder": TensorProto.FLOAT}
-        assert plain == [kept[name]]
+        assert narrow >= 5
+        kept = plain.pop(0 if name == "vision" else -1)
+        wide = TensorProto.FLOAT16 if name == "vision" else TensorProto.FLOAT
+        assert kept.data_type == wide
+        for weight in plain:
+            assert precision == "int4"
+            assert weight.data_type == TensorProto.FLOAT16
+            assert weight.dims[0] % 64
 
 
 @pytest.mark.parametrize("precision", ["int8-qdq", "fp8"])
@@ -158,11 +160,11 @@ def test_no_pair_depends_on_those_beside_it(
     np.testing.assert_array_equal(engine.mu(crops[0], others), engine.mu(crops[0], others))
 
 
-@pytest.mark.parametrize(("precision", "share"), [("int8-qdq", 1.99), ("fp8", 1.99), ("int4", 3.2)])
+@pytest.mark.parametrize(("precision", "share"), [("int8-qdq", 1.99), ("fp8", 1.99), ("int4", 2.4)])
 def test_weights_take_their_share_of_float16(
     engine_folder: EngineFolder, precision: Precision, share: float
 ) -> None:
-    """Blocks of 64 and 32 inputs, as the small layers here have, hold a scale for each."""
+    """Blocks of 64 inputs hold a scale for each; 96 inputs, as `down` has here, stay float16."""
 
     def weights(one: Precision) -> int:
         file = engine_folder(precision=one) / "onnx" / "decoder.onnx"
@@ -172,49 +174,3 @@ def test_weights_take_their_share_of_float16(
         )
 
     assert weights("fp16") / weights(precision) >= share
-
-
-def machine(compute_capability: str) -> Machine:
-    """A machine that has no GPU, and builds for one."""
-    (api,) = installed("rtx")
-    target = Target(
-        library=api.library, version=api.version, compute_capability=compute_capability,
-        device="made up", driver="13.0",
-    )  # fmt: skip
-    return Machine(api, target, None)
-
-
-def plans(engine: Path, compute_capability: str) -> list[int]:
-    settings: Any = BuildSettings(max_queries=2)
-    found = []
-    for one in graphs_of(read_manifest(engine), settings):
-        plan = make_plan(
-            machine(compute_capability), engine / one.file, one.profiles, settings,
-            timing_cache=b"", progress=lambda *_: None,
-        )  # fmt: skip
-        found.append(len(bytes(memoryview(plan.content))))
-    return found
-
-
-@pytest.mark.parametrize("compute_capability", ["8.0", "8.6", "8.9", "12.0"])
-@pytest.mark.parametrize("precision", QDQ)
-def test_tensorrt_builds_them(
-    engine_folder: EngineFolder, precision: Precision, compute_capability: str
-) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    engine = engine_folder(precision=precision)
-    capability = tuple(map(int, compute_capability.split(".")))
-    if capability < ARITHMETIC[precision].least_capability:
-        with pytest.raises(MachineError, match="no plan could be built"):
-            plans(engine, compute_capability)
-    else:
-        assert min(plans(engine, compute_capability)) > 10_000
-
-
-@pytest.mark.parametrize("precision", QDQ)
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_tensorrt_builds_the_other_families(
-    engine_folder: EngineFolder, family: str, precision: Precision
-) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    assert len(plans(engine_folder(family, "prefix_first", precision), "8.9")) == 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from murank import InputError
+from murank import InputError, MachineError
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import read_manifest
 from murank.engine.precision import Precision
@@ -22,6 +22,8 @@ from murank.trt._profiles import graphs_of
 pytest.importorskip("tensorrt_rtx")
 
 EngineFolder = Callable[..., Path]
+NARROW: list[Precision] = ["bf16", "int8-qdq", "int4", "fp8"]
+OTHERS = ["qwen2_5_vl", "qwen3_vl"]
 SHIPPED = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
 
@@ -55,7 +57,7 @@ def test_fp16_for_each_gpu(
 
 
 @pytest.mark.parametrize("compute_capability", ["8.0", "8.6", "8.9", "12.0"])
-@pytest.mark.parametrize("precision", ["bf16", "int8-qdq", "int4", "fp8"])
+@pytest.mark.parametrize("precision", NARROW)
 def test_each_precision_for_each_gpu_that_has_it(
     engine_folder: EngineFolder, tmp_path: Path, precision: Precision, compute_capability: str
 ) -> None:
@@ -66,7 +68,18 @@ def test_each_precision_for_each_gpu_that_has_it(
         return
     made = built(engine, tmp_path, compute_capability)
     assert [one.name for one in made.plans] == ["vision", "decoder"]
+    assert all(one.bytes > 10_000 for one in made.plans)
     assert made.plans[1].profiles == ("prefill", "scoring", "prefill-many", "scoring-many")
+
+
+def test_tensorrt_itself_has_no_fp8_for_gpus_without_it(engine_folder: EngineFolder) -> None:
+    engine, settings = engine_folder(precision="fp8"), BuildSettings(max_queries=1)
+    (vision,) = [one for one in graphs_of(read_manifest(engine), settings) if one.name == "vision"]
+    with pytest.raises(MachineError, match="no plan could be built"):
+        make_plan(
+            machine("8.6"), engine / vision.file, vision.profiles, settings, timing_cache=b"",
+            progress=lambda *_: None,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -75,6 +88,7 @@ def test_each_precision_for_each_gpu_that_has_it(
         ("qwen2_vl", "prefix_first", "fp32"),
         ("qwen2_5_vl", "paper", "fp32"),
         ("qwen3_vl", "prefix_first", "fp16"),
+        *((family, "prefix_first", one) for family in OTHERS for one in NARROW),
     ],
 )
 def test_each_family(

@@ -93,11 +93,14 @@ def test_weights_are_counted_as_narrow_as_they_are(
     assert not any(node.arithmetic in ("int8", "fp8") and node.operations for node in nodes)
 
 
-@pytest.mark.parametrize("precision", ["int8-qdq", "int4"])
-def test_what_changes_promise(engine_folder: EngineFolder, precision: Precision) -> None:
+@pytest.mark.parametrize(("precision", "most"), [("int8-qdq", 1.2), ("int4", 1.7)])
+def test_what_changes_promise(
+    engine_folder: EngineFolder, precision: Precision, most: float
+) -> None:
     """The weights foretold from an fp16 engine are about those that an export then has.
 
-    Scales come to them: a good deal in layers as small as these, 3 % of 4 bits in real ones.
+    Scales come to them: a good deal in layers as small as these, 3 % of 4 bits in real ones. And
+    layers whose inputs no block divides stay float16: many here, few or none in real models.
     """
     half, narrow = (engine_folder(precision=one) for one in ("fp16", precision))
     device = replace(DEVICES["l4"], memory_bytes=1 << 20)
@@ -110,4 +113,4 @@ def test_what_changes_promise(engine_folder: EngineFolder, precision: Precision)
     ]
     assert change.about
     saved = weights[0] - weights[1]
-    assert 0 < saved <= promised < 1.2 * saved
+    assert 0 < saved <= promised < most * saved

@@ -8,14 +8,20 @@ from torch import Tensor
 
 from murank_export.graphs.rounding import FP8, INT4, Format, output_scale
 
-BLOCKS = (128, 64, 32)  # weights of one scale, along the input axis: the first that divides it
+# Weights of one scale, along the input axis: the first that divides it. TensorRT's documentation
+# names no other sizes.
+BLOCKS = (128, 64)
 _SHRUNKEN = tuple(1 - i / 20 for i in range(9))  # shares of a block's largest weight
-_LEAST = 2.0**-24  # above zero in float16
+_LEAST, _COARSE = 2.0**-24, 2.0**-14  # above zero in float16; below it, sizes lie _LEAST apart
 
 
 def as_float16(scale: Tensor) -> Tensor:
-    """Round float32 sizes to those of float16, above zero."""
-    return scale.float().clamp(min=_LEAST).half().float()
+    """Round float32 sizes to those of float16, above zero.
+
+    Where these are coarse, upwards: the nearest could be far too small for the largest value.
+    """
+    wide = scale.float().clamp(min=_LEAST)
+    return torch.where(wide < _COARSE, (wide / _LEAST).ceil() * _LEAST, wide.half().float())
 
 
 def block_size(width: int) -> int | None:
