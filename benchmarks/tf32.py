@@ -152,6 +152,9 @@ def main() -> None:
     )
     parser.add_argument("--features", type=Path, nargs="*", default=[], help="npz files")
     arguments = parser.parse_args()
+    missing = [str(file) for file in arguments.features if not file.is_file()]
+    if missing:
+        parser.error(f"no such file: {', '.join(missing)}")
     print(
         "| input | slack | other members in a list of 21 | largest distance off by | simple: other "
         "nearest 100 | k-reciprocal: other members of the first 100 | other order | mAP float32 "

@@ -100,7 +100,7 @@ class FakeScorer(Scorer):
 
     def __init__(self, clock: FakeClock, max_pairs: int = 32) -> None:
         self.part = cast("Any", SimpleNamespace(preprocessing=SIZE, tau=1.0))
-        self._max_pairs = max_pairs
+        self._max_pairs = self._most_candidates = max_pairs
         self.decoder = cast("Any", FakeDecoder(clock))
         self.vision = cast("Any", FakeVision(clock))
         self._prefix_bytes = 1

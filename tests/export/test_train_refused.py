@@ -93,7 +93,7 @@ def test_an_image_that_cannot_be_read_is_named(made: MadePairs) -> None:
     image = made.images / "3_2.png"
     whole = image.read_bytes()
     image.write_bytes(whole[:60])
-    with pytest.raises(InputError, match=r"3_2\.png is truncated or damaged"):
+    with pytest.raises(InputError, match=r"3_2\.png is truncated or damaged") as kept:
         train_adapter(settings)
     done = torch.load(settings.output / "checkpoint" / "latest.pt")["step"]
     assert 0 < done < 16
@@ -101,6 +101,7 @@ def test_an_image_that_cannot_be_read_is_named(made: MadePairs) -> None:
     told: list[str] = []
     train_adapter(settings, told.append)
     assert f"going on after step {done} of 16" in told
+    assert kept.tb is not None  # with all that its frames hold: the folder was free all the same
 
 
 def test_weights_that_are_not_finite(made: MadePairs, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bench_fakes import FakeClock
 
-from murank import MachineError
+from murank import InputError, MachineError
 from murank.bench import cold
 from murank.bench._cold import cold_job, cold_runs
 from murank.bench._settings import BenchSettings
@@ -41,9 +41,15 @@ def test_a_real_process(tmp_path: Path) -> None:
 
 
 def test_a_process_that_fails(tmp_path: Path) -> None:
+    """What the engine says of itself is said as it would be here; the rest is wrapped."""
     job = write_job(tmp_path, engine=str(tmp_path / "none"))
     with pytest.raises(
-        MachineError, match=r"a fresh process could not answer; pass --skip-cold.*none"
+        InputError, match=r"^/.*none is not a folder; name the folder of an engine$"
+    ):
+        list(cold_runs(job, 1))
+    job.write_text("{}")
+    with pytest.raises(
+        MachineError, match=r"a fresh process could not answer; pass --skip-cold.*KeyError"
     ):
         list(cold_runs(job, 1))
 

@@ -78,7 +78,7 @@ def refuse(
         (["--scenario", "Offline", "--deadline-ms", "9"], "--deadline-ms is for one query at a"),
         (["--method", "none", "--deadline-ms", "9"], "here the MLLM sees none"),
         (["--dtype", "int8"], "is fp16, not int8: an engine has one precision; export it again"),
-        (["--dtype", "fp8"], "argument --dtype: invalid choice: 'fp8'"),
+        (["--dtype", "fp64"], "argument --dtype: invalid choice: 'fp64'"),
         (["--scenario", "server"], "argument --scenario: invalid choice: 'server'"),
         (["--skip-cold", "--cold-runs", "2"], "--cold-runs and --skip-cold exclude each other"),
         (["--sha256", "0" * 64], "is another engine"),

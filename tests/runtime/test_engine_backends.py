@@ -146,6 +146,35 @@ def test_what_auto_tries_in_turn(
     assert attempts.asked == asked
 
 
+def test_auto_goes_on_where_plans_are_of_another_engine(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    machine(monkeypatch, folder, "plans")
+
+    def load(providers: Any) -> str:
+        if providers == PLANS:
+            raise InputError("the plan of the vision is of another engine")
+        return f"loaded with {providers}"
+
+    with pytest.warns(RuntimeWarning, match="'cpu': the plan of the vision is of another engine"):
+        found = load_on_one("auto", "int8-qdq", folder, load)
+    assert found == ("loaded with cpu", "the plan of the vision is of another engine")
+    with pytest.raises(InputError, match="is of another engine"):
+        load_on_one(PLANS, "int8-qdq", folder, load)
+
+
+@pytest.mark.parametrize("providers", [None, 5, [], [None], [(CPU, {}), ()]])
+def test_what_are_no_providers(folder: Path, providers: Any) -> None:
+    with pytest.raises(InputError, match=r"providers must be one of auto, cpu, .*, got "):
+        load_on_one(providers, "fp32", folder, Attempts([]))
+
+
+@pytest.mark.parametrize("name", ["cuda", PLANS, "auto"])
+def test_a_name_of_ours_in_a_list(folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"pass providers='{name}' by itself"):
+        load_on_one([name, CPU], "fp32", folder, Attempts([]))
+
+
 def test_auto_where_nothing_can(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     machine(monkeypatch, folder, "nothing")
     with pytest.raises(MachineError, match="engine: bf16 does not run on CPUs; pass --providers"):

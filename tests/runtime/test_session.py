@@ -95,7 +95,7 @@ def test_tensorrt_that_falls_back_to_cuda_is_an_error_too(install: Install) -> N
 @pytest.mark.parametrize(("name", "first"), [("cuda", CUDA), ("tensorrt", TENSORRT)])
 def test_a_library_without_the_provider(install: Install, name: str, first: str) -> None:
     install([CPU])
-    with pytest.raises(MachineError, match=rf"no {first}: .*with its extra 'gpu'"):
+    with pytest.raises(MachineError, match=rf"no {first}: .*murank's extra 'gpu'; on a J"):
         Session(GRAPH, SessionSettings(name))
 
 

@@ -1,11 +1,13 @@
 """`murank build`."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from engine_folder import edit_manifest
 from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank.cli import main
@@ -72,7 +74,7 @@ def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path
         (["--parts", "vision"], 2, "--parts: must be of encoder, scorer"),
         (["--max-queries", "0"], 2, "--max-queries: must be at least 1"),
         (["--candidates", "9999"], 2, "candidates must be in 1..4096"),
-        (["--backend", "rtx"], 3, "no module tensorrt_rtx"),
+        (["--backend", "rtx"], 3, "has tensorrt, and no tensorrt_rtx: install that"),
     ],
 )
 def test_what_is_refused(
@@ -85,6 +87,41 @@ def test_what_is_refused(
     assert words in err
     assert err.count("\n") == 1
     assert not (engine / "plans").exists()
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        ("engine/t", "lies in the engine's folder, which holds only what its manifest lists"),
+        ("engine/onnx/../t", "lies in the engine's folder"),
+        ("a folder", "a folder is no file: name one that TensorRT's timings are kept in"),
+        ("/proc/t", "cannot write to /proc"),
+    ],
+)
+def test_a_timing_cache_that_cannot_be(
+    engine: Path, tmp_path: Path, cache: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused before any plan is made."""
+    (tmp_path / "a folder").mkdir()
+    if cache == "/proc/t" and os.access("/proc", os.W_OK):
+        pytest.skip("this user may write anywhere")
+    file = tmp_path / cache.replace("engine", engine.name, 1)
+    assert main(["build", str(engine), "--timing-cache", str(file)]) == 2
+    assert words in capsys.readouterr().err
+    assert not (engine / "plans").exists()
+
+
+def test_the_engine_is_looked_at_before_the_machine(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(*_: object) -> None:
+        raise AssertionError("the machine was asked for")
+
+    monkeypatch.setattr("murank.cli._build.this_machine", none)
+    edit_manifest(engine, lambda data: data.update(precision="int8"))
+    for folder, words in ((engine, "is int8: its graphs hold"), (engine / "no", "is not a folder")):
+        assert main(["build", str(folder)]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_what_is_no_engine(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:

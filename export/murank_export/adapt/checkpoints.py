@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: Callable[[], object] | None = None
 
     def look(self, deciding: Mapping[str, Any], *, overwrite: bool) -> Saved | None:
         """Return the checkpoint to go on from, or None to begin; nothing is written.
@@ -103,8 +104,13 @@ class RunFolder:
         kept = self._log_until(-1 if saved is None else saved.step)
         self.write("", {TRAINING: _json(record), LOG: lambda file: file.write(kept)})
 
+    def release(self) -> None:
+        """Let others train in the folder; nothing happens if `begin` was not reached."""
+        if self._lock is not None:
+            self._lock()
+
     def _take(self) -> None:
-        """Keep other processes out for as long as this object lives."""
+        """Keep others out until `release`, or as long as this object lives."""
         with readable_errors(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)

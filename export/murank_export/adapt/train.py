@@ -80,8 +80,11 @@ def train_adapter(
         saved = folder.look(deciding, overwrite=settings.overwrite)
         training = Training(settings, splits, question, template, folder, machine)
         machine.wait_for_everyone()  # all have looked before one writes
-        training.begin(_record(settings, deciding, splits), saved, tell, progress)
-        return training.run(interrupt)
+        try:
+            training.begin(_record(settings, deciding, splits), saved, tell, progress)
+            return training.run(interrupt)
+        finally:
+            folder.release()  # an error's traceback may keep the folder alive
 
 
 def _init_adapter(settings: TrainSettings, template: PromptTemplate) -> Adapter | None:

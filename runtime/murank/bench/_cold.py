@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from murank._exceptions import MachineError
+from murank._exceptions import InputError, MachineError
 from murank.bench._schema import ColdFigures
 from murank.bench._settings import BenchSettings
 from murank.bench._workload import NewQueries, Workload, gallery_features, random_features
@@ -58,14 +58,18 @@ def cold_runs(job: Path, runs: int) -> Iterator[Mapping[str, float]]:
 
     Raises
     ------
-    MachineError
-        A process failed.
+    InputError, MachineError
+        A process failed, as the engine would have failed here.
     """
     for _ in range(runs):
         command = [sys.executable, "-m", "murank.bench.cold", str(job), repr(time.monotonic())]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            if done.returncode == InputError.exit_code:
+                raise InputError(last)
+            if done.returncode == MachineError.exit_code:
+                raise MachineError(last)
             raise MachineError(
                 f"a fresh process could not answer; pass --skip-cold to do without: {last[:_SHOWN]}"
             )

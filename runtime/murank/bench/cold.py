@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import murank_kernels  # noqa: F401 - searching needs it: its import counts as one
+from murank._exceptions import MurankError
 from murank.engine.engine import Engine
 from murank.engine.session import onnxruntime
 from murank.search import Searcher
@@ -61,4 +62,8 @@ def _scoring(engine: Engine, job: Mapping[str, Any]) -> Callable[[str], object]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except MurankError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

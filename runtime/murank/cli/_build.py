@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from murank.cli._parser import Parser, positive
 from murank.cli._progress import ProgressLine
-from murank.trt import BuildSettings, Built, build_plans, this_machine
+from murank.trt import BuildSettings, Built, build_plans, check_request, this_machine
 from murank.trt._api import Backend
 from murank.trt._settings import DTYPES, PARTS
 
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         timing_cache=args.timing_cache,
         rebuild=args.rebuild,
     )
+    check_request(args.engine, settings)
     machine = this_machine(args.backend)
     with ProgressLine(quiet=args.quiet) as line:
         built = build_plans(args.engine, settings, machine, progress=line.part("build"))

@@ -16,7 +16,8 @@ def parser() -> Parser:
         prog="murank doctor",
         description="Look at this machine and its packages, run one small real computation on each "
         "backend (in a process of its own, its answer checked), and say what works, what does not, "
-        "and what to install. Exit code 3 if the CPU's part does not work. The report names "
+        "and what to install. Exit code 3 if the CPU's part does not "
+        "work, or the engine runs with nothing here. The report names "
         "neither the machine nor its users.",
     )
     result.add_argument(

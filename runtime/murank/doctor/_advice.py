@@ -18,7 +18,7 @@ def for_no_gpu(machine: Machine) -> str:
         )
     if machine.nvidia_card:
         return "there is an NVIDIA card: install its driver, and in a container pass --gpus all"
-    return "a GPU is not needed; with an NVIDIA one, murank is faster"
+    return "a GPU is not needed; an NVIDIA one is for larger models"
 
 
 def for_onnxruntime(machine: Machine, packages: Packages) -> str:

@@ -5,6 +5,14 @@ from pathlib import Path
 from murank._exceptions import InputError
 
 
+class DamagedError(InputError):
+    """A folder is not as export left it; `what` says how."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path}: {what}; copy the engine's folder again, or export it again")
+        self.what = what
+
+
 def damaged(path: Path, what: str) -> InputError:
     """Return the error for a folder that is not as export left it."""
-    return InputError(f"{path}: {what}; copy the engine's folder again, or export it again")
+    return DamagedError(path, what)

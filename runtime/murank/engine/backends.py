@@ -10,7 +10,7 @@ from murank._exceptions import InputError, MachineError
 from murank._integer_products import multiplies_exactly
 from murank.engine.manifest import PLANS as PLANS_FOLDER
 from murank.engine.precision import ARITHMETIC, INTEGER, Backend, Precision
-from murank.engine.providers import CPU, CUDA, PLANS, TENSORRT, Providers, name_of
+from murank.engine.providers import CPU, CUDA, PLANS, PROVIDER_NAMES, TENSORRT, Providers, name_of
 from murank.engine.session import onnxruntime
 
 Loaded = TypeVar("Loaded")
@@ -27,6 +27,22 @@ def backend_of(providers: Providers) -> Backend | None:
     """Return what runs the products under these providers; None: not known ("auto", others)."""
     named = providers if isinstance(providers, str) or not providers else name_of(providers[0])
     return _OF_NAME.get(named) if isinstance(named, str) else None
+
+
+def check_form(providers: Providers) -> None:
+    """Raise InputError unless it is a name, or a list of onnxruntime's names with options."""
+    if isinstance(providers, str):
+        return
+    entries = list(providers) if isinstance(providers, Sequence) else [None]
+    names = [one[0] if isinstance(one, tuple) and one else one for one in entries]
+    if not entries or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"providers must be one of {', '.join(PROVIDER_NAMES)}, or a list of onnxruntime's "
+            f"names, got {providers!r}"
+        )
+    for name in names:
+        if name in PROVIDER_NAMES:
+            raise InputError(f"pass providers={name!r} by itself: a list holds onnxruntime's names")
 
 
 def refusal(precision: Precision, backend: Backend | None) -> str | None:
@@ -82,6 +98,7 @@ def load_on_one(
     MachineError
         None of the providers can be used here.
     """
+    check_form(providers)
     if providers != "auto":
         _check(providers, precision, folder)
         return load(providers), None
@@ -103,7 +120,9 @@ def _first_that_loads(
         return load(first), first, None
     try:
         return load(first), first, None
-    except MachineError as error:
+    except (MachineError, InputError) as error:
+        if isinstance(error, InputError) and first != PLANS:
+            raise  # the graphs themselves are at fault; plans may be those of another engine
         why = str(error)  # not the error: its traceback would keep what was loaded in memory
     found, used, _ = _first_that_loads(others, load)
     return found, used, why

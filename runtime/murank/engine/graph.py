@@ -73,6 +73,9 @@ class GraphSession(Protocol):
         A value has `numpy()`, which returns a copy on the host.
         """
 
+    def longest(self, name: str, axis: int) -> int | None:
+        """Return how long an input's axis may be in one run; None: as memory allows."""
+
     def to_device(self, array: NDArray[Any], name: str | None = None) -> Any:
         """Return the array as a value on the device.
 

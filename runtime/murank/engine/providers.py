@@ -59,8 +59,8 @@ def wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
         raise InputError(f"providers must be one of {known}, or a list, got {providers!r}")
     if NAMED[providers][0] not in available:
         raise MachineError(
-            f"this onnxruntime has no {NAMED[providers][0]}: uninstall it, and install murank "
-            "with its extra 'gpu'"
+            f"this onnxruntime has no {NAMED[providers][0]}: put a build for GPUs in its place "
+            "(murank's extra 'gpu'; on a Jetson see docs/jetson.md), and see `murank doctor`"
         )
     return _named(providers, available)
 

@@ -38,6 +38,8 @@ class Scorer:
         self.part = part
         self._max_pairs = max_pairs
         self.decoder = Decoder(folder, part, settings)
+        # Plans may be built for fewer candidates than the engine takes.
+        self._most_candidates = self.decoder.session.longest("vision", 1) or max_pairs
         self.vision = VisionTokens(
             folder, part, settings, dtype=self.decoder.dtype, taker=self.decoder.session.memory,
             memory=vision_memory, disk=vision_disk, in_flight=max_pairs + _QUERIES,
@@ -107,10 +109,13 @@ class Scorer:
 
     def batches(self, count: int, most: int | None = None) -> Iterator[slice]:
         """Split `count` pairs of one query into runs of the decoder, of at most `most` pairs."""
-        return _runs(count, self._max_pairs if most is None else min(most, self._max_pairs))
+        fit = min(self._max_pairs, self._most_candidates)
+        return _runs(count, fit if most is None else min(most, fit))
 
     def queries_at_once(self, count: int) -> int:
         """Queries of `count` candidates each that fit into one run of the decoder; at least 1."""
+        if count > self._most_candidates:
+            return 1
         return max(1, min(self._max_pairs // max(1, count), _QUERIES))
 
     def remembered(self, key: Key) -> NDArray[Any] | None:

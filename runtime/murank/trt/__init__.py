@@ -5,7 +5,7 @@ key of this machine, and loaded (`PlanSession`) only where graph, device, librar
 Neither TensorRT nor PyCUDA is imported before one of them is needed.
 """
 
-from murank.trt._build import Built, BuiltPlan, build_plans
+from murank.trt._build import Built, BuiltPlan, build_plans, check_request
 from murank.trt._machine import Machine, this_machine
 from murank.trt._record import Target
 from murank.trt._session import PlanSession
@@ -19,5 +19,6 @@ __all__ = [
     "PlanSession",
     "Target",
     "build_plans",
+    "check_request",
     "this_machine",
 ]

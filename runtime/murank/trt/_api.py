@@ -55,6 +55,12 @@ def installed(backend: Backend = "auto") -> list[TensorRT]:
     found = [one for library in _LIBRARIES[backend] if (one := _imported(library)) is not None]
     if not found:
         names = " nor ".join(_LIBRARIES[backend])
+        others = [one for one in _LIBRARIES["auto"] if one not in _LIBRARIES[backend]]
+        if any(_imported(one) is not None for one in others):
+            raise MachineError(
+                f"this machine has {others[0]}, and no {names}: install that, or pass --backend "
+                "auto"
+            )
         raise MachineError(f"TensorRT is not installed (no module {names}): {_INSTALL}")
     usable = [one for one in found if _numbers(one.version) >= _OLDEST[one.library]]
     if not usable:

@@ -46,6 +46,34 @@ def _silent(stage: str, done: int, total: int) -> None:
     del stage, done, total
 
 
+def check_request(engine: Path, settings: BuildSettings) -> None:
+    """Check what needs neither TensorRT nor a GPU, before they are looked for.
+
+    Raises
+    ------
+    UsageError
+        The timing cache lies in the engine's folder, which holds nothing but what is listed.
+    InputError
+        The folder is no whole engine, lacks a part asked for, or has a precision that no plan can
+        be made of; or the timing cache is no file.
+    OutputError
+        The engine's folder, or that of the timing cache, cannot be written to.
+    """
+    check_engine_fits(engine, check_engine(engine, hashes=False), settings, None)
+    check_writable(engine)
+    file = settings.timing_cache
+    if file is None:
+        return
+    if engine.resolve() in file.resolve().parents:
+        raise UsageError(
+            f"{file} lies in the engine's folder, which holds only what its manifest lists: name "
+            "another place, or leave --timing-cache out (one is kept beside the plans)"
+        )
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file} is no file: name one that TensorRT's timings are kept in")
+    check_writable(file.absolute().parent)
+
+
 def build_plans(
     engine: Path, settings: BuildSettings, machine: Machine, *, progress: Progress = _silent
 ) -> Built:
@@ -81,7 +109,7 @@ def build_plans(
     check_dtype(settings.dtype, has)
     if settings.timing_cache is not None and not machine.api.has_timing_cache:
         raise UsageError(f"{machine.api.words} measures nothing when it builds: no timing cache")
-    check_writable(engine)
+    check_request(engine, settings)
     # Before gigabytes are hashed; what they show may be another manifest.
     check_engine_fits(engine, check_engine(engine, hashes=False), settings, has)
     manifest = check_engine(engine, progress=progress)

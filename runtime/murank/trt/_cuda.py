@@ -88,6 +88,11 @@ def _open(index: int) -> Gpu:
         driver = importlib.import_module("pycuda.driver")
         tools = importlib.import_module("pycuda.tools")
     except ImportError as error:
+        if "libcuda.so" in str(error):
+            raise MachineError(
+                f"PyCUDA finds no NVIDIA driver ({error}): install it, and in a container see that "
+                "it was started with access to the GPU"
+            ) from error
         raise MachineError(f"PyCUDA cannot be imported ({error}): {_INSTALL}") from error
     try:
         driver.init()

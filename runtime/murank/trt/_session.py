@@ -83,6 +83,10 @@ class PlanSession:
                 raise run.fault(reason_of(error)) from error
         return [made[name] for name in outputs]
 
+    def longest(self, name: str, axis: int) -> int | None:
+        """Return how long an input's axis was built to be, at most."""
+        return self._contexts().most(name, axis)
+
     def to_device(self, array: NDArray[Any], name: str | None = None) -> DeviceArray:
         """Return the array as a value on the GPU; as bfloat16, if the input `name` is."""
         contexts = self._contexts()

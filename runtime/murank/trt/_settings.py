@@ -54,15 +54,18 @@ def check_dtype(dtype: Precision | None, compute_capability: str) -> None:
 
 
 def check_engine_fits(
-    folder: Path, manifest: Manifest, settings: BuildSettings, compute_capability: str
+    folder: Path, manifest: Manifest, settings: BuildSettings, compute_capability: str | None
 ) -> None:
-    """Raise InputError for an engine that the plans asked for cannot be made of on a GPU."""
+    """Raise InputError for an engine that the plans asked for cannot be made of on a GPU.
+
+    Without a compute capability: on any; the dtype asked for is judged when the GPU is known.
+    """
     has = {"encoder": manifest.encoder, "scorer": manifest.scorer}
     for part in settings.parts or ():
         if has[part] is None:
             raise InputError(f"{folder} has no {part}: export it with one, or do without")
     precision = manifest.precision
-    if settings.dtype not in (None, precision):
+    if settings.dtype not in (None, precision) and compute_capability is not None:
         raise InputError(
             f"{folder} is {precision}, and an engine has one precision: export it again with "
             f"--dtype {settings.dtype}"
@@ -74,6 +77,8 @@ def check_engine_fits(
             f"{folder} is {precision}: its graphs hold integer products of onnxruntime for CPUs, "
             "which TensorRT does not take; export with --dtype int8-qdq (or fp16)"
         )
+    if compute_capability is None:
+        return
     reason = why_not(precision, compute_capability)
     if reason is not None:
         raise InputError(f"{folder} is {precision}, and {reason}")

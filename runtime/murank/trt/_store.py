@@ -20,6 +20,7 @@ from typing import Any
 
 from murank._atomic import abandoned, made_folder, readable_errors, write_files
 from murank._exceptions import InputError, MachineError, OutputError
+from murank.engine._damage import DamagedError
 from murank.engine._plain import check_folder, open_file
 from murank.engine.manifest import PLANS, FileEntry
 from murank.trt._record import (
@@ -55,10 +56,12 @@ class PlanStore:
         """
         if not self.folder.exists():
             raise MachineError(self._why_none())
-        check_folder(self._plans)
-        check_folder(self.folder)
+        with _told_again(self.folder):
+            check_folder(self._plans)
+            check_folder(self.folder)
         _check_ours(self.folder, self.folder.stat())
-        record = read_record(self.folder, key)
+        with _told_again(self.folder):
+            record = read_record(self.folder, key)
         if record.target != self.target:
             raise InputError(f"{self.folder} holds plans for {record.target.words}: {_AGAIN}")
         return record
@@ -95,7 +98,7 @@ class PlanStore:
     @contextlib.contextmanager
     def _open(self, name: str, entry: FileEntry) -> Iterator[mmap.mmap]:
         path = self.folder / name
-        with open_file(path) as file:
+        with _told_again(path), open_file(path) as file:
             found = os.fstat(file.fileno())
             _check_ours(path, found)
             if found.st_size != entry.size or entry.size == 0:
@@ -163,6 +166,17 @@ def _check_ours(path: Path, found: os.stat_result) -> None:
             f"{path} must belong to you or to root, and nobody else may write to it, since plans "
             f"are code: chmod go-w it, or delete it and {_AGAIN}"
         )
+
+
+@contextlib.contextmanager
+def _told_again(path: Path) -> Iterator[None]:
+    """Let what is wrong with a plan's files end in the advice that helps."""
+    try:
+        yield
+    except DamagedError as error:
+        raise InputError(
+            f"{path} cannot be used ({error.what}): delete it, and {_AGAIN}"
+        ) from error
 
 
 def _damaged(path: Path) -> InputError:

@@ -140,7 +140,7 @@ def test_ties_in_ecn() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_ecn_by_distances(rows: int, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one piece, and in tiles and blocks of few rows."""
-    monkeypatch.setattr(_plan, "sum_rows", lambda *_: rows)
+    monkeypatch.setattr(_plan, "rows_beside", lambda *_: rows)
     monkeypatch.setattr(_plan, "block_rows", lambda *_: rows)
     case, some = main_case(), np.r_[0:18, 90:140]
     features = case.features[some]
