@@ -1,12 +1,15 @@
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank import save_features
 from murank.synthetic import make_features
+from murank.trt import _cuda
 
 if TYPE_CHECKING:
     from image_job import ImageJob
@@ -51,3 +54,22 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "ImageJob":
     from image_job import ImageJob
 
     return ImageJob(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
+    """The only GPU, made up; keys of this machine go into the test's folder."""
+    fake = FakeGpu()
+    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return fake
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    """The only TensorRT, made up."""
+    pytest.importorskip("onnxruntime")
+    fake = FakeTensorRT()
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    return fake

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,27 +14,10 @@ from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank import InputError, MachineError, OutputError, UsageError
 from murank.engine.integrity import check_engine
-from murank.trt import BuildSettings, Built, Machine, PlanSession, _cuda, build_plans, this_machine
+from murank.trt import BuildSettings, Built, Machine, PlanSession, build_plans, this_machine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 ENCODER = BuildSettings(parts=("encoder",))
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
-    fake = FakeGpu()
-    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return fake
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    pytest.importorskip("onnxruntime")
-    fake = FakeTensorRT()
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    return fake
 
 
 @pytest.fixture

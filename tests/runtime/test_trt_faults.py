@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank import Engine, MachineError
-from murank.trt import BuildSettings, PlanSession, _cuda, build_plans, this_machine
+from murank.trt import BuildSettings, PlanSession, build_plans, this_machine
 from murank.trt._faults import GpuError
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -21,26 +20,8 @@ GIVEN_UP = "was given up when the GPU failed: load the engine again, in a new pr
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
-    fake = FakeGpu()
-    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return fake
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> FakeTensorRT:
-    del gpu
-    pytest.importorskip("onnxruntime")
-    fake = FakeTensorRT()
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    return fake
-
-
-@pytest.fixture
-def engine(tmp_path: Path, trt: FakeTensorRT) -> Path:
-    del trt
+def engine(tmp_path: Path, gpu: FakeGpu, trt: FakeTensorRT) -> Path:
+    del gpu, trt
     folder = Path(shutil.copytree(ENGINE, tmp_path / "engine"))
     build_plans(folder, BuildSettings(), this_machine())
     return folder

@@ -16,7 +16,7 @@ from trt_fakes import FakeEngine, FakeGpu, FakeTensorRT
 
 from murank import Engine, InputError, MachineError, UsageError
 from murank.engine._json import write_json
-from murank.trt import BuildSettings, PlanSession, _cuda, _session, build_plans, this_machine
+from murank.trt import BuildSettings, PlanSession, _session, build_plans, this_machine
 from murank.trt._api import make_logger
 from murank.trt._loading import Loaded
 
@@ -25,26 +25,8 @@ BF16 = 16  # onnx.TensorProto
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
-    fake = FakeGpu()
-    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return fake
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> FakeTensorRT:
-    del gpu
-    pytest.importorskip("onnxruntime")
-    fake = FakeTensorRT()
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    return fake
-
-
-@pytest.fixture
-def engine(tmp_path: Path, trt: FakeTensorRT) -> Path:
-    del trt
+def engine(tmp_path: Path, gpu: FakeGpu, trt: FakeTensorRT) -> Path:
+    del gpu, trt
     return Path(shutil.copytree(ENGINE, tmp_path / "engine"))
 
 
@@ -249,6 +231,7 @@ def test_parts_that_begin_where_no_address_is_taken(
     np.testing.assert_array_equal(present.numpy(), past + x)  # bfloat16 has these
 
 
+@pytest.mark.usefixtures("gpu")
 def test_a_type_that_no_value_has(
     tmp_path: Path, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
