@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from murank import InputError
+from murank.engine.session import onnxruntime
 from murank.images import Preprocessing
 from murank_export._loading import one_line
 from murank_export.hf_encoder import export_hf_encoder
@@ -210,14 +211,13 @@ def _forget_origin(message: Any) -> None:
 
 def _save_checked(model: Any, file: Path, size: tuple[int, int], source: Path) -> int:
     """Save, run two batches of different length, and return the length of a feature."""
-    import onnxruntime
-
+    runtime = onnxruntime()
     external = model.ByteSize() > _EXTERNAL_FROM
     onnx.save(
         model, file, save_as_external_data=external, location=f"{file.name}.data"
     ) if external else onnx.save(model, file)
     try:
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         shapes = [
             session.run(None, {"images": np.zeros((batch, 3, *size), np.uint8)})[0].shape
             for batch in (1, 3)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank import InputError, MachineError
+from murank import InputError
+from murank._library import library
+from murank.engine.session import onnxruntime
 from murank.images import Preprocessing
 from murank_export._loading import load_model, one_line, read_json
 from murank_export._quiet import quiet_exporter
@@ -73,14 +75,12 @@ def export_hf_encoder(
 
 
 def _optimum() -> Any:
-    try:
-        from optimum.exporters.onnx import onnx_export_from_model
-    except ImportError as error:
-        raise MachineError(
-            "Hugging Face encoders are exported by optimum-onnx, which is not installed or does "
-            "not fit this transformers; or pass the encoder as an .onnx file"
-        ) from error
-    return onnx_export_from_model
+    exporters: Any = library(
+        "optimum.exporters.onnx",
+        install="install the optimum-onnx that fits this transformers, or pass the encoder as an "
+        ".onnx file",
+    )
+    return exporters.onnx_export_from_model
 
 
 def _projected(model: Any, output: str) -> dict[str, Any] | None:
@@ -137,11 +137,10 @@ def _sizes(config: dict[str, Any], file: Path) -> tuple[tuple[int, int], int | N
 def _check_against_torch(
     model: Any, file: Path, output: str, size: tuple[int, int], folder: Path
 ) -> None:
-    import onnxruntime
     import torch
 
     images = np.random.default_rng(0).standard_normal((3, 3, *size)).astype(np.float32)
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    session = onnxruntime().InferenceSession(str(file), providers=["CPUExecutionProvider"])
     try:
         with torch.inference_mode():
             wanted: NDArray[Any] = getattr(model(torch.from_numpy(images)), output).numpy()

@@ -14,11 +14,14 @@ from murank._features import FeatureSet, Items, load_features, save_features
 from murank._labels import Labels
 from murank._mu import MuDistances, load_mu
 from murank._ranking import Ranking, load_ranking, write_ranking
+from murank._telemetry import switch_off as _switch_telemetry_off
 from murank._truncated import TruncatedEvaluation, evaluate_truncated
 from murank._version import __version__
 from murank.engine.engine import Engine
 from murank.engine.ranked import CandidateMatch, Ranked
 from murank.search import Searcher, SearchMatch, SearchResult
+
+_switch_telemetry_off()
 
 __all__ = [
     "CandidateMatch",

@@ -5,22 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from murank._atomic import write_files
-from murank._exceptions import MachineError
+from murank._library import library
 
 _DPI = 150
 
 
 def canvas(inches: tuple[float, float]) -> tuple[Any, Any]:
-    """Return an empty figure and what renders it; MachineError if matplotlib is not installed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MachineError(
-            "matplotlib is not installed: install murank with its extra 'plot'"
-        ) from error
-    figure = Figure(figsize=inches, dpi=_DPI, layout="constrained")
-    return figure, FigureCanvasAgg(figure)
+    """Return an empty figure and what renders it; MachineError if matplotlib cannot be used."""
+    agg = "matplotlib.backends.backend_agg"
+    matplotlib: Any = library(
+        "matplotlib", "matplotlib.figure", agg, install="install murank with its extra 'plot'"
+    )
+    figure = matplotlib.figure.Figure(figsize=inches, dpi=_DPI, layout="constrained")
+    return figure, matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
 
 
 def write_png(path: Path, rendered: Any) -> None:

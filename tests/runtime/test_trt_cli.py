@@ -140,4 +140,4 @@ def test_without_a_gpu(
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     monkeypatch.setattr(_cuda, "_opened", {})
     assert main(["build", str(engine)]) == 3
-    assert "PyCUDA cannot be imported" in capsys.readouterr().err
+    assert "pycuda" in capsys.readouterr().err

@@ -352,5 +352,5 @@ def test_no_gpu(driver: FakeDriver) -> None:
 def test_without_pycuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     del driver
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with pytest.raises(MachineError, match=r"PyCUDA cannot be imported.*pip install pycuda"):
+    with pytest.raises(MachineError, match="pip install pycuda"):
         _cuda.open_gpu()

@@ -7,8 +7,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, MurankError
+from murank._library import library, told_imports
 from murank._version import __version__
 from murank.cli._parser import Parser
 
@@ -70,12 +72,22 @@ def _plain_warnings() -> Iterator[None]:
 def _run(arguments: list[str]) -> int:
     try:
         verb = _parser().parse_args(arguments[:1]).verb
-        module = importlib.import_module(_ELSEWHERE.get(verb, f"murank.cli._{verb}"))
+        module = _module(verb)
         parsed = module.parser().parse_args(arguments[1:])
     except SystemExit:  # --help or --version has been printed; errors raise UsageError
         return EXIT_OK
-    code: int = module.run(parsed)
+    with told_imports():
+        code: int = module.run(parsed)
     return code
+
+
+def _module(verb: str) -> Any:
+    if verb in _ELSEWHERE:
+        library(
+            "murank_export", install=f"{verb} runs on the build machine, where all of murank is"
+        )
+    with told_imports():
+        return importlib.import_module(_ELSEWHERE.get(verb, f"murank.cli._{verb}"))
 
 
 def _parser() -> Parser:

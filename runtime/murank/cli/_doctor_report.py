@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from murank._telemetry import SWITCH
 from murank.doctor import Examination
 from murank.doctor._machine import Machine
 from murank.doctor._words import size
@@ -30,6 +31,7 @@ def as_text(found: Examination) -> str:
         lines += _wrapped(f"  {one.title:<{width}}  {_STATES[one.state]:<5}  ", one.said)
         if one.remedy is not None and one.state == "fails":
             lines += _wrapped(" " * (width + 4) + "  -> ", one.remedy)
+    lines.append(_telemetry(found))
     lines += _to_do(found)
     if found.engine is not None:
         lines.append("engine")
@@ -38,6 +40,12 @@ def as_text(found: Examination) -> str:
             lines += _wrapped(f"  {attempt.providers:<{width}}  {verdict:<5}  ", attempt.said)
     lines.append(_verdict(found))
     return "\n".join(lines)
+
+
+def _telemetry(found: Examination) -> str:
+    if found.telemetry_off:
+        return f"telemetry of onnxruntime: off ({SWITCH})"
+    return f"telemetry of onnxruntime: ON, by {SWITCH} in the environment -> set it to 1"
 
 
 def _verdict(found: Examination) -> str:

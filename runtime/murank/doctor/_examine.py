@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from murank._telemetry import is_off
 from murank.doctor import _advice
 from murank.doctor._child import ask
 from murank.doctor._engine import EngineTry, check_first, try_engine
@@ -36,6 +37,7 @@ class Examination:
     conflicts: list[str]
     trials: tuple[Trial, ...]
     engine: tuple[EngineTry, ...] | None  # None: none was given
+    telemetry_off: bool = True  # of onnxruntime
 
     @property
     def cpu_works(self) -> bool:
@@ -75,7 +77,9 @@ def examine(engine: Path | None = None, *, progress: Progress = lambda _: None) 
     if engine is not None and manifest is not None:
         works = {one.name for one in trials if one.state == "works"}
         tries = try_engine(engine, manifest, machine, works, progress)
-    return Examination(machine, packages, conflicts(packages), tuple(trials), tries)
+    return Examination(
+        machine, packages, conflicts(packages), tuple(trials), tries, telemetry_off=is_off()
+    )
 
 
 @dataclass(frozen=True)

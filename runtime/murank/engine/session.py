@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from murank._cores import usable_cores
 from murank._exceptions import InputError, MachineError
+from murank._library import library
+from murank._telemetry import warn_if_on
 from murank.engine._failures import is_fault, load_error, run_error, words
 from murank.engine.graph import GraphSession, Memory, Place, RowBlock, Shape
 from murank.engine.graph import SessionSettings as SessionSettings  # as of Providers
@@ -244,14 +246,9 @@ def _shape(value: Any) -> list[int]:
 
 
 def onnxruntime() -> Any:
-    """Import onnxruntime; MachineError if it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MachineError(
-            "onnxruntime is not installed: install murank with its extra 'cpu' or 'gpu'"
-        ) from error
-    return onnxruntime
+    """Import onnxruntime, without its telemetry; MachineError if that cannot be."""
+    warn_if_on()
+    return library("onnxruntime", install="install murank with its extra 'cpu' or 'gpu'")
 
 
 def _load(file: Path, graph: bytes | None, settings: SessionSettings) -> tuple[Any, list[Any]]:

@@ -5,19 +5,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from murank._exceptions import MachineError
+from murank._library import library
 
 
 def onnx() -> Any:
-    """Import onnx; MachineError if it is not installed."""
-    try:
-        import onnx
-        import onnx.defs
-        import onnx.helper
-        import onnx.shape_inference
-    except ImportError as error:
-        raise MachineError("onnx is not installed: install murank with its extra 'plan'") from error
-    return onnx
+    """Import onnx; MachineError if that cannot be."""
+    parts = ("onnx.defs", "onnx.helper", "onnx.shape_inference")
+    return library("onnx", *parts, install="install murank with its extra 'plan'")
 
 
 def without_functions(model: Any) -> Any:

@@ -1,11 +1,11 @@
 """The one place that imports TensorRT: NVIDIA's `tensorrt` 10 or 11, or `tensorrt_rtx`."""
 
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from murank._exceptions import MachineError
+from murank._library import LibraryError, library
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 Backend = Literal["auto", "tensorrt", "rtx"]
@@ -52,11 +52,13 @@ def installed(backend: Backend = "auto") -> list[TensorRT]:
     MachineError
         None is installed, or none is new enough.
     """
-    found = [one for library in _LIBRARIES[backend] if (one := _imported(library)) is not None]
+    found, broken = _imported(_LIBRARIES[backend])
     if not found:
+        if broken:
+            raise broken[0]
         names = " nor ".join(_LIBRARIES[backend])
         others = [one for one in _LIBRARIES["auto"] if one not in _LIBRARIES[backend]]
-        if any(_imported(one) is not None for one in others):
+        if _imported(others)[0]:
             raise MachineError(
                 f"this machine has {others[0]}, and no {names}: install that, or pass --backend "
                 "auto"
@@ -69,14 +71,19 @@ def installed(backend: Backend = "auto") -> list[TensorRT]:
     return usable
 
 
-def _imported(library: Library) -> TensorRT | None:
-    try:
-        module = importlib.import_module(library)
-    except (ImportError, OSError):  # OSError: the module is there, a library that it loads is not
-        return None
-    version = getattr(module, "__version__", None)
-    # A folder of that name on the path imports as well.
-    return TensorRT(module, library, version) if isinstance(version, str) else None
+def _imported(names: Sequence[Library]) -> tuple[list[TensorRT], list[LibraryError]]:
+    """Return those that could be imported, and why others could not that are installed."""
+    found, broken = [], []
+    for name in names:
+        try:
+            module = library(name, install=_INSTALL)
+        except LibraryError as error:
+            broken += [] if error.missing else [error]
+            continue
+        version = getattr(module, "__version__", None)
+        if isinstance(version, str):  # a folder of that name on the path may import as well
+            found.append(TensorRT(module, name, version))
+    return found, broken
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ The primary context is used, which the other libraries in this process use as we
 """
 
 import ctypes
-import importlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +12,12 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from murank._exceptions import MachineError
+from murank._library import LibraryError, library
 from murank.bench._machine import available_bytes
 from murank.trt._faults import AGAIN, GpuError
 from murank.trt._staging import Staging
 
-_INSTALL = "`pip install pycuda` (it is compiled: the CUDA toolkit must be there)"
+_INSTALL = "run `pip install pycuda` (it is compiled: the CUDA toolkit must be there)"
 
 
 class Gpu(Protocol):
@@ -85,15 +85,15 @@ def open_gpu(index: int = 0) -> Gpu:
 
 def _open(index: int) -> Gpu:
     try:
-        driver = importlib.import_module("pycuda.driver")
-        tools = importlib.import_module("pycuda.tools")
-    except ImportError as error:
+        driver: Any = library("pycuda.driver", install=_INSTALL)
+        tools: Any = library("pycuda.tools", install=_INSTALL)
+    except LibraryError as error:
         if "libcuda.so" in str(error):
             raise MachineError(
-                f"PyCUDA finds no NVIDIA driver ({error}): install it, and in a container see that "
-                "it was started with access to the GPU"
+                f"PyCUDA finds no NVIDIA driver ({error.__cause__}): install it, and in a "
+                "container see that it was started with access to the GPU"
             ) from error
-        raise MachineError(f"PyCUDA cannot be imported ({error}): {_INSTALL}") from error
+        raise
     try:
         driver.init()
         count = driver.Device.count()
