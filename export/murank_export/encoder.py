@@ -65,7 +65,7 @@ def export_encoder(source: Path, file: Path, settings: EncoderSettings) -> Expor
         return _wrap(source, file, _plain_settings(settings))
     if not (source / "config.json").is_file():
         raise InputError(f"{source} is neither an .onnx file nor a Hugging Face folder")
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory(dir=file.parent) as scratch:
         found = export_hf_encoder(source, Path(scratch), settings.size)
         how = _Known(
             size=(found.preprocessing.height, found.preprocessing.width),

@@ -69,7 +69,7 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
         if adapter.layout is None:
             report(f"note: {adapter.path} does not say which layout it was trained with")
     steps = Steps(report)
-    with staged(settings.output, overwrite=settings.overwrite, report=report) as stage:
+    with staged(settings.output, overwrite=settings.overwrite) as stage:
         (stage / "onnx").mkdir()
         encoder, golden = _encoder(settings, stage, steps)
         scorer: ScorerPart | None = None

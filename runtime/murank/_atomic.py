@@ -1,20 +1,30 @@
-"""Files that appear whole or not at all, readable by their owner alone (biometric data)."""
+"""Files and folders that appear whole or not at all; files are their owner's alone (biometrics).
+
+All that murank writes goes through here, but for the cache of vision tokens, which may be lost.
+Nothing takes its place before it is on the disk: content is synced, then renamed, then the folder
+is synced.
+"""
 
 import contextlib
 import os
-import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from murank._aside import abandoned, aside, sweep
 from murank._exceptions import OutputError
+from murank._exchange import exchange
+
+__all__ = [
+    "Writer", "abandoned", "check_writable", "made_folder", "new_folder", "readable_errors",
+    "sweep", "sync", "write_files",
+]  # fmt: skip
 
 Writer = Callable[[IO[bytes]], object]
-_ASIDE = ".murank-"
 
 
 def write_files(
-    folder: Path, writers: Mapping[str, Writer], *, remove: Collection[str] = ()
+    folder: Path, writers: Mapping[str, Writer], *, remove: Collection[str] = (), mode: int = 0o600
 ) -> None:
     """Write files of `folder`: all of them aside first, then put into place in the order given.
 
@@ -23,9 +33,11 @@ def write_files(
     folder
         Made, with mode 0o700, if missing; taken away again if writing fails.
     writers
-        File name -> what writes its content. Files get mode 0o600 and replace older ones.
+        File name -> what writes its content. The files replace older ones.
     remove
         Names that are deleted just before the new files take their place.
+    mode
+        Of the files.
 
     Raises
     ------
@@ -33,19 +45,54 @@ def write_files(
         The operating system refuses. Files of an earlier run are then as they were, unless
         the very last step (delete, rename) failed.
     """
-    with readable_errors(folder), made_folder(folder):
-        aside = {name: folder / f"{_ASIDE}{secrets.token_hex(8)}-{name}" for name in writers}
-        try:
-            for name, write in writers.items():
-                _write_aside(aside[name], write)
-            for name in remove:
-                (folder / name).unlink(missing_ok=True)
-            for name, path in aside.items():
-                path.replace(folder / name)
-        finally:
-            for path in aside.values():
-                path.unlink(missing_ok=True)
-        _sync(folder)
+    with readable_errors(folder), made_folder(folder), contextlib.ExitStack() as stack:
+        sweep(folder)
+        ready = {}
+        for name, write in writers.items():
+            ready[name] = stack.enter_context(aside(folder / name, _new_file))
+            _write(ready[name], write, mode)
+        for name in remove:
+            (folder / name).unlink(missing_ok=True)
+        for name, path in ready.items():
+            path.replace(folder / name)
+        sync(folder)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, *, replace: bool, mode: int = 0o700) -> Iterator[Path]:
+    """Yield an empty folder, which takes the place of `target` if all goes well.
+
+    An older folder is there until the new one is, and deleted then; where a file system cannot
+    exchange two folders, a process that is killed at the wrong moment leaves it as
+    `.murank-old-<name>`, and the next one puts it back.
+
+    Parameters
+    ----------
+    target
+        Parents are made, with mode 0o700, if missing; taken away again if the work fails.
+    replace
+        Whether it may be there, with something in it.
+    mode
+        Of the folder, less the umask.
+
+    Raises
+    ------
+    OutputError
+        The operating system refuses. All is then as it was.
+    """
+    old = target.with_name(f".murank-old-{target.name}")
+    with readable_errors(target), made_folder(target.parent):
+        sweep(target.parent)
+        if old.is_dir() and not target.exists():
+            old.rename(target)
+        with aside(target, lambda path: path.mkdir(mode=mode)) as stage:
+            yield stage
+            _sync_tree(stage)
+            if replace and target.exists():
+                exchange(stage, target, old)
+            else:
+                stage.rename(target)  # refused if something came to be there meanwhile
+            sync(target.parent)
 
 
 def check_writable(folder: Path) -> None:
@@ -55,26 +102,30 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"cannot write to {folder}: {nearest} is not a writable folder")
 
 
-def abandoned(folder: Path) -> list[str]:
-    """Names of what a killed process left aside in `folder`."""
-    return [path.name for path in folder.glob(f"{_ASIDE}*") if path.is_file()]
-
-
-def _write_aside(path: Path, write: Writer) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make the renames themselves durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make what is in a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _new_file(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _write(path: Path, write: Writer, mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY), "wb") as file:
+        write(file)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 @contextlib.contextmanager
@@ -87,6 +138,8 @@ def made_folder(folder: Path) -> Iterator[None]:
             path.mkdir(mode=0o700)
             made.append(path)
         yield
+        for path in made:
+            sync(path.parent)
     except BaseException:
         for path in reversed(made):
             with contextlib.suppress(OSError):

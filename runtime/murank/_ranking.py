@@ -10,7 +10,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._atomic import Writer, abandoned, check_writable, write_files
+from murank._atomic import Writer, check_writable, write_files
 from murank._exceptions import InputError, OutputError
 from murank._labels import Ids, Labels
 from murank._npz import check_array, read_npz
@@ -125,7 +125,7 @@ def write_ranking(
     }
     # The summary goes first and comes last: a ranking is never beside another run's summary.
     others = [name for name in RANKING_FILES.values() if name not in writers]
-    stale = [SUMMARY_FILE, *others, *abandoned(path)] if overwrite else []
+    stale = [SUMMARY_FILE, *others] if overwrite else []
     write_files(path, writers, remove=stale)
 
 

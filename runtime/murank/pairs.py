@@ -51,15 +51,19 @@ def save_pairs(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None:
     OutputError
         It cannot be written.
     """
-    file = Path(path)
+    file, data = Path(path), pairs_bytes(pairs)
+    write_files(file.parent, {file.name: lambda out: out.write(data)})
+
+
+def pairs_bytes(pairs: Iterable[Pair]) -> bytes:
+    """Return what `save_pairs` writes."""
     entries = [
         {"query": pair.query, "candidate": pair.candidate, "match": "Yes" if pair.match else "No"}
         for pair in pairs
     ]
     text = "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries) + "\n]\n"
     # A name that is not UTF-8 reaches us with surrogates: JSON's escapes carry them.
-    data = text.encode(errors="backslashreplace")
-    write_files(file.parent, {file.name: lambda out: out.write(data)})
+    return text.encode(errors="backslashreplace")
 
 
 def _pair(entry: Any, name: str) -> Pair:

@@ -16,10 +16,10 @@ from PIL import Image
 
 from murank import load_features, save_features
 from murank.cli import main
-from murank.pairs import Pair, load_pairs, save_pairs
+from murank.pairs import load_pairs
 from murank.sheet.drawing import UNREADABLE
 from murank.synthetic import make_features
-from murank_export.adapt import MiningSettings, mine_pairs, mining, pairs_folder
+from murank_export.adapt import MiningSettings, mine_pairs, mining
 
 Run = Callable[..., tuple[int, str, str]]
 FILES = {"train.json", "val.json", "mining.json"}
@@ -319,24 +319,25 @@ def test_nothing_is_half_written(
     run: Run, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     folder = tmp_path / "out" / "pairs"
-    save = save_pairs
+    calls: list[int] = []
 
-    def full(path: Path, pairs: list[Pair]) -> None:
-        if path.name == "val.json":
+    def full(_descriptor: int) -> None:
+        calls.append(1)
+        if len(calls) == 2:  # the first file is aside, the second is not
             raise error
-        save(path, pairs)
 
-    monkeypatch.setattr(pairs_folder, "save_pairs", full)
+    monkeypatch.setattr(os, "fsync", full)
     expected = 2 if isinstance(error, OSError) else 130
     code, out, err = run("--features", features, *SPLIT)
     assert (code, out) == (expected, "")
     assert ("No space left" in err) == (expected == 2)
     assert not (tmp_path / "out").exists()
 
-    monkeypatch.setattr(pairs_folder, "save_pairs", save)
+    monkeypatch.undo()
     assert run("--features", features, *SPLIT)[0] == 0
     before = {name: (folder / name).read_bytes() for name in names(folder)}
-    monkeypatch.setattr(pairs_folder, "save_pairs", full)
+    calls.clear()
+    monkeypatch.setattr(os, "fsync", full)
     assert run("--features", features, *SPLIT, "--k", 1, "--overwrite")[0] == expected
     assert {name: (folder / name).read_bytes() for name in names(folder)} == before
 

@@ -250,13 +250,13 @@ def test_a_killed_training_goes_on_to_the_bit(made: MadePairs, dies: int) -> Non
     with (cut.output / "log.jsonl").open("a") as file:
         file.write('{"step": 1, "lo')  # the process died as it wrote
     (cut.output / "checkpoint").mkdir(exist_ok=True)
-    (cut.output / "checkpoint" / ".murank-00-latest.pt").write_bytes(b"half")
+    (cut.output / "checkpoint" / ".murank-0123456789abcdef-latest.pt").write_bytes(b"half")
     told: list[str] = []
     train_adapter(cut, told.append)
     at = (dies - 1) // 2 * 2
     assert (f"going on after step {at} of 6" in told) == (at > 0)
     assert_same_training(cut, whole)
-    assert not (cut.output / "checkpoint" / ".murank-00-latest.pt").exists()
+    assert not (cut.output / "checkpoint" / ".murank-0123456789abcdef-latest.pt").exists()
 
 
 def test_a_training_killed_behind_its_last_step_only_finishes(made: MadePairs) -> None:

@@ -194,7 +194,7 @@ def test_files_of_others_in_an_unfinished_folder(
     job.stop_at = ("embed", 8)
     assert job.run("-o", job.out, *OPTIONS) == 130
     (job.out / "mine.txt").write_text("mine")
-    (job.out / ".murank-0123-mu.npz").write_text("left by a killed process")
+    (job.out / ".murank-0123456789abcdef-mu.npz").write_text("left by a killed process")
     job.stop_at = None
     assert job.run("-o", job.out, *OPTIONS) == 2
     assert "mine.txt" in capsys.readouterr().err

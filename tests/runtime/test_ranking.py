@@ -81,7 +81,7 @@ def test_an_empty_folder_is_used(tmp_path: Path) -> None:
 def test_overwrite_replaces_our_files_alone(tmp_path: Path) -> None:
     write_ranking(tmp_path, make_ranking(), {"run": 1})
     (tmp_path / "mine.txt").write_text("mine")
-    (tmp_path / ".murank-0123-ranking.npz").write_text("left by a killed process")
+    (tmp_path / ".murank-0123456789abcdef-ranking.npz").write_text("left by a killed process")
     write_ranking(tmp_path, make_ranking(), {"run": 2}, format="jsonl", overwrite=True)
     assert names(tmp_path) == {"mine.txt", "ranking.jsonl", "summary.json"}
     assert (tmp_path / "mine.txt").read_text() == "mine"

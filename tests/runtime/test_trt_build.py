@@ -307,6 +307,6 @@ def test_a_plan_that_others_may_write_to_is_built_again(build: Build) -> None:
 
 def test_what_a_killed_build_left_is_removed(build: Build) -> None:
     folder = build().folder
-    (folder / ".murank-0123-decoder.plan").write_bytes(b"half")
+    (folder / ".murank-0123456789abcdef-decoder.plan").write_bytes(b"half")
     build()
-    assert not (folder / ".murank-0123-decoder.plan").exists()
+    assert not (folder / ".murank-0123456789abcdef-decoder.plan").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from murank import OutputError
+from murank import OutputError, _exchange
 from murank.datasets import load_dataset
 from murank.world import market
 from murank.world.market import WorldSettings, write_world
@@ -152,15 +152,21 @@ def test_a_world_that_cannot_be_put_into_place_leaves_the_older_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = tmp_path / "world"
-    write_world(world, LARGER)
-    before = contents(tmp_path)
+    write_world(world, TINY)
     rename = Path.rename
 
+    def cannot(*_paths: Path) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
     def refuse(path: Path, target: Path) -> Path:
-        if (path / "world.json").is_file() and path.name.endswith("-world"):
+        if path.name.endswith("-world") and not path.name.startswith(".murank-old"):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         return rename(path, target)
 
+    monkeypatch.setattr(_exchange, "rename_both", cannot)
+    write_world(world, LARGER, overwrite=True)
+    assert names(tmp_path) == ["world"]
+    before = contents(tmp_path)
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OutputError, match=r"cannot write to .*world: Invalid cross-device"):
         write_world(world, TINY, overwrite=True)

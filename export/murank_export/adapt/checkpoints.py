@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from murank import InputError, OutputError
-from murank._atomic import Writer, abandoned, check_writable, readable_errors, write_files
+from murank._atomic import Writer, check_writable, readable_errors, sweep, write_files
 from murank_export._loading import read_json
 
 TRAINING, LOG, ADAPTER, CHECKPOINT, LATEST = (
@@ -93,8 +93,7 @@ class RunFolder:
         """
         self._take()
         for folder in (self.path, self.path / ADAPTER, self.path / CHECKPOINT):
-            for name in abandoned(folder):
-                (folder / name).unlink()
+            sweep(folder)
         if saved is None:
             self.write("", {TRAINING: _json(record)})  # first: a finished one is finished no more
             for name in (f"{CHECKPOINT}/{LATEST}", LOG):

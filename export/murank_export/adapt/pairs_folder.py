@@ -1,16 +1,13 @@
 """The folder of mined pairs: lists for training and validation, and how they came to be."""
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from murank import OutputError
-from murank._atomic import check_writable, made_folder, readable_errors, write_files
-from murank.pairs import Pair, save_pairs
+from murank._atomic import Writer, check_writable, write_files
+from murank.pairs import Pair, pairs_bytes
 
 RECORD = "mining.json"
 _NAMES = (RECORD, "train.json", "val.json", "random_train.json", "random_val.json")
@@ -39,28 +36,11 @@ def write_folder(
     OutputError
         The operating system refuses.
     """
-    with readable_errors(folder), made_folder(folder):
-        stage = folder / f".murank-{secrets.token_hex(8)}"
-        stage.mkdir(mode=0o700)
-        try:
-            for part, pairs in parts.items():
-                save_pairs(stage / f"{part}.json", pairs)
-            text = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-            write_files(stage, {RECORD: lambda out: out.write(text.encode())})
-            for name in _NAMES:
-                (folder / name).unlink(missing_ok=True)
-            for part in parts:
-                (stage / f"{part}.json").replace(folder / f"{part}.json")
-            (stage / RECORD).replace(folder / RECORD)
-            _sync(folder)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+    text = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    files = {f"{part}.json": pairs_bytes(pairs) for part, pairs in parts.items()}
+    files[RECORD] = text.encode()
+    write_files(folder, {name: _writer(data) for name, data in files.items()}, remove=_NAMES)
 
 
-def _sync(folder: Path) -> None:
-    """Make the renames durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _writer(data: bytes) -> Writer:
+    return lambda file: file.write(data)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from murank._atomic import abandoned, made_folder, readable_errors, write_files
+from murank._atomic import made_folder, readable_errors, sweep, write_files
 from murank._exceptions import InputError, MachineError, OutputError
 from murank.engine._damage import DamagedError
 from murank.engine._plain import check_folder, open_file
@@ -130,8 +130,7 @@ class PlanStore:
                 stack.callback(os.close, descriptor)
                 self._lock(descriptor)
                 _check_ours(self.folder, os.fstat(descriptor))
-                for left in abandoned(self.folder):
-                    (self.folder / left).unlink()
+                sweep(self.folder)
             yield
 
     def _lock(self, descriptor: int) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import re
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from murank._atomic import check_writable, made_folder, readable_errors
+from murank._atomic import check_writable, new_folder, readable_errors
 from murank._exceptions import InputError, OutputError
 from murank._version import __version__
 from murank.world.domains import make_domain
@@ -104,20 +102,15 @@ def write_world(
         "settings": asdict(settings), "images": counts,
     }  # fmt: skip
     target = folder.resolve()
-    aside = target.with_name(f".murank-{secrets.token_hex(8)}-{target.name}")
-    with readable_errors(folder), made_folder(target.parent):
-        try:
-            for number, shot in enumerate(shots):
-                file = aside / shot.folder / shot.name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                crop = draw_crop(shot.person, domain, shot.camera, shot.seed)
-                crop.save(file, quality=domain.cameras[shot.camera].quality)
-                if progress is not None:
-                    progress("images", number + 1, len(shots))
-            (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-            _put(aside, target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with readable_errors(folder), new_folder(target, replace=overwrite, mode=0o777) as aside:
+        for name in counts:
+            (aside / name).mkdir()
+        for number, shot in enumerate(shots):
+            crop = draw_crop(shot.person, domain, shot.camera, shot.seed)
+            crop.save(aside / shot.folder / shot.name, quality=domain.cameras[shot.camera].quality)
+            if progress is not None:
+                progress("images", number + 1, len(shots))
+        (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     return counts
 
 
@@ -169,21 +162,6 @@ def _shots(settings: WorldSettings) -> Iterator[_Shot]:
             GALLERY, f"{_DISTRACTOR:04}_c{camera + 1}s1_{number:06}_00.jpg", person, camera,
             (_ROLES["distractors"], settings.seed, settings.place, number),
         )  # fmt: skip
-
-
-def _put(aside: Path, target: Path) -> None:
-    """Put a folder into place; an older one goes when the new one stands."""
-    if not target.exists():
-        aside.rename(target)
-        return
-    old = aside.with_name(f"{aside.name[:24]}-old")
-    target.rename(old)
-    try:
-        aside.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_free(folder: Path, *, overwrite: bool) -> None:
