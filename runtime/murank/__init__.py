@@ -1,4 +1,10 @@
-"""Person re-identification on unseen cameras: engine, feature sets, mu-distances, rankings."""
+"""Person re-identification on unseen cameras: engine, feature sets, mu-distances, rankings.
+
+What is offered is imported at its first use: the command line starts before anything heavy does.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from murank._exceptions import (
     InputError,
@@ -10,16 +16,18 @@ from murank._exceptions import (
     UsageError,
     UserError,
 )
-from murank._features import FeatureSet, Items, load_features, save_features
-from murank._labels import Labels
-from murank._mu import MuDistances, load_mu
-from murank._ranking import Ranking, load_ranking, write_ranking
 from murank._telemetry import switch_off as _switch_telemetry_off
-from murank._truncated import TruncatedEvaluation, evaluate_truncated
 from murank._version import __version__
-from murank.engine.engine import Engine
-from murank.engine.ranked import CandidateMatch, Ranked
-from murank.search import Searcher, SearchMatch, SearchResult
+
+if TYPE_CHECKING:
+    from murank._features import FeatureSet, Items, load_features, save_features
+    from murank._labels import Labels
+    from murank._mu import MuDistances, load_mu
+    from murank._ranking import Ranking, load_ranking, write_ranking
+    from murank._truncated import TruncatedEvaluation, evaluate_truncated
+    from murank.engine.engine import Engine
+    from murank.engine.ranked import CandidateMatch, Ranked
+    from murank.search import Searcher, SearchMatch, SearchResult
 
 _switch_telemetry_off()
 
@@ -52,3 +60,27 @@ __all__ = [
     "save_features",
     "write_ranking",
 ]
+
+_HOMES = {
+    "_features": ("FeatureSet", "Items", "load_features", "save_features"),
+    "_labels": ("Labels",),
+    "_mu": ("MuDistances", "load_mu"),
+    "_ranking": ("Ranking", "load_ranking", "write_ranking"),
+    "_truncated": ("TruncatedEvaluation", "evaluate_truncated"),
+    "engine.engine": ("Engine",),
+    "engine.ranked": ("CandidateMatch", "Ranked"),
+    "search": ("SearchMatch", "SearchResult", "Searcher"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            value: object = getattr(importlib.import_module(f"murank.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,7 +10,7 @@ MurankError
 └── RegressionError               slower than before, beyond the threshold        exit 5
 
 Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 to 5 as above,
-130 interrupted.
+130 interrupted, 143 terminated.
 """
 
 from typing import ClassVar
@@ -21,7 +21,8 @@ EXIT_INTERRUPTED = 130
 EXIT_CODES = (
     "exit codes: 0 done; 1 a bug in murank (please report the traceback); "
     "2 bad command line or bad input; 3 this machine lacks what was asked for; "
-    "4 an engine does not answer as its model does; 5 slower than before; 130 interrupted"
+    "4 an engine does not answer as its model does; 5 slower than before; "
+    "130 interrupted; 143 terminated"
 )
 
 

@@ -3,16 +3,18 @@
 import argparse
 import contextlib
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, MurankError
+from murank._exceptions import EXIT_OK
 from murank._library import library, told_imports
+from murank._process import stop_on_signals
 from murank._version import __version__
+from murank.cli._ends import how_it_ends
 from murank.cli._parser import Parser
+from murank.cli._streams import check_output, guarded_streams, tell
 
 __all__ = ["main"]
 
@@ -40,21 +42,20 @@ _ELSEWHERE = {"adapt": "murank_export.adapt.cli", "export": "murank_export.cli"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a bug in murank raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        with _plain_warnings():
-            code = _run(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Who read our output has left, as `head` does; Python would say so once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
-    except MurankError as error:
-        print(f"murank: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("murank: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    with guarded_streams():
+        try:
+            check_output()
+            with _plain_warnings():
+                code = _run(arguments)
+            sys.stdout.flush()
+            return code
+        except (Exception, KeyboardInterrupt) as error:
+            end = how_it_ends(error)
+            if end is None:
+                raise
+            if end.said:
+                tell(f"murank: {end.said}")
+            return end.code
 
 
 @contextlib.contextmanager
@@ -76,6 +77,7 @@ def _run(arguments: list[str]) -> int:
         parsed = module.parser().parse_args(arguments[1:])
     except SystemExit:  # --help or --version has been printed; errors raise UsageError
         return EXIT_OK
+    stop_on_signals()  # there may be something to put in order from here on
     with told_imports():
         code: int = module.run(parsed)
     return code
