@@ -46,7 +46,8 @@ class FakeEncoder:
         self.part = SimpleNamespace(preprocessing=SIZE, dim=DIM)
         self._clock = clock
 
-    def features(self, pixels: Pixels) -> NDArray[np.float32]:
+    def features(self, pixels: Pixels, names: Sequence[object] = ()) -> NDArray[np.float32]:
+        del names
         self._clock.work("embed", len(pixels))
         rows = pixels.reshape(len(pixels), -1).astype(np.float32)
         rows -= rows.mean(axis=1, keepdims=True)

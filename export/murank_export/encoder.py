@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import TensorProto, helper
 
 from murank import InputError
+from murank.engine.files import check_graph
 from murank.engine.session import onnxruntime
 from murank.images import Preprocessing
 from murank_export._loading import one_line
@@ -91,6 +93,8 @@ def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
         raise InputError(f"{source}: mean and std must be finite, std above 0")
     try:
         model = onnx.load(source)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
         model = onnx.shape_inference.infer_shapes(model) if model.ByteSize() < 2**31 else model
     except Exception as error:
         # protobuf, onnx and the file system each raise kinds of their own on a bad file.
@@ -216,6 +220,7 @@ def _save_checked(model: Any, file: Path, size: tuple[int, int], source: Path) -
     onnx.save(
         model, file, save_as_external_data=external, location=f"{file.name}.data"
     ) if external else onnx.save(model, file)
+    check_graph(file, source)  # before it is run
     try:
         session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         shapes = [

@@ -115,7 +115,8 @@ def _encoder(
     """Export the encoder, if there is one; return its part and what it was measured by."""
     if settings.encoder is None:
         return None, {}
-    from murank.engine.encoder import Encoder
+    from murank.engine.encoder import Encoder, NoFeatureError
+    from murank.engine.files import EngineFiles
     from murank.engine.golden import resized
     from murank.engine.session import SessionSettings
     from murank_export.encoder import export_encoder
@@ -127,10 +128,11 @@ def _encoder(
             std=made.std,
         )  # fmt: skip
         images = golden_images(_ENCODER_IMAGES)
-        encoder = Encoder(stage, part, SessionSettings("cpu"))
-        features = encoder.features(resized(images, made.preprocessing))
-        if not np.isfinite(features).all():
-            raise InputError(f"{settings.encoder} gives NaN or infinite features")
+        try:
+            encoder = Encoder(EngineFiles(stage), part, SessionSettings("cpu"))
+            features = encoder.features(resized(images, made.preprocessing))
+        except NoFeatureError as error:
+            raise InputError(f"{settings.encoder} gives NaN or infinite features") from error
     return part, {"encoder_images": images, "encoder_features": features}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import ParityError
+from murank.engine.files import EngineFiles
 from murank.engine.golden import golden_scorer
 from murank.engine.manifest import ScorerPart
 from murank.engine.precision import ARITHMETIC, Float, Precision
@@ -33,13 +34,13 @@ def scorer_on_cpu(folder: Path, part: ScorerPart, precision: Precision) -> Itera
     What the emulation needs in the folder is removed at the end.
     """
     if ARITHMETIC[precision].floats != "bfloat16":
-        yield golden_scorer(folder, part, SessionSettings("cpu"))
+        yield golden_scorer(EngineFiles(folder), part, SessionSettings("cpu"))
         return
     emulated = replace(part, vision=f"{part.vision}.emulated", decoder=f"{part.decoder}.emulated")
     try:
         emulate_bfloat16(folder / part.vision, folder / emulated.vision)
         emulate_bfloat16(folder / part.decoder, folder / emulated.decoder)
-        yield golden_scorer(folder, emulated, EMULATION)
+        yield golden_scorer(EngineFiles(folder), emulated, EMULATION)
     finally:
         for name in (emulated.vision, emulated.decoder):
             (folder / name).unlink(missing_ok=True)

@@ -85,6 +85,41 @@ def test_branches_see_the_images(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(found, by_hand(), atol=1e-6)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_loops_are_refused_before_they_run(tmp_path: Path, *, ends: bool) -> None:
+    made = model()
+    values = [
+        helper.make_tensor_value_info(name, kind, [])
+        for name, kind in (
+            ("count", TensorProto.INT64), ("yes", TensorProto.BOOL), ("go_on", TensorProto.BOOL)
+        )
+    ]  # fmt: skip
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["yes"], ["go_on"])], "body", values[:2], values[2:]
+    )
+    made.graph.node.insert(0, helper.make_node("Loop", ["rounds", "start"], [], body=body))
+    rounds = np.array(1 if ends else 1 << 62)
+    for name, value in (("rounds", rounds), ("start", np.array(True))):
+        made.graph.initializer.append(numpy_helper.from_array(value, name))
+    with pytest.raises(InputError, match=r"source\.onnx holds the operator 'Loop'"):
+        exported(save(made, tmp_path))
+
+
+def test_functions_are_written_out(tmp_path: Path) -> None:
+    made = model()
+    (conv,) = made.graph.node
+    standard = helper.make_opsetid("", 17)
+    made.functions.append(
+        helper.make_function(
+            "local", "Conv", list(conv.input), list(conv.output), [conv], [standard]
+        )
+    )
+    made.opset_import.append(helper.make_opsetid("local", 1))
+    conv.domain = "local"
+    _, found = exported(save(made, tmp_path))
+    np.testing.assert_allclose(found, by_hand(), atol=1e-6)
+
+
 def several() -> onnx.ModelProto:
     """Features beside class scores."""
     made = model()

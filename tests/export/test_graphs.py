@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from murank.engine.files import EngineFiles
 from murank.engine.golden import golden_scorer
 from murank.engine.manifest import read_manifest
 from murank.engine.precision import INTEGER, Precision
@@ -170,7 +171,7 @@ def test_a_pair_does_not_depend_on_those_beside_it(
     folder = engine_folder("qwen2_vl", "prefix_first", precision)
     part = read_manifest(folder).scorer
     assert part is not None
-    scorer = golden_scorer(folder, part, CPU)
+    scorer = golden_scorer(EngineFiles(folder), part, CPU)
     shape = (12, 3, part.preprocessing.height, part.preprocessing.width)
     images = list(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     images += [np.zeros_like(images[0]), np.full_like(images[0], 255)]  # outliers beside the rest

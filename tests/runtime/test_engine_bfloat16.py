@@ -14,6 +14,7 @@ from murank import Engine
 from murank.engine import session as session_module
 from murank.engine.cache import MemoryCache
 from murank.engine.decoder import Decoder
+from murank.engine.files import EngineFiles
 from murank.engine.manifest import ScorerPart, Shapes, read_manifest
 from murank.engine.scorer import Scorer
 from murank.engine.session import Session, SessionSettings
@@ -103,7 +104,7 @@ def decoder(tmp_path: Path, static: dict[str, NDArray[np.float32]]) -> Decoder:
         static_tokens=STATIC, prefill_tokens=tokens, suffix_tokens=tokens,
     )  # fmt: skip
     part = SimpleNamespace(decoder="decoder.onnx", prompt="prompt.safetensors", shapes=shapes)
-    return Decoder(tmp_path, cast("ScorerPart", part), CPU)
+    return Decoder(EngineFiles(tmp_path), cast("ScorerPart", part), CPU)
 
 
 @pytest.mark.parametrize("queries", [1, 3])
@@ -185,7 +186,7 @@ def test_prefixes_are_counted_as_they_lie_there() -> None:
     part = read_manifest(MINIATURE).scorer
     assert part is not None
     scorer = Scorer(
-        MINIATURE, part, CPU, item_bytes=2, max_pairs=4, vision_memory=MemoryCache(0),
+        EngineFiles(MINIATURE), part, CPU, item_bytes=2, max_pairs=4, vision_memory=MemoryCache(0),
         vision_disk=None,
     )  # fmt: skip
     assert scorer._prefix_bytes == 2 * part.shapes.kv_values

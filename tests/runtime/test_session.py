@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from onnx import TensorProto, helper
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, Install, installer
 
 from murank import InputError, MachineError
 from murank._cores import usable_cores
+from murank.engine.files import EngineFiles
 from murank.engine.providers import CUDA_OPTIONS
 from murank.engine.session import Session, SessionSettings, load_session
 
@@ -160,24 +160,12 @@ def test_a_graph_that_does_not_fit_the_manifest(install: Install) -> None:
             session.expect(inputs, outputs)
 
 
-def test_a_node_compiled_elsewhere(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    node = helper.make_node(
-        "EPContext", [], ["y"], domain="com.microsoft", ep_cache_context=b"code"
-    )
-    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    file = tmp_path / "compiled.onnx"
-    file.write_bytes(
-        helper.make_model(helper.make_graph([node], "g", [], [value])).SerializeToString()
-    )
-    with pytest.raises(InputError, match=r"compiled\.onnx holds a node compiled for one device"):
-        Session(file, SessionSettings("cpu"))
-
-
 def test_plans_are_loaded_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("murank.trt.PlanSession", lambda file: ("plan", file))
-    found: object = load_session(GRAPH, SessionSettings("tensorrt-plans"))
+    found: object = load_session(
+        EngineFiles(GRAPH.parent), GRAPH.name, SessionSettings("tensorrt-plans")
+    )
     assert found == ("plan", GRAPH)
 
 

@@ -16,6 +16,7 @@ from murank.batch._images import Images, Unreadable, ready_ahead
 from murank.batch._report import Report
 from murank.batch._stage import Arrays, Parts, Record, StageFile, batches, fingerprint
 from murank.batch._workspace import FEATURES_FILE, Workspace
+from murank.engine.encoder import NoFeatureError
 from murank.images import ReadyImage
 
 _PART = 256  # images; what a killed run loses at most
@@ -105,8 +106,12 @@ def _embed_batch(
     usable = {row: image for row, image in pairs if isinstance(image, ReadyImage)}
     if not usable:
         return np.empty((0, engine.encoder.dim), np.float32), skipped
-    features = engine.loaded.embed(list(usable.values()))
-    _check_features(features, [paths[row] for row in usable])
+    named = [paths[row] for row in usable]
+    try:
+        features = engine.loaded.embed(list(usable.values()))
+    except NoFeatureError as error:
+        raise NoFeatureError(engine.folder, error.place, named[error.place]) from error
+    _check_features(features, named)
     return features, skipped
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.engine.device_rows import as_input
+from murank.engine.files import EngineFiles
 from murank.engine.graph import Shape
 from murank.engine.manifest import ScorerPart, Shapes
 from murank.engine.names import past_names, present_names
@@ -26,8 +26,9 @@ class Prefix:
 class Decoder:
     """The decoder of an engine folder, with the baked prompt."""
 
-    def __init__(self, folder: Path, part: ScorerPart, settings: SessionSettings) -> None:
-        self.session = load_session(folder / part.decoder, settings)
+    def __init__(self, files: EngineFiles, part: ScorerPart, settings: SessionSettings) -> None:
+        self._file = files.folder / part.decoder
+        self.session = load_session(files, part.decoder, settings)
         self._past = past_names(part.shapes.layers)
         self._present = present_names(part.shapes.layers)
         s = part.shapes
@@ -38,7 +39,7 @@ class Decoder:
             {**vision, **text, **dict.fromkeys(self._past, past)},
             {"logits": (None, None, 2), **dict.fromkeys(self._present, past)},
         )
-        prompt = _load_prompt(folder / part.prompt, s)
+        prompt = _load_prompt(files, part.prompt, s)
         self.dtype: np.dtype[Any] = prompt["suffix_text"].dtype  # of vision tokens as well
         self._baked = {name: prompt[name] for name in self._past}
         self._prefill = self._text(prompt, "prefill")
@@ -59,6 +60,11 @@ class Decoder:
         """
         (values,) = self._run(tokens, self._suffix, prefix, ["logits"])
         logits: NDArray[np.float32] = values.numpy()
+        if logits.shape != (*tokens.shape[:2], 2):
+            raise InputError(
+                f"{self._file} gives logits {list(logits.shape)} instead of two a candidate; "
+                "export the engine again"
+            )
         return logits
 
     def _run(
@@ -97,14 +103,8 @@ class Decoder:
         )
 
 
-def _load_prompt(file: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        prompt: dict[str, NDArray[Any]] = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+def _load_prompt(files: EngineFiles, name: str, shapes: Shapes) -> dict[str, NDArray[Any]]:
+    file, prompt = files.folder / name, files.tensors(name)
     past = (1, shapes.kv_heads, shapes.static_tokens, shapes.head_dim)
     wanted: dict[str, tuple[int, ...]] = dict.fromkeys(past_names(shapes.layers), past)
     for phase in ("prefill", "suffix"):

@@ -14,9 +14,10 @@ from murank._stages import StageWatch
 from murank.engine.backends import load_on_one
 from murank.engine.cache import DiskCache, MemoryCache
 from murank.engine.encoder import Encoder
+from murank.engine.files import EngineFiles
 from murank.engine.in_time import ImageTokens, checked, score_in_time
-from murank.engine.integrity import check_engine, check_pin
-from murank.engine.manifest import Manifest, engine_sha256
+from murank.engine.integrity import check_engine, check_pinned
+from murank.engine.manifest import Manifest, read_manifest_once
 from murank.engine.pace import Deadline, Pace, check_deadline
 from murank.engine.ranked import Ranked, ranked
 from murank.engine.scorer import Pixels, Scorer
@@ -83,7 +84,9 @@ class Engine:
         Parameters
         ----------
         path
-            Folder that `murank export` wrote. Every file's hash is checked before any is loaded.
+            Folder that `murank export` wrote. Every file is read once, and what is loaded is what
+            was hashed: what becomes of the folder afterwards changes nothing. To put another engine
+            in its place, rename folders.
         providers
             "auto", "cpu", "cuda", "tensorrt", "tensorrt-plans" (what `murank build` made), or a
             list of onnxruntime providers, passed through. "auto" is CUDA if every graph can be
@@ -118,6 +121,7 @@ class Engine:
         if vision_cache_mb < 0 or (max_pairs is not None and max_pairs < 1):
             raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
         manifest, found = _checked(folder, sha256)
+        files = EngineFiles(folder, manifest.files)
         wanted = _wanted_parts(manifest, folder, parts)
         memory = MemoryCache(vision_cache_mb << 20)
         disk = None if cache_dir is None else DiskCache(Path(cache_dir), found)
@@ -126,10 +130,10 @@ class Engine:
             settings = SessionSettings(providers, threads)
             encoder = scorer = None
             if "encoder" in wanted and manifest.encoder is not None:
-                encoder = Encoder(folder, manifest.encoder, settings)
+                encoder = Encoder(files, manifest.encoder, settings)
             if "scorer" in wanted and manifest.scorer is not None:
                 scorer = Scorer(
-                    folder, manifest.scorer, settings, item_bytes=manifest.arithmetic.item_bytes,
+                    files, manifest.scorer, settings, item_bytes=manifest.arithmetic.item_bytes,
                     max_pairs=max_pairs or manifest.scorer.max_pairs, vision_memory=memory,
                     vision_disk=disk,
                 )  # fmt: skip
@@ -139,6 +143,7 @@ class Engine:
         (encoder, scorer), fallback = (
             load_on_one(providers, precision, folder, load) if wanted else ((None, None), None)
         )
+        files.check_rest()
         return cls(
             manifest, found, encoder=encoder, scorer=scorer, vision_memory=memory,
             vision_disk=disk, fallback=fallback,
@@ -168,7 +173,7 @@ class Engine:
         pixels = _pixels(images, self.encoder.part.preprocessing)
         if not pixels:
             return np.empty((0, self.encoder.part.dim), np.float32)
-        return self.encoder.features(np.stack(pixels))
+        return self.encoder.features(np.stack(pixels), images)
 
     def mu(
         self, query: ImageSource, candidates: Sequence[ImageSource], *, order: Order = "given"
@@ -338,12 +343,11 @@ class Engine:
 
 
 def _checked(folder: Path, sha256: str | None) -> tuple[Manifest, str]:
-    """Return the manifest and its sha256, of one state: calibration may replace it meanwhile."""
-    while True:
-        found = check_pin(folder, sha256)
-        manifest = check_engine(folder)
-        if engine_sha256(folder) == found:
-            return manifest, found
+    """Return the manifest and its sha256, read once: calibration may replace it meanwhile."""
+    manifest, found = read_manifest_once(folder)
+    check_pinned(folder, found, sha256)
+    check_engine(folder, hashes=False, manifest=manifest)
+    return manifest, found
 
 
 def _check_order_in_time(order: Order) -> None:

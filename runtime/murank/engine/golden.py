@@ -12,6 +12,7 @@ from murank._exceptions import InputError
 from murank.engine.backends import load_on_one
 from murank.engine.cache import MemoryCache
 from murank.engine.encoder import Encoder
+from murank.engine.files import EngineFiles
 from murank.engine.manifest import Manifest, ScorerPart
 from murank.engine.precision import Precision
 from murank.engine.scorer import Scorer
@@ -65,7 +66,8 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
     """
     if manifest.golden is None:
         raise InputError(f"{folder} has no golden images to replay; export it again")
-    golden = _load(folder / manifest.golden)
+    files = EngineFiles(folder, manifest.files)
+    golden = files.tensors(manifest.golden)
     needed = {"encoder_images", "encoder_features"} if manifest.encoder is not None else set()
     needed |= {"query", "candidates", "log_odds"} if manifest.scorer is not None else set()
     for name in sorted(needed):
@@ -76,8 +78,8 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
     def load(providers: Providers) -> tuple[Encoder | None, Scorer | None]:
         how, part = replace(settings, providers=providers), manifest.encoder
         return (
-            None if part is None else Encoder(folder, part, how),
-            None if exported is None else golden_scorer(folder, exported, how),
+            None if part is None else Encoder(files, part, how),
+            None if exported is None else golden_scorer(files, exported, how),
         )
 
     precision = "fp32" if exported is None else manifest.precision
@@ -100,10 +102,10 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
     return found
 
 
-def golden_scorer(folder: Path, part: ScorerPart, settings: SessionSettings) -> Scorer:
+def golden_scorer(files: EngineFiles, part: ScorerPart, settings: SessionSettings) -> Scorer:
     """Load the scorer without any cache of vision tokens."""
     return Scorer(
-        folder, part, settings, item_bytes=_WIDEST, max_pairs=part.max_pairs,
+        files, part, settings, item_bytes=_WIDEST, max_pairs=part.max_pairs,
         vision_memory=MemoryCache(0), vision_disk=None,
     )  # fmt: skip
 
@@ -128,14 +130,3 @@ def _largest(found: NDArray[Any], wanted: NDArray[Any], *, relative: bool = Fals
     scale = np.maximum(1, np.abs(wanted)) if relative else 1
     with np.errstate(invalid="ignore"):  # NaN is in no tolerance
         return float((np.abs(found - wanted) / scale).max())
-
-
-def _load(file: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays: dict[str, NDArray[Any]] = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
-    return arrays

@@ -1,9 +1,8 @@
 """Whether an engine folder is what its manifest says, checked before anything is loaded.
 
-What is checked holds only where nobody else may write to the folder: files are opened again later.
+What is loaded is checked again, from the bytes that are used: see `murank.engine.files`.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -11,33 +10,35 @@ from pathlib import Path, PurePosixPath
 
 from murank._exceptions import InputError
 from murank.engine._damage import damaged
-from murank.engine._plain import check_folder, file_size, open_file, readable_errors
+from murank.engine._plain import check_folder, file_size, readable_errors
 from murank.engine._records import show
+from murank.engine.files import check_graph, hashed, referred
 from murank.engine.manifest import (
     MANIFEST,
     PLANS,
     FileEntry,
     Manifest,
     engine_sha256,
-    is_clean_name,
     read_manifest,
 )
-from murank.engine.onnx_references import external_data_files
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
-_CHUNK = 1 << 20
 _SHOWN = 5  # names in a message
 
 
 def check_engine(
-    folder: str | os.PathLike[str], *, hashes: bool = True, progress: Progress | None = None
+    folder: str | os.PathLike[str],
+    *,
+    hashes: bool = True,
+    manifest: Manifest | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Check an engine folder against its manifest, and return that.
 
     Every listed file is there, regular, of the stated size and content, and reached through no
     symlink below `folder`; nothing else is there but `plans/`; no ONNX file refers to external
-    data that is not listed.
+    data that is not listed, or holds an operator that murank does not run.
 
     Parameters
     ----------
@@ -45,6 +46,8 @@ def check_engine(
         The engine; nothing in it is loaded or changed.
     hashes
         False: large files are not read, their sizes alone are compared.
+    manifest
+        What was read of it already; None: it is read now.
     progress
         Called with a stage, and with MiB hashed and in all.
 
@@ -54,7 +57,7 @@ def check_engine(
         The first defect found, and what to do.
     """
     root = Path(folder)
-    manifest = read_manifest(root)
+    manifest = read_manifest(root) if manifest is None else manifest
     for name, entry in manifest.files.items():
         size = _size(root, name)
         if size != entry.size:
@@ -64,16 +67,21 @@ def check_engine(
         _check_hashes(root, manifest, progress)
     for name in manifest.files:
         if name.endswith(".onnx"):
-            _check_references(root, name, manifest)
+            list(referred(root, name, check_graph(root / name), manifest.files))
     return manifest
 
 
 def check_pin(folder: str | os.PathLike[str], sha256: str | None) -> str:
     """Return the engine's sha256; InputError if it is not the one given (None: any)."""
     found = engine_sha256(folder)
+    check_pinned(folder, found, sha256)
+    return found
+
+
+def check_pinned(folder: str | os.PathLike[str], found: str, sha256: str | None) -> None:
+    """Raise InputError if an engine's sha256 is not the one given (None: any)."""
     if sha256 not in (None, found):
         raise InputError(f"{folder} is another engine: its sha256 is {found}, not {sha256}")
-    return found
 
 
 def hash_files(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, FileEntry]:
@@ -85,7 +93,11 @@ def hash_files(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str
         One is missing, not regular, or reached through a symlink.
     """
     root = Path(folder)
-    return {name: FileEntry(size=_size(root, name), sha256=_sha256(root / name)) for name in names}
+    made = {}
+    for name in names:
+        _size(root, name)
+        made[name] = hashed(root / name)
+    return made
 
 
 def _size(root: Path, name: str) -> int:
@@ -125,27 +137,8 @@ def _check_hashes(root: Path, manifest: Manifest, progress: Progress | None) -> 
             progress("MiB hashed", done >> 20, total >> 20)
 
     for name, entry in manifest.files.items():
-        if _sha256(root / name, advance) != entry.sha256:
+        if hashed(root / name, lambda chunk: advance(len(chunk))) != entry:
             raise damaged(root / name, f"its content differs from its sha256 in {MANIFEST}")
-
-
-def _sha256(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
-    digest = hashlib.sha256()
-    with open_file(path) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            advance(len(chunk))
-    return digest.hexdigest()
-
-
-def _check_references(root: Path, name: str, manifest: Manifest) -> None:
-    folder = PurePosixPath(name).parent
-    for location in sorted(external_data_files(root / name)):
-        refers = f"it refers to external data in {show(location)}"
-        if not is_clean_name(location):
-            raise damaged(root / name, f"{refers}, which may lie outside the folder")
-        if str(folder / location) not in manifest.files:
-            raise damaged(root / name, f"{refers}, which {MANIFEST} does not list")
 
 
 def _parents(name: str) -> list[str]:

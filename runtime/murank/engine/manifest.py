@@ -279,8 +279,17 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         There is none, it is no regular file, above 4 MiB, not strict JSON, of a newer murank, or a
         key is missing, unknown or of another type.
     """
+    return read_manifest_once(folder)[0]
+
+
+def read_manifest_once(folder: str | os.PathLike[str]) -> tuple[Manifest, str]:
+    """Return the manifest of an engine folder and its sha256, of the same bytes.
+
+    Raises what `read_manifest` does.
+    """
     path = Path(folder) / MANIFEST
-    data = parse_json(_raw(path), path)
+    raw = _raw(path)
+    data = parse_json(raw, path)
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
@@ -288,7 +297,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
             f"{SCHEMA_VERSION}); upgrade murank"
         )
     try:
-        return Manifest.from_json(data)
+        return Manifest.from_json(data), hashlib.sha256(raw).hexdigest()
     except InputError as error:
         raise damaged(path, str(error)) from error
 

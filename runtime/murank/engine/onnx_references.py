@@ -1,4 +1,4 @@
-"""Which files an ONNX file refers to, read from its bytes.
+"""Which files an ONNX file refers to, and which operators it holds, read from its bytes.
 
 An ONNX file is one protocol buffer message. Weights may lie in other files, named by
 TensorProto.external_data, and a tensor may stand in a graph, in a node's attribute, in the graph
@@ -9,6 +9,7 @@ of onnx.proto and of the protocol buffer encoding.
 
 import mmap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from murank.engine._damage import damaged
@@ -16,7 +17,7 @@ from murank.engine._plain import open_file
 
 _MAX_DEPTH = 100  # messages inside messages, as protobuf itself allows
 _MAX_FIELDS = 4_000_000  # some seconds; a node with its attributes has tens of them
-_MAX_LOCATION = 4096  # bytes
+_MAX_TEXT = 4096  # bytes
 
 # Message -> number of a field -> the message in it, where a tensor can be further inside.
 _MESSAGES: Mapping[str, Mapping[int, str]] = {
@@ -38,6 +39,7 @@ _MESSAGES: Mapping[str, Mapping[int, str]] = {
 }
 _FIELDS_STOP = 1 << 29  # numbers of fields are below
 _KEY, _VALUE = 1, 2  # fields of one entry of external_data
+_OPERATOR, _DOMAIN = 4, 7  # fields of a node
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -47,8 +49,22 @@ class _DamagedError(Exception):
     """The bytes are not those of an ONNX file."""
 
 
+@dataclass(frozen=True)
+class GraphFacts:
+    """What an ONNX file says of itself, bodies of branches, loops and functions included."""
+
+    locations: frozenset[str]  # of external data, as they are written there
+    operators: frozenset[tuple[str, str]]  # (domain, name)
+    has_functions: bool
+
+
 def external_data_files(path: Path) -> frozenset[str]:
-    """Return the locations of external data in an ONNX file, as they are written there.
+    """Return the locations of external data in an ONNX file; see `graph_facts`."""
+    return graph_facts(path).locations
+
+
+def graph_facts(path: Path, called: Path | None = None) -> GraphFacts:
+    """Walk an ONNX file; `called` is its name for messages.
 
     The file is mapped, not read: weights inside it cost neither time nor memory.
 
@@ -57,16 +73,19 @@ def external_data_files(path: Path) -> frozenset[str]:
     InputError
         The file is missing, no regular file, or not a valid ONNX file.
     """
+    shown = path if called is None else called
     with open_file(path) as file:
         try:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: an empty file
-            raise damaged(path, "it is empty, or cannot be mapped into memory") from error
+            raise damaged(shown, "it is empty, or cannot be mapped into memory") from error
     with content:
+        walk = _Walk(content)
         try:
-            return frozenset(_Walk(content).locations("Model", 0, len(content), _MAX_DEPTH))
+            walk.through("Model", 0, len(content), _MAX_DEPTH)
         except _DamagedError as error:
-            raise damaged(path, f"it is not an ONNX file: {error}") from error
+            raise damaged(shown, f"it is not an ONNX file: {error}") from error
+    return GraphFacts(frozenset(walk.locations), frozenset(walk.operators), walk.has_functions)
 
 
 class _Walk:
@@ -75,36 +94,44 @@ class _Walk:
     def __init__(self, content: mmap.mmap) -> None:
         self._content = content
         self._fields = 0  # read so far
+        self.locations: set[str] = set()
+        self.operators: set[tuple[str, str]] = set()
+        self.has_functions = False
 
-    def locations(self, message: str, start: int, stop: int, depth: int) -> Iterator[str]:
-        """Yield the locations in the message that lies in [start, stop)."""
+    def through(self, message: str, start: int, stop: int, depth: int) -> None:
+        """Note what is in the message that lies in [start, stop)."""
         if not depth:
             raise _DamagedError(f"over {_MAX_DEPTH} messages inside each other")
         if message == "ExternalData":
-            yield from self._location(start, stop)
+            key, value = self._texts(start, stop, (_KEY, _VALUE), "an external_data entry")
+            if key == b"location":
+                self.locations.add(_text(value, "a location"))
             return
+        if message == "Node":
+            name, domain = self._texts(start, stop, (_OPERATOR, _DOMAIN), "an operator")
+            self.operators.add((_text(domain, "a domain"), _text(name, "an operator")))
+        self.has_functions |= message == "Function"
         inner = _MESSAGES[message]
         for number, wire_type, begin, end in self._parts(start, stop):
             if number not in inner:
                 continue
             if wire_type != _BYTES:
                 raise _DamagedError(f"a {inner[number]} of wire type {wire_type}")
-            yield from self.locations(inner[number], begin, end, depth - 1)
+            self.through(inner[number], begin, end, depth - 1)
 
-    def _location(self, start: int, stop: int) -> Iterator[str]:
-        """Yield the value of an external_data entry if its key is "location"."""
-        entry = {_KEY: b"", _VALUE: b""}
+    def _texts(
+        self, start: int, stop: int, numbers: tuple[int, int], what: str
+    ) -> tuple[bytes, bytes]:
+        """Return two text fields of a message; of one given several times, the last one counts."""
+        found = dict.fromkeys(numbers, b"")
         for number, wire_type, begin, end in self._parts(start, stop):
-            if number not in entry:
+            if number not in found:
                 continue
-            if wire_type != _BYTES or end - begin > _MAX_LOCATION:
-                raise _DamagedError("an external_data entry that is no short text")
-            entry[number] = self._content[begin:end]  # of several, the last one counts
-        if entry[_KEY] == b"location":
-            try:
-                yield entry[_VALUE].decode()
-            except UnicodeDecodeError as error:
-                raise _DamagedError("a location that is not UTF-8") from error
+            if wire_type != _BYTES or end - begin > _MAX_TEXT:
+                raise _DamagedError(f"{what} that is no short text")
+            found[number] = self._content[begin:end]
+        first, second = numbers
+        return found[first], found[second]
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield number, wire type, begin and end of the value of each field in [start, stop)."""
@@ -145,3 +172,10 @@ class _Walk:
             if byte < 0x80:
                 return value, at
         raise _DamagedError("a number of over ten bytes")
+
+
+def _text(raw: bytes, what: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise _DamagedError(f"{what} that is not UTF-8") from error

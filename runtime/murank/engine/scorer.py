@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from murank._exceptions import MachineError
 from murank.engine.cache import DiskCache, Key, MemoryCache, content_key
 from murank.engine.decoder import Decoder, Prefix
+from murank.engine.files import EngineFiles
 from murank.engine.manifest import ScorerPart
 from murank.engine.session import SessionSettings
 from murank.engine.vision import VisionTokens
@@ -25,7 +25,7 @@ class Scorer:
 
     def __init__(
         self,
-        folder: Path,
+        files: EngineFiles,
         part: ScorerPart,
         settings: SessionSettings,
         *,
@@ -37,11 +37,11 @@ class Scorer:
         """Load it; `item_bytes` are those of one value of K/V."""
         self.part = part
         self._max_pairs = max_pairs
-        self.decoder = Decoder(folder, part, settings)
+        self.decoder = Decoder(files, part, settings)
         # Plans may be built for fewer candidates than the engine takes.
         self._most_candidates = self.decoder.session.longest("vision", 1) or max_pairs
         self.vision = VisionTokens(
-            folder, part, settings, dtype=self.decoder.dtype, taker=self.decoder.session.memory,
+            files, part, settings, dtype=self.decoder.dtype, taker=self.decoder.session.memory,
             memory=vision_memory, disk=vision_disk, in_flight=max_pairs + _QUERIES,
         )  # fmt: skip
         self._prefix_bytes = part.shapes.kv_values * item_bytes

@@ -14,9 +14,9 @@ from murank._exceptions import InputError, MachineError
 from murank._library import library
 from murank._telemetry import warn_if_on
 from murank.engine._failures import is_fault, load_error, run_error, words
+from murank.engine.files import EngineFiles
 from murank.engine.graph import GraphSession, Memory, Place, RowBlock, Shape
 from murank.engine.graph import SessionSettings as SessionSettings  # as of Providers
-from murank.engine.onnx_compiled import refuse_compiled
 from murank.engine.onnx_rows import OnnxRows
 from murank.engine.providers import (
     CUDA,
@@ -39,13 +39,14 @@ _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}  # that NumP
 _BFLOAT16 = "tensor(bfloat16)"
 
 
-def load_session(file: Path, settings: SessionSettings) -> GraphSession:
+def load_session(files: EngineFiles, name: str, settings: SessionSettings) -> GraphSession:
     """Load a graph of an engine, with onnxruntime or with this device's TensorRT plan of it."""
     if settings.providers == PLANS:
         from murank.trt import PlanSession
 
-        return PlanSession(file)
-    return Session(file, settings)
+        return PlanSession(files.folder / name)
+    with files.graph(name) as own:
+        return Session(own, settings, called=files.folder / name)
 
 
 class Session:
@@ -63,12 +64,16 @@ class Session:
     """
 
     def __init__(
-        self, file: Path, settings: SessionSettings, *, graph: bytes | None = None
+        self,
+        file: Path,
+        settings: SessionSettings,
+        *,
+        graph: bytes | None = None,
+        called: Path | None = None,
     ) -> None:
-        """Load `file`, or `graph`, which is then called by that name."""
-        if graph is None:
-            refuse_compiled(file)
-        self._session, asked = _load(file, graph, settings)
+        """Load a file that nobody writes to, or `graph`; `called` is its name for messages."""
+        file, source = file if called is None else called, file if graph is None else graph
+        self._session, asked = _load(file, source, settings)
         self._file, self._threads = file, settings.threads
         nodes = (*self._session.get_inputs(), *self._session.get_outputs())
         self._types = {node.name: str(node.type) for node in nodes}  # as in "tensor(float16)"
@@ -251,7 +256,7 @@ def onnxruntime() -> Any:
     return library("onnxruntime", install="install murank with its extra 'cpu' or 'gpu'")
 
 
-def _load(file: Path, graph: bytes | None, settings: SessionSettings) -> tuple[Any, list[Any]]:
+def _load(file: Path, source: Path | bytes, settings: SessionSettings) -> tuple[Any, list[Any]]:
     """Return a session of onnxruntime, and what was asked of it."""
     runtime = onnxruntime()
     asked = wanted(settings.providers, runtime.get_available_providers())
@@ -262,7 +267,10 @@ def _load(file: Path, graph: bytes | None, settings: SessionSettings) -> tuple[A
     try:
         # onnxruntime's own fallback would tell of it on stdout, and forget what was asked for.
         session = runtime.InferenceSession(
-            str(file) if graph is None else graph, options, providers=asked, enable_fallback=0
+            str(source) if isinstance(source, Path) else source,
+            options,
+            providers=asked,
+            enable_fallback=0,
         )
     except Exception as error:
         # onnxruntime raises its own kinds, one a status, and ValueError on provider options.

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._exceptions import InputError
 from murank.engine.cache import DiskCache, Key, MemoryCache, content_key
 from murank.engine.device_rows import HostRow, device_rows
+from murank.engine.files import EngineFiles
 from murank.engine.graph import Memory
 from murank.engine.manifest import ScorerPart
 from murank.engine.session import SessionSettings, load_session
@@ -22,7 +23,7 @@ class VisionTokens:
 
     def __init__(
         self,
-        folder: Path,
+        files: EngineFiles,
         part: ScorerPart,
         settings: SessionSettings,
         *,
@@ -40,7 +41,8 @@ class VisionTokens:
         shapes = part.shapes
         self.shape = (shapes.levels, shapes.vision_tokens, shapes.hidden)
         self.dtype = dtype
-        self.session = load_session(folder / part.vision, settings)
+        self._file = files.folder / part.vision
+        self.session = load_session(files, part.vision, settings)
         how = part.preprocessing
         images = {"images": (None, 3, how.height, how.width)}
         self.session.expect(images, {"tokens": (None, *self.shape)})
@@ -94,6 +96,11 @@ class VisionTokens:
             images = np.stack([missing[key] for key in part])
             (tokens,) = self.session.run({"images": images}, ["tokens"])
             on_host = tokens.numpy() if self._rows is None or self._disk is not None else None
+            if on_host is not None and on_host.shape != images.shape[:1] + self.shape:
+                raise InputError(
+                    f"{self._file} gives vision tokens {list(on_host.shape[1:])} an image instead "
+                    f"of {list(self.shape)}, as the manifest has it; export the engine again"
+                )
             kept = self._kept(part, on_host if self._rows is None else tokens)
             computed |= zip(part, kept, strict=True)
             if self._disk is not None and on_host is not None:

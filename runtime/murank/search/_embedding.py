@@ -43,16 +43,17 @@ def embed_images(
     parts = [np.empty((0, encoder.part.dim), np.float32)]
     done = 0
     for block in _ready_ahead(images, encoder.part.preprocessing):
-        usable = []
+        usable, names = [], []
         for place, image in enumerate(block, start=done):
             if isinstance(image, ReadyImage):
                 usable.append(image.pixels)
+                names.append(images[place])
             elif skip is None:
                 raise image
             else:
                 skip(place, str(image))
         if usable:
-            parts.append(encoder.features(np.stack(usable)))
+            parts.append(encoder.features(np.stack(usable), names))
         done += len(block)
         if progress is not None:
             progress("images", done, len(images))

@@ -159,7 +159,7 @@ class Searcher:
         with watch.stage("decode"):
             pixels = self._pixels(query)
         with watch.stage("embed"):
-            feature = self._encoder.features(pixels.encoder[None])[0]
+            feature = self._encoder.features(pixels.encoder[None], [query])[0]
         with watch.stage("retrieve"):
             found = Retrieved(self._gallery, feature, self.settings.num_candidates)
         answers = NOTHING
@@ -188,7 +188,7 @@ class Searcher:
         with watch.stage("decode"):
             pixels = [self._pixels(query) for query in queries]
         with watch.stage("embed"):
-            features = self._encoder.features(np.stack([one.encoder for one in pixels]))
+            features = self._encoder.features(np.stack([one.encoder for one in pixels]), queries)
         with watch.stage("retrieve"):
             k = self.settings.num_candidates
             found = [Retrieved(self._gallery, feature, k) for feature in features]

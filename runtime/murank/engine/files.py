@@ -1,0 +1,219 @@
+"""Files of an engine, read once: what is hashed is what is used, whatever becomes of the folder.
+
+onnxruntime maps the weights of a graph and reads them for as long as a session lives: written to in
+place, the folder would change the answers, and end the process where it became shorter. So a graph
+is loaded from a copy of our own, which is hashed while it is made and has no name afterwards. It
+takes room in the temporary folder (TMPDIR) and no memory; docs/loading.md has what it costs.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError, MachineError
+from murank.engine._damage import damaged
+from murank.engine._plain import open_file
+from murank.engine._records import show
+from murank.engine.manifest import MANIFEST, FileEntry, is_clean_name
+from murank.engine.onnx_references import GraphFacts, graph_facts
+from murank.engine.operators import check_operators
+
+_CHUNK = 1 << 20
+_PREFIX = "murank-graph-"
+_ABANDONED = 60  # seconds: a folder that nobody holds, and that is older, is of a killed process
+
+
+class EngineFiles:
+    """Files of an engine folder.
+
+    Attributes
+    ----------
+    folder
+        The engine.
+    read_so_far
+        Names of the files that were read, and found to be what the manifest says.
+    """
+
+    def __init__(self, folder: Path, entries: Mapping[str, FileEntry] | None = None) -> None:
+        """Take those of a manifest; None: of this process's own making, not to be checked."""
+        self.folder = folder
+        self._entries = entries
+        self.read_so_far: set[str] = set()
+
+    def read(self, name: str) -> bytes:
+        """Return what a file holds.
+
+        Raises
+        ------
+        InputError
+            It is not what the manifest says.
+        """
+        content = BytesIO()
+        self._take(name, content.write)
+        return content.getvalue()
+
+    def check_rest(self) -> None:
+        """Raise InputError if a file that was not read is not what the manifest says."""
+        for name in (self._entries or {}).keys() - self.read_so_far:
+            self._take(name, lambda _: None)
+
+    def tensors(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a .safetensors file.
+
+        Raises
+        ------
+        InputError
+            It is not what the manifest says, or is none.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            arrays: dict[str, NDArray[Any]] = load(self.read(name))
+        except (SafetensorError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.folder / name} cannot be read: {error}") from error
+        return arrays
+
+    @contextlib.contextmanager
+    def graph(self, name: str) -> Iterator[Path]:
+        """Copy a graph and its external data; when the context ends the copy loses its name.
+
+        What has mapped it by then keeps it. A graph of this process's own making is not copied.
+
+        Raises
+        ------
+        InputError
+            A file is not what the manifest says, the graph refers to another one, or it holds an
+            operator that murank does not run.
+        MachineError
+            There is no room for the copy.
+        """
+        if self._entries is None:
+            check_graph(self.folder / name)
+            yield self.folder / name
+            return
+        with contextlib.ExitStack() as stack:
+            with self._told_room():
+                own = stack.enter_context(_own_folder())
+            self._copy_graph(name, own, self._entries)
+            yield own / name
+
+    def _copy_graph(self, name: str, own: Path, entries: Mapping[str, FileEntry]) -> None:
+        self._copy_to(own, name)
+        facts = check_graph(own / name, self.folder / name)
+        for beside in referred(self.folder, name, facts, entries):
+            self._copy_to(own, beside)
+
+    def _copy_to(self, own: Path, name: str) -> None:
+        with self._told_room():
+            (own / name).parent.mkdir(parents=True, exist_ok=True)
+            with (own / name).open("xb", buffering=0) as file:
+                self._take(name, lambda chunk: self._write(file, chunk))
+
+    def _write(self, file: IO[bytes], chunk: bytes) -> None:
+        with self._told_room():  # here: an error of reading is another one
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[file.write(rest) :]
+
+    def _take(self, name: str, take: Callable[[bytes], object]) -> None:
+        path = self.folder / name
+        entry = None if self._entries is None else self._entries[name]
+        found = hashed(path, take, most=None if entry is None else entry.size)
+        if entry is not None and found != entry:
+            raise damaged(path, f"its content differs from its sha256 in {MANIFEST}")
+        self.read_so_far.add(name)
+
+    @contextlib.contextmanager
+    def _told_room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            size = sum(entry.size for entry in (self._entries or {}).values())
+            raise MachineError(
+                f"{self.folder}: its graphs are loaded from copies, and the temporary folder takes "
+                f"none ({error.strerror or error}): set TMPDIR to a folder with {size >> 20} MiB "
+                "free"
+            ) from error
+
+
+def hashed(
+    path: Path, take: Callable[[bytes], object] = lambda _: None, most: int | None = None
+) -> FileEntry:
+    """Hand a file's content over, piece by piece; return its size and hash.
+
+    Raises
+    ------
+    InputError
+        It is no regular file, cannot be read, or is larger than `most`.
+    """
+    digest, size = hashlib.sha256(), 0
+    with open_file(path) as file:
+        while chunk := file.read(_CHUNK):
+            size += len(chunk)
+            if most is not None and size > most:
+                raise damaged(path, f"it has over {most} bytes")
+            digest.update(chunk)
+            take(chunk)
+    return FileEntry(sha256=digest.hexdigest(), size=size)
+
+
+def check_graph(file: Path, called: Path | None = None) -> GraphFacts:
+    """Return what a graph refers to; InputError if it holds what murank does not run."""
+    facts = graph_facts(file, called)
+    check_operators(facts, file if called is None else called)
+    return facts
+
+
+def referred(folder: Path, name: str, facts: GraphFacts, listed: Collection[str]) -> Iterator[str]:
+    """Yield the files that a graph's external data lie in; InputError if one is not listed."""
+    for location in sorted(facts.locations):
+        refers = f"it refers to external data in {show(location)}"
+        if not is_clean_name(location):
+            raise damaged(folder / name, f"{refers}, which may lie outside the folder")
+        beside = str(PurePosixPath(name).parent / location)
+        if beside not in listed:
+            raise damaged(folder / name, f"{refers}, which {MANIFEST} does not list")
+        yield beside
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Make a folder that nobody else may enter, and that is gone at the end."""
+    place = Path(tempfile.gettempdir())
+    _sweep(place)
+    own = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    held = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        os.close(held)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what killed processes of this user left: old folders of our name that nobody holds."""
+    for path in place.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if found.st_uid != os.geteuid() or time.time() - found.st_mtime < _ABANDONED:
+                continue
+            held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(held)

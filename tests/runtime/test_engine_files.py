@@ -1,0 +1,204 @@
+"""What was hashed is what is used, whatever becomes of the folder meanwhile and afterwards."""
+
+import fcntl
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murank import InputError, MachineError
+from murank.cli import main
+from murank.engine import engine as engine_module
+from murank.engine import files as files_module
+from murank.engine.engine import Engine
+from murank.engine.files import EngineFiles
+from murank.engine.integrity import check_engine
+from murank.engine.manifest import read_manifest
+
+pytest.importorskip("onnxruntime")
+MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+# Asks once before the folder is changed, and afterwards about images that no cache knows.
+ASKED = """
+import subprocess, sys
+import numpy as np
+from murank import Engine
+engine = Engine.from_pretrained(sys.argv[1], threads=1)
+images = np.random.default_rng(0).integers(0, 256, (5, 80, 40, 3), dtype=np.uint8)
+engine.mu(images[0], [images[1]])
+if len(sys.argv) > 2:
+    subprocess.run(sys.argv[2], shell=True, check=True, cwd=sys.argv[1])
+for values in (engine.mu(images[2], list(images[3:])), engine.embed(images[2:])):
+    print(values.tobytes().hex())
+"""
+CHANGES = {
+    "cp": "for f in onnx/*; do head -c $(stat -c %s $f) /dev/zero > x; cp x $f; done",
+    "truncated": "for f in onnx/*; do : > $f; done",
+    "shorter": "for f in onnx/*; do truncate -s 4096 $f; done",
+    "removed": "rm -r onnx prompt.safetensors",
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(MINIATURE, tmp_path / "engine"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def answers(engine: Path, *change: str) -> list[str]:
+    command = [sys.executable, "-c", ASKED, str(engine), *change]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr  # SIGBUS is -7
+    return done.stdout.split()
+
+
+def test_changed_in_place_while_it_runs(engine: Path) -> None:
+    wanted = answers(MINIATURE)
+    assert len(wanted) == 2
+    everything = " ; ".join(f"({change})" for change in CHANGES.values())
+    for change in (CHANGES["cp"], CHANGES["truncated"], everything):
+        copy = Path(shutil.copytree(engine, engine.with_name("copy")))
+        assert answers(copy, change) == wanted
+        shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "onnx/encoder.onnx", "onnx/vision.onnx", "onnx/vision.onnx.data", "onnx/decoder.onnx",
+        "onnx/decoder.onnx.data", "prompt.safetensors", "golden.safetensors", "parity.json",
+    ],
+)  # fmt: skip
+def test_changed_between_check_and_load(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def check(folder: Path, **options: Any) -> object:
+        found = check_engine(folder, **options)
+        content = bytearray((folder / name).read_bytes())
+        content[-1] ^= 1
+        (folder / name).write_bytes(content)
+        return found
+
+    monkeypatch.setattr(engine_module, "check_engine", check)
+    with pytest.raises(InputError, match=Path(name).name.replace(".", r"\.")):
+        Engine.from_pretrained(engine, providers="cpu", threads=1)
+
+
+def test_golden_images_changed_after_the_check(engine: Path) -> None:
+    manifest = check_engine(engine)
+    (engine / "golden.safetensors").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"golden\.safetensors"):
+        EngineFiles(engine, manifest.files).tensors("golden.safetensors")
+
+
+def test_a_file_that_grew_is_not_read_to_its_end(engine: Path) -> None:
+    manifest = read_manifest(engine)
+    with (engine / "prompt.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"prompt\.safetensors"):
+        EngineFiles(engine, manifest.files).read("prompt.safetensors")
+
+
+def test_copies_are_private_and_go(engine: Path, place: Path) -> None:
+    files = EngineFiles(engine, read_manifest(engine).files)
+    with files.graph("onnx/vision.onnx") as own:
+        (folder,) = place.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        for name in ("onnx/vision.onnx", "onnx/vision.onnx.data"):
+            assert (folder / name).read_bytes() == (engine / name).read_bytes()
+        assert own == folder / "onnx/vision.onnx"
+        assert files.read_so_far == {"onnx/vision.onnx", "onnx/vision.onnx.data"}
+    assert list(place.iterdir()) == []
+    loaded = Engine.from_pretrained(engine, providers="cpu", threads=1)
+    assert loaded.encoder is not None
+    assert list(place.iterdir()) == []
+
+
+def test_copies_of_a_failed_load_go(engine: Path, place: Path) -> None:
+    (engine / "onnx/decoder.onnx.data").write_bytes(b"x" * 4533504)
+    with pytest.raises(InputError, match=r"decoder\.onnx\.data"):
+        Engine.from_pretrained(engine, providers="cpu", threads=1)
+    assert list(place.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_swept(engine: Path, place: Path) -> None:
+    old = 1_000_000_000
+    for name in ("murank-graph-dead", "murank-graph-held", "murank-graph-young", "somebody-elses"):
+        (place / name).mkdir()
+        (place / name / "decoder.onnx.data").write_bytes(b"")
+        if "young" not in name:
+            os.utime(place / name, (old, old))
+    (place / "murank-graph-link").symlink_to(place / "somebody-elses")
+    held = os.open(place / "murank-graph-held", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with EngineFiles(engine, read_manifest(engine).files).graph("onnx/encoder.onnx"):
+            pass
+    finally:
+        os.close(held)
+    left = sorted(path.name for path in place.iterdir())
+    assert left == [
+        "murank-graph-held", "murank-graph-link", "murank-graph-young", "somebody-elses"
+    ]  # fmt: skip
+    assert (place / "somebody-elses/decoder.onnx.data").exists()
+
+
+@contextmanager
+def most_bytes(count: int) -> Iterator[None]:
+    """Let no file be larger, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_room_for_copies(engine: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with most_bytes(1 << 20), pytest.raises(MachineError, match="TMPDIR"):
+        Engine.from_pretrained(engine, providers="cpu", threads=1)
+    assert list(place.iterdir()) == []
+    place.rmdir()
+    tempfile.tempdir = str(place)
+    assert main(["verify", "--quiet", str(engine)]) == 3
+    assert "TMPDIR" in capsys.readouterr().err
+
+
+def test_what_this_process_made_is_not_copied(engine: Path, place: Path) -> None:
+    with EngineFiles(engine).graph("onnx/vision.onnx") as file:
+        assert file == engine / "onnx/vision.onnx"
+    assert list(place.iterdir()) == []
+
+
+def test_external_data_that_is_not_listed(engine: Path) -> None:
+    entries = dict(read_manifest(engine).files)
+    del entries["onnx/vision.onnx.data"]
+    with (
+        pytest.raises(InputError, match=r"vision\.onnx: .*manifest\.json does not list"),
+        EngineFiles(engine, entries).graph("onnx/vision.onnx"),
+    ):
+        pass
+
+
+def test_the_lock_is_taken(engine: Path, place: Path) -> None:
+    with EngineFiles(engine, read_manifest(engine).files).graph("onnx/encoder.onnx"):
+        (folder,) = place.iterdir()
+        os.utime(folder, (1, 1))
+        files_module._sweep(place)
+        assert folder.exists()
