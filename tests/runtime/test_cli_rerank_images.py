@@ -136,12 +136,12 @@ def test_what_is_not_needed_is_not_loaded(
 def test_options_reach_the_engine(job: ImageJob, tmp_path: Path) -> None:
     names = "CUDAExecutionProvider, CPUExecutionProvider"
     cache = tmp_path / "cache"
-    assert (
-        job.run("--vision-cache-mb", 0, "--cache-dir", cache, "--providers", names, "--json") == 0
-    )
+    kept = ["--cache-dir", cache, "--cache-max-mb", 9, "--cache-max-days", 1.5]
+    assert job.run("--vision-cache-mb", 0, *kept, "--providers", names, "--json") == 0
     (options,) = job.loaded
     assert options["providers"] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert (options["vision_cache_mb"], options["cache_dir"]) == (0, str(cache))
+    assert (options["cache_max_mb"], options["cache_max_days"]) == (9, 1.5)
 
 
 def test_lists_instead_of_folders(

@@ -31,6 +31,7 @@ VERBS = {
     "verify": "whether an engine folder is whole and answers as at export",
     "bench": "latency and throughput of an engine, as MLPerf's scenarios measure them",
     "plan": "what an engine will need on a device: roofline, memory, predicted latency",
+    "cache": "what a --cache-dir holds of images, and its erasure",
     "doctor": "what this machine has, what of it works, and what to install",
     "synthesize": "write synthetic features to try the others with",
     "world": "draw a synthetic data set of person crops",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from murank.batch import LazyEngine
-from murank.cli._parser import Parser, not_negative, positive, threads
+from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
 from murank.cli._sources import GALLERY_MU_USERS, engine_scores, engine_scores_gallery
 from murank.engine.engine import ORDERS, Part
 from murank.engine.integrity import check_pin
@@ -13,7 +13,9 @@ from murank.engine.providers import PROVIDER_NAMES
 
 _TOP_K_CANDIDATES = 10
 _AS_CANDIDATES = 0  # --gallery-mu without a number
-_PASSED_ON = ("providers", "threads", "vision_cache_mb", "cache_dir")
+_PASSED_ON = (
+    "providers", "threads", "vision_cache_mb", "cache_dir", "cache_max_mb", "cache_max_days"
+)  # fmt: skip
 
 
 def add_engine_options(result: Parser) -> None:
@@ -48,7 +50,7 @@ def add_engine_options(result: Parser) -> None:
     group.add_argument(
         "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )
-    group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
+    add_cache_options(group)
     group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
 
 

@@ -1,6 +1,8 @@
 """The argument parser of every verb, and options that verbs share."""
 
 import argparse
+import contextlib
+import math
 import os
 from typing import Any, NoReturn
 
@@ -34,6 +36,25 @@ def not_negative(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError("must be at least 0")
     return value
+
+
+def days(text: str) -> float:
+    """Parse a number of days above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+
+
+def add_cache_options(group: argparse._ArgumentGroup) -> None:
+    """Add where vision tokens are kept across runs, and how much of them for how long."""
+    group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
+    group.add_argument(
+        "--cache-max-mb", type=positive, metavar="MB", help="size of all in DIR: oldest files go"
+    )
+    group.add_argument(
+        "--cache-max-days", type=days, metavar="DAYS", help="age of a file in DIR: older ones go"
+    )
 
 
 def threads(text: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from murank._exceptions import InputError, UsageError
 from murank._methods import METHODS
 from murank.cli._method_options import OPTIONS
-from murank.cli._parser import Parser, not_negative, positive, threads
+from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
 from murank.cli._progress import ProgressLine
 from murank.cli._search_gallery import GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
@@ -101,7 +101,7 @@ def _add_engine(result: Parser) -> None:
     group.add_argument(
         "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )
-    group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
+    add_cache_options(group)
     group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
 
 
@@ -119,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
     search = _checked(args)
     engine = Engine.from_pretrained(
         args.engine, providers=args.providers, threads=args.threads, parts=search.parts,
-        sha256=args.engine_sha256, cache_dir=args.cache_dir,
+        sha256=args.engine_sha256, cache_dir=args.cache_dir, cache_max_mb=args.cache_max_mb,
+        cache_max_days=args.cache_max_days,
         vision_cache_mb=256 if args.vision_cache_mb is None else args.vision_cache_mb,
     )  # fmt: skip
     with ProgressLine(quiet=args.quiet) as line:
@@ -186,6 +187,9 @@ def _parameters(args: argparse.Namespace) -> dict[str, Any]:
         if option.keyword in given and not used:
             without = why_not if is_alpha else f"--method {args.method}"
             raise UsageError(f"{option.flag} has no effect with {without}")
+    for name in ("cache_max_mb", "cache_max_days"):
+        if getattr(args, name) is not None and args.cache_dir is None:
+            raise UsageError(f"--{name.replace('_', '-')} needs --cache-dir")
     for name in _ABOUT_MU:
         if getattr(args, name) not in (None, False) and not asks:
             raise UsageError(f"--{name.replace('_', '-')} has no effect with {why_not}")

@@ -34,6 +34,8 @@ _NEEDS: Mapping[str, Sequence[str]] = {
     "threads": ("engine",),
     "vision_cache_mb": ("engine",),
     "cache_dir": ("engine",),
+    "cache_max_mb": ("cache_dir",),
+    "cache_max_days": ("cache_dir",),
     "engine_sha256": ("engine",),
 }
 _SCORING = ("order", "vision_cache_mb", "cache_dir")  # of any pairs

@@ -1,25 +1,18 @@
-"""Vision tokens by the content of the image: recently used ones in memory, all of them on disk.
+"""What is kept of images in memory, by their content: those used recently.
 
 The key is a hash of the pixels as the graph takes them. Token ids could never be one: every image
-has the same. Vision tokens are biometric data: the folder is its owner's alone, and `clear` empties
-both.
+has the same.
 """
 
-import contextlib
 import hashlib
-import secrets
 import threading
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._exceptions import OutputError
-
 Key = str
-Values = NDArray[Any]
 
 
 def content_key(pixels: NDArray[np.uint8]) -> Key:
@@ -63,56 +56,16 @@ class MemoryCache:
             while self.bytes > self._budget:
                 self.bytes -= self._values.popitem(last=False)[1][1]
 
+    def forget(self, key: Key) -> bool:
+        """Drop one value; return whether it was there."""
+        with self._lock:
+            if key not in self._values:
+                return False
+            self.bytes -= self._values.pop(key)[1]
+            return True
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._values.clear()
             self.bytes = 0
-
-
-class DiskCache:
-    """One file an image in a folder of the engine's own; a damaged file counts as missing."""
-
-    def __init__(self, folder: Path, engine_sha256: str) -> None:
-        self._folder = folder / f"vision-{engine_sha256[:16]}"
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.chmod(0o700)  # it may have been there, open to others
-        except OSError as error:
-            raise OutputError(f"cannot use {folder} as cache: {error.strerror or error}") from error
-
-    def get(self, key: Key, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Values | None:
-        """Return the values if a whole file of that shape and type is there."""
-        try:
-            raw = (self._folder / key).read_bytes()
-        except OSError:
-            return None
-        body, digest = raw[:-32], raw[-32:]
-        if hashlib.sha256(body).digest() != digest:
-            return None
-        if len(body) != int(np.prod(shape)) * dtype.itemsize:
-            return None
-        return np.frombuffer(body, dtype).reshape(shape)
-
-    def put(self, key: Key, values: Values) -> None:
-        """Write a file, whole or not at all; a full disk is no reason to stop scoring."""
-        body = np.ascontiguousarray(values).tobytes()
-        aside = self._folder / f".{secrets.token_hex(8)}"
-        with contextlib.suppress(OSError):
-            try:
-                with aside.open("xb") as file:
-                    aside.chmod(0o600)
-                    file.write(body + hashlib.sha256(body).digest())
-                aside.replace(self._folder / key)
-            finally:
-                aside.unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Delete every file of this engine; OutputError if one stays."""
-        try:
-            for file in self._folder.iterdir():
-                file.unlink(missing_ok=True)
-        except FileNotFoundError:
-            return  # the whole folder has been deleted
-        except OSError as error:
-            raise OutputError(f"cannot clear {self._folder}: {error.strerror or error}") from error

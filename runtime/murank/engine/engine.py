@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank._stages import StageWatch
 from murank.engine.backends import load_on_one
-from murank.engine.cache import DiskCache, MemoryCache
+from murank.engine.cache import MemoryCache, content_key
+from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
 from murank.engine.encoder import Encoder
 from murank.engine.files import EngineFiles
 from murank.engine.in_time import ImageTokens, checked, score_in_time
@@ -78,6 +79,8 @@ class Engine:
         max_pairs: int | None = None,
         vision_cache_mb: int = 256,
         cache_dir: str | os.PathLike[str] | None = None,
+        cache_max_mb: int | None = None,
+        cache_max_days: float | None = None,
     ) -> "Engine":
         """Check an engine folder, then load it.
 
@@ -107,24 +110,31 @@ class Engine:
         vision_cache_mb
             Memory for vision tokens of images seen before; 0 keeps none.
         cache_dir
-            Folder to keep them in across runs (biometric data; owner-only); None: none.
+            Folder to keep them in across runs (biometric data; owner-only); None: none. Its
+            parents are made, it may be no symlink.
+        cache_max_mb, cache_max_days
+            What may stay in `cache_dir`, of all engines together: older files go at the start and
+            whenever something is written, and the oldest ones beyond that size. None: no limit.
 
         Raises
         ------
         InputError
             The folder is not what its manifest says, lacks a part asked for, or its precision does
             not run with these providers.
+        OutputError
+            `cache_dir` cannot be used.
         MachineError
             onnxruntime or a provider asked for is not here.
         """
         folder = Path(path)
+        limits = CacheLimits(cache_max_mb, cache_max_days)
         if vision_cache_mb < 0 or (max_pairs is not None and max_pairs < 1):
             raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
         manifest, found = _checked(folder, sha256)
         files = EngineFiles(folder, manifest.files)
         wanted = _wanted_parts(manifest, folder, parts)
         memory = MemoryCache(vision_cache_mb << 20)
-        disk = None if cache_dir is None else DiskCache(Path(cache_dir), found)
+        disk = open_cache(cache_dir, folder, manifest, limits)
 
         def load(providers: Providers) -> tuple[Encoder | None, Scorer | None]:
             settings = SessionSettings(providers, threads)
@@ -328,8 +338,46 @@ class Engine:
             )
         return calibration.threshold
 
+    def forget(self, image: ImageSource) -> bool:
+        """Erase all that is kept of one image, in memory and in `cache_dir`.
+
+        That is its vision tokens, there and on a GPU, and its prefix if it was a query. An image
+        is known by its pixels at the engine's size: the same picture under another name is the same
+        image, another picture of the same person is not. What a call in progress computes of it may
+        be kept again.
+
+        Returns
+        -------
+        bool
+            Whether anything was there.
+
+        Raises
+        ------
+        InputError
+            The image cannot be used.
+        OutputError
+            A file may have stayed.
+        """
+        part = self.manifest.scorer
+        if part is None:
+            return False
+        (pixels,) = _pixels([image], part.preprocessing)
+        key = content_key(pixels)
+        found = self._vision_memory.forget(key)
+        if self.scorer is not None:
+            found |= self.scorer.forget(key)
+        if self._vision_disk is not None:
+            found |= self._vision_disk.forget(key)
+        return found
+
     def clear_cache(self) -> None:
-        """Forget all that is kept of images seen so far, in memory and in `cache_dir`."""
+        """Erase all that is kept of images seen so far, in memory and in `cache_dir`.
+
+        Raises
+        ------
+        OutputError
+            A file may have stayed.
+        """
         self._vision_memory.clear()
         if self._vision_disk is not None:
             self._vision_disk.clear()

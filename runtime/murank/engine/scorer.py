@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import MachineError
-from murank.engine.cache import DiskCache, Key, MemoryCache, content_key
+from murank.engine.cache import Key, MemoryCache, content_key
 from murank.engine.decoder import Decoder, Prefix
+from murank.engine.disk_cache import DiskCache
 from murank.engine.files import EngineFiles
 from murank.engine.manifest import ScorerPart
 from murank.engine.session import SessionSettings
@@ -106,6 +107,10 @@ class Scorer:
     def clear(self) -> None:
         """Forget the prefixes of earlier queries."""
         self._prefixes.clear()
+
+    def forget(self, key: Key) -> bool:
+        """Forget the prefix of one query image; return whether there was one."""
+        return self._prefixes.forget(key)
 
     def batches(self, count: int, most: int | None = None) -> Iterator[slice]:
         """Split `count` pairs of one query into runs of the decoder, of at most `most` pairs."""

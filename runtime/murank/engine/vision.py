@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.cache import DiskCache, Key, MemoryCache, content_key
+from murank.engine.cache import Key, MemoryCache, content_key
 from murank.engine.device_rows import HostRow, device_rows
+from murank.engine.disk_cache import DiskCache
 from murank.engine.files import EngineFiles
 from murank.engine.graph import Memory
 from murank.engine.manifest import ScorerPart
@@ -83,7 +84,7 @@ class VisionTokens:
         """Return the tokens [levels,T,H] of an image, a row where they are rows, or None."""
         values = self._memory.get(key)
         if values is None and self._disk is not None:
-            read = self._disk.get(key, self.shape, self.dtype)
+            read = self._disk.get(key, self.shape, self.dtype, made_by=self.session.providers)
             if read is not None:
                 (values,) = self._kept([key], read[None])
         return values
@@ -105,7 +106,7 @@ class VisionTokens:
             computed |= zip(part, kept, strict=True)
             if self._disk is not None and on_host is not None:
                 for key, values in zip(part, on_host, strict=True):
-                    self._disk.put(key, values)
+                    self._disk.put(key, values, made_by=self.session.providers)
         return computed
 
     def _kept(self, keys: Sequence[Key], batch: Any) -> list[Any]:

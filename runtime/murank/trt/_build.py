@@ -8,6 +8,7 @@ from typing import Any
 from murank._atomic import check_writable, write_files
 from murank._exceptions import InputError, MachineError, UsageError
 from murank.engine._plain import file_size, open_file
+from murank.engine.graph_hash import graph_sha256
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import Manifest
 from murank.engine.onnx_references import external_data_files
@@ -15,7 +16,7 @@ from murank.trt._builder import Plan, Progress, make_plan
 from murank.trt._key import key_for_building
 from murank.trt._machine import Machine, check_supported
 from murank.trt._profiles import Graph, graphs_of
-from murank.trt._record import PlanEntry, PlanRecord, Target, graph_sha256
+from murank.trt._record import PlanEntry, PlanRecord, Target
 from murank.trt._settings import BuildSettings, check_dtype, check_engine_fits
 from murank.trt._store import PlanStore
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, MachineError
+from murank.engine.graph_hash import graph_sha256
 from murank.engine.manifest import MANIFEST, Manifest, read_manifest
 from murank.trt._api import first_error, make_logger
 from murank.trt._key import existing_key
 from murank.trt._machine import Machine, machines
-from murank.trt._record import graph_sha256
 from murank.trt._store import PlanStore
 
 

@@ -18,12 +18,10 @@ from murank.engine._records import Record
 from murank.engine.manifest import (
     FileEntry,
     FileName,
-    Manifest,
     Name,
     SchemaVersion,
     Sha256,
 )
-from murank.engine.onnx_references import external_data_files
 
 RECORD = "record.json"
 _FINGERPRINT_DIGITS = 16
@@ -112,14 +110,6 @@ def read_record(folder: Path, key: bytes | None) -> PlanRecord:
             "seal), and plans are code: run murank build again"
         )
     return PlanRecord.from_json(data)
-
-
-def graph_sha256(engine: Path, manifest: Manifest, name: str) -> str:
-    """Return one hash of a graph and its external data, from those in the manifest."""
-    folder = Path(name).parent
-    names = [name, *(str(folder / one) for one in sorted(external_data_files(engine / name)))]
-    lines = [f"{one} {manifest.files[one].sha256}\n" for one in names]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _seal(data: Any, key: bytes) -> str:

@@ -1,0 +1,444 @@
+"""Vision tokens on disk: never another image's, for their owner alone, within their limits."""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from murank import InputError, OutputError
+from murank.engine.disk_cache import CacheLimits, DiskCache
+
+SHAPE, DTYPE = (2, 3), np.dtype(np.float32)
+ENGINE, OTHER = "ab" * 32, "ab" * 8 + "cd" * 24  # one folder for both
+KEY, SECOND, THIRD = (digit * 64 for digit in "123")
+BYTES = 2 * 3 * 4 + 32  # of a file
+FOREIGN = ("notes.txt", "k" * 64, "1" * 63, ".hidden", ".murank-batch")
+
+
+def values(seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(SHAPE).astype(np.float32)
+
+
+def held(disk: DiskCache, *keys: str) -> list[str]:
+    return [key for key in keys if disk.get(key, SHAPE, DTYPE) is not None]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "cache"
+
+
+@pytest.fixture
+def disk(root: Path) -> DiskCache:
+    return DiskCache(root, ENGINE)
+
+
+@pytest.fixture
+def folder(disk: DiskCache, root: Path) -> Path:
+    """Where `disk` keeps its files."""
+    del disk
+    return root / f"vision-{ENGINE[:16]}"
+
+
+def test_what_is_put_on_disk_is_found_by_the_next_process(disk: DiskCache, root: Path) -> None:
+    disk.put(KEY, values())
+    for cache in (disk, DiskCache(root, ENGINE)):
+        found = cache.get(KEY, SHAPE, DTYPE)
+        assert found is not None
+        assert found.dtype == DTYPE
+        np.testing.assert_array_equal(found, values())
+    assert held(disk, SECOND) == []
+
+
+def test_half_precision_and_arrays_that_are_not_contiguous(disk: DiskCache) -> None:
+    half = values().astype(np.float16).T
+    disk.put(KEY, half)
+    np.testing.assert_array_equal(np.asarray(disk.get(KEY, (3, 2), np.dtype("f2"))), half)
+
+
+def test_a_file_under_another_images_name_is_missing_and_replaced(
+    disk: DiskCache, folder: Path
+) -> None:
+    """As a restore may mix them."""
+    disk.put(KEY, values(1))
+    disk.put(SECOND, values(2))
+    (folder / KEY).rename(folder / "aside")
+    (folder / SECOND).rename(folder / KEY)
+    (folder / "aside").rename(folder / SECOND)
+    assert held(disk, KEY, SECOND) == []
+    disk.put(KEY, values(3))
+    np.testing.assert_array_equal(np.asarray(disk.get(KEY, SHAPE, DTYPE)), values(3))
+
+
+def test_a_file_of_another_part_provider_shape_or_type_is_missing(
+    disk: DiskCache, root: Path
+) -> None:
+    """All of these have the same name and the same number of bytes."""
+    disk.put(KEY, values(), made_by=["CUDA", "CPU"])
+    assert disk.get(KEY, SHAPE, DTYPE, made_by=["CUDA", "CPU"]) is not None
+    assert disk.get(KEY, SHAPE, DTYPE, made_by=["CPU"]) is None
+    assert disk.get(KEY, (3, 2), DTYPE, made_by=["CUDA", "CPU"]) is None
+    assert disk.get(KEY, SHAPE, np.dtype(np.int32), made_by=["CUDA", "CPU"]) is None
+    other = DiskCache(root, OTHER)
+    assert other.get(KEY, SHAPE, DTYPE, made_by=["CUDA", "CPU"]) is None
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((2, 4), "f4"), ((2, 3), "f2"), ((1, 3), "f4")])
+def test_another_size_counts_as_missing(
+    disk: DiskCache, shape: tuple[int, ...], dtype: str
+) -> None:
+    disk.put(KEY, values())
+    assert disk.get(KEY, shape, np.dtype(dtype)) is None
+
+
+def test_a_damaged_file_counts_as_missing(disk: DiskCache, folder: Path) -> None:
+    disk.put(KEY, values())
+    whole = (folder / KEY).read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 0x40
+        (folder / KEY).write_bytes(changed)
+        assert held(disk, KEY) == []
+    for length in range(len(whole)):
+        (folder / KEY).write_bytes(whole[:length])
+        assert held(disk, KEY) == []
+    (folder / KEY).write_bytes(whole + b"\0")
+    assert held(disk, KEY) == []
+
+
+@contextmanager
+def masked(umask: int) -> Iterator[None]:
+    before = os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_only_the_owner_may_look(tmp_path: Path, umask: int) -> None:
+    with masked(umask):
+        DiskCache(tmp_path / "a" / "b", ENGINE).put(KEY, values())
+    (folder,) = (tmp_path / "a" / "b").iterdir()
+    for path in (tmp_path / "a", tmp_path / "a" / "b", folder):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert [file.name for file in folder.iterdir()] == [KEY]  # nothing left aside
+    assert stat.S_IMODE((folder / KEY).stat().st_mode) == 0o600
+
+
+def test_a_folder_made_by_the_user_is_closed(tmp_path: Path) -> None:
+    folder = tmp_path / f"vision-{ENGINE[:16]}"
+    folder.mkdir(mode=0o755)
+    before = stat.S_IMODE(tmp_path.stat().st_mode)
+    DiskCache(tmp_path, ENGINE)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == before  # that is the user's own affair
+
+
+Place = Callable[[Path, str], Path]
+
+
+def cache_dir(root: Path, _name: str) -> Path:
+    return root
+
+
+def folder_in_it(root: Path, name: str) -> Path:
+    root.mkdir(parents=True)
+    return root / name
+
+
+def link(place: Path, foreign: Path) -> None:
+    place.symlink_to(foreign)
+
+
+def link_to_nothing(place: Path, foreign: Path) -> None:
+    place.symlink_to(foreign / "nothing")
+
+
+def file(place: Path, _foreign: Path) -> None:
+    place.write_text("mine")
+
+
+def fifo(place: Path, _foreign: Path) -> None:
+    os.mkfifo(place)
+
+
+@pytest.mark.parametrize("put", [link, link_to_nothing, file, fifo])
+@pytest.mark.parametrize("where", [cache_dir, folder_in_it])
+def test_what_is_no_folder_is_refused_and_left_alone(
+    root: Path, tmp_path: Path, where: Place, put: Callable[[Path, Path], None]
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir(mode=0o755)
+    (foreign / KEY).write_text("mine")
+    root.parent.mkdir()
+    place = where(root, f"vision-{ENGINE[:16]}")
+    put(place, foreign)
+    with pytest.raises(OutputError, match=place.name):
+        DiskCache(root, ENGINE)
+    assert [(one.name, one.read_text()) for one in foreign.iterdir()] == [(KEY, "mine")]
+    assert stat.S_IMODE(foreign.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_link_that_comes_later_is_not_followed_either(
+    disk: DiskCache, root: Path, folder: Path, tmp_path: Path, whole: bool
+) -> None:
+    foreign = tmp_path / "foreign"
+    inside = foreign / folder.name if whole else foreign
+    inside.mkdir(parents=True, mode=0o755)
+    inside.chmod(0o755)
+    (inside / KEY).write_text("mine")
+    place = root if whole else folder
+    place.rename(tmp_path / "former")
+    place.symlink_to(foreign)
+    disk.put(SECOND, values())
+    assert held(disk, KEY, SECOND) == []
+    for erase in (disk.clear, lambda: disk.forget(KEY)):
+        with pytest.raises(OutputError, match="symlink"):
+            erase()
+    assert [one.name for one in inside.iterdir()] == [KEY]
+    assert stat.S_IMODE(inside.stat().st_mode) == 0o755
+
+
+def test_another_users_folder(root: Path, disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk.put(KEY, values())
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    with pytest.raises(OutputError, match="another user"):
+        DiskCache(root, ENGINE)
+    with pytest.raises(OutputError, match="another user"):
+        disk.clear()
+    assert held(disk, KEY) == []
+    monkeypatch.undo()
+    assert held(disk, KEY) == [KEY]
+
+
+def link_to_a_copy(place: Path) -> None:
+    place.rename(place.parent / "copy")
+    place.symlink_to("copy")
+
+
+def become_fifo(place: Path) -> None:
+    place.unlink()
+    os.mkfifo(place)
+
+
+@pytest.mark.parametrize("become", [link_to_a_copy, become_fifo])
+def test_a_name_of_ours_that_is_no_file_is_missing_replaced_and_erased(
+    disk: DiskCache, folder: Path, become: Callable[[Path], None]
+) -> None:
+    """Above all, nobody waits for the writer of a FIFO."""
+    disk.put(KEY, values())
+    become(folder / KEY)
+    assert held(disk, KEY) == []
+    disk.put(KEY, values())
+    assert held(disk, KEY) == [KEY]
+    assert stat.S_ISREG((folder / KEY).lstat().st_mode)
+    become(folder / KEY)
+    assert disk.forget(KEY)
+    assert not os.path.lexists(folder / KEY)
+
+
+def test_clear_deletes_our_files_and_no_others(disk: DiskCache, folder: Path) -> None:
+    for key in (KEY, SECOND):
+        disk.put(key, values())
+    for name in (".0123456789abcdef", f".murank-0123456789abcdef-{KEY}"):
+        (folder / name).write_bytes(b"left by a killed process")
+    for name in FOREIGN:
+        (folder / name).write_text("mine")
+    (folder / THIRD).mkdir()
+    disk.clear()
+    assert sorted(one.name for one in folder.iterdir()) == sorted([*FOREIGN, THIRD])
+    disk.put(KEY, values())
+    assert held(disk, KEY) == [KEY]
+
+
+def test_clear_of_one_engine_leaves_the_others(disk: DiskCache, root: Path) -> None:
+    disk.put(KEY, values())
+    other = DiskCache(root, "cd" * 32)
+    other.put(KEY, values(1))
+    other.clear()
+    assert (held(disk, KEY), held(other, KEY)) == ([KEY], [])
+
+
+def test_one_image_is_forgotten_with_what_a_killed_process_left_of_it(
+    disk: DiskCache, folder: Path, root: Path
+) -> None:
+    """Also where another engine, or an earlier murank, kept it."""
+    for key in (KEY, SECOND):
+        disk.put(key, values())
+    (folder / f".murank-0123456789abcdef-{KEY}").write_bytes(b"half")
+    former = root / "vision-0123456789abcdef"
+    former.mkdir()
+    (former / KEY).write_bytes(b"former")
+    assert (disk.forget(KEY), disk.forget(KEY)) == (True, False)
+    assert [one.name for one in folder.iterdir()] == [SECOND]
+    assert list(former.iterdir()) == []
+
+
+def test_clear_when_the_folder_is_gone_and_when_a_file_stays(
+    disk: DiskCache, folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.put(KEY, values())
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        for erase in (disk.clear, lambda: disk.forget(KEY)):
+            with pytest.raises(OutputError, match="cannot clear"):
+                erase()
+    disk.clear()
+    folder.rmdir()
+    disk.clear()
+    assert not disk.forget(KEY)
+    root.rmdir()
+    disk.clear()
+    assert not disk.forget(KEY)
+    disk.put(KEY, values())  # and it comes back
+    assert held(disk, KEY) == [KEY]
+
+
+def test_a_full_disk_is_no_reason_to_stop(
+    disk: DiskCache, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    disk.put(KEY, values())
+    assert list(folder.iterdir()) == []
+
+
+def test_no_descriptor_stays_open(disk: DiskCache, folder: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    (folder / SECOND).mkdir()
+    os.mkfifo(folder / THIRD)
+    for _ in range(20):
+        disk.put(KEY, values())
+        assert held(disk, KEY, SECOND, THIRD) == [KEY]
+    disk.forget(KEY)
+    disk.clear()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_writers_side_by_side(disk: DiskCache, folder: Path) -> None:
+    def work(_number: int) -> None:
+        disk.put(KEY, values())
+        found = disk.get(KEY, SHAPE, DTYPE)
+        assert found is not None
+        np.testing.assert_array_equal(found, values())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(200)))
+    assert [one.name for one in folder.iterdir()] == [KEY]
+
+
+def age(path: Path, days: float) -> None:
+    then = time.time() - days * 86400
+    os.utime(path, (then, then))
+
+
+def test_what_a_killed_writer_left_goes_at_the_next_start(
+    disk: DiskCache, folder: Path, root: Path
+) -> None:
+    del disk
+    old, young = (f".murank-{digit * 16}-{KEY}" for digit in "ab")
+    for name in (old, young, *FOREIGN):
+        (folder / name).write_text("half")
+    for name in (old, *FOREIGN):
+        age(folder / name, 1)
+    DiskCache(root, ENGINE)
+    assert sorted(one.name for one in folder.iterdir()) == sorted([young, *FOREIGN])
+
+
+def test_the_largest_age(disk: DiskCache, folder: Path, root: Path) -> None:
+    """Read: not at all; at the start: all engines' old files go."""
+    former = root / "vision-0123456789abcdef"
+    former.mkdir()
+    for key in (KEY, SECOND):
+        disk.put(key, values())
+    (former / KEY).write_bytes(b"former")
+    limits = CacheLimits(max_days=2.5)
+    limited = DiskCache(root, ENGINE, limits)
+    age(folder / KEY, 2.6)
+    age(folder / SECOND, 2.4)
+    age(former / KEY, 2.6)
+    assert held(limited, KEY, SECOND) == [SECOND]
+    DiskCache(root, ENGINE, limits)
+    assert [one.name for one in folder.iterdir()] == [SECOND]
+    assert list(former.iterdir()) == []
+
+
+def test_the_largest_age_holds_while_a_process_writes(
+    folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = DiskCache(root, ENGINE, CacheLimits(max_days=1))
+    limited.put(KEY, values())
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 86400 * 1.02)
+    limited.put(SECOND, values())
+    assert [one.name for one in folder.iterdir()] == [SECOND]
+
+
+def test_the_largest_size(root: Path, folder: Path) -> None:
+    """Never beyond it, and no less than the share that is made free at once."""
+    limited = DiskCache(root, ENGINE, CacheLimits(max_mb=1))
+    large = np.zeros(8000, np.float32)  # 32 of them, and a bit
+    start = time.time() - 1000
+    for number in range(80):
+        key = f"{number:064x}"
+        limited.put(key, large)
+        os.utime(folder / key, (start + number, start + number))
+        size = sum(one.stat().st_size for one in folder.iterdir())
+        assert size <= 1 << 20
+        assert number < 33 or size >= (1 << 20) * 14 / 16
+    left = sorted(int(one.name, 16) for one in folder.iterdir())
+    assert left == list(range(80 - len(left), 80))  # the oldest went
+    limited.put(KEY, np.zeros(300_000, np.float32))
+    assert not (folder / KEY).exists()  # too large alone: nothing goes for it
+    assert len(list(folder.iterdir())) == len(left)
+
+
+def test_the_largest_size_at_the_start_is_of_all_engines(root: Path, folder: Path) -> None:
+    former = root / "vision-0123456789abcdef"
+    former.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
+    for number, place in enumerate([former / KEY, folder / KEY, former / SECOND]):
+        place.write_bytes(bytes(400_000))
+        age(place, 3 - number)
+    DiskCache(root, ENGINE, CacheLimits(max_mb=1))
+    assert not (former / KEY).exists()
+    assert (folder / KEY).exists()
+    assert (former / SECOND).exists()
+
+
+def test_files_are_not_looked_at_for_every_one_that_is_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = DiskCache(root, ENGINE, CacheLimits(max_mb=1, max_days=30))
+    looks, scan = [], os.scandir
+
+    def counted(place: int) -> object:
+        looks.append(place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for number in range(1000):
+        limited.put(f"{number:064x}", values())
+    assert len(looks) <= 2  # 56 kB of 1 MiB: below a sixteenth
+
+
+@pytest.mark.parametrize("limits", [{"max_mb": 0}, {"max_days": 0}, {"max_days": float("nan")}])
+def test_limits_that_cannot_be(limits: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=f"cache_{next(iter(limits))}"):
+        CacheLimits(**limits)  # type: ignore[arg-type]
