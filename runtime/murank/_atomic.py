@@ -6,6 +6,7 @@ is synced.
 """
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from murank._exchange import exchange
 
 __all__ = [
     "Writer", "abandoned", "check_writable", "made_folder", "new_folder", "readable_errors",
-    "sweep", "sync", "write_files",
+    "sole_writer", "sweep", "sync", "write_files",
 ]  # fmt: skip
 
 Writer = Callable[[IO[bytes]], object]
@@ -95,6 +96,29 @@ def new_folder(target: Path, *, replace: bool, mode: int = 0o700) -> Iterator[Pa
             sync(target.parent)
 
 
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder that is there.
+
+    Raises
+    ------
+    OutputError
+        One is at work in it; or it cannot be opened.
+    """
+    with readable_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another run is at work in {folder}; wait for it") from error
+        except OSError:  # a file system that cannot lock
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def check_writable(folder: Path) -> None:
     """Raise OutputError if files could not be put into `folder`, which may be missing as yet."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -135,8 +159,9 @@ def made_folder(folder: Path) -> Iterator[None]:
     made: list[Path] = []
     try:
         for path in reversed(missing):
-            path.mkdir(mode=0o700)
-            made.append(path)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                path.mkdir(mode=0o700)
+                made.append(path)
         yield
         for path in made:
             sync(path.parent)

@@ -3,6 +3,7 @@
 import getpass
 import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -250,6 +251,19 @@ def test_interrupted_before_anything_was_measured(bench: Bench) -> None:
     bench.stop_at = 2
     with pytest.raises(KeyboardInterrupt):
         bench.run()
+
+
+def test_what_a_killed_benchmark_left_is_swept(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of people may be in it; what others keep there stays."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    left = tmp_path / "scratch" / ".murank-0123456789abcdef-bench"
+    left.mkdir(parents=True)
+    (left / "query.png").write_bytes(b"somebody")
+    (tmp_path / "scratch" / "mine").mkdir()
+    bench.run()
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["mine"]
 
 
 def test_cold_starts_are_medians(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

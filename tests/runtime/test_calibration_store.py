@@ -12,6 +12,7 @@ import pytest
 from engine_folder import edit_manifest, make_engine
 
 from murank import InputError, OutputError, __version__
+from murank._atomic import sole_writer
 from murank.calibration import Measured, Target, calibrate, store_calibration
 from murank.cli import main
 from murank.engine import engine as engine_module
@@ -125,6 +126,29 @@ def test_nothing_changes_if_writing_fails(engine: Path, monkeypatch: pytest.Monk
         store(engine, measure())
     assert (engine / "manifest.json").read_bytes() == raw
     assert sorted(engine.rglob("*")) == before
+
+
+def test_what_a_killed_calibration_left_is_swept(engine: Path) -> None:
+    """A folder plans/ of its making goes, too: that stands for plans; foreign files stay."""
+    before = sorted(engine.rglob("*"))
+    (engine / "plans").mkdir()
+    left = engine / "plans" / ".murank-0123456789abcdef-manifest.json"
+    left.write_text("half")
+    store(engine, measure())
+    assert sorted(engine.rglob("*")) == before
+    (engine / "plans").mkdir()
+    left.write_text("half")
+    (engine / "plans" / "notes.txt").write_text("mine")
+    store(engine, measure())
+    assert [path.name for path in (engine / "plans").iterdir()] == ["notes.txt"]
+
+
+def test_two_at_once(engine: Path) -> None:
+    raw = (engine / "manifest.json").read_bytes()
+    with sole_writer(engine), pytest.raises(OutputError, match="another run is at work in"):
+        store(engine, measure())
+    assert (engine / "manifest.json").read_bytes() == raw
+    store(engine, measure())  # the lock is gone with its holder
 
 
 def test_plans_that_is_no_folder(engine: Path) -> None:

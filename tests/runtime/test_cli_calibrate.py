@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from engine_folder import make_engine
 
+from murank._atomic import sole_writer
 from murank.cli import main
 from murank.engine.engine import Engine
 from murank.engine.manifest import Calibration, manifest_bytes, read_manifest
@@ -48,6 +49,16 @@ def refuse(
     assert out == ""
     assert err.count("\n") == 1
     assert says in err
+
+
+def test_another_calibration_is_at_work(
+    engine: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before the engine is loaded; a dry run writes nothing, and may run beside it."""
+    with sole_writer(engine):
+        refuse(capsys, engine, "--pairs", pairs, "--eer", says=f"at work in {engine}")
+        with pytest.raises(AssertionError, match="the engine was loaded"):
+            main(["calibrate", str(engine), "--pairs", str(pairs), "--eer", "--dry-run"])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,14 @@ from typing import Any
 import torch
 
 from murank import InputError, OutputError
-from murank._atomic import Writer, check_writable, readable_errors, sweep, write_files
+from murank._atomic import (
+    Writer,
+    check_writable,
+    made_folder,
+    readable_errors,
+    sweep,
+    write_files,
+)
 from murank_export._loading import read_json
 
 TRAINING, LOG, ADAPTER, CHECKPOINT, LATEST = (
@@ -111,7 +118,8 @@ class RunFolder:
     def _take(self) -> None:
         """Keep others out until `release`, or as long as this object lives."""
         with readable_errors(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with made_folder(self.path):  # its parents are its owner's alone, too
+                pass
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         self._lock = weakref.finalize(self, os.close, descriptor)
         try:

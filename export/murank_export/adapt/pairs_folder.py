@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from murank import OutputError
-from murank._atomic import Writer, check_writable, write_files
+from murank._atomic import (
+    Writer,
+    check_writable,
+    made_folder,
+    readable_errors,
+    sole_writer,
+    write_files,
+)
 from murank.pairs import Pair, pairs_bytes
 
 RECORD = "mining.json"
@@ -39,7 +46,8 @@ def write_folder(
     text = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     files = {f"{part}.json": pairs_bytes(pairs) for part, pairs in parts.items()}
     files[RECORD] = text.encode()
-    write_files(folder, {name: _writer(data) for name, data in files.items()}, remove=_NAMES)
+    with readable_errors(folder), made_folder(folder), sole_writer(folder):
+        write_files(folder, {name: _writer(data) for name, data in files.items()}, remove=_NAMES)
 
 
 def _writer(data: bytes) -> Writer:

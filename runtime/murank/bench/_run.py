@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 
+from murank._aside import aside, sweep
 from murank._exceptions import UsageError
 from murank.bench import _machine
 from murank.bench._clock import Clock
@@ -93,8 +94,9 @@ def run_bench(
     check_room(engine.manifest, settings, _machine.available_bytes())
     told = environment(engine.manifest, engine.sha256, threads=engine.threads)
     say = progress or _silent
-    with TemporaryDirectory(prefix="murank-bench-") as name:
-        folder = Path(name)
+    place = Path(gettempdir())
+    sweep(place)  # images of people, if a benchmark was killed
+    with aside(place / "bench", lambda path: path.mkdir(mode=0o700)) as folder:
         workload = (
             drawn_workload(folder, settings, say)
             if images is None

@@ -1,12 +1,11 @@
 """A calibration written into the engine folder that it was measured with."""
 
 import contextlib
-import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
 
-from murank._atomic import readable_errors, write_files
+from murank._atomic import abandoned, readable_errors, sole_writer, sync, write_files
 from murank._exceptions import InputError
 from murank._version import __version__
 from murank.calibration._measure import Measured
@@ -44,12 +43,21 @@ def store_calibration(
     InputError
         The engine has no scorer, or has changed since.
     OutputError
-        The folder cannot be written to.
+        The folder cannot be written to, or another calibration is at work in it.
     """
+    with sole_writer(folder):
+        return store_alone(folder, manifest, sha256, measured, pairs_sha256=pairs_sha256)
+
+
+def store_alone(
+    folder: Path, manifest: Manifest, sha256: str, measured: Measured, *, pairs_sha256: str
+) -> str:
+    """Do the same where `sole_writer` keeps others out already."""
     changed = manifest_bytes(_calibrated(manifest, measured, pairs_sha256))
     if engine_sha256(folder) != sha256:
         raise InputError(f"{folder} has changed since it was loaded; calibrate it again")
-    _replace(folder, changed)
+    with readable_errors(folder):
+        _replace(folder, changed)
     return engine_sha256(folder)
 
 
@@ -79,27 +87,15 @@ def _calibrated(manifest: Manifest, measured: Measured, pairs_sha256: str) -> Ma
 
 def _replace(folder: Path, raw: bytes) -> None:
     """Replace manifest.json, by way of the one place where a reader expects unlisted files."""
-    plans = folder / PLANS
-    was_there = plans.is_dir()
-    aside = f"{secrets.token_hex(8)}-{MANIFEST}"
-    with readable_errors(folder):
-        mode = (folder / MANIFEST).stat().st_mode & 0o777
-        try:
-            write_files(plans, {aside: lambda file: file.write(raw)})
-            (plans / aside).chmod(mode)  # whoever could read the engine still can
-            (plans / aside).replace(folder / MANIFEST)
-        finally:
-            (plans / aside).unlink(missing_ok=True)
-            if not was_there:
-                with contextlib.suppress(OSError):
-                    plans.rmdir()
-        _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    """Make the rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    plans, aside = folder / PLANS, f"{secrets.token_hex(8)}-{MANIFEST}"
+    mode = (folder / MANIFEST).stat().st_mode & 0o777  # whoever could read the engine still can
+    had_plans = plans.is_dir() and not abandoned(plans)
     try:
-        os.fsync(descriptor)
+        write_files(plans, {aside: lambda file: file.write(raw)}, mode=mode)
+        (plans / aside).replace(folder / MANIFEST)
     finally:
-        os.close(descriptor)
+        (plans / aside).unlink(missing_ok=True)
+        if not had_plans:  # made here, or by a calibration that was killed
+            with contextlib.suppress(OSError):
+                plans.rmdir()
+    sync(folder)

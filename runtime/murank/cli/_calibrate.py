@@ -7,10 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from murank._atomic import check_writable
+from murank._atomic import check_writable, sole_writer
 from murank._exceptions import InputError, OutputError, UsageError
 from murank._features import check_file
-from murank.calibration import Target, calibrate, distinct_pairs, score_pairs, store_calibration
+from murank.calibration import Target, calibrate, distinct_pairs, score_pairs
+from murank.calibration._store import store_alone
 from murank.calibration.plot import check_plot, write_plot
 from murank.cli._calibrate_report import Done, as_json, print_report
 from murank.cli._parser import Parser, threads
@@ -74,7 +75,15 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     target = _target(args)
-    _check_outputs(args)
+    with contextlib.ExitStack() as stack:
+        _check_outputs(args)
+        if not args.dry_run:
+            stack.enter_context(sole_writer(args.engine))
+            _check_outputs(args)  # of another that was just ready
+        return _run(args, target)
+
+
+def _run(args: argparse.Namespace, target: Target) -> int:
     given = load_pairs(args.pairs)
     pairs_sha256 = hashlib.sha256(args.pairs.read_bytes()).hexdigest()
     pairs = distinct_pairs(given)
@@ -92,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         write_plot(args.plot, measured)
     after = None
     if not args.dry_run:
-        after = store_calibration(
+        after = store_alone(
             args.engine, engine.manifest, engine.sha256, measured, pairs_sha256=pairs_sha256
         )
     done = Done(args.engine, engine.sha256, after, len(given) - len(pairs), len(pairs))

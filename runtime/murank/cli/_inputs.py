@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from murank._atomic import made_folder, readable_errors, sole_writer
 from murank._features import FeatureSet, load_features
 from murank._mu import MuDistances, load_mu
 from murank._pipeline import Clock, Settings, check_settings
@@ -81,9 +82,11 @@ def _from_files(args: argparse.Namespace, clock: Clock) -> Inputs:
         check_images(args, features)
 
     def write(ranking: Ranking, summary: Mapping[str, Any]) -> None:
-        write_ranking(
-            args.output, ranking, summary, format=args.format or "npz", overwrite=args.overwrite
-        )
+        folder = Path(args.output)
+        with readable_errors(folder), made_folder(folder), sole_writer(folder):
+            write_ranking(
+                folder, ranking, summary, format=args.format or "npz", overwrite=args.overwrite
+            )
 
     inputs = {key: getattr(args, key) for key in ("features", *_MU)}
     return Inputs(features, given.mu, given.gallery_mu, {"inputs": inputs}, write)
