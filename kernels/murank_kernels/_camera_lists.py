@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from murank_kernels import _parallel
+from murank_kernels._compiled import compiled
 from murank_kernels._neighbors import FAR, NOBODY, Neighbors
 from murank_kernels._types import F32, I32
 
@@ -19,7 +19,7 @@ class CameraLists:
     inter: I32  # the other cameras first
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _append(first: I32, second: I32, start: int, stop: int, out: I32) -> None:
     for i in range(start, stop):
         count = 0
@@ -30,7 +30,7 @@ def _append(first: I32, second: I32, start: int, stop: int, out: I32) -> None:
                     count += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _merge(
     near: F32, who: I32, other_near: F32, other_who: I32, start: int, stop: int, out: I32
 ) -> None:

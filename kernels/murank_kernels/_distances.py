@@ -9,14 +9,14 @@ depend on which of the two comes first.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from murank_kernels._compiled import compiled
 from murank_kernels._fusion import Changes
 from murank_kernels._types import F32, I32, I64
 from murank_kernels._vector import any_not_above
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath={"reassoc", "contract", "nsz"})
 def squared_distance(a: F32, b: F32) -> np.float32:
     """Squared Euclidean distance of two vectors."""
     total = np.float32(0)
@@ -29,14 +29,14 @@ def squared_distance(a: F32, b: F32) -> np.float32:
 NEAR = np.float32(0.01)  # share of a row's squared length under which a product is not trusted
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _from_products(row: F32, row_norm: np.float32, column_norms: F32) -> None:
     """Turn products into squared distances, in place."""
     for t in range(row.shape[0]):
         row[t] = max(row_norm + column_norms[t] - np.float32(2) * row[t], np.float32(0))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _finish_tile(
     tile: F32,
     features: F32,
@@ -93,7 +93,7 @@ class DistanceTiles:
         return products
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def changed_value(indptr: I64, indices: I32, values: F32, i: int, j: int) -> np.float32:
     """Squared fused distance of (i, j), or -1 where fusion leaves that pair alone."""
     low, high = indptr[i], indptr[i + 1]
@@ -109,7 +109,7 @@ def changed_value(indptr: I64, indices: I32, values: F32, i: int, j: int) -> np.
     return np.float32(-1)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _fill(
     features: F32,
     start: int,

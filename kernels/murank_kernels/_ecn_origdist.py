@@ -1,9 +1,9 @@
 """ECN with Euclidean distances: dense by definition, so made from tiles, some queries at a time."""
 
 import numpy as np
-from numba import njit
 
 from murank_kernels._blocks import Finish
+from murank_kernels._compiled import compiled
 from murank_kernels._distances import DistanceTiles
 from murank_kernels._types import F32, I32, I64
 
@@ -11,7 +11,7 @@ ROWS_EACH = 512  # queries that share the rows of their expanded neighbours
 TILE = 256  # such rows made at a time
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_neighbor_rows(tile: F32, queries: I64, tile_rows: I64, sums: F32) -> None:
     """sums[queries[p]] += tile[tile_rows[p]] for each p."""
     for p in range(queries.shape[0]):
@@ -19,7 +19,7 @@ def _add_neighbor_rows(tile: F32, queries: I64, tile_rows: I64, sums: F32) -> No
             sums[queries[p], g] += tile[tile_rows[p], g]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_gathered(distances: F32, expanded: I32, num_query: int, sums: F32) -> None:
     """sums[r,g] += distances of query r to the expanded neighbours of gallery item g."""
     for r in range(distances.shape[0]):

@@ -5,14 +5,14 @@ of W over the expanded neighbours of i, the sum of all agreements is A[q] . W[g]
 """
 
 import numpy as np
-from numba import njit
 
 from murank_kernels._blocks import Finish
+from murank_kernels._compiled import compiled
 from murank_kernels._encoding import Codes, add_rows, gallery_columns
 from murank_kernels._types import F32, I32, I64
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_products(
     indptr: I64, indices: I32, data: F32, column_indptr: I64, column_indices: I32,
     column_data: F32, i: int, agreement: F32,
@@ -24,7 +24,7 @@ def _add_products(
             agreement[column_indices[c]] += weight * column_data[c]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _replace(row: F32, agreement: F32, count: int) -> None:
     """Row of squared distances -> minus the mean agreement; roots where there is none."""
     for g in range(row.shape[0]):

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from murank_kernels import _parallel
+from murank_kernels._compiled import compiled
 from murank_kernels._types import F32, I32, I64
 
 ROWS_EACH = 1024  # rows that a worker takes at a time
@@ -40,7 +40,7 @@ class Codes:
     data: F32  # [nnz] weights; a row of V sums to 1, or is empty
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def normalised(distance_squared: np.float32, row_max: np.float32, squared: bool) -> np.float32:
     """Distance as a share of the row's largest."""
     if squared:
@@ -50,7 +50,7 @@ def normalised(distance_squared: np.float32, row_max: np.float32, squared: bool)
     return max(np.float32(np.sqrt(distance_squared)), FLOOR) / row_max
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _weigh(indptr: I64, data: F32, row_max: F32, squared: bool, start: int, stop: int) -> None:
     for i in range(start, stop):
         total = np.float32(0)
@@ -77,7 +77,7 @@ def encode(indptr: I64, indices: I32, fill: FillSquaredDistances, scale: Scale) 
     return Codes(indptr, indices, data)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_rows(
     added: I32,
     divisor: np.float32,
@@ -152,7 +152,7 @@ def add_rows(codes: Codes, added: I32, *, divisor: int = 1) -> Codes:
     return Codes(indptr, indices, data)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _transpose(
     indptr: I64, indices: I32, data: F32, first_row: int, out_indptr: I64
 ) -> tuple[I32, F32]:

@@ -1,13 +1,13 @@
 """Jaccard distance between sparse codes, mixed with the normalised distance."""
 
 import numpy as np
-from numba import njit
 
+from murank_kernels._compiled import compiled
 from murank_kernels._encoding import FLOOR, Codes, Scale
 from murank_kernels._types import F32, I32, I64
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _mix(
     row: F32, shared: F32, row_max: np.float32, squared: bool, lambda_value: np.float32
 ) -> None:
@@ -25,7 +25,7 @@ def _mix(
     shared[:] = 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _jaccard_rows(
     indptr: I64,
     indices: I32,

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from murank_kernels import _parallel
+from murank_kernels._compiled import compiled
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, I64
 
@@ -24,7 +24,7 @@ class MatchPlaces:
 CHUNK = 4096  # entries of a row that stay in first-level cache while every match is compared
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_below(values: F32, distance: np.float32) -> np.uint32:
     count = np.uint32(0)  # stays 32 bits wide, so that 16 compares fit a vector
     for g in range(values.shape[0]):
@@ -32,7 +32,7 @@ def _count_below(values: F32, distance: np.float32) -> np.uint32:
     return count
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_not_above(values: F32, distance: np.float32) -> np.uint32:
     count = np.uint32(0)  # stays 32 bits wide, so that 16 compares fit a vector
     for g in range(values.shape[0]):
@@ -40,7 +40,7 @@ def _count_not_above(values: F32, distance: np.float32) -> np.uint32:
     return count
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_before(row: F32, matches: I64, counts: I64) -> None:
     """counts[p] += items of the row that stand before matches[p] by (distance, index)."""
     for start in range(0, row.shape[0], CHUNK):
@@ -52,7 +52,7 @@ def _count_before(row: F32, matches: I64, counts: I64) -> None:
             counts[p] += _count_below(values[split:], distance)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _places(
     rows: F32,
     order: I64,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from threading import Lock, local
 
 import numpy as np
-from numba import njit
 
 from murank_kernels import _parallel
+from murank_kernels._compiled import compiled
 from murank_kernels._distances import DistanceTiles, fill_squared_distances
 from murank_kernels._fusion import Changes
 from murank_kernels._parallel import Progress
@@ -39,7 +39,7 @@ class Neighbors:
     other_distances: F32  # [N,L] squared distances of `other_indices`
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def insert(distances: F32, indices: I32, distance: np.float32, index: int) -> None:
     """Put an item into a list sorted by (distance, index), dropping the last one."""
     p = distances.shape[0] - 1
@@ -53,7 +53,7 @@ def insert(distances: F32, indices: I32, distance: np.float32, index: int) -> No
     indices[p] = index
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _offer(distances: F32, indices: I32, distance: np.float32, index: int) -> None:
     """Insert an item if it stands before the list's last one."""
     last = distances.shape[0] - 1
@@ -61,7 +61,7 @@ def _offer(distances: F32, indices: I32, distance: np.float32, index: int) -> No
         insert(distances, indices, distance, index)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _scan(
     tile: F32,
     first_row: int,
@@ -116,7 +116,7 @@ def _scan(
                     bounds[t] = max(bounds[t], other_distances[j, last])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _sort_rows(distances: F32, indices: I32, start: int, stop: int) -> None:
     """Insertion sort by (distance, index): the rows are nearly sorted already."""
     for i in range(start, stop):

@@ -7,8 +7,8 @@ start at `UNSEEN` and need no clearing from one row to the next, if no row comes
 """
 
 import numpy as np
-from numba import njit
 
+from murank_kernels._compiled import compiled
 from murank_kernels._distances import changed_value, squared_distance
 from murank_kernels._encoding import FLOOR, normalised
 from murank_kernels._online_rows import QUERY, GalleryRows, QueryRow
@@ -17,7 +17,7 @@ from murank_kernels._types import F32, I32, I64
 UNSEEN = -2
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _reciprocal(
     near: I32, sets: I32, sizes: I32, place: I32, own: I32, i: int, k: int, out: I32
 ) -> int:
@@ -47,13 +47,13 @@ def _reciprocal(
     return size
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def reciprocal(rows: GalleryRows, query: QueryRow, i: int, k: int, out: I32) -> int:
     """R(i,k) of k = k1 + 1 in place, in any order; returns how many."""
     return _reciprocal(rows.near, rows.sets, rows.sizes, query.place, query.own, i, k, out)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def half_reciprocal(rows: GalleryRows, query: QueryRow, i: int, half: int, out: I32) -> int:
     """R(i,k) of the half size."""
     return _reciprocal(
@@ -61,7 +61,7 @@ def half_reciprocal(rows: GalleryRows, query: QueryRow, i: int, half: int, out: 
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def expanded_by(
     rows: GalleryRows,
     query: QueryRow,
@@ -99,7 +99,7 @@ def expanded_by(
     return end
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def expanded(
     rows: GalleryRows, query: QueryRow, i: int, k: int, half: int, marks: I32, out: I32
 ) -> int:
@@ -131,7 +131,7 @@ def expanded(
     return count
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _squared_of(
     near: I32,
     near_squared: F32,
@@ -164,7 +164,7 @@ def _squared_of(
         out[p] = value
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _weigh(data: F32, largest: np.float32, squared: bool) -> None:
     """Squared distances -> weights exp(-nd) that sum to 1, in place."""
     total = np.float32(0)
@@ -175,7 +175,7 @@ def _weigh(data: F32, largest: np.float32, squared: bool) -> None:
         data[p] /= total
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def encode_row(
     rows: GalleryRows,
     query: QueryRow,

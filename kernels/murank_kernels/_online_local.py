@@ -9,9 +9,9 @@ known from the gallery alone, but for those that have the query itself among the
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from murank_kernels._compiled import compiled
 from murank_kernels._encoding import Codes, Scale
 from murank_kernels._jaccard import jaccard_rows
 from murank_kernels._online_codes import (
@@ -50,7 +50,7 @@ class _NearRows(NamedTuple):
     place: I32  # [G+1] which of them a row is, or UNSEEN
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _columns(
     rows: GalleryRows, query: QueryRow, k: int, half: int, averaged: int, squared: bool
 ) -> _Columns:
@@ -76,7 +76,7 @@ def _columns(
     return _Columns(out[:end], total[:end], place)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _append(items: I32, seen: NDArray[np.bool_], out: I32, end: int) -> int:
     """Append the rows that are not there yet; returns the new end."""
     for i in items:
@@ -87,7 +87,7 @@ def _append(items: I32, seen: NDArray[np.bool_], out: I32, end: int) -> int:
     return end
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _rows_near(rows: GalleryRows, query: QueryRow, columns: I32, k: int, half: int) -> I32:
     """Every row whose code V holds one of the columns."""
     num_rows = query.squared.shape[0] + 1
@@ -108,7 +108,7 @@ def _rows_near(rows: GalleryRows, query: QueryRow, columns: I32, k: int, half: i
     return out[:end]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _keep(members: I32, weights: F32, places: I32, columns: I32, values: F32, end: int) -> int:
     """Append what stands in one of the columns; returns the new end."""
     for p in range(members.shape[0]):
@@ -120,7 +120,7 @@ def _keep(members: I32, weights: F32, places: I32, columns: I32, values: F32, en
     return end
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _codes_near(
     rows: GalleryRows, query: QueryRow, near: I32, places: I32, k: int, half: int, squared: bool
 ) -> _NearRows:
@@ -145,7 +145,7 @@ def _codes_near(
     return _NearRows(near, indptr, columns[:end], values[:end], place)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _common(wanted: F32, total: F32, divisor: np.float32) -> np.float32:
     """Sum over the columns of min(V'_q, V'_g); clears `total`."""
     common = np.float32(0)
@@ -155,7 +155,7 @@ def _common(wanted: F32, total: F32, divisor: np.float32) -> np.float32:
     return common
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _holders(rows: GalleryRows, query: QueryRow, near: I32, averaged: int) -> I32:
     """Gallery rows into which one of the rows `near` is averaged, and perhaps a few others."""
     num_gallery = query.squared.shape[0]
@@ -174,7 +174,7 @@ def _holders(rows: GalleryRows, query: QueryRow, near: I32, averaged: int) -> I3
     return out[:end]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _shared(
     lists: I32, query_place: I32, near: _NearRows, wanted: F32, averaged: int, holders: I32
 ) -> F32:

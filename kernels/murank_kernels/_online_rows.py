@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from murank_kernels._compiled import compiled
 from murank_kernels._distances import squared_distance
 from murank_kernels._fusion import Changes
 from murank_kernels._neighbors import Neighbors, empty_lists
@@ -87,14 +87,14 @@ def gallery_rows(
     )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def measure(features: F32, feature: F32, out: F32) -> None:
     """Squared distance of each row to one feature: one read of the gallery."""
     for g in range(features.shape[0]):
         out[g] = squared_distance(features[g], feature)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _places(squared: F32, near_squared: F32, out: I32) -> None:
     """Number of entries of each list that are nearer than the query."""
     width = near_squared.shape[1]
@@ -116,7 +116,7 @@ def query_row(rows: GalleryRows, squared: F32, length: int) -> QueryRow:
     return QueryRow(squared, place, own, squared.max())
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def member(near: I32, place: I32, g: int, a: int) -> int:
     """Entry `a` of the list of gallery row g with the query in it."""
     if a == place[g]:

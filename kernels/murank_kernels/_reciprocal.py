@@ -1,15 +1,15 @@
 """Reciprocal neighbour sets and their expansion: which items a row is encoded by."""
 
 import numpy as np
-from numba import njit
 
 from murank_kernels import _parallel
+from murank_kernels._compiled import compiled
 from murank_kernels._types import I32, I64
 
 ROWS_EACH = 256  # rows that a worker takes at a time
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _reciprocal(neighbors: I32, k: int, start: int, stop: int, sets: I32, sizes: I32) -> None:
     """Recip(i,k): the j among the first k of i that have i among their first k."""
     for i in range(start, stop):
@@ -47,7 +47,7 @@ def reciprocal_sets(neighbors: I32, k: int) -> tuple[I32, I32]:
     return sets, sizes
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _expand(
     sets: I32,
     sizes: I32,
@@ -86,7 +86,7 @@ def _expand(
         out_sizes[i] = count
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _unite(
     sets: I32,
     sizes: I32,

@@ -1,10 +1,10 @@
 """The k smallest entries of each row, in order."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from murank_kernels import _parallel, _validate
+from murank_kernels._compiled import compiled
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._neighbors import empty_lists, insert
 from murank_kernels._types import F32, I32
@@ -14,7 +14,7 @@ CHUNK = 256  # entries tested against a bound that tightens from one to the next
 SORT_ABOVE = 512  # longer lists are sorted whole: insertion costs k steps an entry
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def select_rows(rows: F32, distances: F32, indices: I32) -> None:
     """Offer each entry of `rows` [b,G] to the lists [b,k] of its row."""
     last = distances.shape[1] - 1

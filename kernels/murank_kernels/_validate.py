@@ -5,9 +5,9 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from murank_kernels._compiled import compiled
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, F64
 
@@ -75,7 +75,7 @@ def as_features(features: ArrayLike, *, normalize: bool) -> NDArray[np.float32]:
     return out
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _copy_rows(given: NDArray[Any], normalize: bool, out: F32, norms: F64) -> None:
     """Copy rows, divided by their lengths if `normalize`; lengths in float64 do not overflow."""
     for i in range(given.shape[0]):

@@ -6,15 +6,15 @@ is the order of the values: the loops below run on those.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from murank_kernels._compiled import compiled
 from murank_kernels._types import F32, I32
 
 WORD = 8  # flags tested at once, and entries looked at where one of them is set
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def update_maxima(row: I32, column_max: I32) -> np.int32:
     """Raise each column's maximum to the row's value; return the row's largest. Bits of floats."""
     largest = np.int32(0)
@@ -24,7 +24,7 @@ def update_maxima(row: I32, column_max: I32) -> np.int32:
     return largest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def any_not_above(row: I32, bound: np.int32) -> np.bool_:
     """Whether any value is at or below the bound. Bits of floats."""
     found = np.uint32(0)
@@ -33,21 +33,21 @@ def any_not_above(row: I32, bound: np.int32) -> np.bool_:
     return np.bool_(found != 0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def flag_not_above(row: F32, bounds: F32, bound: np.float32, flags: NDArray[np.uint8]) -> None:
     """flags[t] = the value is at or below its own bound or the common one."""
     for t in range(row.shape[0]):
         flags[t] = (row[t] <= bounds[t]) | (row[t] <= bound)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def flag_below(row: F32, bound: np.float32, flags: NDArray[np.uint8]) -> None:
     """flags[t] = the value is below the bound."""
     for t in range(row.shape[0]):
         flags[t] = row[t] < bound
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def make_flags(length: int) -> NDArray[np.uint8]:
     """Flags for a row, a whole number of words; those past its end stay 0."""
     return np.zeros((length + WORD - 1) // WORD * WORD, np.uint8)

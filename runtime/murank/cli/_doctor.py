@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from murank._exceptions import MachineError
+from murank._exceptions import MachineError, UsageError
 from murank.cli._doctor_report import as_json, as_text
 from murank.cli._parser import Parser
 
@@ -25,6 +25,11 @@ def parser() -> Parser:
         help="an engine folder: also say with which providers it runs here, by replaying the "
         "golden images that it brings along",
     )  # fmt: skip
+    result.add_argument(
+        "--compile-kernels", action="store_true",
+        help="only fill the cache of compiled kernels, as when an image is built, and say where it "
+        "is: NUMBA_CACHE_DIR, else beside the code; it may be read-only afterwards",
+    )  # fmt: skip
     result.add_argument("--json", action="store_true", help="print JSON")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return result
@@ -32,6 +37,8 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
+    if args.compile_kernels:
+        return _compile_kernels(args)
     from murank.doctor import examine
 
     found = examine(args.engine, progress=(lambda _: None) if args.quiet else _say)
@@ -40,6 +47,20 @@ def run(args: argparse.Namespace) -> int:
         raise MachineError("what murank needs on every machine does not work here: see the report")
     if not found.engine_runs:
         raise MachineError(f"{args.engine} runs with no providers here: see the report")
+    return 0
+
+
+def _compile_kernels(args: argparse.Namespace) -> int:
+    if args.engine is not None:
+        raise UsageError("--compile-kernels and --engine do not go together")
+    from murank.doctor import compile_kernels
+
+    if not args.quiet:
+        _say("every kernel, which takes minutes if none is compiled yet")
+    folders = [str(folder) for folder in compile_kernels()]
+    print(
+        json.dumps({"schema_version": 1, "kernels": folders}) if args.json else "\n".join(folders)
+    )
     return 0
 
 

@@ -1,0 +1,91 @@
+"""Numba's decorator, and its cache on disk where that can be had.
+
+A cache may have no place, be read-only (filled when an image was built) or be damaged (power cut):
+kernels are then compiled in each process, which is said once.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from numba import config, njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+
+_caches: list[Any] = []  # of every kernel that has one
+_warned = False
+
+
+def compiled(function: Any = None, /, **options: Any) -> Any:
+    """Compile a function at its first call; decorates with or without options of `numba.njit`."""
+    if function is None:
+        return partial(compiled, **options)
+    dispatcher = njit(nogil=True, **options)(function)
+    try:
+        dispatcher._cache = _KernelCache(function)
+        _caches.append(dispatcher._cache)
+    except (RuntimeError, OSError) as error:  # no folder that could be written to
+        _warn_once(error)
+    return dispatcher
+
+
+def cache_folders() -> list[Path]:
+    """Where compiled kernels are kept; empty: nowhere."""
+    return sorted({Path(cache.cache_path) for cache in _caches})
+
+
+class _ReadOnlyLocator:
+    """Finds a cache that is there and cannot be written to, which Numba passes over."""
+
+    @classmethod
+    def from_function(cls, function: Any, file: str) -> Any:
+        """Return the locator of Numba's whose folder holds kernels, if one does."""
+        given, *usual = CompileResultCacheImpl._locator_classes[:3]  # and in the tree, of the user
+        for kind in (given, *usual) if config.CACHE_DIR else usual:
+            locator = kind(function, file)
+            if any(Path(locator.get_cache_path()).glob("*.nbi")):
+                return locator
+        return None
+
+
+class _Places(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [*CompileResultCacheImpl._locator_classes, _ReadOnlyLocator]  # noqa: RUF012
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache of a function, whose troubles cost time and nothing else."""
+
+    _impl_class = _Places
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with _no_harm():
+            return super().load_overload(sig, target_context)
+        with contextlib.suppress(Exception):
+            self.flush()  # begins anew: a damaged index would refuse what is compiled now
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with _no_harm():
+            super().save_overload(sig, data)
+
+
+@contextlib.contextmanager
+def _no_harm() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file gives rise to
+        _warn_once(error)
+
+
+def _warn_once(error: Exception) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "kernels are compiled anew in each process, as no cache of them can be used "
+            f"({error}); set NUMBA_CACHE_DIR to a folder that can be written to",
+            RuntimeWarning,
+            stacklevel=3,
+        )
