@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-call, attr-defined, list-item"
 """Numba's decorator, and its cache on disk where that can be had.
 
 A cache may have no place, be read-only (filled when an image was built) or be damaged (power cut):
@@ -6,22 +7,31 @@ kernels are then compiled in each process, which is said once.
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from numba import config, njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 _caches: list[Any] = []  # of every kernel that has one
 _warned = False
 
 
+@overload
+def compiled(function: Function, /) -> Function: ...
+@overload
+def compiled(*, fastmath: set[str]) -> Callable[[Function], Function]: ...
 def compiled(function: Any = None, /, **options: Any) -> Any:
     """Compile a function at its first call; decorates with or without options of `numba.njit`."""
     if function is None:
-        return partial(compiled, **options)
+        return partial(_compiled, **options)
+    return _compiled(function)
+
+
+def _compiled(function: Any, **options: Any) -> Any:
     dispatcher = njit(nogil=True, **options)(function)
     try:
         dispatcher._cache = _KernelCache(function)
@@ -50,33 +60,29 @@ class _ReadOnlyLocator:
         return None
 
 
-class _Places(CompileResultCacheImpl):  # type: ignore[misc]
+class _Places(CompileResultCacheImpl):
     _locator_classes = [*CompileResultCacheImpl._locator_classes, _ReadOnlyLocator]  # noqa: RUF012
 
 
-class _KernelCache(FunctionCache):  # type: ignore[misc]
+class _KernelCache(FunctionCache):
     """Numba's cache of a function, whose troubles cost time and nothing else."""
 
     _impl_class = _Places
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        with _no_harm():
+        try:
             return super().load_overload(sig, target_context)
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file gives rise to
+            _warn_once(error)
         with contextlib.suppress(Exception):
             self.flush()  # begins anew: a damaged index would refuse what is compiled now
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with _no_harm():
+        try:
             super().save_overload(sig, data)
-
-
-@contextlib.contextmanager
-def _no_harm() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file gives rise to
-        _warn_once(error)
+        except Exception as error:  # noqa: BLE001 - the same
+            _warn_once(error)
 
 
 def _warn_once(error: Exception) -> None:

@@ -1,5 +1,6 @@
 """How good a ranking is: mAP, CMC and mINP under the protocols of the field."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from murank_kernels._match_places import MatchPlaces, match_places
 from murank_kernels._types import F64, I64
 
 Protocol = Literal["market1501", "cuhk03", "trapezoid"]
+Junk = Literal["keep", "drop"]
+JUNK_PID = -1
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class RankEvaluator:
         protocol: Protocol = "market1501",
         num_repeats: int = 10,
         seed: int = 0,
+        junk: Junk | None = None,
     ) -> None:
         """Check the labels; parameters as in `evaluate_rank`."""
         self._q_pids = _validate.as_labels(q_pids, "q_pids", np.size(q_pids))
@@ -55,14 +59,13 @@ class RankEvaluator:
             raise InvalidInputError(
                 f"protocol must be 'market1501', 'cuhk03' or 'trapezoid', got {protocol!r}"
             )
-        self._max_rank = min(_validate.as_count(max_rank, "max_rank"), len(self._g_pids))
         self._protocol = protocol
         self._num_repeats = _validate.as_count(num_repeats, "num_repeats")
         self._seed = _validate.as_count(seed, "seed", least=0)
+        self._kept = self._without_junk(junk)
+        size = len(self._g_pids) if self._kept is None or junk != "drop" else len(self._kept)
+        self._max_rank = min(_validate.as_count(max_rank, "max_rank"), size)
         # Gallery items by person: the items of one pid are a range of `_order`.
-        self._kept = np.flatnonzero(self._g_pids != -1) if protocol == "trapezoid" else None
-        if self._kept is not None and not len(self._kept):
-            raise InvalidInputError("no query has a match: every one of g_pids is -1")
         pids = self._g_pids if self._kept is None else self._g_pids[self._kept]
         self._cameras = self._g_camids if self._kept is None else self._g_camids[self._kept]
         self._order = np.argsort(pids, kind="stable")
@@ -71,6 +74,21 @@ class RankEvaluator:
         self._inp = np.full(len(self._q_pids), np.nan)
         self._cmc = np.full((len(self._q_pids), self._max_rank), np.nan)
         self._seen = np.zeros(len(self._q_pids), bool)
+
+    def _without_junk(self, junk: Junk | None) -> I64 | None:
+        """Return the gallery items that count, None: all; `_counted` [Q] are the queries."""
+        if junk not in (None, "keep", "drop"):
+            raise InvalidInputError(f"junk must be 'keep' or 'drop', got {junk!r}")
+        is_junk = self._g_pids == JUNK_PID
+        queries = self._q_pids == JUNK_PID
+        self._counted = ~queries if junk == "drop" else np.ones(len(queries), bool)
+        if junk is None:
+            _warn_of_junk(int(queries.sum()), int(is_junk.sum()), self._protocol)
+        if junk != "drop" and self._protocol != "trapezoid":
+            return None
+        if is_junk.all():
+            raise InvalidInputError("no query has a match: every one of g_pids is -1")
+        return np.flatnonzero(~is_junk)
 
     def update(self, first_query: int, distances: Any) -> None:
         """Take the distances [b,G] of the queries from `first_query` on, NumPy's or a GPU's.
@@ -97,7 +115,7 @@ class RankEvaluator:
         self._seen[first_query:stop] = True
         for r, query in enumerate(range(first_query, stop)):
             places = found.places[found.indptr[r] : found.indptr[r + 1]]
-            if len(places):
+            if len(places) and self._counted[query]:
                 self._score(query, places)
                 if self._protocol == "cuhk03":
                     matches = found.matches[found.indptr[r] : found.indptr[r + 1]]
@@ -119,7 +137,7 @@ class RankEvaluator:
                 "no query has a match: no gallery item has a query's pid under another camera; "
                 "check q_pids, g_pids, q_camids and g_camids"
             )
-        counted = len(valid) if self._protocol == "trapezoid" else num_valid
+        counted = int(self._counted.sum()) if self._protocol == "trapezoid" else num_valid
         return RankEvaluation(
             cmc=self._cmc[valid].sum(axis=0) / counted,
             mAP=float(self._ap[valid].sum() / counted),
@@ -132,12 +150,16 @@ class RankEvaluator:
     def _where_they_are(self, distances: Any) -> tuple[Any, Callable[..., MatchPlaces]]:
         """Return a matrix and what finds places in it: on a GPU, if the distances are there.
 
-        The other protocols want a look at rows themselves, which are copied to host memory.
+        The other protocols, and junk, want a look at rows themselves: those are copied to the host.
         """
         if _validate.on_device(distances):
             from murank_kernels import cuda
 
-            if self._protocol == "market1501" and cuda.is_float32_matrix(distances):
+            if (
+                self._protocol == "market1501"
+                and self._kept is None
+                and cuda.is_float32_matrix(distances)
+            ):
                 return distances, cuda.match_places
             distances = cuda.to_host(distances)
         return _validate.as_matrix(distances, "distmat"), match_places
@@ -156,8 +178,23 @@ class RankEvaluator:
     def _gallery_shots(self, query: int, row: NDArray[Any], matches: I64) -> F64:
         return single_gallery_shot(
             row, matches, self._order, self._sorted_pids, int(self._q_pids[query]),
-            max_rank=self._max_rank, num_repeats=self._num_repeats, seed=(self._seed, query),
+            max_rank=self._max_rank, num_repeats=self._num_repeats,
+            seed=(self._seed, int(self._counted[:query].sum())),
         )  # fmt: skip
+
+
+def _warn_of_junk(num_query: int, num_gallery: int, protocol: Protocol) -> None:
+    if protocol == "trapezoid":
+        num_gallery = 0  # dropped anyway
+    counts = (("query", "queries", num_query), ("gallery item", "gallery items", num_gallery))
+    found = [f"{count} {one if count == 1 else many}" for one, many, count in counts if count]
+    if found:
+        warnings.warn(
+            f"{' and '.join(found)} of pid -1 counted as a person: if that is junk, as in "
+            "Market-1501, pass junk='drop', else junk='keep'",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def evaluate_rank(
@@ -171,6 +208,7 @@ def evaluate_rank(
     protocol: Protocol = "market1501",
     num_repeats: int = 10,
     seed: int = 0,
+    junk: Junk | None = None,
 ) -> RankEvaluation:
     """Evaluate a query x gallery distance matrix.
 
@@ -192,6 +230,10 @@ def evaluate_rank(
         pid -1 are dropped and means are over all queries.
     num_repeats, seed : int
         Draws of "cuhk03" and their seed; a query's draws depend on nothing else.
+    junk : str
+        What becomes of pid -1. "drop": such queries and gallery items are left out, as if they had
+        never been there (Market-1501's rule). "keep": -1 is a person like others. None: the
+        same, and a UserWarning tells how many there are.
 
     Returns
     -------
@@ -207,7 +249,7 @@ def evaluate_rank(
     """
     evaluator = RankEvaluator(
         q_pids, g_pids, q_camids, g_camids,
-        max_rank=max_rank, protocol=protocol, num_repeats=num_repeats, seed=seed,
+        max_rank=max_rank, protocol=protocol, num_repeats=num_repeats, seed=seed, junk=junk,
     )  # fmt: skip
     blocks: Iterable[tuple[int, Any]]
     blocks = distmat.where_made() if isinstance(distmat, DistanceBlocks) else [(0, distmat)]

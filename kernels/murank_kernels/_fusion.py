@@ -83,12 +83,16 @@ def fuse_mu(
     Raises
     ------
     InvalidInputError
-        A value outside its range, shapes that do not fit, a candidate twice in a row.
+        A value outside its range, a negative distance, shapes that do not fit, a candidate twice in
+        a row.
 
     Source: MUSE, arXiv 2606.16161, fusion of the mu-distance.
     """
     alpha = _validate.as_fraction(alpha, "alpha")
     given = _validate.as_matrix(distances, "distances", limit=_validate.LARGEST)
+    _validate.check_not_negative(
+        given, "distances", "of cosine similarities, distance = (2 - 2 * similarity) ** 0.5"
+    )
     scale = _validate.as_not_negative(scale, "scale")
     scores = as_mu(mu, candidates, *given.shape)
     assert scores is not None  # noqa: S101  both arguments are required

@@ -14,6 +14,11 @@ from murank_kernels._reciprocal import expanded_sets
 from murank_kernels._selection import select_rows
 from murank_kernels._types import F32, I32, I64
 
+_CONVERT = (
+    "pass distances, small = same person; of cosine similarities, distance = 1 - similarity, or "
+    "(2 - 2 * similarity) ** 0.5 for the Euclidean one"
+)
+
 
 @dataclass(frozen=True)
 class _Matrices:
@@ -71,7 +76,8 @@ def re_ranking(
     Parameters
     ----------
     q_g_dist, q_q_dist, g_g_dist : [Q,G], [Q,Q], [G,G] float
-        Euclidean distances; they are squared here. They need not be quite symmetric.
+        Euclidean distances; they are squared here. They need not be quite symmetric. Similarities
+        are refused where the diagonals of q_q and g_g show that they are.
     k1, k2 : int
         Neighbours of the encoding and of the local query expansion.
     lambda_value : float
@@ -85,7 +91,8 @@ def re_ranking(
     Raises
     ------
     InvalidInputError
-        Shapes that do not fit together, NaN or huge distances, parameters out of range.
+        Shapes that do not fit together, NaN, negative or huge distances, similarities, parameters
+        out of range.
 
     Source: Zhong et al., CVPR 2017.
     """
@@ -114,6 +121,10 @@ def _matrices(q_g_dist: ArrayLike, q_q_dist: ArrayLike, g_g_dist: ArrayLike) -> 
     num_query, num_gallery = q_g.shape
     q_q = _validate.as_matrix(q_q_dist, "q_q_dist", (num_query, num_query), limit=limit)
     g_g = _validate.as_matrix(g_g_dist, "g_g_dist", (num_gallery, num_gallery), limit=limit)
+    for matrix, name in ((q_g, "q_g_dist"), (q_q, "q_q_dist"), (g_g, "g_g_dist")):
+        _validate.check_not_negative(matrix, name, _CONVERT)
+    for matrix, name in ((q_q, "q_q_dist"), (g_g, "g_g_dist")):
+        _validate.check_self_distances(matrix, name, _CONVERT)
     return _Matrices(*(np.asarray(matrix, np.float32) for matrix in (q_g, q_q, g_g)))
 
 

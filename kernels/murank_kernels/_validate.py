@@ -13,6 +13,9 @@ from murank_kernels._types import F32, F64
 
 _MAX_ROWS = 2**31 - 1  # neighbour indices are int32
 LARGEST = 3e38  # distance that float32 still holds
+_HALF_EPS = 2.0**-10
+_ROWS_LOOKED_AT = 512
+_MOST = 0.75  # features taken anew, as from flipped images, may give a few odd rows
 _MAX_LENGTH = 1e18  # of a row whose squared distances fit float32
 
 
@@ -172,6 +175,39 @@ def as_matrix(
             f"{given.min()}..{given.max()}"
         )
     return given
+
+
+def check_not_negative(distances: NDArray[Any], name: str, convert: str) -> None:
+    """Raise if a distance is negative, and not by rounding alone.
+
+    1 - cosine, in float16, is off by the rounding of 1. `convert` says how similarities are passed.
+    """
+    least, largest = float(distances.min()), float(distances.max())
+    if least < -_HALF_EPS * max(1.0, largest):
+        raise InvalidInputError(
+            f"{name} holds {least:.4g}, and a distance is not negative: {convert}"
+        )
+
+
+def check_self_distances(distances: NDArray[Any], name: str, convert: str) -> None:
+    """Raise if most rows of a square matrix, of those that tell, are nearest to all but themselves.
+
+    A row of equal values tells nothing. Some of the rows are looked at.
+    """
+    count = len(distances)
+    if count < 2:
+        return
+    rows = np.unique(np.linspace(0, count - 1, min(count, _ROWS_LOOKED_AT)).astype(np.int64))
+    some = distances[rows].astype(np.float64)
+    itself = some[np.arange(len(rows)), rows]
+    others = (some.sum(axis=1) - itself) / (count - 1)
+    told = some.max(axis=1) > some.min(axis=1)
+    farther = told & (itself > others)
+    if told.any() and farther.sum() > _MOST * told.sum():
+        raise InvalidInputError(
+            f"{name} holds similarities, by its diagonal: an item is at the least distance from "
+            f"itself; {convert}"
+        )
 
 
 def check_device(device: str) -> None:

@@ -50,7 +50,9 @@ def compare(
         any work.
     """
     labels = features.labels
-    if labels is None or not labels.num_matches().any():
+    drop = protocol is not None and protocol.get("junk") == "drop"
+    counted = labels.without_junk() if drop and labels is not None else labels
+    if labels is None or counted is None or not counted.num_matches().any():
         raise InputError(
             "a comparison needs pids and camids, and a query with a match from another camera"
         )
@@ -75,7 +77,7 @@ def _evaluate(blocks: Any, labels: tuple[Any, ...], protocol: Mapping[str, Any])
     from murank_kernels import RankEvaluator
 
     with kernel_errors():
-        evaluator = RankEvaluator(*labels, **protocol)
+        evaluator = RankEvaluator(*labels, **{"junk": "keep", **protocol})
         for first_query, distances in blocks:
             evaluator.update(first_query, distances)
         return metrics_of(evaluator.result())

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.integer[Any]]
+JUNK_PID = -1
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,29 @@ class Labels:
     def as_arguments(self) -> tuple[Ids, Ids, Ids, Ids]:
         """Return the four arrays in order."""
         return self.q_pids, self.g_pids, self.q_camids, self.g_camids
+
+    def without_junk(self) -> "Labels":
+        """Return those whose pid is not -1, on either side."""
+        query, gallery = self.q_pids != JUNK_PID, self.g_pids != JUNK_PID
+        return Labels(
+            self.q_pids[query], self.g_pids[gallery], self.q_camids[query], self.g_camids[gallery]
+        )
+
+    def junk_note(self, junk: str) -> str | None:
+        """Say how many have pid -1 and what becomes of them; None: there are none."""
+        counts = {
+            "query": int((self.q_pids == JUNK_PID).sum()),
+            "gallery image": int((self.g_pids == JUNK_PID).sum()),
+        }
+        found = [f"{count} of pid -1 ({name})" for name, count in counts.items() if count]
+        if not found:
+            return None
+        if junk == "drop":
+            return f"left out of the evaluation as junk: {', '.join(found)}"
+        return (
+            f"evaluated as persons: {', '.join(found)}; where -1 is junk, as in Market-1501, "
+            "pass --drop-junk (junk='drop')"
+        )
 
     def num_matches(self) -> NDArray[np.int64]:
         """Return for each query the number of gallery images of its pid from other cameras."""

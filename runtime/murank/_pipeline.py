@@ -81,7 +81,7 @@ def rerank(
             settings.method, features, mu, gallery_mu=gallery_mu, device=settings.device,
             progress=named(settings.method), **settings.parameters,
         )  # fmt: skip
-        reason = _why_not_evaluated(features)
+        reason = _why_not_evaluated(features, settings)
     labels = features.labels if reason is None else None
     before = before_best = None
     if settings.method != "none" and (labels is not None or keep_before):
@@ -98,6 +98,7 @@ def rerank(
         **_description(features, mu, gallery_mu, settings),
         "metrics": {"before": before or after, "after": after},
         "not_evaluated": reason,
+        "junk": None if labels is None else labels.junk_note(settings.protocol.get("junk", "keep")),
         "seconds": clock.seconds,
     }
     ranking = best.ranking(features)
@@ -165,15 +166,16 @@ def _evaluator(labels: Labels | None, settings: Settings) -> Any:
     from murank_kernels import RankEvaluator
 
     with kernel_errors():
-        return RankEvaluator(*labels.as_arguments(), **settings.protocol)
+        return RankEvaluator(*labels.as_arguments(), **{"junk": "keep", **settings.protocol})
 
 
-def _why_not_evaluated(features: FeatureSet) -> str | None:
+def _why_not_evaluated(features: FeatureSet, settings: Settings) -> str | None:
     labels = features.labels
     if labels is None:
         missing = [key for key in ("pids", "camids") if getattr(features, key) is None]
         return f"not evaluated: the features have no {' and no '.join(missing)}"
-    if not labels.num_matches().any():
+    counted = labels.without_junk() if settings.protocol.get("junk") == "drop" else labels
+    if not counted.num_matches().any():
         return "not evaluated: no query has a gallery image of its pid from another camera"
     return None
 

@@ -1,11 +1,14 @@
 """Evaluation of a ranking that shows only the k best of each query."""
 
+import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank._labels import JUNK_PID, Labels
 from murank._ranking import Ranking
 
 
@@ -20,8 +23,12 @@ class TruncatedEvaluation:
     complete: bool  # k is the whole gallery
 
 
-def evaluate_truncated(ranking: Ranking, max_rank: int = 50) -> TruncatedEvaluation:
+def evaluate_truncated(
+    ranking: Ranking, max_rank: int = 50, *, junk: Literal["keep", "drop"] | None = None
+) -> TruncatedEvaluation:
     """Evaluate a ranking of the k best (Market-1501 rule, matches beyond k count as missed).
+
+    `junk`: what becomes of pid -1, as in `murank_kernels.evaluate_rank`.
 
     Raises
     ------
@@ -31,24 +38,39 @@ def evaluate_truncated(ranking: Ranking, max_rank: int = 50) -> TruncatedEvaluat
     labels = ranking.labels
     if labels is None:
         raise InputError("the ranking has no pids and camids to evaluate it by")
-    matches = labels.num_matches()
+    counts = _counts(labels, junk)
+    matches = np.where(counts[0], labels.num_matches(), 0)
     valid = matches > 0
     if not valid.any():
         raise InputError("no query has a gallery image of its pid from another camera")
     same_pid = labels.g_pids[ranking.indices] == labels.q_pids[:, None]
     same_camera = labels.g_camids[ranking.indices] == labels.q_camids[:, None]
-    kept = ~(same_pid & same_camera)[valid]
+    kept = (counts[1][ranking.indices] & ~(same_pid & same_camera))[valid]
     hits = same_pid[valid] & kept
     place = np.cumsum(kept, axis=1)  # rank of each kept candidate once the others are dropped
     precisions = np.where(hits, np.cumsum(hits, axis=1) / np.maximum(place, 1), 0)
     complete = ranking.indices.shape[1] == len(ranking.gallery_paths)
     return TruncatedEvaluation(
-        cmc=_cmc(hits, place, len(ranking.gallery_paths) if complete else None, max_rank),
+        cmc=_cmc(hits, place, int(counts[1].sum()) if complete else None, max_rank),
         mAP=float((precisions.sum(axis=1) / matches[valid]).mean()),
         num_valid=int(valid.sum()),
         k=ranking.indices.shape[1],
         complete=complete,
     )
+
+
+def _counts(labels: Labels, junk: str | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which queries [Q] and gallery items [G] count."""
+    if junk not in (None, "keep", "drop"):
+        raise InputError(f"junk must be 'keep' or 'drop', got {junk!r}")
+    note = labels.junk_note("keep") if junk is None else None
+    if note is not None:
+        warnings.warn(note, UserWarning, stacklevel=3)
+    query, gallery = (
+        pids != JUNK_PID if junk == "drop" else np.ones(len(pids), bool)
+        for pids in (labels.q_pids, labels.g_pids)
+    )
+    return query, gallery
 
 
 def _cmc(

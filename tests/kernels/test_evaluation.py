@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from murank_kernels import (
     evaluate_rank,
     simple_blocks,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*of pid -1:UserWarning")
 
 MATRICES = {
     "zhong": ("main_zhong", "dist_k20_6_l30", ""),
@@ -147,3 +150,42 @@ def test_missing_rows() -> None:
     evaluator.update(0, matrix("zhong")[0][:50])
     with pytest.raises(InvalidInputError, match="40 queries"):
         evaluator.result()
+
+
+@pytest.mark.parametrize("protocol", ["market1501", "trapezoid", "cuhk03"])
+def test_dropped_junk_was_never_there(protocol: Any) -> None:
+    distances, (q_pid, g_pid, q_cam, g_cam) = random_ranking(5, 40)
+    q_pid = np.where(np.arange(17) % 5 == 2, -1, q_pid)
+    query, gallery = q_pid != -1, g_pid != -1
+    assert 0 < gallery.sum() < 40
+    actual = evaluate_rank(
+        distances, q_pid, g_pid, q_cam, g_cam, protocol=protocol, junk="drop", seed=3
+    )
+    desired = evaluate_rank(
+        distances[query][:, gallery], q_pid[query], g_pid[gallery], q_cam[query], g_cam[gallery],
+        protocol=protocol, seed=3,
+    )  # fmt: skip
+    assert_array_equal(actual.cmc, desired.cmc)
+    assert (actual.mAP, actual.mINP) == (desired.mAP, desired.mINP)
+    assert actual.num_valid == desired.num_valid
+    assert np.isnan(actual.all_AP[~query]).all()
+    assert_array_equal(actual.all_AP[query], desired.all_AP)
+
+
+def test_junk_that_counts_is_told() -> None:
+    distances, marks = random_ranking(3, 60)
+    count = int((marks[1] == -1).sum())
+    with pytest.warns(UserWarning, match=rf"^{count} gallery items of pid -1 .*junk='drop'"):
+        told = evaluate_rank(distances, *marks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = evaluate_rank(distances, *marks, junk="keep")
+        dropped = evaluate_rank(distances, *marks, junk="drop")
+        evaluate_rank(distances, *marks, protocol="trapezoid")  # drops them anyway
+    assert kept.mAP == told.mAP < dropped.mAP
+
+
+def test_nothing_but_junk() -> None:
+    for junk in ("drop", "something"):
+        with pytest.raises(InvalidInputError):
+            evaluate_rank(np.ones((1, 2)), [1], [-1, -1], [0], [1, 1], junk=junk)  # type: ignore[arg-type]

@@ -145,3 +145,53 @@ def test_a_ranking_takes_one_protocol(
     for options in (["--protocol", "trapezoid"], ["--num-query", "3"]):
         assert main(["evaluate", str(out), *options]) == 2
     assert "market1501 only" in capsys.readouterr().err
+
+
+def junk_file(folder: Path) -> tuple[Path, float, float]:
+    """Return distances where junk stands first, and mAP with and without it."""
+    file = folder / "d.npz"
+    np.savez(
+        file, distmat=np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]), q_pids=[7, -1],
+        g_pids=[-1, 7, 8], q_camids=[0, 0], g_camids=[1, 1, 1],
+    )  # fmt: skip
+    return file, (1 / 2 + 1) / 2, 1.0
+
+
+@pytest.mark.parametrize("protocol", ["market1501", "cuhk03"])
+def test_junk(protocol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, kept, dropped = junk_file(tmp_path)
+    for flags, value, word in (([], kept, "--drop-junk"), (["--drop-junk"], dropped, "left out")):
+        assert main(["evaluate", str(file), "--json", "--protocol", protocol, *flags]) == 0
+        out, err = capsys.readouterr()
+        found = json.loads(out)
+        assert err == ""
+        assert found["metrics"]["mAP"] == value
+        assert [word in note for note in found["notes"]] == [True]
+
+
+def test_junk_in_rerank_and_its_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(1)
+    pids = np.array([0, 1, -1, 0, 1, -1, -1, 2])
+    camids = np.array([0, 0, 0, 1, 1, 1, 1, 1])
+    features, clean = tmp_path / "f.npz", tmp_path / "clean.npz"
+    rows, paths = rng.normal(size=(8, 4)), np.array(["query"] * 3 + ["g"] * 5)
+    np.savez(features, features=rows, paths=paths, pids=pids, camids=camids)
+    keep = pids != -1
+    np.savez(clean, features=rows[keep], paths=paths[keep], pids=pids[keep], camids=camids[keep])
+    rerank = ["--method", "none", "--json", "--quiet"]
+    assert main(["rerank", "--features", str(clean), *rerank]) == 0
+    desired = json.loads(capsys.readouterr().out)
+    out = tmp_path / "out"
+    assert (
+        main(["rerank", "--features", str(features), *rerank, "--drop-junk", "-o", str(out)]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["metrics"]["after"] == desired["metrics"]["after"]
+    assert (desired["junk"], "left out" in found["junk"]) == (None, True)
+    assert main(["evaluate", str(out), "--drop-junk", "--json"]) == 0
+    ranked = json.loads(capsys.readouterr().out)
+    assert ranked["metrics"]["mAP"] == pytest.approx(desired["metrics"]["after"]["mAP"])
+    assert main(["compare", "--features", str(features), "--json", "--quiet", "--drop-junk"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert compared["rows"][0]["metrics"]["mAP"] == desired["metrics"]["after"]["mAP"]
+    assert "left out" in compared["junk"]

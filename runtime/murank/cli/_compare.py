@@ -53,11 +53,17 @@ def run(args: argparse.Namespace) -> int:
         found = compare(
             features, mu, gallery_mu, alpha=args.alpha, protocol=protocol, progress=line.part
         )
+    note = (
+        None if features.labels is None else features.labels.junk_note(protocol.get("junk", "keep"))
+    )
     if args.json:
         rows = [{"name": one.name, "fused": one.fused, "metrics": one.metrics} for one in found]
-        print(json.dumps({"schema_version": 1, "protocol": protocol, "rows": rows}))
+        report = {"schema_version": 1, "protocol": protocol, "rows": rows, "junk": note}
+        print(json.dumps(report))
     else:
         print(comparison_table(found))
+        if note is not None:
+            print(note)
     return 0
 
 

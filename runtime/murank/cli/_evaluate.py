@@ -98,14 +98,20 @@ def _full(
     from murank_kernels import evaluate_rank
 
     with kernel_errors():
-        found = evaluate_rank(distances, *labels.as_arguments(), max_rank=max_rank, **protocol)
+        found = evaluate_rank(
+            distances, *labels.as_arguments(), max_rank=max_rank, **{"junk": "keep", **protocol}
+        )
     cmc = [float(value) for value in found.cmc]
-    return _Result(name, metrics_of(found), cmc, len(labels.q_pids), int(found.num_valid))
+    note = labels.junk_note(protocol.get("junk", "keep"))
+    return _Result(
+        name, metrics_of(found), cmc, len(labels.q_pids), int(found.num_valid),
+        [] if note is None else [note],
+    )  # fmt: skip
 
 
-def _ranking(path: Path, args: argparse.Namespace, _protocol: dict[str, Any]) -> _Result:
+def _ranking(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
     ranking = load_ranking(path)
-    found = evaluate_truncated(ranking, args.max_rank)
+    found = evaluate_truncated(ranking, args.max_rank, junk=protocol.get("junk", "keep"))
     key = "mAP" if found.complete else f"mAP@{found.k}"
     notes = []
     if not found.complete:
@@ -113,6 +119,10 @@ def _ranking(path: Path, args: argparse.Namespace, _protocol: dict[str, Any]) ->
             f"{key} is a lower bound of mAP: a match beyond the {found.k} listed counts as missed; "
             f"CMC is exact up to rank {len(found.cmc)}"
         )
+    note = (
+        None if ranking.labels is None else ranking.labels.junk_note(protocol.get("junk", "keep"))
+    )
+    notes += [] if note is None else [note]
     cmc = [float(value) for value in found.cmc]
     metrics: Metrics = {key: found.mAP, **cmc_metrics(found.cmc)}
     return _Result("ranking", metrics, cmc, len(ranking.indices), found.num_valid, notes)

@@ -79,18 +79,25 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
         help="market1501 (default); cuhk03: one gallery image a person, drawn at random; "
         "trapezoid: the average precision of the original Market-1501 code",
     )
+    group.add_argument(
+        "--drop-junk", action="store_true",
+        help="leave pid -1 out of the evaluation, as Market-1501's junk; --dataset has none",
+    )  # fmt: skip
     group.add_argument("--repeats", type=positive, help="draws of cuhk03 (default 10)")
     group.add_argument("--seed", type=int, help="seed of the draws of cuhk03 (default 0)")
 
 
 def protocol_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the evaluator's keyword arguments."""
+    junk = {"junk": "drop"} if args.drop_junk else {}
     if args.protocol != "cuhk03":
         for flag, value in (("--repeats", args.repeats), ("--seed", args.seed)):
             if value is not None:
                 raise UsageError(f"{flag} is used by --protocol cuhk03 only")
-        return {"protocol": args.protocol}
+        return {"protocol": args.protocol, **junk}
     if args.seed is not None and args.seed < 0:
         raise UsageError("--seed must be at least 0")
     repeats = 10 if args.repeats is None else args.repeats
-    return {"protocol": args.protocol, "num_repeats": repeats, "seed": args.seed or 0}
+    return {
+        "protocol": args.protocol, "num_repeats": repeats, "seed": args.seed or 0, **junk,
+    }  # fmt: skip

@@ -22,6 +22,7 @@ def report(args: argparse.Namespace, summary: dict[str, Any]) -> str:
         protocol = summary["protocol"]["protocol"]
         lines = [f"{head}, {after['num_valid']} queries evaluated ({protocol})"]
         lines.append(_comparison(args, before, after))
+        lines += [summary["junk"]] if summary["junk"] is not None else []
     skipped = len(summary.get("skipped", ()))
     if skipped:
         where = "with --json" if args.output is None else "in summary.json"
