@@ -6,6 +6,7 @@ from pathlib import Path
 
 from murank._cgroup import cpu_quota
 
+_DECODING = 4
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
@@ -20,6 +21,11 @@ def usable_cores() -> int:
     cores = _physical_cores()
     quota = cpu_quota()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def decoding_threads() -> int:
+    """How many images are decoded at once: no more than cores, and few, for each holds one."""
+    return min(_DECODING, usable_cores())
 
 
 def _physical_cores() -> int:

@@ -65,7 +65,7 @@ def similarities(shift: float = 0.0) -> Blocks:
 def test_similarities_are_refused(shift: float, dtype: type[np.floating]) -> None:
     blocks_ = [block.astype(dtype) for block in similarities(shift)]
     with pytest.raises(InvalidInputError, match=r"1 - similarity"):
-        re_ranking(*blocks_)
+        re_ranking(blocks_[0], blocks_[1], blocks_[2])
 
 
 @pytest.mark.parametrize("place", [1, 2])
@@ -73,7 +73,7 @@ def test_one_matrix_of_similarities_is_named(place: int) -> None:
     mixed = list(blocks())
     mixed[place] = similarities(1.0)[place]
     with pytest.raises(InvalidInputError, match=["", "q_q_dist", "g_g_dist"][place]):
-        re_ranking(*mixed)
+        re_ranking(mixed[0], mixed[1], mixed[2])
 
 
 def test_negative_and_nan() -> None:
@@ -81,16 +81,17 @@ def test_negative_and_nan() -> None:
         changed = [block.copy() for block in blocks()]
         changed[place][0, 1] = value
         with pytest.raises(InvalidInputError, match=["q_g", "q_q", "g_g"][place]):
-            re_ranking(*changed)
+            re_ranking(changed[0], changed[1], changed[2])
 
 
 def test_converted_similarities_are_distances() -> None:
     """As the message says; rounding puts some of the diagonal below 0."""
     half = [(1 - block.astype(np.float16)).astype(np.float32) for block in similarities()]
     half[1][0, 0] = -(2.0**-11)
-    re_ranking(*half)
+    re_ranking(half[0], half[1], half[2])
+    euclidean = [np.sqrt(np.maximum(2 - 2 * block, 0)) for block in similarities()]
     check_close(
-        re_ranking(*(np.sqrt(np.maximum(2 - 2 * block, 0)) for block in similarities())),
+        re_ranking(euclidean[0], euclidean[1], euclidean[2]),
         re_ranking(*blocks()).astype(np.float64),
         rtol=1e-5,
     )

@@ -71,24 +71,6 @@ def test_power_mode(tmp_path: Path, tools: Path) -> None:
     assert _machine.power_mode(tmp_path) == "MAXN"
 
 
-def test_available_memory(tmp_path: Path) -> None:
-    assert _machine.available_bytes(tmp_path, tmp_path) is None
-    (tmp_path / "meminfo").write_text("MemFree:  1 kB\nMemAvailable:    4096 kB\n")
-    assert _machine.available_bytes(tmp_path, tmp_path) == 4 << 20
-    limit = tmp_path / "fs" / "cgroup" / "memory.max"
-    limit.parent.mkdir(parents=True)
-    for text, found in (("max\n", 4 << 20), ("1048576\n", 1 << 20), ("9999999999\n", 4 << 20)):
-        limit.write_text(text)
-        assert _machine.available_bytes(tmp_path, tmp_path) == found
-    assert (_machine.available_bytes() or 0) > 0
-
-
-def test_cores_of_a_system_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert _machine.cores() == os.cpu_count()
-
-
 def test_counts() -> None:
-    assert 1 <= _machine.cores() <= (os.cpu_count() or 1)
     load = _machine.load_average()
     assert load is None or load >= 0

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from murank import _cgroup, _cores
-from murank._cgroup import memory_limit
-from murank._cores import usable_cores
+from murank import _cgroup, _cores, _memory
+from murank._cgroup import memory_left, memory_limit
+from murank._cores import decoding_threads, usable_cores
+from murank.doctor._child import Answer
 
 Machine = Callable[..., None]
 
@@ -28,6 +29,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         monkeypatch.setattr(_cores, "_TOPOLOGY", tmp_path / "cpu")
         monkeypatch.setattr(_cgroup, "_ROOT", tmp_path / "cgroup")
         monkeypatch.setattr(_cgroup, "_PROCESS", tmp_path / "cgroup-of-process")
+        monkeypatch.setattr(_cgroup, "_MOUNTS", tmp_path / "mountinfo")
+        monkeypatch.setattr(_memory, "_MEMINFO", tmp_path / "meminfo")
 
     return make
 
@@ -104,6 +107,79 @@ def test_memory_limit(machine: Machine, tmp_path: Path) -> None:
     assert memory_limit() == 4096
     write(tmp_path, {"memory/memory.limit_in_bytes": "1024\n"})
     assert memory_limit() == 1024
+
+
+def test_memory_of_no_limit(machine: Machine, tmp_path: Path) -> None:
+    machine(1)
+    write(tmp_path, {"memory.max": "max\n", "memory/memory.limit_in_bytes": f"{2**63 - 4096}\n"})
+    assert memory_limit() is None
+    assert memory_left() is None
+
+
+def test_memory_left(machine: Machine, tmp_path: Path) -> None:
+    """Of the group that leaves the least; the page cache is given back."""
+    machine(1)
+    (tmp_path / "cgroup-of-process").write_text("0::/a/b\n")
+    write(tmp_path, {"a/memory.max": "9000", "a/memory.current": "4000"})
+    write(tmp_path, {"a/memory.stat": "anon 1000\ninactive_file 2500\nactive_file 500\n"})
+    assert (memory_limit(), memory_left()) == (9000, 8000)
+    write(tmp_path, {"a/b/memory.max": "max", "a/b/memory.high": "5000"})
+    assert memory_limit() == 5000
+    write(tmp_path, {"a/b/memory.current": "4999"})
+    assert memory_left() == 1
+    write(tmp_path, {"memory/memory.limit_in_bytes": "100", "memory/memory.usage_in_bytes": "200"})
+    assert (memory_limit(), memory_left()) == (100, 0)
+
+
+def test_mounts_elsewhere(machine: Machine, tmp_path: Path) -> None:
+    """Hybrid systems, and a container whose mount shows its own part of the host's tree."""
+    machine(8)
+    (tmp_path / "cgroup-of-process").write_text("0::/u/x\n3:cpu,cpuacct:/docker/7/inner\n")
+    (tmp_path / "mountinfo").write_text(
+        f"30 1 0:26 / {tmp_path}/two\\040v rw - cgroup2 cgroup2 rw\n"
+        f"31 1 0:27 /docker/7 {tmp_path}/one rw master:9 - cgroup cgroup rw,cpu,cpuacct\n"
+        "not a line of it\n"
+    )
+    write(tmp_path, {"../two v/u/memory.max": "4096"})
+    write(tmp_path, {"../one/inner/cpu.cfs_quota_us": "200000"})
+    write(tmp_path, {"../one/inner/cpu.cfs_period_us": "100000"})
+    assert memory_limit() == 4096
+    assert usable_cores() == 2
+
+
+def test_a_group_outside_of_the_namespace(machine: Machine, tmp_path: Path) -> None:
+    machine(8)
+    (tmp_path / "cgroup-of-process").write_text("0::/../../other\nbroken\n")
+    write(tmp_path, {"memory.max": "4096", "../other/memory.max": "1"})
+    assert memory_limit() == 4096
+
+
+def test_available_memory(machine: Machine, tmp_path: Path) -> None:
+    machine(1)
+    (tmp_path / "meminfo").write_text("MemFree:  1 kB\nMemAvailable:    4096 kB\n")
+    assert _memory.available_bytes() == 4 << 20
+    write(tmp_path, {"memory.max": "1048576\n"})
+    assert _memory.available_bytes() == _memory.total_bytes() == 1 << 20
+    write(tmp_path, {"memory.max": "9999999999999\n"})
+    assert _memory.available_bytes() == 4 << 20
+
+
+def test_everybody_gives_one_answer(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What plan, doctor and the decoding threads say of a service with limits of its own."""
+    from murank.doctor._machine import this_machine
+    from murank.plan._host import memory_bytes
+
+    machine(8)
+    (tmp_path / "meminfo").write_text("MemAvailable:    4096 kB\n")
+    (tmp_path / "cgroup-of-process").write_text("0::/system.slice/murank.service\n")
+    write(tmp_path, {"system.slice/murank.service/memory.max": "1048576"})
+    write(tmp_path, {"system.slice/murank.service/cpu.max": "200000 100000"})
+    monkeypatch.setattr("murank.doctor._machine.ask", lambda _: Answer(works=False, said="none"))
+    found = this_machine()
+    assert memory_bytes() == found.memory_bytes == 1 << 20
+    assert decoding_threads() == found.cores == 2
 
 
 def test_a_machine_that_tells_nothing(

@@ -1,3 +1,6 @@
+import os
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +62,80 @@ def test_truncated_or_damaged_at_any_place(tmp_path: Path, compressed: bool) -> 
             (tmp_path / "g.npz").write_bytes(content)
             refused += is_refused(tmp_path / "g.npz")
     assert refused > 150  # every cut, and many of the changes
+
+
+def archive(file: Path, members: list[tuple[str, bytes]]) -> Path:
+    """Write a features file of these members, after its paths."""
+    np.savez(file, paths=np.array(["query", "g"]))
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as whole, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for name, content in members:
+            whole.writestr(name, content)
+    return file
+
+
+def npy(header: str, body: bytes = b"") -> bytes:
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
+def shaped(shape: str, dtype: str = "<f4") -> str:
+    return f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n"
+
+
+GOOD = npy(shaped("(2, 1)"), bytes(8))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("features", b"some text")],
+        [("features.npy", b"")],
+        [("features.npy", b"\x93NUMPY")],
+        [("features.npy", npy("print('run')\n"))],
+        [("features.npy", npy(shaped("(2, 1)", "|O"), b"cos\nsystem\n(S'true'\ntR."))],
+        [("features.npy", npy(shaped("(2, 1)"), bytes(4)))],
+        [("features.npy", npy(shaped("(2, 1)"), bytes(12)))],
+        [("features.npy", npy(shaped("(-2, -1)"), bytes(8)))],
+        [("features.npy", npy(shaped("(1099511627776, 1024)"), bytes(8)))],
+        [("features.npy", npy(shaped("(0, 99999999999999999999)"), b""))],
+        [("features.npy", GOOD), ("features.npy", GOOD)],
+        [("features.npy", GOOD), ("features", b"text")],
+        [("num_query", b"1"), ("features.npy", GOOD)],
+    ],
+)
+def test_members_that_are_no_array(tmp_path: Path, members: list[tuple[str, bytes]]) -> None:
+    assert is_refused(archive(tmp_path / "f.npz", members))
+
+
+def test_a_member_that_nobody_asks_for_does_not_matter(tmp_path: Path) -> None:
+    file = archive(tmp_path / "f.npz", [("features.npy", GOOD), ("notes.txt", b"mine")])
+    assert load_features(file).features.shape == (2, 1)
+
+
+def test_what_would_not_fit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros pack a thousandfold: what counts is what they unpack to."""
+    file = tmp_path / "f.npz"
+    np.savez_compressed(file, features=np.zeros((2, 1 << 20)), paths=np.array(["query", "g"]))
+    assert file.stat().st_size < 1 << 16
+    monkeypatch.setattr("murank._npz.available_bytes", lambda: 16 << 20)
+    with pytest.raises(InputError, match="16 MiB"):
+        load_features(file)
+    monkeypatch.setattr("murank._npz.available_bytes", lambda: 17 << 20)
+    load_features(file)
+
+
+def test_encrypted(tmp_path: Path) -> None:
+    file = archive(tmp_path / "f.npz", [("features.npy", GOOD)])
+    content = bytearray(file.read_bytes())
+    for mark, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        place = content.rfind(mark)
+        content[place + offset] |= 1
+    file.write_bytes(bytes(content))
+    assert is_refused(file)
+
+
+def test_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f.npz")
+    assert is_refused(tmp_path / "f.npz")
+    assert is_refused(Path("/dev/zero"))

@@ -1,6 +1,5 @@
 """The images of a job: their order, what tells that one has changed, and their pixels."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._cores import decoding_threads
 from murank._exceptions import InputError
 from murank._features import FeatureSet
 from murank._labels import Ids
 from murank.batch._stage import signature
 from murank.datasets import ImageList
 from murank.images import Preprocessing, ReadyImage, prepare
-
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def ready_ahead(
 
     No more images are whole in memory than there are threads: one may have 150 MB.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(decoding_threads()) as pool:
         waiting: deque[list[Future[ReadyImage | Unreadable]]] = deque()
         for batch in batches:
             waiting.append([pool.submit(_ready, path, how) for path in batch])

@@ -32,7 +32,7 @@ def environment(manifest: Manifest, sha256: str, *, threads: int | None) -> Envi
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         board=_machine.board_model(),
         cpu=_machine.cpu_model(),
-        cores=_machine.cores(),
+        cores=usable_cores(),
         load_average=_machine.load_average(),
         power_mode=_machine.power_mode(),
         gpu=None if gpu is None else gpu[0],

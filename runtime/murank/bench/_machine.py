@@ -24,15 +24,6 @@ def peak_bytes(proc: Path = _PROC) -> int | None:
     return _status(proc, "VmHWM")
 
 
-def available_bytes(proc: Path = _PROC, sys: Path = _SYS) -> int | None:
-    """Memory that may still be taken, and no more than a container is allowed."""
-    free = _kilobytes(proc / "meminfo", "MemAvailable")
-    allowed = _text(sys / "fs/cgroup/memory.max").strip()  # "max": no limit
-    if free is None or not allowed.isdigit():
-        return free
-    return min(free, int(allowed))
-
-
 def cpu_model(proc: Path = _PROC) -> str | None:
     """What the processor is called; ARM kernels may not say."""
     for line in _text(proc / "cpuinfo").splitlines():
@@ -45,14 +36,6 @@ def cpu_model(proc: Path = _PROC) -> str | None:
 def board_model(proc: Path = _PROC) -> str | None:
     """What the device tree calls the board, as on Jetsons."""
     return _text(proc / "device-tree" / "model").strip("\0 \n") or None
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
 
 
 def load_average() -> float | None:

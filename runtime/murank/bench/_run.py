@@ -8,6 +8,7 @@ from typing import Any
 
 from murank._aside import aside, sweep
 from murank._exceptions import UsageError
+from murank._memory import available_bytes
 from murank.bench import _machine
 from murank.bench._clock import Clock
 from murank.bench._cold import cold_job, cold_runs
@@ -91,7 +92,7 @@ def run_bench(
     UsageError
         Offline would have to make too many images.
     """
-    check_room(engine.manifest, settings, _machine.available_bytes())
+    check_room(engine.manifest, settings, available_bytes())
     told = environment(engine.manifest, engine.sha256, threads=engine.threads)
     say = progress or _silent
     place = Path(gettempdir())

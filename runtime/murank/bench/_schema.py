@@ -152,7 +152,7 @@ class Environment(Record):
     system: str  # kernel and architecture
     board: str | None  # of a device tree, as Jetsons have one
     cpu: str | None
-    cores: Size  # that this process may use
+    cores: Size  # physical, that this process may use
     load_average: Amount | None  # of the last minute, at the start
     power_mode: str | None
     gpu: str | None

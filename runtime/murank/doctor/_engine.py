@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from murank.bench._machine import available_bytes
+from murank._memory import available_bytes
 from murank.doctor._child import ask
 from murank.doctor._machine import Machine
 from murank.doctor._words import size

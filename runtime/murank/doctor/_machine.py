@@ -1,12 +1,12 @@
 """What this machine is: nothing that names it, or anybody."""
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from murank._cores import usable_cores
+from murank._memory import total_bytes
 from murank._version import __version__
 from murank.bench import _machine
 from murank.doctor._child import Answer, ask
@@ -33,7 +33,7 @@ class Machine:
     system: str
     processor: str | None
     cores: int  # physical ones that this process may use
-    memory_bytes: int
+    memory_bytes: int  # that the process may use, by its control group
     board: str | None
     l4t: str | None  # Jetson Linux: "36.4.3"
     jetpack: str | None
@@ -63,7 +63,7 @@ def this_machine(etc: Path = _ETC, sys: Path = _SYS) -> Machine:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_machine.cpu_model(),
         cores=usable_cores(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=total_bytes() or 0,
         board=_machine.board_model(),
         l4t=l4t,
         jetpack=None if l4t is None else jetpack(l4t),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from murank._cgroup import memory_limit
 from murank._cores import usable_cores
+from murank._memory import available_bytes
 from murank.engine.session import onnxruntime
 from murank.plan._onnx import onnx
 from murank.plan.devices import CPU, Device
@@ -58,14 +58,8 @@ def faster(one: Device, other: Device) -> Device:
 
 
 def memory_bytes() -> int:
-    """Memory that is free now (where the system does not tell, all of it), within the limit."""
-    found = _lines(Path("/proc/meminfo")).get("MemAvailable")
-    if found is not None:
-        free = int(found.split()[0]) << 10
-    else:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = memory_limit()
-    return free if limit is None else min(free, limit)
+    """Memory that is free now, within the limits."""
+    return available_bytes() or 0
 
 
 def process_bytes(key: str = "VmHWM") -> int | None:

@@ -1,6 +1,5 @@
 """A gallery's images to features: decoded in threads, one block ahead of the encoder."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,12 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._cores import decoding_threads
 from murank._exceptions import InputError
 from murank._methods import Progress
 from murank.engine.encoder import BATCH, Encoder
 from murank.images import ImageSource, Preprocessing, ReadyImage, prepare
 
-_THREADS = min(4, os.cpu_count() or 1)
 Skip = Callable[[int, str], None]  # place and reason of an image that cannot be used
 
 
@@ -63,7 +62,7 @@ def embed_images(
 def _ready_ahead(
     images: Sequence[ImageSource], how: Preprocessing
 ) -> Iterator[list[ReadyImage | InputError]]:
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(decoding_threads()) as pool:
         waiting: deque[list[Future[ReadyImage | InputError]]] = deque()
         for start in range(0, len(images), BATCH):
             some = images[start : start + BATCH]

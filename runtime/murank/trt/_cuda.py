@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import MachineError
 from murank._library import LibraryError, library
-from murank.bench._machine import available_bytes
+from murank._memory import available_bytes
 from murank.trt._faults import AGAIN, GpuError
 from murank.trt._staging import Staging
 
