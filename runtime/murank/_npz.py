@@ -19,8 +19,8 @@ from murank._memory import available_bytes
 # What numpy and zipfile raise on bytes that are no archive, or no longer one. NotImplementedError
 # and RuntimeError: a changed byte asks for an unknown compression, or for a password.
 _DAMAGE = (
-    OSError, EOFError, KeyError, ValueError, OverflowError, MemoryError, NotImplementedError, RuntimeError,
-    zipfile.BadZipFile, zlib.error,
+    OSError, EOFError, KeyError, ValueError, OverflowError, MemoryError, NotImplementedError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 # Version 3 is of structured arrays with odd names, which nothing here takes.
 _HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, Any]]] = {
