@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from murank import InputError, __version__
 from murank.engine.integrity import hash_files
 from murank.engine.manifest import (
+    LARGEST_TAU,
     MANIFEST,
+    MOST_PAIRS,
     AdapterSource,
     EncoderPart,
     Manifest,
@@ -101,6 +103,10 @@ def _check(settings: ExportSettings) -> PromptTemplate:
     for name, value in (("tau", settings.tau), ("LoRA's alpha", settings.lora_alpha)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} must be above 0 and finite, got {value}")
+    if not 1 / LARGEST_TAU <= settings.tau <= LARGEST_TAU:
+        raise InputError(f"tau must be in 1e-6..1e6, got {settings.tau}")
+    if settings.max_pairs > MOST_PAIRS:
+        raise InputError(f"max_pairs must be at most {MOST_PAIRS}, got {settings.max_pairs}")
     if settings.mllm is None:
         plain = ExportSettings(settings.output)
         for name in ("precision", "layout", "tau", "max_pairs", "parity_pairs"):

@@ -17,7 +17,6 @@ import pytest
 from murank import InputError, MachineError
 from murank.cli import main
 from murank.engine import engine as engine_module
-from murank.engine import files as files_module
 from murank.engine.engine import Engine
 from murank.engine.files import EngineFiles
 from murank.engine.integrity import check_engine
@@ -138,25 +137,18 @@ def test_copies_of_a_failed_load_go(engine: Path, place: Path) -> None:
 
 
 def test_what_killed_processes_left_is_swept(engine: Path, place: Path) -> None:
-    old = 1_000_000_000
-    for name in ("murank-graph-dead", "murank-graph-held", "murank-graph-young", "somebody-elses"):
-        (place / name).mkdir()
-        (place / name / "decoder.onnx.data").write_bytes(b"")
-        if "young" not in name:
-            os.utime(place / name, (old, old))
-    (place / "murank-graph-link").symlink_to(place / "somebody-elses")
-    held = os.open(place / "murank-graph-held", os.O_RDONLY)
+    dead, held = (place / f".murank-{digit * 16}-graph" for digit in "ab")
+    for folder in (dead, held, place / "somebody-elses"):
+        folder.mkdir()
+        (folder / "decoder.onnx.data").write_bytes(b"")
+    lock = os.open(held, os.O_RDONLY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         with EngineFiles(engine, read_manifest(engine).files).graph("onnx/encoder.onnx"):
             pass
     finally:
-        os.close(held)
-    left = sorted(path.name for path in place.iterdir())
-    assert left == [
-        "murank-graph-held", "murank-graph-link", "murank-graph-young", "somebody-elses"
-    ]  # fmt: skip
-    assert (place / "somebody-elses/decoder.onnx.data").exists()
+        os.close(lock)
+    assert sorted(place.iterdir()) == [held, place / "somebody-elses"]
 
 
 @contextmanager
@@ -196,9 +188,8 @@ def test_external_data_that_is_not_listed(engine: Path) -> None:
         pass
 
 
-def test_the_lock_is_taken(engine: Path, place: Path) -> None:
-    with EngineFiles(engine, read_manifest(engine).files).graph("onnx/encoder.onnx"):
-        (folder,) = place.iterdir()
-        os.utime(folder, (1, 1))
-        files_module._sweep(place)
-        assert folder.exists()
+def test_a_copy_in_use_is_not_swept(engine: Path, place: Path) -> None:
+    files = EngineFiles(engine, read_manifest(engine).files)
+    with files.graph("onnx/encoder.onnx") as first, files.graph("onnx/vision.onnx"):
+        assert first.exists()
+    assert list(place.iterdir()) == []

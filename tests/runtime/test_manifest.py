@@ -147,6 +147,67 @@ def test_wrong_values_are_named(engine: Path, path: str, value: Any, message: st
     assert text.isprintable()
 
 
+def bounded() -> list[tuple[str, Any, Any]]:
+    """Dotted path, the largest value that is read, and one that is not."""
+    shapes = {
+        "layers": 512, "kv_heads": 1024, "head_dim": 1 << 16, "hidden": 1 << 16, "levels": 64,
+        "static_tokens": 1 << 17, "prefill_tokens": 1 << 17, "suffix_tokens": 1 << 17,
+    }  # fmt: skip
+    rows: list[tuple[str, Any, Any]] = [
+        (f"scorer.shapes.{key}", most, most + 1) for key, most in shapes.items()
+    ]
+    rows += [
+        ("scorer.answer_ids.no", 1 << 24, (1 << 24) + 1),
+        ("scorer.max_pairs", 4096, 4097),
+        ("scorer.tau", 1e6, 1.1e6),
+        ("scorer.tau", 1e-6, 1e-7),
+        ("encoder.dim", 1 << 16, (1 << 16) + 1),
+        ("encoder.preprocessing.height", 4096, 4097),
+        ("sources.encoder.name", "x" * 1024, "x" * 1025),
+    ]
+    return rows + [(path, most, 2147483648) for path, most, _ in rows if isinstance(most, int)]
+
+
+@pytest.mark.parametrize(("path", "most", "beyond"), bounded())
+def test_sizes_have_bounds(engine: Path, path: str, most: Any, beyond: Any) -> None:
+    edit_manifest(engine, put(path, most))
+    read_manifest(engine)
+    edit_manifest(engine, put(path, beyond))
+    with pytest.raises(InputError, match=path.rpartition(".")[2]):
+        read_manifest(engine)
+
+
+def test_sizes_that_do_not_fit_each_other(engine: Path) -> None:
+    edit_manifest(engine, put("scorer.shapes.vision_tokens", 1 << 17))
+    with pytest.raises(InputError, match="prefill_tokens"):
+        read_manifest(engine)
+    edit_manifest(engine, put("scorer.shapes.vision_tokens", 50))
+    for key, value in (("layers", 512), ("kv_heads", 1024), ("head_dim", 1 << 16)):
+        edit_manifest(engine, put(f"scorer.shapes.{key}", value))
+    with pytest.raises(InputError, match="kv_values"):
+        read_manifest(engine)
+
+
+def test_files_have_bounds(engine: Path) -> None:
+    entry = {"sha256": "0" * 64, "size": 1 << 43}
+    edit_manifest(engine, put("files.a", entry))
+    assert read_manifest(engine).files["a"].size == 1 << 43
+    edit_manifest(engine, put("files.a", {**entry, "size": (1 << 43) + 1}))
+    with pytest.raises(InputError, match=r"files\['a'\].size"):
+        read_manifest(engine)
+    edit_manifest(engine, lambda data: data["files"].update({f"f{i}": entry for i in range(5000)}))
+    with pytest.raises(InputError, match="files"):
+        read_manifest(engine)
+
+
+@pytest.mark.parametrize("depth", [50, 500, 100_000])
+def test_nesting_is_bounded(engine: Path, depth: int) -> None:
+    content = b'{"files":' + b"[" * depth + b"]" * depth + b"}"
+    (engine / "manifest.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        read_manifest(engine)
+
+
 UNCLEAN = [
     "", ".", "..", "../x", "a/../b", "/etc/passwd", "a//b", "a/", "./a", "a\\b", "C:/a", "C:a",
     "a\0", "a\n", " a", ".hidden", "a/.b", "*/_ORT_MEM_ADDR_/*", "é", "~/a", "-a",

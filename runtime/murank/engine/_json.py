@@ -8,6 +8,7 @@ from murank.engine._damage import damaged
 from murank.engine._plain import open_file
 
 LARGEST_JSON = 4 << 20  # bytes
+_DEEPEST = 32  # objects and lists inside each other
 
 
 def read_json(path: Path) -> Any:
@@ -35,6 +36,7 @@ def parse_json(raw: bytes, path: Path) -> Any:
     """Return what the bytes of a JSON file hold; `path` is for the message of InputError."""
     try:
         data = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        _check_depth(data)
         write_json(data)  # 1e999 and "\\ud800" pass the reader, yet could not be written again
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"it is not JSON as murank writes it ({error})") from error
@@ -44,6 +46,19 @@ def parse_json(raw: bytes, path: Path) -> Any:
 def write_json(data: Any) -> bytes:
     """Return UTF-8 JSON: keys in the order given, indented by two, a newline at the end."""
     return (json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
+
+
+def _check_depth(data: Any) -> None:
+    level = [data]
+    for _ in range(_DEEPEST + 1):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise ValueError(f"over {_DEEPEST} objects and lists inside each other")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,12 +7,8 @@ takes room in the temporary folder (TMPDIR) and no memory; docs/loading.md has w
 """
 
 import contextlib
-import fcntl
 import hashlib
-import os
-import shutil
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -20,6 +16,7 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
+from murank._aside import aside, sweep
 from murank._exceptions import InputError, MachineError
 from murank.engine._damage import damaged
 from murank.engine._plain import open_file
@@ -29,8 +26,6 @@ from murank.engine.onnx_references import GraphFacts, graph_facts
 from murank.engine.operators import check_operators
 
 _CHUNK = 1 << 20
-_PREFIX = "murank-graph-"
-_ABANDONED = 60  # seconds: a folder that nobody holds, and that is older, is of a killed process
 
 
 class EngineFiles:
@@ -193,27 +188,6 @@ def referred(folder: Path, name: str, facts: GraphFacts, listed: Collection[str]
 def _own_folder() -> Iterator[Path]:
     """Make a folder that nobody else may enter, and that is gone at the end."""
     place = Path(tempfile.gettempdir())
-    _sweep(place)
-    own = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-    held = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    sweep(place)
+    with aside(place / "graph", lambda path: path.mkdir(mode=0o700)) as own:
         yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-        os.close(held)
-
-
-def _sweep(place: Path) -> None:
-    """Remove what killed processes of this user left: old folders of our name that nobody holds."""
-    for path in place.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            found = path.lstat()
-            if found.st_uid != os.geteuid() or time.time() - found.st_mtime < _ABANDONED:
-                continue
-            held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(held)

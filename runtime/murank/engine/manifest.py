@@ -27,6 +27,22 @@ _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _CLEAN = re.compile(rf"{_PART}(/{_PART})*")
 
 
+# No model of the field comes near these; what is made for a size is made before any tensor is seen.
+_LONGEST_NAME = 1024  # characters
+_MOST_FILES = 4096
+_LARGEST_FILE = 1 << 43  # bytes: 8 TiB
+_LARGEST_TOKEN_ID = 1 << 24
+_MOST_LAYERS, _MOST_HEADS, _MOST_LEVELS = 512, 1024, 64
+_LARGEST_DIM, _MOST_TOKENS = 1 << 16, 1 << 17
+MOST_PAIRS = 4096  # in one run: as long as the graphs' free axes were traced
+LARGEST_TAU = 1e6  # and its inverse the smallest
+_MOST_VALUES = 1 << 32  # of one image's vision tokens, or of a query's K/V
+
+
+def _most(largest: float) -> Must:
+    return Must(lambda value: value <= largest, f"at most {largest}")
+
+
 def is_clean_name(name: str) -> bool:
     """Whether a relative path, with forward slashes, stays inside the folder by its very look."""
     return _CLEAN.fullmatch(name) is not None
@@ -37,7 +53,11 @@ def _is_file_name(name: str) -> bool:
 
 
 SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "1")]
-Name = Annotated[str, Must(lambda text: text and text.isprintable(), "a printable text")]
+Name = Annotated[
+    str,
+    Must(lambda text: text and text.isprintable(), "a printable text"),
+    Must(lambda text: len(text) <= _LONGEST_NAME, f"of at most {_LONGEST_NAME} characters"),
+]
 Sha256 = Annotated[
     str, Must(re.compile("[0-9a-f]{64}").fullmatch, "a sha256 (64 lower-case hexadecimal digits)")
 ]
@@ -48,6 +68,7 @@ FileName = Annotated[
         "a path inside the folder: letters, digits, '_', '.', '-', '/' between the parts, "
         f"no part that begins with '.'; neither {MANIFEST} nor in {PLANS}/",
     ),
+    Must(lambda name: len(name) <= _LONGEST_NAME, f"of at most {_LONGEST_NAME} characters"),
 ]
 Graph = Annotated[FileName, Must(lambda name: name.endswith(".onnx"), "the name of an .onnx file")]
 Tensors = Annotated[
@@ -56,9 +77,27 @@ Tensors = Annotated[
 ]
 Count = Annotated[int, Must(lambda value: value >= 0, "at least 0")]
 Size = Annotated[int, Must(lambda value: value >= 1, "at least 1")]
-Mean = tuple[float, float, float]
-Std = Annotated[Mean, Must(lambda values: min(values) > 0, "above 0 in each channel")]
+Dim = Annotated[Size, _most(_LARGEST_DIM)]
+TokenId = Annotated[Count, _most(_LARGEST_TOKEN_ID)]
+SomeTokens = Annotated[Count, _most(_MOST_TOKENS)]
+Tokens = Annotated[Size, _most(_MOST_TOKENS)]
+Mean = Annotated[
+    tuple[float, float, float],
+    Must(lambda values: max(map(abs, values)) <= LARGEST_TAU, "within +-1e6 in each channel"),
+]
+Std = Annotated[
+    tuple[float, float, float],
+    Must(lambda values: min(values) > 0, "above 0 in each channel"),
+    Must(
+        lambda values: min(values) >= 1 / LARGEST_TAU and max(values) <= LARGEST_TAU,
+        "in 1e-6..1e6 in each channel",
+    ),
+]
 Positive = Annotated[float, Must(lambda value: value > 0, "above 0")]
+Temperature = Annotated[
+    Positive,
+    Must(lambda value: 1 / LARGEST_TAU <= value <= LARGEST_TAU, "in 1e-6..1e6"),
+]
 Share = Annotated[float, Must(lambda value: 0 <= value <= 1, "in 0..1")]
 
 
@@ -67,7 +106,7 @@ class FileEntry(Record):
     """What a file must be."""
 
     sha256: Sha256
-    size: Count  # bytes
+    size: Annotated[Count, _most(_LARGEST_FILE)]  # bytes
 
 
 @dataclass(frozen=True)
@@ -110,7 +149,7 @@ class EncoderPart(Record):
     """Image to feature."""
 
     graph: Graph
-    dim: Size  # of a feature
+    dim: Dim  # of a feature
     preprocessing: Preprocessing
     mean: Mean  # applied inside the graph, as std is
     std: Std
@@ -120,23 +159,31 @@ class EncoderPart(Record):
 class AnswerIds(Record):
     """Token ids of the two answers."""
 
-    no: Count
-    yes: Count
+    no: TokenId
+    yes: TokenId
 
 
 @dataclass(frozen=True)
 class Shapes(Record):
     """Sizes of the scorer's tensors; the tokens of a pair stand in three runs."""
 
-    layers: Size
-    kv_heads: Size
-    head_dim: Size
-    hidden: Size
-    levels: Size  # vectors of `hidden` that stand for one vision token
-    vision_tokens: Size  # an image
-    static_tokens: Count  # before the query image: once per model
-    prefill_tokens: Size  # from the query image to the candidate image: once per query
-    suffix_tokens: Size  # from the candidate image on: per pair
+    layers: Annotated[Size, _most(_MOST_LAYERS)]
+    kv_heads: Annotated[Size, _most(_MOST_HEADS)]
+    head_dim: Dim
+    hidden: Dim
+    levels: Annotated[Size, _most(_MOST_LEVELS)]  # vectors of `hidden` for one vision token
+    vision_tokens: Tokens  # an image
+    static_tokens: SomeTokens  # before the query image: once per model
+    prefill_tokens: Tokens  # from the query image to the candidate image: once per query
+    suffix_tokens: Tokens  # from the candidate image on: per pair
+
+    def __post_init__(self) -> None:
+        for key in ("prefill_tokens", "suffix_tokens"):
+            if getattr(self, key) < self.vision_tokens:
+                raise InputError(f"scorer.shapes.{key} is below vision_tokens, which it holds")
+        for key in ("kv_values", "vision_values"):
+            if getattr(self, key) > _MOST_VALUES:
+                raise InputError(f"scorer.shapes give {key} above {_MOST_VALUES}")
 
     @property
     def kv_values(self) -> int:
@@ -164,8 +211,8 @@ class ScorerPart(Record):
     template: Mapping[str, Any]  # as `PromptTemplate.from_json` takes it
     template_sha256: Sha256
     answer_ids: AnswerIds
-    tau: Positive  # temperature of the answer's logits
-    max_pairs: Size  # in one run of the decoder
+    tau: Temperature  # temperature of the answer's logits
+    max_pairs: Annotated[Size, _most(MOST_PAIRS)]  # in one run of the decoder
     shapes: Shapes
 
     def __post_init__(self) -> None:
@@ -179,8 +226,8 @@ class Calibration(Record):
     """What labelled pairs said of the scorer; see murank.calibration."""
 
     precision: Precision  # of the engine that was asked
-    temperature: Positive  # the scorer's tau since
-    exported_tau: Positive  # its tau before
+    temperature: Temperature  # the scorer's tau since
+    exported_tau: Temperature  # its tau before
     threshold: Share  # a pair is a match where mu, at that temperature, is at most this
     target: Literal["fmr", "fnmr", "eer"]  # what the threshold was chosen by
     target_value: Share | None  # the rate not to exceed
@@ -215,6 +262,8 @@ class Manifest(Record):
     def __post_init__(self) -> None:
         if self.encoder is None and self.scorer is None:
             raise InputError("neither an encoder nor a scorer is there")
+        if len(self.files) > _MOST_FILES:
+            raise InputError(f"files are {len(self.files)}, above {_MOST_FILES}")
         for key, name in self.named.items():
             if name not in self.files:
                 raise InputError(f"{key} names {name}, which is not in files")
