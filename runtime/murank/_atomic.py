@@ -154,17 +154,22 @@ def _sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Make missing folders, mode 0o700; take back those made here if the work inside fails."""
+    """Make missing folders, mode 0o700; take back those made here if the work inside fails.
+
+    Raises OutputError if they cannot be made.
+    """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     made: list[Path] = []
     try:
-        for path in reversed(missing):
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                path.mkdir(mode=0o700)
-                made.append(path)
+        with readable_errors(folder):
+            for path in reversed(missing):
+                with contextlib.suppress(FileExistsError):  # another process was faster
+                    path.mkdir(mode=0o700)
+                    made.append(path)
         yield
-        for path in made:
-            sync(path.parent)
+        with readable_errors(folder):
+            for path in made:
+                sync(path.parent)
     except BaseException:
         for path in reversed(made):
             with contextlib.suppress(OSError):

@@ -9,7 +9,6 @@ training.json   what is trained on what; the result once there is one
 import fcntl
 import json
 import os
-import pickle
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -153,7 +152,8 @@ class RunFolder:
             return None
         try:
             return Saved(**torch.load(file, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:
+            # Damaged bytes are opcodes to torch's reader, which raises whatever those come to.
             raise InputError(f"{file} is damaged; pass --overwrite to begin again") from error
 
     def _log_until(self, step: int) -> bytes:
@@ -173,7 +173,7 @@ def _changes(before: Any, now: Mapping[str, Any]) -> str:
 def _step_of(line: bytes) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return float("inf")  # cut off when the process was killed
 
 

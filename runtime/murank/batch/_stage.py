@@ -57,7 +57,7 @@ def read_stage(path: Path) -> StageFile | None:
         arrays = read_npz(path, names)
         record = json.loads(str(arrays.pop(_KEY)))
         content = record.pop("content")
-    except (InputError, KeyError, ValueError, AttributeError, TypeError):
+    except (InputError, KeyError, ValueError, AttributeError, TypeError, RecursionError):
         return None
     if content != _digest(arrays, record):
         return None

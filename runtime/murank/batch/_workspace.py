@@ -207,7 +207,7 @@ class JobFolder:
 def _read_job(file: Path) -> Mapping[str, Any]:
     try:
         job = json.loads(file.read_bytes())["job"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return job if isinstance(job, dict) else {}
 

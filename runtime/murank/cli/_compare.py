@@ -115,7 +115,7 @@ def _used(folder: Path) -> Collection[str]:
         return {file.name for file in folder.iterdir()}
     try:
         stages = json.loads(summary.read_bytes())["stages"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{summary} is no summary of a run on images; run it again") from error
     return stages if isinstance(stages, dict) else ()
 

@@ -82,7 +82,7 @@ def tell(text: str) -> None:
 def _is_lost(errors: TextIO) -> bool:
     if sys.__stderr__ is None:
         return isinstance(errors, io.StringIO)
-    return getattr(getattr(errors.buffer, "raw", None), "failed", False)
+    return getattr(getattr(getattr(errors, "buffer", None), "raw", None), "failed", False)
 
 
 def _text(raw: _Guarded, like: TextIO) -> io.TextIOWrapper:

@@ -1,0 +1,190 @@
+"""A command that is stopped at every step by which it changes files."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults.shim import CAN_FAIL, KILLED, Ended, Shim, Step, in_child
+
+from murank import MurankError
+
+Contents = dict[str, Any]  # path -> what is in the file
+ALL = os.environ.get("FAULTS") == "all"  # every step of slow commands, too
+FOLDER = "a folder"
+_ASIDE = re.compile(r"(^|/)\.murank-([0-9a-f]{16}|old)-")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is run, and where."""
+
+    root: Path  # of all that it changes
+    run: Callable[[], int]  # exit code
+    redo: Callable[[], int] | None = None  # where the next run finds a finished one, and says so
+    seal: str | None = None  # where it is, the files beside it belong together
+    kept: str = r"(?!)"  # pattern of what an unfinished run may leave, for the next
+    changing: Sequence[str] = ()  # keys of JSON that differ between two runs
+    most: int | None = None  # steps to try where it is slow, unless FAULTS=all
+
+
+def coded(run: Callable[[], object]) -> Callable[[], int]:
+    """Let a function end as the command line does."""
+
+    def coded_run() -> int:
+        try:
+            run()
+        except MurankError as error:
+            print(f"murank: error: {error}", file=sys.stderr)
+            return error.exit_code
+        return 0
+
+    return coded_run
+
+
+def check_every_step(command: Command, spare: Path) -> int:
+    """Stop the command at each of its steps, look at what is there, and run it again."""
+    before = _contents(command)
+    if command.root.exists():
+        shutil.copytree(command.root, spare, symlinks=True)
+    whole = in_child(command.run, Shim(command.root))
+    assert whole.code == 0, whole.err
+    after = _contents(command)
+    assert not _asides(after)
+    assert_durable(whole.steps)
+    tried = 0
+    for number, kill in _stops(whole.steps, command.most):
+        _restore(command.root, spare)
+        ended = in_child(command.run, Shim(command.root, number, kill=kill))
+        where = f"{'killed' if kill else 'failed'} at {number}: {whole.steps[number]}\n{ended.err}"
+        _check_end(ended, _contents(command), after, kill, where)
+        _check_files(command, before, after, kill, where)
+        _check_next(command, after, where)
+        tried += 1
+    return tried
+
+
+def assert_durable(steps: Sequence[Step]) -> None:
+    """Nothing takes its place before it is on the disk, and then its folder is synced."""
+    for number, step in enumerate(steps):
+        if step.kind not in ("rename", "exchange") or not _ASIDE.search(step.path):
+            continue
+        if _ASIDE.search(step.to):
+            continue  # out of the way
+        dirty = _unsynced(steps[:number], step.path)
+        assert not dirty, f"{step} before {dirty} was synced"
+        parent = str(Path(step.to).parent)
+        assert any(one.kind == "fsync" and one.path == parent for one in steps[number:]), step
+
+
+def _unsynced(steps: Sequence[Step], path: str) -> set[str]:
+    dirty = set()
+    for step in steps:
+        if step.path != path and not step.path.startswith(f"{path}/"):
+            continue
+        if step.kind in ("create", "write", "mkdir"):
+            dirty.add(step.path)
+        elif step.kind == "fsync":
+            dirty.discard(step.path)
+        elif step.kind in ("remove", "rmdir"):
+            dirty = {one for one in dirty if one != step.path}
+    return dirty
+
+
+def _stops(steps: Sequence[Step], most: int | None) -> Iterator[tuple[int, bool]]:
+    stops = [(n, False) for n, step in enumerate(steps) if step.kind in CAN_FAIL]
+    stops += [(n, True) for n in range(len(steps))]
+    stride = 1 if ALL or most is None else max(1, -(-len(stops) // most))
+    yield from stops[::stride]
+
+
+def _check_end(ended: Ended, found: Contents, after: Contents, kill: bool, where: str) -> None:
+    if kill:
+        assert ended.code == KILLED, where
+        return
+    if ended.code == 0:  # it could do without
+        assert found == after, where
+    else:
+        assert ended.code == 2, where
+        assert ended.err.splitlines()[-1].startswith("murank: error: "), where
+        assert "Traceback" not in ended.err, where
+    assert not _asides(found), where
+
+
+def _check_files(
+    command: Command, before: Contents, after: Contents, kill: bool, where: str
+) -> None:
+    found = {
+        path: value for path, value in _contents(command).items()
+        if not _ASIDE.search(path) and not re.search(command.kept, path)
+        and not (kill and value == FOLDER)
+    }  # fmt: skip
+    for path, value in found.items():
+        assert value in (before.get(path), after.get(path)), f"{path}: {where}"
+    if command.seal is None or command.seal not in found:
+        return
+    assert _group(command, found) in (_group(command, before), _group(command, after)), where
+
+
+def _group(command: Command, found: Contents) -> Contents:
+    beside = f"{Path(command.seal or '').parent}/".removeprefix("./")
+    return {
+        path: value for path, value in _files(found).items()
+        if path.startswith(beside) and not re.search(command.kept, path)
+    }  # fmt: skip
+
+
+def _check_next(command: Command, after: Contents, where: str) -> None:
+    """The next run does what an undisturbed one does, or says that it has been done."""
+    again = in_child(command.run, Shim(command.root))
+    if again.code == 2 and command.redo is not None:
+        assert "--overwrite" in again.err, where
+        again = in_child(command.redo, Shim(command.root))
+    found = _contents(command)
+    assert again.code == 0, f"{where}{again.err}"
+    assert _files(found) == _files(after), where
+
+
+def _files(found: Contents) -> Contents:
+    return {path: value for path, value in found.items() if value != FOLDER}
+
+
+def _asides(found: Contents) -> list[str]:
+    return [path for path in found if _ASIDE.search(path)]
+
+
+def _restore(root: Path, spare: Path) -> None:
+    shutil.rmtree(root, ignore_errors=True)
+    if spare.exists():
+        shutil.copytree(spare, root, symlinks=True)
+
+
+def _contents(command: Command) -> Contents:
+    return {
+        path.relative_to(command.root).as_posix(): _content(path, command.changing)
+        for path in sorted(command.root.rglob("*"))
+    }
+
+
+def _content(path: Path, changing: Sequence[str]) -> Any:
+    if path.is_dir():
+        return FOLDER
+    raw = path.read_bytes()
+    if not changing or path.suffix not in (".json", ".jsonl"):
+        return raw
+    try:
+        lines = [raw] if path.suffix == ".json" else raw.splitlines()
+        return [_without(json.loads(line), changing) for line in lines]
+    except ValueError:
+        return raw
+
+
+def _without(data: Any, keys: Sequence[str]) -> Any:
+    if isinstance(data, dict):
+        return {key: _without(item, keys) for key, item in data.items() if key not in keys}
+    return [_without(item, keys) for item in data] if isinstance(data, list) else data
