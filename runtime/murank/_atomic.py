@@ -18,7 +18,7 @@ from murank._exchange import exchange
 
 __all__ = [
     "Writer", "abandoned", "check_writable", "made_folder", "new_folder", "readable_errors",
-    "sole_writer", "sweep", "sync", "write_files",
+    "replace_file", "sole_writer", "sweep", "sync", "write_files",
 ]  # fmt: skip
 
 Writer = Callable[[IO[bytes]], object]
@@ -57,6 +57,19 @@ def write_files(
         for name, path in ready.items():
             path.replace(folder / name)
         sync(folder)
+
+
+def replace_file(file: Path, write: Writer, *, by_way_of: Path) -> None:
+    """Replace a file, whose mode stays; `by_way_of` is the folder where the new one is aside.
+
+    Raises OutputError if the operating system refuses; the file is then as it was.
+    """
+    with readable_errors(file), made_folder(by_way_of):
+        sweep(by_way_of)
+        with aside(by_way_of / file.name, _new_file) as path:
+            _write(path, write, file.stat().st_mode & 0o777)
+            path.replace(file)
+        sync(file.parent)
 
 
 @contextlib.contextmanager

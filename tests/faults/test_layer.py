@@ -88,8 +88,8 @@ def test_many_write_at_once(tmp_path: Path) -> None:
 
     def write(name: str) -> None:
         try:
-            for number in range(30):
-                write_files(tmp_path, {name: lambda file, n=number: file.write(b"%d" % n)})
+            for _ in range(30):
+                write_files(tmp_path, {name: lambda file: file.write(name.encode())})
         except OutputError as error:
             failed.append(error)
 
@@ -100,5 +100,5 @@ def test_many_write_at_once(tmp_path: Path) -> None:
         thread.join()
     assert not failed
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-        f"f{one}": b"29" for one in range(4)
+        f"f{one}": f"f{one}".encode() for one in range(4)
     }

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bench_fakes import report
 from engine_folder import make_engine
@@ -15,7 +16,9 @@ from trt_fakes import FakeGpu, FakeTensorRT
 import murank_kernels  # noqa: F401 - compiled before the first fork
 from murank import save_features
 from murank.bench._store import write_report
+from murank.calibration import calibrate, store_calibration
 from murank.cli import main
+from murank.engine.manifest import engine_sha256, read_manifest
 from murank.synthetic import make_features
 from murank.trt import BuildSettings, build_plans, this_machine
 
@@ -94,6 +97,20 @@ def test_rerank_images(job: ImageJob, tmp_path: Path, again: bool) -> None:
         most=40,
     )
     assert check_every_step(command, tmp_path / "spare") > 25
+
+
+def test_calibrate(root: Path, tmp_path: Path) -> None:
+    make_engine(root)
+    random = np.random.default_rng(0)
+    odds = np.concatenate([random.normal(-2, 3, 300), random.normal(3, 3, 320)])
+    measured = calibrate(odds, np.arange(620) < 300, prior=0.3)
+    manifest, sha256 = read_manifest(root), engine_sha256(root)
+
+    def store() -> None:
+        if engine_sha256(root) == sha256:
+            store_calibration(root, manifest, sha256, measured, pairs_sha256="5" * 64)
+
+    assert check_every_step(Command(root, coded(store)), tmp_path / "spare") > 15
 
 
 def test_bench(root: Path, tmp_path: Path) -> None:

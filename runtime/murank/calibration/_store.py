@@ -1,11 +1,10 @@
 """A calibration written into the engine folder that it was measured with."""
 
 import contextlib
-import secrets
 from dataclasses import replace
 from pathlib import Path
 
-from murank._atomic import abandoned, readable_errors, sole_writer, sync, write_files
+from murank._atomic import abandoned, readable_errors, replace_file, sole_writer
 from murank._exceptions import InputError
 from murank._version import __version__
 from murank.calibration._measure import Measured
@@ -87,15 +86,12 @@ def _calibrated(manifest: Manifest, measured: Measured, pairs_sha256: str) -> Ma
 
 def _replace(folder: Path, raw: bytes) -> None:
     """Replace manifest.json, by way of the one place where a reader expects unlisted files."""
-    plans, aside = folder / PLANS, f"{secrets.token_hex(8)}-{MANIFEST}"
-    mode = (folder / MANIFEST).stat().st_mode & 0o777  # whoever could read the engine still can
+    plans = folder / PLANS
     had_plans = plans.is_dir() and not abandoned(plans)
     try:
-        write_files(plans, {aside: lambda file: file.write(raw)}, mode=mode)
-        (plans / aside).replace(folder / MANIFEST)
+        # Whoever could read the engine still can.
+        replace_file(folder / MANIFEST, lambda file: file.write(raw), by_way_of=plans)
     finally:
-        (plans / aside).unlink(missing_ok=True)
         if not had_plans:  # made here, or by a calibration that was killed
             with contextlib.suppress(OSError):
                 plans.rmdir()
-    sync(folder)
