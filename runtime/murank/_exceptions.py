@@ -15,6 +15,8 @@ Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 to 
 
 from typing import ClassVar
 
+from murank._text import plain
+
 EXIT_OK = 0
 EXIT_INTERRUPTED = 130
 
@@ -30,6 +32,10 @@ class MurankError(Exception):
     """Base of everything that murank raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """Return one line: names in it come from outside, and may hold anything."""
+        return plain(super().__str__())
 
 
 class UserError(MurankError):

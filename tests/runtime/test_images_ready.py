@@ -2,6 +2,8 @@
 
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,16 @@ from murank import InputError
 from murank.batch import _images
 from murank.batch._images import Unreadable, ready_ahead
 from murank.engine.engine import _pixels
-from murank.images import Preprocessing, ReadyImage, load_image, prepare, preprocess, to_pixels
+from murank.images import (
+    DecodeLimits,
+    Preprocessing,
+    ReadyImage,
+    decoded,
+    load_image,
+    prepare,
+    preprocess,
+    to_pixels,
+)
 
 HOW = Preprocessing(8, 4, shortest_edge=8)
 OTHER = Preprocessing(8, 4)
@@ -44,22 +55,22 @@ def test_what_is_ready_stays_as_it_is(tmp_path: Path) -> None:
 def test_the_engine_takes_them(tmp_path: Path) -> None:
     file = write_picture(tmp_path / "a.png")
     ready = prepare(file, HOW)
-    one, other = _pixels([ready, file], HOW)
+    one, other = _pixels([ready, file], HOW, "images")
     assert one is ready.pixels
     np.testing.assert_array_equal(one, other)
-    with pytest.raises(InputError, match=r"^image is ready for"):
-        _pixels([ready], OTHER)
+    with pytest.raises(InputError, match=r"^images\[0\] is ready for"):
+        _pixels([ready], OTHER, "images")
 
 
 def test_messages_name_the_image(tmp_path: Path) -> None:
-    long = write_picture(tmp_path / "long.png", 1, 50_000)
-    how = Preprocessing(256, 256, shortest_edge=256)
-    with pytest.raises(InputError, match=f"^{long} is 1 x 50000, too elongated"):
+    long = write_picture(tmp_path / "long.png", 1, 8_000)
+    how = Preprocessing(256, 256, shortest_edge=256, limits=DecodeLimits(max_aspect=8_000))
+    with pytest.raises(InputError, match=f"^{long} is 1 x 8000, too elongated"):
         prepare(str(long), how)
-    with pytest.raises(InputError, match=r"^the query is 1 x 50000"):
+    with pytest.raises(InputError, match=r"^the query is 1 x 8000"):
         prepare(long, how, name="the query")
-    with pytest.raises(InputError, match=r"^image is 1 x 50000"):
-        prepare(load_image(long), how)
+    with pytest.raises(InputError, match=r"^image is 1 x 8000"):
+        prepare(load_image(long, limits=how.limits), how)
     with pytest.raises(InputError, match=f"^{tmp_path / 'no.png'}: No such file"):
         prepare(tmp_path / "no.png", how)
 
@@ -81,20 +92,21 @@ def test_few_whole_images_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with lock:
             alive.pop()
 
-    def load(*arguments: Any, **options: Any) -> Image.Image:
-        image = load_image(*arguments, **options)
-        weakref.finalize(image, forget, None)
-        with lock:
-            alive.append(1)
-            counts.append(len(alive))
-        return image
+    @contextmanager
+    def counted(*arguments: Any, **options: Any) -> Iterator[Image.Image]:
+        with decoded(*arguments, **options) as image:
+            weakref.finalize(image, forget, None)
+            with lock:
+                alive.append(1)
+                counts.append(len(alive))
+            yield image
 
-    monkeypatch.setattr(preprocess, "load_image", load)
-    monkeypatch.setattr(_images, "_THREADS", 3)
+    monkeypatch.setattr(preprocess, "decoded", counted)
+    monkeypatch.setattr(_images, "decoding_threads", lambda: 3)
     paths = [write_picture(tmp_path / f"{row}.png") for row in range(12)]
     for row in range(1, 12, 3):  # a refusal keeps no image, either
-        write_picture(paths[row], 1, 50_000)
-    how = Preprocessing(256, 256, shortest_edge=256)
+        write_picture(paths[row], 1, 8_000)
+    how = Preprocessing(256, 256, shortest_edge=256, limits=DecodeLimits(max_aspect=8_000))
     found = [one for batch in ready_ahead([paths[:6], paths[6:]], how) for one in batch]
     assert [isinstance(one, Unreadable) for one in found] == 4 * [False, True, False]
     assert len(counts) == 12

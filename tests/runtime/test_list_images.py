@@ -78,7 +78,7 @@ def test_what_cannot_be_opened_is_for_the_decoder_to_tell(tmp_path: Path, kind: 
 
 def test_sources_that_list_nothing(tmp_path: Path) -> None:
     touch(tmp_path, ["notes.txt"])
-    with pytest.raises(InputError, match=r"holds no image \(.bmp, .jpeg, .jpg"):
+    with pytest.raises(InputError, match=r"holds no image \(.bmp, "):
         list_images(tmp_path)
     with pytest.raises(InputError, match="none: no such file or folder"):
         list_images(tmp_path / "none")
@@ -149,3 +149,28 @@ def test_csv_that_cannot_be_used(tmp_path: Path, text: str | bytes, message: str
     file = saved(tmp_path, text)
     with pytest.raises(InputError, match=f"list.csv.*{message}"):
         list_images(file)
+
+
+def test_files_passed_over_are_counted(tmp_path: Path) -> None:
+    for name in ("0001_c1.jpg", "0002_c1.JFIF", "0003_c1.jpe", "a.txt", "b.TXT", "c.gif", "d"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".hidden").write_bytes(b"")
+    found = list_images(tmp_path)
+    assert [path.name for path in found.paths] == ["0001_c1.jpg", "0002_c1.JFIF", "0003_c1.jpe"]
+    assert found.pids is not None
+    (note,) = found.notes
+    assert "4 files" in note
+    for part in (".txt 2", ".gif 1", "none 1", str(tmp_path)):
+        assert part in note
+
+
+def test_the_file_that_costs_the_labels_is_named(tmp_path: Path) -> None:
+    for name in ("0001_c1.jpg", "0002_c1.jpg", "portrait.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    found = list_images(tmp_path)
+    assert found.pids is None
+    (note,) = found.notes
+    assert "portrait.jpg" in note
+    for file in tmp_path.glob("0*"):
+        file.unlink()
+    assert list_images(tmp_path).notes == ()  # nobody meant labels

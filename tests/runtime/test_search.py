@@ -172,13 +172,13 @@ def test_a_query_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cast("Any", engine.scorer).part.preprocessing = Preprocessing(4, 2, resample="nearest")
     searcher = Searcher.from_images(engine, GALLERY, candidates=5)
     calls: list[object] = []
-    load: Any = vars(query_module)["load_image"]
+    load: Any = vars(query_module)["decoded"]
 
-    def counted(source: Any) -> Any:
+    def counted(source: Any, **options: Any) -> Any:
         calls.append(source)
-        return load(source)
+        return load(source, **options)
 
-    monkeypatch.setattr(query_module, "load_image", counted)
+    monkeypatch.setattr(query_module, "decoded", counted)
     large = np.random.default_rng(3).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     found = searcher.search(large, top_k=1)
     assert len(calls) == 1

@@ -227,7 +227,7 @@ def test_each_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     decoded = []
 
-    def load(path: Path) -> Image.Image:
+    def load(path: Path, **_options: object) -> Image.Image:
         decoded.append(path.name)
         return Image.new("RGB", CROP)
 

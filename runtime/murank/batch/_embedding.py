@@ -47,7 +47,9 @@ def embed(
         An image cannot be read and `strict` is set, or no query or no gallery image is left.
     """
     fingerprints = [
-        fingerprint("features", engine.sha256, images.signatures[start : start + _PART])
+        fingerprint(
+            "features", engine.sha256, engine.read_as, images.signatures[start : start + _PART]
+        )
         for start in range(0, len(images.paths), _PART)
     ]
     wanted = fingerprint(fingerprints)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from murank._exceptions import InputError
+from murank.images import DEFAULT_LIMITS, DecodeLimits
 
 if TYPE_CHECKING:
     from murank.engine.engine import Engine, Part
@@ -42,7 +43,9 @@ class LazyEngine:
             raise InputError(
                 f"{self.folder} has no encoder; pass --features F.npz instead of images"
             )
-        return self.manifest.encoder
+        from murank.engine._reading import reading
+
+        return reading(self.manifest.encoder, self.bits, self._limits)
 
     @property
     def scorer(self) -> "ScorerPart":
@@ -52,7 +55,25 @@ class LazyEngine:
                 f"{self.folder} has no scorer of image pairs, so it gives no mu; pass --no-mu, or "
                 "--mu M.npz, or an engine that was exported with an MLLM"
             )
-        return self.manifest.scorer
+        from murank.engine._reading import reading
+
+        return reading(self.manifest.scorer, self.bits, self._limits)
+
+    @property
+    def bits(self) -> int | None:
+        """Of 16-bit grey images, as asked for."""
+        bits: int | None = self.options.get("bits")
+        return bits
+
+    @property
+    def _limits(self) -> DecodeLimits:
+        limits: DecodeLimits = self.options.get("decode_limits", DEFAULT_LIMITS)
+        return limits
+
+    @property
+    def read_as(self) -> list[Any]:
+        """What decides how files are read, JSON-ready: other pixels, or other images left out."""
+        return [self.bits, self._limits.to_json()]
 
     @cached_property
     def loaded(self) -> "Engine":

@@ -28,6 +28,7 @@ class Images:
     pids: Ids | None  # [N] person ids
     camids: Ids | None  # [N] camera ids
     num_query: int
+    notes: tuple[str, ...] = ()  # on how they were found
 
     @classmethod
     def of(cls, query: ImageList, gallery: ImageList) -> "Images":
@@ -37,6 +38,7 @@ class Images:
             _joined(query.pids, gallery.pids),
             _joined(query.camids, gallery.camids),
             len(query.paths),
+            query.notes + gallery.notes,
         )
 
     @cached_property

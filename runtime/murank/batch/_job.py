@@ -61,6 +61,7 @@ class Plan:
         """What the stages depend on, by the name a user knows it by."""
         return {
             "--engine": self.engine.sha256,
+            "--bits": self.engine.bits,
             "images": self._images,
             "--top-k-candidates": self.top_k_candidates,
             "--gallery-mu": self.gallery_mu,
@@ -113,6 +114,8 @@ def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -
     skipped: list[dict[str, Any]] = []
     source = plan.source
     if isinstance(source, Images):
+        for note in source.notes:
+            report.say(f"note: {note}")
         with clock.stage("embed"):
             found = embed(source, plan.engine, workspace, strict=plan.strict, report=report)
         features, paths, made_from = found.features, found.images.paths, None

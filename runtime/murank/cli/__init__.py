@@ -11,6 +11,7 @@ from typing import Any
 from murank._exceptions import EXIT_OK
 from murank._library import library, told_imports
 from murank._process import stop_on_signals
+from murank._text import plain
 from murank._version import __version__
 from murank.cli._ends import how_it_ends
 from murank.cli._parser import Parser
@@ -62,13 +63,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Show warnings as errors are shown: what is meant, without the line of code."""
+    dark: list[str] = []  # distinct ones: many images, one line
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"murank: warning: {message}", file=sys.stderr)
+        if type(message).__name__ == "DarkImageWarning":  # its module is loaded where it is raised
+            dark.append(str(message))
+        else:
+            print(f"murank: warning: {plain(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         setattr(warnings, "showwarning", show)  # noqa: B010 - its type names more than is used
-        yield
+        try:
+            yield
+        finally:
+            if dark:
+                more = f"{len(set(dark))} images are like the first of these: "
+                text = (more if len(set(dark)) > 1 else "") + dark[0]
+                print(f"murank: warning: {plain(text)}", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ from murank.calibration.plot import check_plot, write_plot
 from murank.cli._calibrate_report import Done, as_json, print_report
 from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
+from murank.cli._reading_options import add_reading_options, reading_of
 from murank.engine.engine import Engine
 from murank.engine.manifest import read_manifest
 from murank.engine.providers import PROVIDER_NAMES
@@ -66,6 +67,7 @@ def parser() -> Parser:
     )
     result.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
     result.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
+    add_reading_options(result)
     result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
     result.add_argument("--json", action="store_true", help="print JSON, with the DET curve")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -90,7 +92,7 @@ def _run(args: argparse.Namespace, target: Target) -> int:
     _check_kinds(pairs, target)
     engine = Engine.from_pretrained(
         args.engine, providers=args.providers, threads=args.threads, parts=["scorer"],
-        sha256=args.sha256,
+        sha256=args.sha256, **reading_of(args),
     )  # fmt: skip
     with ProgressLine(quiet=args.quiet) as line:
         scored = score_pairs(

@@ -6,6 +6,7 @@ from typing import Any
 
 from murank.batch import LazyEngine
 from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
+from murank.cli._reading_options import add_reading_options, reading_of
 from murank.cli._sources import GALLERY_MU_USERS, engine_scores, engine_scores_gallery
 from murank.engine.engine import ORDERS, Part
 from murank.engine.integrity import check_pin
@@ -51,6 +52,7 @@ def add_engine_options(result: Parser) -> None:
         "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )
     add_cache_options(group)
+    add_reading_options(group)
     group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
 
 
@@ -76,6 +78,7 @@ def engine_of(args: argparse.Namespace) -> LazyEngine:
     options: dict[str, Any] = {
         key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None
     }
+    options |= reading_of(args)
     check_pin(args.engine, args.engine_sha256)
     engine = LazyEngine(Path(args.engine), parts, options)
     engine.check()

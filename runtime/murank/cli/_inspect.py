@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from murank._text import plain
 from murank.cli._parser import Parser
 from murank.engine._damage import damaged
 from murank.engine._json import read_json
@@ -89,7 +90,7 @@ def _memory(part: ScorerPart, manifest: Manifest) -> dict[str, int]:
 def _print_sections(
     folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]]
 ) -> None:
-    print(f"{folder}: {manifest.precision}, of murank {manifest.murank_version}")
+    print(f"{plain(str(folder))}: {manifest.precision}, of murank {manifest.murank_version}")
     print(f"sha256 {sha256}")
     _section("sources", _sources(manifest.sources))
     if manifest.encoder is not None:
@@ -107,7 +108,7 @@ def _section(title: str, rows: Rows) -> None:
     lines = list(rows)
     if lines:
         width = max(len(name) for name, _ in lines)
-        print(title, *(f"  {name:<{width}}  {text}" for name, text in lines), sep="\n")
+        print(title, *(f"  {name:<{width}}  {plain(str(text))}" for name, text in lines), sep="\n")
 
 
 def _sources(sources: Sources) -> Rows:

@@ -5,6 +5,7 @@ import time
 from typing import TextIO
 
 from murank._methods import Progress
+from murank._text import plain
 
 _EVERY_TTY = 0.1  # seconds between updates
 _EVERY_LOG = 10.0
@@ -38,7 +39,7 @@ class ProgressLine:
         """Show a line that stays."""
         if not self._quiet:
             self.close()
-            self._stream.write(text + "\n")
+            self._stream.write(plain(text) + "\n")
             self._stream.flush()
 
     def _show(self, text: str) -> None:

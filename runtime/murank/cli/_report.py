@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from murank._metrics import Metrics
+from murank._text import plain
 from murank.cli._sources import method_name
 from murank.cli._table import gain, table
 
@@ -27,12 +28,12 @@ def report(args: argparse.Namespace, summary: dict[str, Any]) -> str:
     if skipped:
         where = "with --json" if args.output is None else "in summary.json"
         lines.append(f"{skipped} image{'s' * (skipped > 1)} skipped (listed {where}):")
-        lines += [f"  {_why(one)}" for one in summary["skipped"][:_NAMED]]
+        lines += [f"  {plain(_why(one))}" for one in summary["skipped"][:_NAMED]]
         lines += ["  ..."] * (skipped > _NAMED)
     if args.output is not None:
-        lines.append(f"{counts['top_k']} candidate matches a query: {args.output}")
+        lines.append(f"{counts['top_k']} candidate matches a query: {plain(args.output)}")
     if args.sheet is not None:
-        lines.append(f"sheet: {args.sheet}")
+        lines.append(f"sheet: {plain(args.sheet)}")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from murank._methods import METHODS
 from murank.cli._method_options import OPTIONS
 from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
 from murank.cli._progress import ProgressLine
+from murank.cli._reading_options import add_reading_options, reading_of
 from murank.cli._search_gallery import GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.engine.engine import Engine, Part
@@ -102,6 +103,7 @@ def _add_engine(result: Parser) -> None:
         "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )
     add_cache_options(group)
+    add_reading_options(group)
     group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
 
 
@@ -122,8 +124,11 @@ def run(args: argparse.Namespace) -> int:
         sha256=args.engine_sha256, cache_dir=args.cache_dir, cache_max_mb=args.cache_max_mb,
         cache_max_days=args.cache_max_days,
         vision_cache_mb=256 if args.vision_cache_mb is None else args.vision_cache_mb,
+        **reading_of(args),
     )  # fmt: skip
     with ProgressLine(quiet=args.quiet) as line:
+        for note in search.gallery.notes:
+            line.say(f"note: {note}")
         gallery = search.gallery.embedded(engine, strict=args.strict, line=line)
         searcher = Searcher(
             engine, gallery.features, gallery.paths, candidates=args.candidates,

@@ -30,6 +30,7 @@ class GalleryImages:
 
     paths: list[Path]
     features: NDArray[np.float32] | None = None  # [G,D]
+    notes: tuple[str, ...] = ()  # on how they were found
 
     def embedded(self, engine: Engine, *, strict: bool, line: ProgressLine) -> EmbeddedGallery:
         """Return the gallery with features; images that cannot be used are left out and named.
@@ -66,7 +67,8 @@ def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Pat
     if Path(source).suffix.lower() != ".npz":
         if root is not None:
             raise UsageError("--image-root needs --gallery F.npz: other paths are known")
-        return GalleryImages(list(list_images(source).paths))
+        listed = list_images(source)
+        return GalleryImages(list(listed.paths), notes=listed.notes)
     features = load_features(source)
     gallery = features.gallery
     if features.encoder_sha256 not in (None, manifest.encoder_sha256):

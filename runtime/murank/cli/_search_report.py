@@ -10,6 +10,7 @@ from murank._exceptions import UsageError
 from murank._features import check_file
 from murank._methods import used_parameters
 from murank._pipeline import NOTICE
+from murank._text import plain
 from murank._version import __version__
 from murank.cli._search_gallery import EmbeddedGallery
 from murank.search import Searcher, SearchMatch, SearchResult
@@ -24,8 +25,8 @@ def table_of(query: Path, result: SearchResult, paths: Sequence[Path], *, top_k:
     for rank, match in enumerate(result.matches[:top_k], start=1):
         mu = "-" if match.mu is None else f"{match.mu:.3f}"
         numbers = f"{rank:>6}{match.distance:>10.4f}{mu:>8}{match.encoder_distance:>10.4f}"
-        rows.append(f"{numbers}  {paths[match.corpus_id]}")
-    return "\n".join([f"{query}: {seen_by_mllm(result)}", *rows])
+        rows.append(f"{numbers}  {plain(str(paths[match.corpus_id]))}")
+    return "\n".join([f"{plain(str(query))}: {seen_by_mllm(result)}", *rows])
 
 
 def seen_by_mllm(result: SearchResult) -> str:

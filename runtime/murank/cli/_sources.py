@@ -37,6 +37,8 @@ _NEEDS: Mapping[str, Sequence[str]] = {
     "cache_max_mb": ("cache_dir",),
     "cache_max_days": ("cache_dir",),
     "engine_sha256": ("engine",),
+    "bits": ("engine",),
+    "decode_limits": ("engine",),
 }
 _SCORING = ("order", "vision_cache_mb", "cache_dir")  # of any pairs
 GALLERY_MU_USERS = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)

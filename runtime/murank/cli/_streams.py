@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from murank._exceptions import OutputError
 from murank._process import plug_streams
+from murank._text import plain
 
 
 class ReaderLeftError(Exception):
@@ -73,6 +74,7 @@ def check_output() -> None:
 
 def tell(text: str) -> None:
     """Write a line to standard error; where that is closed or full, to standard output."""
+    text = plain(text)
     print(text, file=sys.stderr, flush=True)
     if _is_lost(sys.stderr) and sys.stdout is not None:
         with contextlib.suppress(OSError, OutputError, ReaderLeftError):

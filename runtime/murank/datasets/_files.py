@@ -1,13 +1,16 @@
 """Finding folders and image files; nothing is opened."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from murank._exceptions import InputError
 
 # What the decoder takes; Thumbs.db, .mat and the like are no images and are passed over.
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
+IMAGE_SUFFIXES = (
+    ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp",
+)  # fmt: skip
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -15,8 +18,10 @@ def images_in(folder: Path) -> list[Path]:
     return [folder / entry.name for entry in _visible(folder) if _is_image(entry)]
 
 
-def images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path, passed_over: Counter[str] | None = None) -> list[Path]:
     """Return the images of the folder and of all folders in it, sorted by path.
+
+    `passed_over` counts, by suffix, the files that are taken for no image.
 
     Links to folders are followed, but each folder is read once, under the path that sorts first:
     a link that leads back up cannot go round for ever.
@@ -31,7 +36,11 @@ def images_below(folder: Path) -> list[Path]:
             found.append(path)
         elif (identity := _identity(path)) not in seen:
             seen.add(identity)
-            inner = [entry for entry in _visible(path) if _is_folder(entry) or _is_image(entry)]
+            shown = _visible(path)
+            inner = [entry for entry in shown if _is_folder(entry) or _is_image(entry)]
+            if passed_over is not None:
+                names = {entry.name for entry in shown} - {entry.name for entry in inner}
+                passed_over.update(Path(name).suffix.lower() or "none" for name in names)
             waiting += [(path / entry.name, _is_folder(entry)) for entry in reversed(inner)]
     return found
 

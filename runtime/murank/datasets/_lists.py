@@ -18,6 +18,7 @@ class ImageList:
     paths: tuple[Path, ...]  # [n]
     pids: NDArray[np.int64] | None  # [n] person ids
     camids: NDArray[np.int64] | None  # [n] camera ids
+    notes: tuple[str, ...] = ()  # on how they were found: files passed over, labels not used
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Images without a data set: a folder, or a .csv that lists them."""
 
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from murank._exceptions import InputError
@@ -8,6 +10,8 @@ from murank.datasets._csv_list import read_csv_list
 from murank.datasets._files import IMAGE_SUFFIXES, images_below
 from murank.datasets._lists import Image, ImageList, image_list
 from murank.datasets._market_style import parse_name
+
+_SUFFIXES_NAMED = 5
 
 
 def list_images(source: str | os.PathLike[str]) -> ImageList:
@@ -42,13 +46,32 @@ def list_images(source: str | os.PathLike[str]) -> ImageList:
 
 
 def _list_folder(folder: Path) -> ImageList:
-    paths = images_below(folder)
+    passed_over: Counter[str] = Counter()
+    paths = images_below(folder, passed_over)
     if not paths:
         raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     labels = [parse_name(path.name) for path in paths]
     images = [
         Image(path, *label) for path, label in zip(paths, labels, strict=True) if label is not None
     ]
-    if len(images) < len(paths):
-        return ImageList(tuple(paths), None, None)
-    return image_list(images)
+    notes = _passed_over(folder, passed_over)
+    if len(images) == len(paths):
+        return replace(image_list(images), notes=notes)
+    if images:
+        odd = paths[labels.index(None)]
+        notes += (
+            f"{folder} counts as unlabelled: of {len(paths):,} names {len(images):,} begin "
+            f"PID_cCAM, and the first that does not is {odd}; rename it, or take it out",
+        )
+    return ImageList(tuple(paths), None, None, notes)
+
+
+def _passed_over(folder: Path, counts: Counter[str]) -> tuple[str, ...]:
+    if not counts:
+        return ()
+    suffixes = [f"{suffix} {number:,}" for suffix, number in counts.most_common(_SUFFIXES_NAMED)]
+    suffixes += ["..."] * (len(counts) > _SUFFIXES_NAMED)
+    return (
+        f"{folder}: {counts.total():,} files passed over, which have no suffix of an image "
+        f"({', '.join(suffixes)})",
+    )

@@ -9,8 +9,10 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._arguments import check_choice, check_images, check_number, check_whole, ready_images
 from murank._exceptions import InputError
 from murank._stages import StageWatch
+from murank.engine._reading import reading
 from murank.engine.backends import load_on_one
 from murank.engine.cache import MemoryCache, content_key
 from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
@@ -23,7 +25,7 @@ from murank.engine.pace import Deadline, Pace, check_deadline
 from murank.engine.ranked import Ranked, ranked
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.session import Providers, SessionSettings
-from murank.images import ImageSource, Preprocessing, prepare
+from murank.images import DEFAULT_LIMITS, DecodeLimits, ImageSource, Preprocessing, check_bits
 
 Order = Literal["given", "swapped", "both"]
 Part = Literal["encoder", "scorer"]
@@ -81,6 +83,8 @@ class Engine:
         cache_dir: str | os.PathLike[str] | None = None,
         cache_max_mb: int | None = None,
         cache_max_days: float | None = None,
+        bits: int | None = None,
+        decode_limits: DecodeLimits = DEFAULT_LIMITS,
     ) -> "Engine":
         """Check an engine folder, then load it.
 
@@ -115,6 +119,11 @@ class Engine:
         cache_max_mb, cache_max_days
             What may stay in `cache_dir`, of all engines together: older files go at the start and
             whenever something is written, and the oldest ones beyond that size. None: no limit.
+        bits
+            Of 16-bit grey images: how many the sensor gave, 8..16; None: 16 (see
+            `murank.images.load_image`).
+        decode_limits
+            What decoding an image may cost; larger ones are refused by their header.
 
         Raises
         ------
@@ -128,8 +137,11 @@ class Engine:
         """
         folder = Path(path)
         limits = CacheLimits(cache_max_mb, cache_max_days)
-        if vision_cache_mb < 0 or (max_pairs is not None and max_pairs < 1):
-            raise InputError("vision_cache_mb must be at least 0 and max_pairs at least 1")
+        check_bits(bits)
+        check_whole(vision_cache_mb, "vision_cache_mb", least=0)
+        for name, value in (("max_pairs", max_pairs), ("threads", threads)):
+            if value is not None:
+                check_whole(value, name)
         manifest, found = _checked(folder, sha256)
         files = EngineFiles(folder, manifest.files)
         wanted = _wanted_parts(manifest, folder, parts)
@@ -140,11 +152,12 @@ class Engine:
             settings = SessionSettings(providers, threads)
             encoder = scorer = None
             if "encoder" in wanted and manifest.encoder is not None:
-                encoder = Encoder(files, manifest.encoder, settings)
+                encoder = Encoder(files, reading(manifest.encoder, bits, decode_limits), settings)
             if "scorer" in wanted and manifest.scorer is not None:
+                part = reading(manifest.scorer, bits, decode_limits)
                 scorer = Scorer(
-                    files, manifest.scorer, settings, item_bytes=manifest.arithmetic.item_bytes,
-                    max_pairs=max_pairs or manifest.scorer.max_pairs, vision_memory=memory,
+                    files, part, settings, item_bytes=manifest.arithmetic.item_bytes,
+                    max_pairs=max_pairs or part.max_pairs, vision_memory=memory,
                     vision_disk=disk,
                 )  # fmt: skip
             return encoder, scorer
@@ -171,7 +184,7 @@ class Engine:
         return used
 
     def embed(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
-        """Features of images (paths, PIL images or uint8 [H,W,3] arrays): [B,D], unit rows.
+        """Features of images (paths, PIL images or uint8 RGB arrays [H,W,3]): [B,D], unit rows.
 
         Raises
         ------
@@ -180,7 +193,7 @@ class Engine:
         """
         if self.encoder is None:
             raise InputError("this engine has no encoder loaded: export one with --encoder")
-        pixels = _pixels(images, self.encoder.part.preprocessing)
+        pixels = _pixels(images, self.encoder.part.preprocessing, "images")
         if not pixels:
             return np.empty((0, self.encoder.part.dim), np.float32)
         return self.encoder.features(np.stack(pixels), images)
@@ -193,7 +206,7 @@ class Engine:
         Parameters
         ----------
         query, candidates
-            Paths, PIL images, uint8 [H,W,3] arrays, or what `murank.images.prepare` made of one.
+            Paths, PIL images, uint8 RGB arrays [H,W,3], or what `murank.images.prepare` makes.
         order
             "given"; "swapped": the two images change places in the prompt; "both": the mean of
             the two, at about three times the cost.
@@ -224,15 +237,18 @@ class Engine:
         order: Order,
     ) -> NDArray[np.float64]:
         scorer = self._need_scorer()
-        if order not in ORDERS:
-            raise InputError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+        check_choice(order, "order", ORDERS)
+        check_images(queries, "queries")
+        check_images(candidates, "candidates")
+        for row in candidates:
+            check_images(row, "candidates")
         if len(queries) != len(candidates) or len({len(row) for row in candidates}) > 1:
             raise InputError("candidates must be one list a query, all of one length")
         how = scorer.part.preprocessing
         if not queries:
             return np.empty((0, 0), np.float64)
-        query_pixels = _pixels(queries, how)
-        rows = [_pixels(row, how) for row in candidates]
+        query_pixels = _pixels(queries, how, "queries")
+        rows = [_pixels(row, how, "candidates") for row in candidates]
         found = []
         if order != "swapped":
             found.append(scorer.mu(scorer.logits_of_many(query_pixels, rows)))
@@ -249,7 +265,9 @@ class Engine:
         Neighbouring pairs of the same query share its prefix.
         """
         self._need_scorer()
-        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        if not isinstance(pairs, (tuple, list)) or not all(
+            isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs
+        ):
             raise InputError("pairs must be a list of (query, candidate)")
         scores = [np.empty(0, np.float32)]
         start = 0
@@ -298,8 +316,8 @@ class Engine:
             another order than "given".
         """
         start = self._pace.clock()
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k must be at least 1, got {top_k}")
+        if top_k is not None:
+            check_whole(top_k, "top_k")
         most = self._largest_mu(threshold, order)
         check_deadline(deadline_ms)
         if deadline_ms is None:
@@ -314,8 +332,8 @@ class Engine:
     ) -> NDArray[np.float64]:
         """Mu [n] of the first n candidates."""
         scorer = self._need_scorer()
-        _check_list(candidates)
-        (pixels,) = _pixels([query], scorer.part.preprocessing)
+        check_images(candidates, "candidates")
+        (pixels,) = _pixels([query], scorer.part.preprocessing, "query")
         tokens, places = ImageTokens(scorer, candidates), range(len(candidates))
         deadline = Deadline(self._pace, end)
         return score_in_time(scorer, pixels, tokens, places, deadline, StageWatch()).mu
@@ -323,10 +341,10 @@ class Engine:
     def _largest_mu(self, threshold: float | str | None, order: Order) -> float:
         if threshold is None:
             return math.inf
-        if threshold != "calibrated":
-            if isinstance(threshold, str) or not 0 <= threshold <= 1:
+        if not (isinstance(threshold, str) and threshold == "calibrated"):
+            if not 0 <= check_number(threshold, "threshold (in 0..1, or 'calibrated')") <= 1:
                 raise InputError(f"threshold must be in 0..1, or 'calibrated', got {threshold!r}")
-            return threshold
+            return float(threshold)
         calibration = self.manifest.calibration
         if calibration is None:
             raise InputError(
@@ -361,7 +379,7 @@ class Engine:
         part = self.manifest.scorer
         if part is None:
             return False
-        (pixels,) = _pixels([image], part.preprocessing)
+        (pixels,) = _pixels([image], part.preprocessing, "image")
         key = content_key(pixels)
         found = self._vision_memory.forget(key)
         if self.scorer is not None:
@@ -399,8 +417,7 @@ def _checked(folder: Path, sha256: str | None) -> tuple[Manifest, str]:
 
 
 def _check_order_in_time(order: Order) -> None:
-    if order not in ORDERS:
-        raise InputError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    check_choice(order, "order", ORDERS)
     if order != "given":
         raise InputError(
             f"a deadline needs order='given', not {order!r}: swapped, each candidate has a prefix "
@@ -408,14 +425,8 @@ def _check_order_in_time(order: Order) -> None:
         )
 
 
-def _check_list(images: Sequence[ImageSource]) -> None:
-    if isinstance(images, (str, os.PathLike)):
-        raise InputError(f"a list of images is wanted, not {images!r} alone")
-
-
-def _pixels(images: Sequence[ImageSource], how: Preprocessing) -> list[Pixels]:
-    _check_list(images)
-    return [prepare(image, how).pixels for image in images]
+def _pixels(images: Sequence[ImageSource], how: Preprocessing, name: str) -> list[Pixels]:
+    return [image.pixels for image in ready_images(images, how, name)]
 
 
 def _is_same(one: ImageSource, other: ImageSource) -> bool:

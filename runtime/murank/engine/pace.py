@@ -1,14 +1,11 @@
 """How long the steps of scoring took lately, and whether the next one ends before a deadline."""
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
-from murank._exceptions import InputError
+from murank._arguments import check_number
 from murank._stages import Stage, StageWatch
 
 Clock = Callable[[], float]  # seconds
@@ -105,10 +102,4 @@ def check_deadline(deadline_ms: float | None) -> None:
     """Raise InputError unless it is a positive number of milliseconds, or None."""
     if deadline_ms is None:
         return
-    is_number = isinstance(deadline_ms, (int, float, np.integer, np.floating))
-    is_number = is_number and not isinstance(deadline_ms, bool)
-    if not is_number or math.isnan(deadline_ms) or deadline_ms <= 0:
-        raise InputError(
-            f"deadline_ms must be a positive number of milliseconds, got {deadline_ms!r}; "
-            "leave it out for no deadline"
-        )
+    check_number(deadline_ms, "deadline_ms", above=0)

@@ -1,14 +1,20 @@
 """Images: decoded with care, and resized exactly as the model was trained."""
 
-from murank.images.decode import FORMATS, MAX_PIXELS, load_image
+from murank.images._bits import DarkImageWarning, check_bits
+from murank.images.decode import FORMATS, decoded, load_image
+from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 from murank.images.preprocess import ImageSource, Preprocessing, ReadyImage, prepare, to_pixels
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "FORMATS",
-    "MAX_PIXELS",
+    "DarkImageWarning",
+    "DecodeLimits",
     "ImageSource",
     "Preprocessing",
     "ReadyImage",
+    "check_bits",
+    "decoded",
     "load_image",
     "prepare",
     "to_pixels",

@@ -1,5 +1,6 @@
 """Images from anywhere, decoded with care: RGB pixels, or one sentence on what is wrong."""
 
+import io
 import os
 import stat
 import struct
@@ -9,23 +10,23 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from PIL.ExifTags import Base as ExifTag
 
 from murank._exceptions import InputError
+from murank.images._bits import check_bits, check_deep_colour, eight_bits
+from murank.images._headers import check_header, is_deep_colour
+from murank.images._in_flight import in_flight
+from murank.images._netpbm import check_netpbm, is_netpbm, read_netpbm
+from murank.images._orientation import orientation
+from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 
 RawImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
-MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
-
-# No format above needs more for one pixel (PPM as text: five digits and a space, three times).
-_MAX_BYTES_A_PIXEL = 18
-_ROOM_FOR_METADATA = 2**26
 
 # What PIL raises on bytes that are no image, or no longer one.
 _DAMAGE = (
@@ -45,20 +46,29 @@ _TURNS: Mapping[object, Image.Transpose] = {
 
 
 def load_image(
-    source: RawImage, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+    source: RawImage,
+    *,
+    bits: int | None = None,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    name: str | None = None,
 ) -> Image.Image:
     """Return the image as RGB, turned upright by its EXIF orientation, without metadata.
 
     Alpha is dropped and colour profiles are not applied, as `PIL.Image.Image.convert("RGB")` has
-    it; of 16-bit values the high byte is kept. The source is neither changed nor closed.
+    it; of 16-bit values the high byte is kept. Of the several pictures that a telephone puts into
+    a JPEG (MPO) the first one, the photograph, is taken. The source is neither changed nor closed.
 
     Parameters
     ----------
     source
-        A path of a JPEG, PNG, BMP, WEBP or PPM file, a PIL image, or uint8 [H,W,3] RGB or [H,W]
-        grey.
-    max_pixels
-        Larger images are refused before their pixels are decoded. PIL's own limit stays in force.
+        A path of a JPEG, PNG, BMP, WEBP or binary PPM file, a PIL image, or uint8 [H,W,3] RGB (not
+        BGR) or [H,W] grey.
+    bits
+        Of 16-bit grey values, 8..16: how many the sensor gave, so that a 12-bit one is white at
+        4095. None: 16, with a `DarkImageWarning` if no value needs more than 14.
+    limits
+        What decoding may cost: a file beyond is refused before its pixels are decoded. PIL's own
+        limit stays in force.
     name
         What messages call the image. None: the path, or "image".
 
@@ -67,89 +77,138 @@ def load_image(
     InputError
         It cannot be read, is damaged, too large or empty, or holds several frames.
     """
-    if isinstance(source, Image.Image):
-        return _load_pil(source, name or "image", max_pixels)
-    if isinstance(source, np.ndarray):
-        return _load_array(source, name or "image", max_pixels)
+    with decoded(source, bits=bits, limits=limits, name=name) as image:
+        return image
+
+
+@contextmanager
+def decoded(
+    source: RawImage,
+    *,
+    bits: int | None = None,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    name: str | None = None,
+) -> Iterator[Image.Image]:
+    """Yield what `load_image` returns; inside, its pixels count as being decoded.
+
+    Whoever makes a small picture of it should do so inside, and let go of it.
+    """
+    check_bits(bits)
     if isinstance(source, (str, os.PathLike)):
-        return _load_file(Path(source), name or str(Path(source)), max_pixels)
-    raise InputError(
-        f"{name or 'image'} must be a path, a PIL image or a uint8 array, "
-        f"got {type(source).__name__}"
-    )
+        path = Path(source)
+        name = name or str(path)
+        raw = _read_file(path, name, limits)
+        check_header(raw, name, limits)
+        if is_netpbm(raw):
+            found = read_netpbm(raw, name, limits, bits)
+            source = _opened(raw, name) if found is None else Image.fromarray(found)
+        else:
+            source = _opened(raw, name)
+        with source, _upright(source, name, bits, limits, is_deep=is_deep_colour(raw)) as rgb:
+            yield rgb
+    elif isinstance(source, Image.Image):
+        raw = _bytes_behind(source, name or "image", limits)
+        is_deep = is_deep_colour(raw)
+        with _upright(source, name or "image", bits, limits, is_deep=is_deep) as rgb:
+            yield rgb
+    elif isinstance(source, np.ndarray):
+        yield _load_array(source, name or "image", limits)
+    else:
+        raise InputError(
+            f"{name or 'image'} must be a path, a PIL image or a uint8 RGB array [H,W,3], "
+            f"got {type(source).__name__}"
+        )
 
 
-def _load_file(path: Path, name: str, max_pixels: int) -> Image.Image:
-    # A handle, not the path, goes to PIL: it would map the file into memory, and a file that
-    # shrinks meanwhile would kill the process.
-    with _open_file(path, name, max_pixels) as file:
-        with _decoding(name):
-            image = Image.open(file, formats=FORMATS)
-        with image:
-            return _load_pil(image, name, max_pixels)
-
-
-def _open_file(path: Path, name: str, max_pixels: int) -> IO[bytes]:
+def _read_file(path: Path, name: str, limits: DecodeLimits) -> bytes:
+    """Return all bytes of a regular file: what was checked is what is decoded."""
     try:
-        status = path.stat()
-        _check_status(status, name, max_pixels)
-        return path.open("rb")
+        _check_status(path.stat(), name, limits)  # opening a device may act on it
+        # Should it be replaced right now: no writer of a FIFO is waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            _check_status(os.fstat(descriptor), name, limits)
+            raw = file.read(limits.max_bytes + 1)
     except OSError as error:
         raise InputError(f"{name}: {error.strerror or error}") from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name!r} is no path: {error}") from error  # a NUL in it
+    _check_bytes(len(raw), name, limits)
+    return raw
 
 
-def _check_status(status: os.stat_result, name: str, max_pixels: int) -> None:
+def _check_status(status: os.stat_result, name: str, limits: DecodeLimits) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{name} is a folder; name an image file in it")
     if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
         raise InputError(f"{name} is not a regular file; name an image file")
-    if status.st_size == 0:
+    _check_bytes(status.st_size, name, limits)
+
+
+def _check_bytes(count: int, name: str, limits: DecodeLimits) -> None:
+    if count == 0:
         raise InputError(f"{name} is empty (0 bytes); replace it or leave it out")
-    if status.st_size > max_pixels * _MAX_BYTES_A_PIXEL + _ROOM_FOR_METADATA:
+    if count > limits.max_bytes:
         raise InputError(
-            f"{name} has {status.st_size:,} bytes, more than an image of {max_pixels:,} pixels "
-            "can need; save it smaller or leave it out"
+            f"{name} has more than {limits.max_bytes:,} bytes, the most allowed; "
+            "save it smaller or leave it out"
         )
 
 
-def _load_array(array: NDArray[Any], name: str, max_pixels: int) -> Image.Image:
+def _opened(raw: bytes, name: str) -> Image.Image:
+    with _decoding(name):
+        return Image.open(io.BytesIO(raw), formats=FORMATS)
+
+
+def _bytes_behind(image: Image.Image, name: str, limits: DecodeLimits) -> bytes:
+    """Check the file of an image that the caller opened and PIL has not decoded; b"" if none."""
+    file = getattr(image, "fp", None)
+    if file is None or image.format not in (*FORMATS, "MPO"):
+        return b""
+    with _decoding(name):
+        place = file.tell()
+        file.seek(0)
+        raw: bytes = file.read(limits.max_bytes + 1)
+        file.seek(place)
+    _check_bytes(len(raw), name, limits)
+    check_header(raw, name, limits)
+    if is_netpbm(raw):
+        check_netpbm(raw, name, limits)
+    return raw
+
+
+def _load_array(array: NDArray[Any], name: str, limits: DecodeLimits) -> Image.Image:
     if array.dtype != np.uint8:
         raise InputError(f"{name} must be a uint8 array with values 0..255, got {array.dtype}")
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3):
         raise InputError(
             f"{name} must have shape [H,W,3] (RGB) or [H,W] (grey), got {list(array.shape)}"
         )
-    _check_size(array.shape[1], array.shape[0], name, max_pixels)
+    limits.check_size(array.shape[1], array.shape[0], name)
     return Image.fromarray(array).convert("RGB")
 
 
-def _load_pil(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    _check_size(*image.size, name, max_pixels)
+@contextmanager
+def _upright(
+    image: Image.Image, name: str, bits: int | None, limits: DecodeLimits, *, is_deep: bool
+) -> Iterator[Image.Image]:
+    limits.check_size(*image.size, name)
     _check_frames(image, name)
-    with _decoding(name):
-        image.load()
-        turn = _turn(image)
-    plain = _eight_bits(image, name)
-    with _decoding(name):
-        rgb = plain.convert("RGB")
-        if turn is not None:
-            rgb = rgb.transpose(turn)
-    rgb.info.clear()  # its EXIF orientation no longer holds
-    return rgb
-
-
-def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise InputError(f"{name} has no pixels: it is {width} x {height}; leave it out")
-    if width * height > max_pixels:
-        raise InputError(
-            f"{name} is {width} x {height}, more than the {max_pixels:,} pixels allowed; "
-            "save it smaller or leave it out"
-        )
+    with in_flight.hold(image.width * image.height, limits.max_pixels_at_once):
+        with _decoding(name):
+            image.load()
+            turn = _turn(image)
+        plain = eight_bits(image, bits, name)
+        with _decoding(name):
+            rgb = plain.convert("RGB")
+            if turn is not None:
+                rgb = rgb.transpose(turn)
+        if is_deep:
+            check_deep_colour(rgb, bits, name)
+        rgb.info.clear()  # its EXIF orientation no longer holds
+        yield rgb
 
 
 def _check_frames(image: Image.Image, name: str) -> None:
@@ -166,23 +225,9 @@ def _check_frames(image: Image.Image, name: str) -> None:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        return _TURNS.get(image.getexif().get(ExifTag.Orientation))
+        return _TURNS.get(orientation(image))
     except (*_DAMAGE, TypeError, AttributeError):  # EXIF nobody can read is as good as none
         return None
-
-
-def _eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """Scale 16-bit grey, which PIL would clip; PIL itself keeps the high byte of 16-bit colour."""
-    if image.mode == "F":
-        raise InputError(f"{name} holds floating point values; save it with 8 bits a channel")
-    if image.mode != "I" and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise InputError(
-            f"{name} holds grey values outside 0..65535; save it with 8 or 16 bits a channel"
-        )
-    return Image.fromarray((values >> 8).astype(np.uint8))
 
 
 @contextmanager

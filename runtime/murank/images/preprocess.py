@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank._exceptions import InputError
-from murank.images.decode import MAX_PIXELS, RawImage, load_image
+from murank.images._bits import check_bits
+from murank.images.decode import RawImage, decoded
+from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 
 _MAX_SIDE = 4096
+_MOST_RESIZED = 50_000_000  # pixels of the largest picture on the way
+_IN_MANIFEST = ("height", "width", "resample", "shortest_edge")
 _RESAMPLE: Mapping[str, Image.Resampling] = {one.name.lower(): one for one in Image.Resampling}
 
 
@@ -25,6 +29,9 @@ class Preprocessing:
     width: int
     resample: str = "bicubic"  # a name of PIL.Image.Resampling, lower case
     shortest_edge: int | None = None  # resize the shorter side to this, then crop; None: no crop
+    # Of the files, not of the model: no part of a manifest.
+    bits: int | None = None  # of 16-bit grey values; None: all (see `load_image`)
+    limits: DecodeLimits = field(default=DEFAULT_LIMITS, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for key in ("height", "width", "shortest_edge"):
@@ -36,6 +43,7 @@ class Preprocessing:
                 raise InputError(
                     f"preprocessing: {key} must be an integer in 1..{_MAX_SIDE}, got {value!r}"
                 )
+        check_bits(self.bits)
         if not isinstance(self.resample, str) or self.resample not in _RESAMPLE:
             raise InputError(
                 f"preprocessing: resample must be one of {', '.join(_RESAMPLE)}, "
@@ -44,7 +52,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping that `from_json` reads."""
-        return asdict(self)
+        return {key: getattr(self, key) for key in _IN_MANIFEST}
 
     @classmethod
     def from_json(cls, data: object) -> "Preprocessing":
@@ -57,7 +65,7 @@ class Preprocessing:
         """
         if not isinstance(data, Mapping):
             raise InputError(f"preprocessing must be an object, got {type(data).__name__}")
-        known = cls.__dataclass_fields__.keys()
+        known = set(_IN_MANIFEST)
         for keys, problem in ((known - data.keys(), "lacks"), (data.keys() - known, "has unknown")):
             if keys:
                 raise InputError(f"preprocessing {problem} {', '.join(sorted(map(str, keys)))}")
@@ -91,7 +99,7 @@ def prepare(source: ImageSource, how: Preprocessing, *, name: str | None = None)
     source
         What `load_image` takes, or a ReadyImage.
     how
-        Size, filter, and whether the aspect is kept.
+        Size, filter, whether the aspect is kept, and how files are decoded.
     name
         What messages call the image. None: the path, or "image".
 
@@ -109,7 +117,8 @@ def prepare(source: ImageSource, how: Preprocessing, *, name: str | None = None)
         return source
     if name is None and isinstance(source, (str, os.PathLike)):
         name = str(Path(source))
-    return ReadyImage(to_pixels(load_image(source, name=name), how, name=name), how)
+    with decoded(source, bits=how.bits, limits=how.limits, name=name) as image:
+        return ReadyImage(to_pixels(image, how, name=name), how)
 
 
 def to_pixels(
@@ -166,7 +175,7 @@ def _check_growth(image: Image.Image, width: int, height: int, name: str) -> Non
     # PIL resizes the width first: the largest picture on the way is the new width by the taller
     # of both heights. A line of 1 x 50,000,000 pixels would need gigabytes.
     largest = width * max(image.height, height)
-    if largest > max(MAX_PIXELS, image.width * image.height):
+    if largest > max(_MOST_RESIZED, image.width * image.height):
         raise InputError(
             f"{name} is {image.width} x {image.height}, too elongated to be resized to "
             f"{width} x {height}; crop it or leave it out"

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._arguments import check_images, source_name
 from murank._cores import decoding_threads
 from murank._exceptions import InputError
 from murank._methods import Progress
@@ -39,6 +40,7 @@ def embed_images(
     InputError
         An image cannot be used (it is named), and `skip` is None.
     """
+    check_images(images, "images")
     parts = [np.empty((0, encoder.part.dim), np.float32)]
     done = 0
     for block in _ready_ahead(images, encoder.part.preprocessing):
@@ -66,15 +68,16 @@ def _ready_ahead(
         waiting: deque[list[Future[ReadyImage | InputError]]] = deque()
         for start in range(0, len(images), BATCH):
             some = images[start : start + BATCH]
-            waiting.append([pool.submit(_ready, image, how) for image in some])
+            named = enumerate(some, start)
+            waiting.append([pool.submit(_ready, image, how, place) for place, image in named])
             if len(waiting) > 1:
                 yield [image.result() for image in waiting.popleft()]
         for block in waiting:
             yield [image.result() for image in block]
 
 
-def _ready(image: ImageSource, how: Preprocessing) -> ReadyImage | InputError:
+def _ready(image: ImageSource, how: Preprocessing, place: int) -> ReadyImage | InputError:
     try:
-        return prepare(image, how)
+        return prepare(image, how, name=source_name(image, f"images[{place}]"))
     except InputError as error:
         return error.with_traceback(None)  # which would keep the whole image

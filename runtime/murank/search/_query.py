@@ -1,13 +1,15 @@
 """A query image, decoded once for both models, and what the gallery is to its feature."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._methods import kernel_errors
-from murank.images import ImageSource, Preprocessing, ReadyImage, load_image, prepare, to_pixels
+from murank.images import ImageSource, Preprocessing, ReadyImage, decoded, prepare, to_pixels
 
 Pixels = NDArray[np.uint8]  # [3,H,W]
 
@@ -21,17 +23,23 @@ class QueryPixels:
 
 
 def query_pixels(
-    source: ImageSource, encoder: Preprocessing, mllm: Preprocessing | None
+    source: ImageSource,
+    encoder: Preprocessing,
+    mllm: Preprocessing | None,
+    *,
+    name: str | None = None,
 ) -> QueryPixels:
     """Decode an image once and resize it for both. Raises InputError if it cannot be used."""
     if isinstance(source, ReadyImage):
         ready = prepare(source, encoder, name="the query").pixels
         return QueryPixels(ready, None if mllm is None else prepare(source, mllm).pixels)
-    image = load_image(source)
-    pixels = to_pixels(image, encoder)
-    if mllm is None or mllm == encoder:
-        return QueryPixels(pixels, None if mllm is None else pixels)
-    return QueryPixels(pixels, to_pixels(image, mllm))
+    if name is None and isinstance(source, (str, os.PathLike)):
+        name = str(Path(source))
+    with decoded(source, bits=encoder.bits, limits=encoder.limits, name=name) as image:
+        pixels = to_pixels(image, encoder, name=name)
+        if mllm is None or mllm == encoder:
+            return QueryPixels(pixels, None if mllm is None else pixels)
+        return QueryPixels(pixels, to_pixels(image, mllm, name=name))
 
 
 class Retrieved:

@@ -1,6 +1,5 @@
 """The searcher: a gallery in memory, and one query after the other."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._arguments import check_images, check_whole, source_name
 from murank._exceptions import InputError
 from murank._methods import Progress
 from murank._stages import StageWatch
@@ -25,6 +25,8 @@ from murank.search._result import SearchResult
 from murank.search._scoring import NOTHING, Scoring
 from murank.search._settings import SearchMethod, SearchSettings
 
+_ANY = -(1 << 62)  # the places themselves are looked at later
+
 
 class Searcher:
     """Ranks a gallery for one query at a time. Calls from several threads are safe.
@@ -39,8 +41,8 @@ class Searcher:
     features
         Of the gallery, [G,D], as `engine.embed` gives them.
     images
-        The gallery's G images (paths, PIL images, arrays, ReadyImages): opened when the MLLM is to
-        see them for the first time, not before.
+        The gallery's G images (paths, PIL images, uint8 RGB arrays, ReadyImages): opened when the
+        MLLM is to see them for the first time, not before.
     candidates
         Gallery images a query that the MLLM is asked about, K; None: 20, or all of a smaller
         gallery.
@@ -77,6 +79,7 @@ class Searcher:
         clock: Clock = time.perf_counter,
     ) -> None:
         self._encoder = _encoder_of(engine)
+        check_images(images, "images")
         features = np.asarray(features)
         check_gallery(features, len(images), self._encoder.part.dim)
         self.engine = engine
@@ -112,6 +115,7 @@ class Searcher:
             As the constructor raises it, or an image cannot be used; it is named.
         """
         encoder = _encoder_of(engine)
+        check_images(images, "images")
         settings = SearchSettings(
             method, candidates, parameters or {}, settle_top, len(images),
             engine.scorer is not None,
@@ -136,7 +140,7 @@ class Searcher:
         Parameters
         ----------
         query
-            A path, PIL image or uint8 [H,W,3] array; decoded once. A ReadyImage serves only if
+            A path, PIL image or uint8 RGB array [H,W,3]; decoded once. A ReadyImage serves only if
             encoder and MLLM want the same preprocessing.
         top_k
             Matches returned, at most.
@@ -154,10 +158,10 @@ class Searcher:
         """
         start = self._pace.clock()
         check_deadline(deadline_ms)
-        _check_top_k(top_k)
+        check_whole(top_k, "top_k")
         watch = StageWatch()
         with watch.stage("decode"):
-            pixels = self._pixels(query)
+            pixels = self._pixels(query, "query")
         with watch.stage("embed"):
             feature = self._encoder.features(pixels.encoder[None], [query])[0]
         with watch.stage("retrieve"):
@@ -179,14 +183,13 @@ class Searcher:
         InputError
             As `search` raises it.
         """
-        if isinstance(queries, (str, os.PathLike)):
-            raise InputError(f"a list of images is wanted, not {queries!r} alone")
+        check_images(queries, "queries")
         if not len(queries):
             return []
-        _check_top_k(top_k)
+        check_whole(top_k, "top_k")
         watch = StageWatch()
         with watch.stage("decode"):
-            pixels = [self._pixels(query) for query in queries]
+            pixels = [self._pixels(one, f"queries[{i}]") for i, one in enumerate(queries)]
         with watch.stage("embed"):
             features = self._encoder.features(np.stack([one.encoder for one in pixels]), queries)
         with watch.stage("retrieve"):
@@ -223,7 +226,7 @@ class Searcher:
             An image cannot be used, or there is no such index.
         """
         if self._scoring is not None:
-            places = range(self.num_gallery) if indices is None else [int(i) for i in indices]
+            places = range(self.num_gallery) if indices is None else _places(indices)
             self._scoring.warm(places, progress)
 
     def _result(
@@ -244,14 +247,18 @@ class Searcher:
         undecided = Answers(np.full(len(found.candidates), 0.5), partial=False, settled=False)
         self._result(found, undecided, 1, StageWatch())
 
-    def _pixels(self, query: ImageSource) -> QueryPixels:
+    def _pixels(self, query: ImageSource, name: str) -> QueryPixels:
         mllm = None if self._scoring is None else self._scoring.preprocessing
-        return query_pixels(query, self._encoder.part.preprocessing, mllm)
+        encoder = self._encoder.part.preprocessing
+        return query_pixels(query, encoder, mllm, name=source_name(query, name))
 
 
-def _check_top_k(top_k: int) -> None:
-    if not isinstance(top_k, (int, np.integer)) or top_k < 1:
-        raise InputError(f"top_k must be a whole number of at least 1, got {top_k!r}")
+def _places(indices: Sequence[int]) -> list[int]:
+    if not isinstance(indices, (Sequence, np.ndarray)) or isinstance(indices, (str, bytes)):
+        raise InputError(f"indices must be a list of numbers, got {type(indices).__name__}")
+    for place, index in enumerate(indices):
+        check_whole(index, f"indices[{place}]", least=_ANY)
+    return [int(index) for index in indices]
 
 
 def _encoder_of(engine: Engine) -> Encoder:

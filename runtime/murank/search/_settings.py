@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from murank._arguments import check_whole
 from murank._exceptions import InputError
 from murank._methods import METHODS
 
@@ -26,7 +27,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if not self.num_gallery:
             raise InputError("the gallery has no image")
-        if self.method not in SEARCH_METHODS:
+        if not isinstance(self.method, str) or self.method not in SEARCH_METHODS:
             raise InputError(
                 f"method must be one of {', '.join(SEARCH_METHODS)}, got {self.method!r}: the "
                 "others look at all queries together (murank rerank)"
@@ -57,8 +58,7 @@ class SearchSettings:
     def _check_candidates(self) -> None:
         if self.candidates is None:
             return
-        if self.candidates < 1:
-            raise InputError(f"candidates must be at least 1, got {self.candidates}")
+        check_whole(self.candidates, "candidates")
         if self.candidates > self.num_gallery:
             raise InputError(
                 f"{self.candidates} candidates a query asked for, but the gallery has "
@@ -66,6 +66,8 @@ class SearchSettings:
             )
 
     def _check_parameters(self) -> None:
+        if not isinstance(self.parameters, Mapping):
+            raise InputError(f"parameters must be a mapping, got {type(self.parameters).__name__}")
         method = METHODS[self.method]
         known = [*method.parameters, *(["alpha"] if method.takes_mu and self.has_scorer else [])]
         unknown = sorted(set(self.parameters) - set(known))
@@ -85,5 +87,4 @@ class SearchSettings:
                 "moves that candidate alone; with neighbour lists the last mu can still reorder "
                 "the first ranks"
             )
-        if self.settle_top < 1:
-            raise InputError(f"settle_top must be at least 1, got {self.settle_top}")
+        check_whole(self.settle_top, "settle_top")

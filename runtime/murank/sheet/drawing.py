@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from murank._atomic import write_files
 from murank._exceptions import InputError, OutputError
-from murank.images.decode import load_image
+from murank.images import DecodeLimits, load_image
 from murank.sheet.rows import Cell, SheetRow, Verdict, counted_ranks, first_match
 
 Colour = tuple[int, int, int]
@@ -98,6 +98,10 @@ def write_sheet(path: str | os.PathLike[str], sheet: Image.Image) -> None:
     write_files(file.parent, {file.name: lambda handle: sheet.save(handle, "PNG")})
 
 
+# Nothing grows here: the longest strip is shown as it is.
+_LIMITS = DecodeLimits(max_aspect=DecodeLimits.max_side)
+
+
 class _Heading:
     """Title, notes and legend."""
 
@@ -140,7 +144,7 @@ class _Crops:
 
     def _make(self, path: str, size: Size) -> Image.Image:
         try:
-            image = load_image(self._root / path)
+            image = load_image(self._root / path, limits=_LIMITS)
         except InputError:
             field = Image.new("RGB", size, UNREADABLE)
             middle = size[0] / 2, size[1] / 2

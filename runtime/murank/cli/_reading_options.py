@@ -1,0 +1,45 @@
+"""How image files are read: bits of a sensor, and what decoding one may cost."""
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+from murank._exceptions import InputError
+from murank.images import DecodeLimits
+
+_KEYS = tuple(field.name for field in fields(DecodeLimits))
+
+
+def add_reading_options(group: Any) -> None:
+    """Add the options that `reading_of` reads."""
+    group.add_argument(
+        "--bits", type=int, choices=range(8, 17), metavar="N",
+        help="of 16-bit grey images: how many the sensor gave, 8 to 16 (16)",
+    )  # fmt: skip
+    group.add_argument(
+        "--decode-limits",
+        type=_limits,
+        metavar="KEY=N,...",
+        help=f"what decoding an image may cost: {', '.join(_KEYS)}",
+    )
+
+
+def reading_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given, as keyword arguments of `Engine.from_pretrained`."""
+    given = {"bits": args.bits, "decode_limits": args.decode_limits}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _limits(text: str) -> DecodeLimits:
+    found: dict[str, int] = {}
+    for item in text.split(","):
+        key, _, value = item.partition("=")
+        if key not in _KEYS or key in found or not value.isascii() or not value.isdigit():
+            raise argparse.ArgumentTypeError(
+                f"must be KEY=N with commas between, each once, of {', '.join(_KEYS)}"
+            )
+        found[key] = int(value[:20])
+    try:
+        return DecodeLimits(**found)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
