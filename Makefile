@@ -5,7 +5,7 @@ PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 RUN = .venv/bin
 TEST = .venv-test/bin
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint fuzz benchmark clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -32,6 +32,11 @@ lint: .venv-test/installed
 test: .venv/installed lint
 	$(RUN)/python tests/bare_environment.py
 	$(TEST)/python -m pytest
+
+# FUZZ_SECONDS, FUZZ_SEED, FUZZ_TARGETS, FUZZ_FOLDER: see tests/fuzz/README.md
+fuzz: .venv-test/installed
+	FAULTS=all $(TEST)/python -m pytest -q tests/faults
+	PYTHONPATH=tests $(TEST)/python -m fuzz
 
 benchmark: .venv/installed .venv-test/installed
 	$(RUN)/python benchmarks/kernels.py

@@ -1,6 +1,7 @@
 """Reading .npz archives from elsewhere: nothing pickled, one clear sentence on each defect."""
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -20,7 +21,7 @@ from murank._memory import available_bytes
 # and RuntimeError: a changed byte asks for an unknown compression, or for a password.
 _DAMAGE = (
     OSError, EOFError, KeyError, ValueError, OverflowError, MemoryError, NotImplementedError,
-    RuntimeError, zipfile.BadZipFile, zlib.error,
+    RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 # Version 3 is of structured arrays with odd names, which nothing here takes.
 _HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, Any]]] = {
