@@ -19,7 +19,7 @@ from murank.images import DecodeLimits, decoded, load_image
 from murank.images._in_flight import PixelsInFlight
 from murank.images._orientation import orientation
 
-_CPU_SECONDS = 2.0  # the least of these took seven before, the others run for minutes
+_CPU_SECONDS = 2.0  # of one file; without the counts the slowest of them take over 20
 _BYTES = 200 << 20
 _RNG = np.random.default_rng(0)
 PIXELS = _RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
