@@ -84,9 +84,11 @@ def test_rerank_features(root: Path, tmp_path: Path, features: Path, again: bool
 @pytest.mark.parametrize("again", [False, True])
 def test_rerank_images(job: ImageJob, tmp_path: Path, again: bool) -> None:
     options = ["--top-k-candidates", 3, "-o", job.out, "--quiet"]
+    assert job.run(*options, "--order", "both") == 0  # the kernels are ready before the first fork
     if again:
-        assert job.run(*options, "--order", "both") == 0
         options.append("--overwrite")
+    else:
+        shutil.rmtree(job.out)
     command = Command(
         job.out,
         lambda: job.run(*options),
