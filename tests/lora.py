@@ -13,15 +13,18 @@ TARGETS = [
 ]  # fmt: skip
 
 
-def add_lora(model: Any, *, rank: int = RANK, alpha: int = ALPHA) -> Any:
-    """Wrap a model; both halves are random, so that the adapter changes every answer."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS, lora_dropout=0.1)
-    adapted = get_peft_model(model, config).eval()
+def add_lora(model: Any, *, rank: int = RANK, alpha: int = ALPHA, **changes: Any) -> Any:
+    """Wrap a model; all that is trained is random, so that the adapter changes every answer."""
+    settings = {"target_modules": TARGETS, "lora_dropout": 0.1, **changes}
+    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, **settings)).eval()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, value in adapted.named_parameters():
-            if ".lora_" in name:
-                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+            noise = 0.1 * torch.randn(value.shape, generator=generator)
+            if ".lora_" in name and "magnitude" not in name:
+                value.copy_(noise)
+            elif value.requires_grad:
+                value.add_(noise)
     return adapted
 
 

@@ -2,11 +2,15 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from murank import InputError
+
+ADAPTER_CONFIG = "adapter_config.json"
+_WEIGHTS = {".bin", ".ckpt", ".gguf", ".npz", ".pt", ".pth", ".safetensors"}
+_OF_TRAINERS = ("optimizer", "random_states", "rng_state", "scaler", "scheduler", "training_args")
 
 
 def load_model(kind: Any, folder: Path, **settings: Any) -> Any:
@@ -15,10 +19,12 @@ def load_model(kind: Any, folder: Path, **settings: Any) -> Any:
     Raises
     ------
     InputError
-        The weights cannot be read, or some are missing: transformers would make them up.
+        The weights cannot be read, or some are missing: transformers would make them up. Or the
+        folder leads transformers to weights that are not its own.
     """
     from safetensors import SafetensorError
 
+    _check_own_weights(folder)
     with quiet():
         try:
             model, info = kind.from_pretrained(
@@ -35,6 +41,38 @@ def load_model(kind: Any, folder: Path, **settings: Any) -> Any:
     if missing:
         raise InputError(f"{folder} lacks weights, or has them in another shape: {missing[:3]}")
     return model.eval()
+
+
+def _check_own_weights(folder: Path) -> None:
+    """Refuse what would make transformers load other weights than the folder's, or change them."""
+    if (folder / ADAPTER_CONFIG).exists():
+        raise InputError(
+            f"{folder} holds an {ADAPTER_CONFIG} beside a model, which transformers would follow "
+            "to another folder's weights or apply to these: move the adapter to a folder of its own"
+        )
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise InputError(f"{index} must name a file for each tensor (weight_map)")
+    here = {file.name for file in folder.glob("*.safetensors")}
+    for name in named.values():
+        if name not in here:
+            raise InputError(f"{index} names {str(name)!r}, which is no file of that folder")
+
+
+def check_no_other_weights(folder: Path, read: Callable[[Path], bool]) -> None:
+    """Raise InputError if the folder holds weights beside those that are `read`.
+
+    What trainers keep to go on from is none.
+    """
+    for file in sorted(folder.iterdir()):
+        if file.suffix in _WEIGHTS and not read(file) and not file.name.startswith(_OF_TRAINERS):
+            raise InputError(
+                f"{folder} also holds {file.name}, which murank does not read: the model would "
+                "answer without it; move it away if it is not needed"
+            )
 
 
 def one_line(error: Exception) -> str:

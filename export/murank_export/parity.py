@@ -46,6 +46,26 @@ def scorer_on_cpu(folder: Path, part: ScorerPart, precision: Precision) -> Itera
             (folder / name).unlink(missing_ok=True)
 
 
+def merge_parity(applied: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
+    """Return the largest difference of a logit [K,2] that merging an adapter made.
+
+    Both compute the same in float32, in another order of its sums: the same bound holds as for a
+    float32 graph, relative to a logit where that is above 1.
+
+    Raises
+    ------
+    ParityError
+        The merged model answers otherwise than its adapter was trained to.
+    """
+    apart = np.abs(merged - applied)
+    if not (apart / np.maximum(1, np.abs(applied))).max() <= _MOST["fp32"]:
+        raise ParityError(
+            f"with the adapter merged into its weights the model answers otherwise, by "
+            f"{apart.max():.1e} in a logit; please report it"
+        )
+    return float(apart.max())
+
+
 def scorer_parity(
     wanted: NDArray[np.float32], found: NDArray[np.float32], tau: float, precision: Precision
 ) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from murank_export.graphs.vision import VisionTower
 from murank_export.mllm.activations import collect_activations
 from murank_export.mllm.adapter import Adapter, check_image_size
 from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
-from murank_export.mllm.merge import merge_adapter
+from murank_export.mllm.merge import Applied, apply_adapter
 from murank_export.mllm.prefix import bake_prompt
 from murank_export.mllm.reference import Reference, ask
 from murank_export.mllm.smoothing import SMOOTHED, smooth
 from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_tokens
-from murank_export.parity import scorer_on_cpu, scorer_parity
+from murank_export.parity import merge_parity, scorer_on_cpu, scorer_parity
 from murank_export.settings import ExportSettings
 
 VISION, DECODER, PROMPT = "onnx/vision.onnx", "onnx/decoder.onnx", "prompt.safetensors"
@@ -68,14 +68,19 @@ def export_scorer(
     The model is taken apart on the way, layer by layer, so that it is never in memory twice; what
     PyTorch has to say is asked before.
     """
-    question = _load(settings, adapter, template, steps)
+    question, applied = _load(settings, adapter, template, steps)
     images = golden_images(1 + settings.parity_pairs)
     query, *candidates = resized(images, _preprocessing(question))
     with steps.step("ask the PyTorch model"):
-        reference = ask(
-            question.checkpoint, question.tokens, question.grid, question.answers, query, candidates
-        )
-        _check_float16(settings, reference)
+        reference = _ask(question, query, candidates)
+    answered, measured = reference, {}
+    if applied is not None:
+        with steps.step("merge adapter"):
+            question.checkpoint.model = applied.merge()
+            answered = _ask(question, query, candidates)
+        measured = {"adapter_max_abs": merge_parity(reference.logits, answered.logits)}
+    measured["largest_activation"] = answered.largest_activation
+    _check_float16(settings, answered)
     inputs = _activations(settings, question, steps)
     with steps.step("bake prompt"):
         baked = bake_prompt(
@@ -94,13 +99,19 @@ def export_scorer(
         "candidates": images[1:],
         "log_odds": odds,
     }
-    largest = {"largest_activation": reference.largest_activation}
-    return ExportedScorer(part, golden, parity | largest)
+    return ExportedScorer(part, golden, parity | measured)
+
+
+def _ask(question: _Question, query: Any, candidates: Any) -> Reference:
+    return ask(
+        question.checkpoint, question.tokens, question.grid, question.answers, query, candidates
+    )
 
 
 def _load(
     settings: ExportSettings, adapter: Adapter | None, template: PromptTemplate, steps: Steps
-) -> _Question:
+) -> tuple[_Question, Applied | None]:
+    """Load the MLLM, with the adapter beside its weights."""
     if settings.mllm is None:
         raise ValueError("settings.mllm is None")
     with steps.step("load checkpoint"):
@@ -110,22 +121,23 @@ def _load(
             check_image_size(adapter, size, force=settings.force)
         tokens = prompt_tokens(checkpoint, template, settings.layout)
         answers = answer_ids(checkpoint.tokenizer)
-    if adapter is not None:
-        with steps.step("merge adapter"):
-            checkpoint.model = merge_adapter(
+        applied = None
+        if adapter is not None:
+            applied = apply_adapter(
                 checkpoint.model,
                 adapter,
                 lora_alpha=settings.lora_alpha,
                 lora_rank=settings.lora_rank,
             )
-    return _Question(checkpoint, template, tokens, answers, grid, size)
+            for note in applied.notes:
+                steps.report(f"note: {note}")
+    return _Question(checkpoint, template, tokens, answers, grid, size), applied
 
 
 def _check_float16(settings: ExportSettings, reference: Reference) -> None:
     """Refuse what would overflow. CPUs run float16 graphs in float32 and would not show it."""
-    if (
-        ARITHMETIC[settings.precision].floats == "float16"
-        and reference.largest_activation > _LARGEST_FLOAT16
+    if ARITHMETIC[settings.precision].floats == "float16" and (
+        reference.largest_activation > _LARGEST_FLOAT16
     ):
         raise InputError(
             f"activations of this model reach {reference.largest_activation:.0f}, more than "

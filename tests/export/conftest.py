@@ -1,5 +1,6 @@
 """Shrunken checkpoints of the real config classes, and the engines exported from them."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from random_checkpoint import make_checkpoint
 from real_data import TOKENIZER
+from safetensors.torch import load_file, save_file
 
 from murank import Engine
 from murank.engine.precision import Precision
@@ -31,6 +33,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return made[family]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def tied_checkpoint(
+    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint whose answer head is its embedding table, as Qwen2-VL-2B's is."""
+    folder = tmp_path_factory.mktemp("tied") / "qwen2_vl"
+    shutil.copytree(checkpoint("qwen2_vl"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("lm_head.weight", None)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 EngineFolder = Callable[..., Path]

@@ -18,8 +18,8 @@ from murank import Engine, InputError
 from murank.prompt import default_template
 from murank_export import ExportSettings, export_engine
 from murank_export.mllm.adapter import read_adapter
-from murank_export.mllm.checkpoint import load_checkpoint
-from murank_export.mllm.merge import canonical, merge_adapter
+from murank_export.mllm.checkpoint import canonical, load_checkpoint
+from murank_export.mllm.merge import merge_adapter
 
 Checkpoint = Callable[[str], Path]
 TEMPLATE = default_template().to_json()
@@ -175,6 +175,7 @@ def test_the_engine_answers_as_the_adapted_model(
     said = made.manifest.sources.adapter
     assert said is not None
     assert (said.name, said.kind) == ("peft", "peft")
+    assert 0 < made.parity["scorer"]["adapter_max_abs"] < 1e-4
     mu = Engine.from_pretrained(made.folder, providers="cpu").mu(crops[0], crops[1:2])
     difference = (adapted.applied[:, 1] - adapted.applied[:, 0]).astype(np.float64)
     np.testing.assert_allclose(mu, 1 / (1 + np.exp(difference)), atol=3e-5, rtol=0)

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +24,7 @@ from murank_export.mllm.adapter import (
     read_adapter,
 )
 from murank_export.mllm.checkpoint import load_checkpoint
-from murank_export.mllm.merge import merge_adapter
+from murank_export.mllm.merge import apply_adapter, merge_adapter
 
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = "adapter_model.safetensors"
@@ -108,13 +109,20 @@ MUSE: dict[str, tuple[Callable[[Tensors], Any], str]] = {
             **t, "model.norm.lora_A.weight": torch.ones(1, 64),
             "model.norm.lora_B.weight": torch.ones(64, 1),
         },
-        r"model\.norm does not fit",
+        r"norm does not fit",
     ),
     "empty": (lambda _: {}, "must hold a dict of tensors"),
     "a list": (lambda t: list(t.values()), "must hold a dict of tensors"),
     "a tensor": (lambda _: torch.ones(3), "must hold a dict of tensors"),
     "nested": (lambda t: {"state_dict": t}, "must hold a dict of tensors"),
     "numbers for names": (lambda t: dict(enumerate(t.values())), "must hold a dict of tensors"),
+    "one layer under two names": (
+        lambda t: {**t, **{f"module.{name}": value for name, value in t.items()}},
+        "holds two adapters",
+    ),
+    "no adapter": (
+        lambda _: {"model.language_model.norm.weight": torch.ones(64)}, "holds no lora_A"
+    ),
     "a text among them": (lambda t: {**t, "note": "hello"}, "must hold a dict of tensors"),
 }  # fmt: skip
 
@@ -238,12 +246,75 @@ def test_pickled_weights_of_a_folder_are_not_looked_at(peft: Path, tmp_path: Pat
     assert not (tmp_path / "mark").exists()
 
 
-def test_pickled_weights_beside_safetensors_are_not_loaded(
-    model: Any, peft: Path, tmp_path: Path
-) -> None:
-    torch.save({"x": Malicious(tmp_path / "mark")}, peft / "adapter_model.bin")
-    merge(model, peft)
+@pytest.mark.parametrize(
+    "name",
+    ["adapter_model.bin", "non_lora_state_dict.bin", "non_lora_trainables.bin",
+     "new_embeddings.safetensors", "mm_projector.pth"],
+)  # fmt: skip
+def test_other_weights_of_a_folder(peft: Path, tmp_path: Path, name: str) -> None:
+    """The adapter was trained with them; none is opened."""
+    torch.save({"x": Malicious(tmp_path / "mark")}, peft / name)
+    with pytest.raises(InputError, match=f"peft also holds {name}"):
+        read_adapter(peft)
     assert not (tmp_path / "mark").exists()
+
+
+def test_what_a_trainer_keeps_is_no_part_of_an_adapter(peft: Path) -> None:
+    for name in ("training_args.bin", "optimizer.pt", "rng_state_0.pth", "scheduler.pt"):
+        (peft / name).write_bytes(b"x")
+    assert read_adapter(peft).kind == "peft"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layer_replication", [[0, 2], [1, 3]]), ("alora_invocation_tokens", [1, 2]),
+        ("use_qalora", True), ("target_parameters", ["mlp.weight"]), ("megatron_config", {"a": 1}),
+        ("a_setting_of_a_later_peft", 0.5), ("init_lora_weights", "pissa_niter_16"),
+        ("init_lora_weights", "loftq"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_merged(peft: Path, name: str, value: Any) -> None:
+    edit_config(peft, **{name: value})
+    with pytest.raises(InputError, match=rf"adapter_config\.json: {name} is "):
+        read_adapter(peft)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha_pattern", {"model.layers.0.mlp.up_proj": 64}),  # of an older transformers
+        ("alpha_pattern", {"mlp.up_proj": 8, "nose": 64}),
+        ("rank_pattern", {"^model.layers": 4}),
+        ("modules_to_save", ["classifier"]),
+    ],
+)
+def test_names_of_a_config_that_fit_nothing(model: Any, peft: Path, name: str, value: Any) -> None:
+    edit_config(peft, **{name: value})
+    lost = list(value)[-1]
+    with pytest.raises(InputError, match=f"peft: '{re.escape(lost)}' in {name} "):
+        merge(model, peft)
+
+
+@pytest.mark.parametrize("half", ["lora_A", "lora_B"])
+def test_an_adapter_that_adds_nothing(model: Any, saved: Path, peft: Path, half: str) -> None:
+    def cleared(tensors: Tensors) -> Tensors:
+        return {n: torch.zeros_like(v) if half in n else v for n, v in tensors.items()}
+
+    save_file(cleared(load_file(peft / WEIGHTS)), peft / WEIGHTS)
+    torch.save(cleared(torch.load(saved / "muse.pth", weights_only=True)), peft.parent / "0.pth")
+    for path in (peft, peft.parent / "0.pth"):
+        with pytest.raises(InputError, match=f"{path.name} changes nothing: .*lora_B"):
+            merge(model, path)
+
+
+def test_layers_that_it_leaves_as_they_are_are_told(model: Any, peft: Path) -> None:
+    tensors = load_file(peft / WEIGHTS)
+    tensors[first(tensors, "layers.1.mlp.up_proj.lora_B")].zero_()
+    save_file(tensors, peft / WEIGHTS)
+    applied = apply_adapter(copy.deepcopy(model), read_adapter(peft), lora_alpha=8, lora_rank=None)
+    (note,) = applied.notes
+    assert note.endswith("lora_B of 1 of 27 layers is zero, as of layers.1.mlp.up_proj")
 
 
 @pytest.mark.parametrize("name", ["adapter.pt", "adapter.bin", "adapter.safetensors"])

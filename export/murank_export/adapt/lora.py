@@ -17,6 +17,7 @@ from murank_export._loading import one_line, read_json
 from murank_export.adapt.settings import TrainSettings
 from murank_export.mllm.adapter import CONFIG, LAYOUT_KEY, SIZE_KEY, TEMPLATE_KEY, WEIGHTS, Adapter
 from murank_export.mllm.checkpoint import Checkpoint
+from murank_export.mllm.merge import check_patterns, embeddings, frozen_copies
 
 RANK, ALPHA = 16, 32.0
 _LANGUAGE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -143,9 +144,13 @@ def _load(adapted: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     tensors = load_file(folder / WEIGHTS)
+    tables = {name: tensors[name] for name in embeddings(set(tensors))}
+    for name in frozen_copies(adapted.get_base_model(), tables):
+        del tensors[name]
     wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     shapes = {name: value.shape for name, value in wanted.items()}
     if shapes != {name: value.shape for name, value in tensors.items()}:
         raise InputError(f"{folder} does not fit this model: other layers, or other shapes")
+    check_patterns(adapted, folder)
     with torch.no_grad():
         set_peft_model_state_dict(adapted, tensors)

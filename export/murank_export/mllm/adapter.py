@@ -6,11 +6,30 @@ from typing import Literal
 
 from murank import InputError
 from murank_export._hashing import checkpoint_sha256, file_sha256
-from murank_export._loading import one_line, read_json
+from murank_export._loading import (
+    ADAPTER_CONFIG,
+    check_no_other_weights,
+    one_line,
+    read_json,
+)
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_CONFIG, "adapter_model.safetensors"
 LAYOUT_KEY, TEMPLATE_KEY = "murank_layout", "murank_template_sha256"
 SIZE_KEY = "murank_image_size"  # HEIGHTxWIDTH, pixels
+# Settings of a PEFT folder that are carried out as PEFT does, which export proves by asking both.
+_CARRIED_OUT = {
+    "alpha_pattern", "bias", "ensure_weight_tying", "exclude_modules", "fan_in_fan_out",
+    "layers_pattern", "layers_to_transform", "lora_alpha", "lora_bias", "modules_to_save", "r",
+    "rank_pattern", "target_modules", "trainable_token_indices", "use_dora", "use_rslora",
+}  # fmt: skip
+# Of its training, or notes: they change no answer of a trained adapter.
+_OF_TRAINING = {
+    "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "inference_mode",
+    "init_lora_weights", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_core",
+    "peft_type", "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
+}  # fmt: skip
+# Starts that leave the base as it is, or change it to the same each time.
+_STARTS = (None, True, False, "eva", "gaussian", "olora", "orthogonal", "pissa")
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,8 @@ def read_adapter(path: Path) -> Adapter:
     Raises
     ------
     InputError
-        It is neither a PEFT folder with safetensors nor a .pth file.
+        It is neither a PEFT folder with safetensors nor a .pth file; or it has weights or
+        settings that would be left out.
     """
     if path.is_file() and path.suffix == ".pth":
         return Adapter(path, "muse", file_sha256(path), "paper", None)
@@ -44,9 +64,8 @@ def read_adapter(path: Path) -> Adapter:
             f"{path} is no adapter: expected a PEFT folder ({CONFIG}, {WEIGHTS}) "
             "or a MUSE .pth file"
         )
-    kind = read_json(path / CONFIG).get("peft_type")
-    if kind != "LORA":
-        raise InputError(f"{path}: peft_type is {kind!r}; murank merges LORA")
+    _check_settings(path / CONFIG)
+    check_no_other_weights(path, lambda file: file.name == WEIGHTS)
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -58,6 +77,22 @@ def read_adapter(path: Path) -> Adapter:
     return Adapter(
         path, "peft", digest, said.get(LAYOUT_KEY), said.get(TEMPLATE_KEY), said.get(SIZE_KEY)
     )
+
+
+def _check_settings(file: Path) -> None:
+    said = read_json(file)
+    kind = said.get("peft_type")
+    if kind != "LORA":
+        raise InputError(f"{file.parent}: peft_type is {kind!r}; murank merges LORA")
+    for name, value in said.items():
+        if name not in _CARRIED_OUT | _OF_TRAINING and value not in (None, False, [], {}, ""):
+            raise InputError(f"{file}: {name} is set, which murank cannot merge")
+    start = said.get("init_lora_weights")
+    if start not in _STARTS:
+        raise InputError(
+            f"{file}: init_lora_weights is {start!r}, which changes the base in a way that cannot "
+            "be repeated; save the adapter converted to a plain LoRA"
+        )
 
 
 def check_prompt(adapter: Adapter, layout: str, template_sha256: str, *, force: bool) -> None:

@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from murank import InputError
-from murank_export._loading import load_model, one_line, quiet, read_json
+from murank_export._loading import (
+    check_no_other_weights,
+    load_model,
+    one_line,
+    quiet,
+    read_json,
+)
 from murank_export.graphs.geometry import Grid
 
 FAMILIES = {
@@ -62,8 +69,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises
     ------
     InputError
-        The folder lacks something, holds another kind of model, or has weights that are no
-        safetensors.
+        The folder lacks something, holds another kind of model, has weights that are no
+        safetensors, or anything that would be left out of the model.
     """
     config = read_json(folder / "config.json")
     family = config.get("model_type")
@@ -71,10 +78,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise InputError(
             f"{folder}: model_type is {family!r}; murank exports {', '.join(FAMILIES)} (dense)"
         )
-    if "quantization_config" in config:
+    if _is_set(config, "quantization_config") or _is_set(config, "compression_config"):
         raise InputError(f"{folder} is quantised; export the original and choose --dtype")
+    if config.get("auto_map"):
+        raise InputError(f"{folder} brings code of its own (auto_map), which murank does not run")
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} holds no *.safetensors; convert the weights to safetensors")
+    check_no_other_weights(folder, lambda file: file.suffix == ".safetensors")
     import transformers
 
     kind = getattr(transformers, FAMILIES[family], None)
@@ -82,9 +92,62 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise InputError(f"transformers {transformers.__version__} does not know {family}; upgrade")
     tokenizer = _load_tokenizer(folder)
     model = load_model(kind, folder, dtype=torch.float32)
+    _check_all_taken(model, folder)
     mean, std = _normalisation(folder, family)
     template = _chat_template(folder, tokenizer)
     return Checkpoint(folder, family, model, tokenizer, template, mean, std)
+
+
+def _is_set(config: object, key: str) -> bool:
+    """Whether a key has a value at any depth."""
+    if not isinstance(config, dict):
+        return False
+    return bool(config.get(key)) or any(_is_set(value, key) for value in config.values())
+
+
+def _check_all_taken(model: Any, folder: Path) -> None:
+    """Raise InputError unless each tensor of the folder is in the model, value for value.
+
+    Versions of transformers differ in what they drop without a word: an answer head beside a
+    config that ties it to the embeddings, names they do not know, files that the index leaves out.
+    """
+    from safetensors import safe_open
+
+    named = (model.named_parameters, model.named_buffers)
+    own = {canonical(key): value for of in named for key, value in of(remove_duplicate=False)}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as handle:
+            for name in handle.keys():  # noqa: SIM118  # no mapping
+                taken = own.get(canonical(name))
+                if taken is None:
+                    raise InputError(f"{file}: {name} has no place in this kind of model")
+                if not _equal(taken, handle.get_tensor(name)):
+                    raise InputError(f"{file}: {name} is not what the model is given: {_why(name)}")
+
+
+def _why(name: str) -> str:
+    if canonical(name) in ("lm_head.weight", "embed_tokens.weight"):
+        return (
+            "config.json ties the answer head to the embeddings, which differ; set its "
+            "tie_word_embeddings to false"
+        )
+    return "another file of the folder has a tensor of this name, too"
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    other = other.to(one.dtype)
+    # NaN are told of when the model answers.
+    return torch.equal(one, other) or (
+        one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+    )
+
+
+def canonical(name: str) -> str:
+    """Return a parameter's name without the wrappers' prefixes, which differ between versions."""
+    prefixes = ("module.", "base_model.", "model.", "language_model.")
+    while name.startswith(prefixes):
+        name = name.partition(".")[2]
+    return name
 
 
 def _load_tokenizer(folder: Path) -> Any:

@@ -1,7 +1,10 @@
-"""An adapter's weights into the model's."""
+"""An adapter beside the model's weights, as it was trained, and then in them."""
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,46 +14,226 @@ from torch import Tensor, nn
 from murank import InputError
 from murank_export._loading import one_line
 from murank_export.mllm.adapter import WEIGHTS, Adapter
+from murank_export.mllm.checkpoint import canonical
+
+_ADAPTER = "default"  # PEFT's name for the only one
+_ALPHA = 32.0  # MUSE's
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A model with an adapter beside its weights: it answers as the adapter was trained."""
+
+    source: Path
+    wrapped: Any  # PEFT's, around the model, whose layers were replaced in place
+    notes: tuple[str, ...]  # of what changes no answer, though it was to
+
+    def merge(self) -> Any:
+        """Return the model with the adapter in its weights; the other form is gone."""
+        _untie(self.wrapped)
+        with _fitting(self.source):
+            return self.wrapped.merge_and_unload(safe_merge=True)
+
+
+def apply_adapter(
+    model: Any, adapter: Adapter, *, lora_alpha: float | None, lora_rank: int | None
+) -> Applied:
+    """Put an adapter beside the model's weights.
+
+    `lora_alpha` and `lora_rank` are for MUSE files, which hold neither (rank: checked only).
+
+    Raises
+    ------
+    InputError
+        A part of the adapter has no place in the model, or none of it was trained.
+    """
+    if adapter.kind == "peft":
+        wrapped = _apply_peft(model, adapter.path)
+    else:
+        alpha = _ALPHA if lora_alpha is None else lora_alpha
+        wrapped = _apply_muse(model, adapter.path, alpha, lora_rank)
+    notes = [*_unmatched_targets(wrapped), *_untrained(wrapped, adapter.path)]
+    return Applied(adapter.path, wrapped, tuple(f"{adapter.path}: {note}" for note in notes))
 
 
 def merge_adapter(
     model: Any, adapter: Adapter, *, lora_alpha: float | None, lora_rank: int | None
 ) -> Any:
-    """Return the model with the adapter in its weights.
-
-    `lora_alpha` and `lora_rank` are for MUSE files, which hold neither (rank: checked only).
-    """
-    if adapter.kind == "peft":
-        return _merge_peft(model, adapter.path)
-    _merge_muse(model, adapter.path, 32.0 if lora_alpha is None else lora_alpha, lora_rank)
-    return model
+    """Return the model with the adapter in its weights."""
+    return apply_adapter(model, adapter, lora_alpha=lora_alpha, lora_rank=lora_rank).merge()
 
 
-def _merge_peft(model: Any, folder: Path) -> Any:
+def _apply_peft(model: Any, folder: Path) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            adapted = PeftModel.from_pretrained(model, folder)
-            loaded = len(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-            merged = adapted.merge_and_unload(safe_merge=True)
-        except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder} does not fit this model: {one_line(error)}") from error
+    with safe_open(folder / WEIGHTS, "pt") as handle:
+        names = set(handle.keys())
+        copies = frozen_copies(model, {name: handle.get_tensor(name) for name in embeddings(names)})
+    with _fitting(folder) as caught:
+        wrapped = PeftModel.from_pretrained(model, folder)
+        placed = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     missing = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
     if missing:
         raise InputError(f"{folder} does not fit this model: {missing[0][:300]}")
-    with safe_open(folder / WEIGHTS, "pt") as handle:
-        left_out = len(handle.keys()) - loaded
-    if left_out:  # PEFT says nothing of tensors that have no place in the model
+    known = {canonical(name) for name in placed}
+    # PEFT says nothing of tensors that have no place in the model.
+    left = sorted(name for name in names if canonical(name) not in known and name not in copies)
+    if len(placed) != len(names - copies) or left:
         raise InputError(
-            f"{folder} does not fit this model: it has no place for {left_out} tensors"
+            f"{folder} does not fit this model: it has no place for "
+            f"{max(len(left), len(names - copies) - len(placed))} tensors {left[:2]}"
         )
-    return merged
+    check_patterns(wrapped, folder)
+    return wrapped
 
 
-def _merge_muse(model: nn.Module, file: Path, alpha: float, rank: int | None) -> None:
+def embeddings(names: set[str]) -> list[str]:
+    """Names of whole embedding tables and answer heads, which PEFT saves beside some adapters."""
+    return [name for name in names if _layer(name) in ("embed_tokens.weight", "lm_head.weight")]
+
+
+def _layer(name: str) -> str:
+    return canonical(name.replace(".base_layer", ""))
+
+
+def frozen_copies(model: Any, tensors: Mapping[str, Tensor]) -> set[str]:
+    """Names of those `embeddings` that only repeat the model's, in the precision they have."""
+    own = {
+        "embed_tokens.weight": model.get_input_embeddings().weight,
+        "lm_head.weight": model.get_output_embeddings().weight,
+    }
+    return {
+        name
+        for name, value in tensors.items()
+        if torch.equal(value, own[_layer(name)].detach().to(value))
+    }
+
+
+def check_patterns(wrapped: Any, folder: Path) -> None:
+    """Raise InputError for a name in an adapter's config that fits no layer: PEFT says nothing."""
+    from peft.utils.other import get_pattern_key
+
+    config = wrapped.peft_config[_ADAPTER]
+    tuned, every = _tuned(wrapped), [name for name, _ in wrapped.get_base_model().named_modules()]
+    for setting in ("alpha_pattern", "rank_pattern"):
+        for pattern in getattr(config, setting, None) or {}:
+            if not any(get_pattern_key([pattern], name) == pattern for name in tuned):
+                raise InputError(
+                    f"{folder}: {pattern!r} in {setting} fits no layer of the adapter in this "
+                    f"model; layers are named like {next(iter(tuned), 'none')!r}"
+                )
+    for name in config.modules_to_save or ():
+        if not any(module.endswith(name) for module in every):
+            raise InputError(f"{folder}: {name!r} in modules_to_save is no module of this model")
+
+
+def _tuned(wrapped: Any) -> dict[str, Any]:
+    """Layers with an adapter, by their names in the model."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found = wrapped.get_base_model().named_modules()
+    return {name: module for name, module in found if isinstance(module, BaseTunerLayer)}
+
+
+def _unmatched_targets(wrapped: Any) -> Iterator[str]:
+    """Tell of targets without a layer; their tensors, had they any, would have no place."""
+    targets = wrapped.peft_config[_ADAPTER].target_modules
+    if isinstance(targets, str):
+        return
+    tuned = _tuned(wrapped)
+    lost = [
+        target for target in targets or () if not any(f".{n}".endswith(f".{target}") for n in tuned)
+    ]
+    if lost:
+        yield f"target_modules {sorted(lost)} are no layers of this model"
+
+
+def _untrained(wrapped: Any, source: Path) -> Iterator[str]:
+    """Tell of layers whose adapter adds nothing; refuse it if there are no others."""
+    halves: dict[str, bool] = {}  # layer -> whether a half of its adapter is all zero
+    for name, value in wrapped.named_parameters():
+        layer, found, _ = name.partition(".lora_")
+        if found and value.ndim > 1:
+            halves[layer] = halves.get(layer, False) or not value.any()
+    zero = [layer for layer, is_zero in halves.items() if is_zero]
+    if zero and len(zero) == len(halves):
+        raise InputError(
+            f"{source} changes nothing: lora_B of every layer is zero; it was not trained, or its "
+            "training was not saved whole"
+        )
+    if zero:
+        yield f"lora_B of {len(zero)} of {len(halves)} layers is zero, as of {canonical(zero[0])}"
+
+
+def _untie(wrapped: Any) -> None:
+    """Give each of several modules that share a weight its own, where one has an adapter.
+
+    In training the weight is frozen and the adapter of one of them is that one's alone; merged
+    into the weight it would change the others.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = list(wrapped.modules())
+    adapted = {
+        id(value)
+        for layer in layers
+        if isinstance(layer, BaseTunerLayer)
+        for value in layer.get_base_layer().parameters(recurse=False)
+    }
+    taken: set[int] = set()
+    for layer in layers:
+        for name, value in layer.named_parameters(recurse=False):
+            if id(value) in adapted & taken:
+                own = nn.Parameter(value.detach().clone(), requires_grad=False)
+                setattr(layer, name, own)
+            taken.add(id(value))
+
+
+@contextmanager
+def _fitting(source: Path) -> Iterator[list[warnings.WarningMessage]]:
+    """Let PEFT's ways to say that an adapter does not fit be one; keep its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield caught
+        except (
+            ValueError, RuntimeError, KeyError, TypeError, AttributeError, re.error,
+        ) as error:  # fmt: skip
+            raise InputError(f"{source} does not fit this model: {one_line(error)}") from error
+
+
+def _apply_muse(model: nn.Module, file: Path, alpha: float, rank: int | None) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    state = _read_muse(file)
+    _replace(model, {name: value for name, value in state.items() if ".lora_" not in name}, file)
+    names = {canonical(name): name for name, _ in model.named_modules()}
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for key, (a, b) in _lora_pairs(state, file).items():
+        module = model.get_submodule(names[key]) if key in names else None
+        if not isinstance(module, nn.Linear) or module.weight.shape != (b.shape[0], a.shape[1]):
+            raise InputError(f"{file}: {key} does not fit this model")
+        if rank is not None and a.shape[0] != rank:
+            raise InputError(f"{file}: {key} has rank {a.shape[0]}, not {rank} (--lora-rank)")
+        pairs[names[key]] = (a, b)
+    if not pairs:
+        raise InputError(f"{file} holds no lora_A and lora_B")
+    config = LoraConfig(
+        target_modules=list(pairs),
+        lora_alpha=alpha,  # type: ignore[arg-type]  # a float works as well
+        rank_pattern={re.escape(name): a.shape[0] for name, (a, _) in pairs.items()},
+    )
+    with _fitting(file):
+        wrapped = get_peft_model(model, config).eval()
+    with torch.no_grad():
+        for name, layer in _tuned(wrapped).items():
+            for half, value in zip((layer.lora_A, layer.lora_B), pairs[name], strict=True):
+                half[_ADAPTER].weight.copy_(value)
+    return wrapped
+
+
+def _read_muse(file: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -61,30 +244,31 @@ def _merge_muse(model: nn.Module, file: Path, alpha: float, rank: int | None) ->
     for name, value in state.items():
         if not value.isfinite().all():
             raise InputError(f"{file}: {name} holds NaN or infinite values")
-    modules = {canonical(name): module for name, module in model.named_modules()}
-    parameters = {canonical(name): value for name, value in model.named_parameters()}
+    return state
+
+
+def _replace(model: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+    """Give parameters that were trained whole their values."""
+    named = model.named_parameters(remove_duplicate=False)
+    parameters = {canonical(name): value for name, value in named}
     with torch.no_grad():
         for name, value in state.items():
-            if ".lora_" in name:
-                continue
-            parameter = parameters.get(canonical(name.replace(".base_layer", "")))
+            parameter = parameters.get(_layer(name))
             if parameter is None or parameter.shape != value.shape:
                 raise InputError(f"{file}: {name} does not fit this model")
             parameter.copy_(value)
-        for name, (a, b) in _lora_pairs(state, file).items():
-            weight = getattr(modules.get(canonical(name)), "weight", None)
-            if weight is None or weight.shape != (b.shape[0], a.shape[1]):
-                raise InputError(f"{file}: {name} does not fit this model")
-            if rank is not None and a.shape[0] != rank:
-                raise InputError(f"{file}: {name} has rank {a.shape[0]}, not {rank} (--lora-rank)")
-            weight += alpha / a.shape[0] * (b.float() @ a.float())
+    for name, value in state.items():  # of two names for one parameter, the last one won
+        parameter = parameters[_layer(name)]
+        if not torch.equal(parameter, value.to(parameter)):
+            raise InputError(f"{file}: {name} does not fit this model, which ties it to another")
 
 
 def _lora_pairs(state: Mapping[str, Tensor], file: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Module name -> (A [r,in], B [out,r])."""
+    """Module's canonical name -> (A [r,in], B [out,r])."""
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
         module, found, rest = name.partition(".lora_")
+        module = canonical(module)
         if found and rest[:1] in halves.setdefault(module, {}):
             raise InputError(f"{file} holds two adapters of {module}")
         if found:
@@ -99,11 +283,3 @@ def _lora_pairs(state: Mapping[str, Tensor], file: Path) -> dict[str, tuple[Tens
 
 def _is_named(item: tuple[object, object]) -> bool:
     return isinstance(item[0], str) and torch.is_tensor(item[1])
-
-
-def canonical(name: str) -> str:
-    """Return a parameter's name without the wrappers' prefixes, which differ between versions."""
-    prefixes = ("module.", "base_model.", "model.", "language_model.")
-    while name.startswith(prefixes):
-        name = name.partition(".")[2]
-    return name
