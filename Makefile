@@ -1,11 +1,12 @@
 # make demo   sets up .venv (the runtime, no torch), draws an unseen place and re-ranks it
 # make test   sets up .venv and .venv-test (with torch for the export), then lint, types, tests
+# make test-numerics   the numeric tests as other CPUs and numbers of threads would round (an hour)
 PYTHON ?= python3
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 RUN = .venv/bin
 TEST = .venv-test/bin
 
-.PHONY: demo test lint fuzz benchmark clean
+.PHONY: demo test test-numerics lint fuzz benchmark clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -32,6 +33,10 @@ lint: .venv-test/installed
 test: .venv/installed lint
 	$(RUN)/python tests/bare_environment.py
 	$(TEST)/python -m pytest
+	$(TEST)/python tests/numerics.py --short
+
+test-numerics: .venv-test/installed
+	$(TEST)/python tests/numerics.py
 
 # FUZZ_SECONDS, FUZZ_SEED, FUZZ_TARGETS, FUZZ_FOLDER: see tests/fuzz/README.md
 fuzz: .venv-test/installed

@@ -79,7 +79,9 @@ def train_tokenizer(more: Sequence[str] = ()) -> Any:
     )  # fmt: skip
 
 
-def shrunken_config(family: str, size: str, token_ids: dict[str, int]) -> tuple[Any, Any]:
+def shrunken_config(
+    family: str, size: str, token_ids: dict[str, int], vocab: int | None = None
+) -> tuple[Any, Any]:
     """Return the family's real config class at a small size, and its model class."""
     s = SIZES[size]
     half = s["hidden"] // s["heads"] // 2
@@ -91,7 +93,8 @@ def shrunken_config(family: str, size: str, token_ids: dict[str, int]) -> tuple[
         "tie_word_embeddings": True,
     }
     text = {
-        "vocab_size": s["vocab"], "hidden_size": s["hidden"], "intermediate_size": s["inner"],
+        "vocab_size": vocab or s["vocab"], "hidden_size": s["hidden"],
+        "intermediate_size": s["inner"],
         "num_hidden_layers": s["layers"], "num_attention_heads": s["heads"],
         "num_key_value_heads": s["kv_heads"], "max_position_embeddings": 4096, "rope_theta": 1e6,
         "bos_token_id": None, "eos_token_id": token_ids["<|im_end|>"],
@@ -134,9 +137,8 @@ def make_checkpoint(
         copy_tokenizer(tokenizer, folder)
         made = hf.AutoTokenizer.from_pretrained(folder)
     token_ids = {token: made.convert_tokens_to_ids(token) for token in SPECIAL}
-    if tokenizer is not None:
-        SIZES["tiny"] |= {"vocab": 151936}
-    config, model_class = shrunken_config(family, size, token_ids)
+    vocab = None if tokenizer is None else SIZES["mid"]["vocab"]  # all of its words
+    config, model_class = shrunken_config(family, size, token_ids, vocab)
     torch.manual_seed(0)
     model = model_class(config).eval()
     randomise(model, SIZES[size]["spread"])

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exact_products import needs_exact_products
 from numpy.typing import NDArray
 from torch import nn
 
@@ -78,6 +79,7 @@ def graph(module: nn.Module, inputs: int, axes: int, file: Path, outputs: int = 
     return Session(file, CPU)
 
 
+@needs_exact_products
 @pytest.mark.parametrize("precision", INTEGER)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("sizes", [(64, 40), (33, 7)])
@@ -94,6 +96,7 @@ def test_a_layer_is_exact(
         np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-5)
 
 
+@needs_exact_products
 @pytest.mark.parametrize("precision", INTEGER)
 def test_layers_that_share_their_input_and_have_many_axes(
     tmp_path: Path, precision: Precision
@@ -118,6 +121,7 @@ def test_a_token_of_zeros_gives_the_bias(tmp_path: Path, precision: Precision) -
     np.testing.assert_allclose(found.numpy(), np.stack([bias, bias]))  # type: ignore[list-item]
 
 
+@needs_exact_products
 @pytest.mark.parametrize(("precision", "largest"), [("int8", 0.02), ("w8a16", 0.008)])
 def test_near_float_arithmetic_and_a_quarter_of_its_size(
     tmp_path: Path, precision: Precision, largest: float
@@ -147,6 +151,7 @@ def test_an_outlier_coarsens_its_own_token_only(tmp_path: Path, precision: Preci
     np.testing.assert_array_equal(before.numpy()[others], behind.numpy()[others])
 
 
+@needs_exact_products
 def test_the_second_term_leaves_nothing_but_the_rounding_of_the_weights(tmp_path: Path) -> None:
     made = layer(256, 64)
     weight, bias = values(made)

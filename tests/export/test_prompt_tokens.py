@@ -1,5 +1,6 @@
 """Token ids and positions of the prompt against transformers' own."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from full_prompt import FullPrompt
+from random_checkpoint import make_checkpoint
+from real_data import TOKENIZER
 
 from murank import InputError
 from murank.prompt import Layout, default_template, load_template
@@ -21,6 +24,23 @@ MUSE_STYLE = {
     "rules": [" Go by these:", "1. clothes (e.g. colour)", "Never by these:", "1. background"],
     "response_format": 'Say "Yes" or "No".',
 }
+
+
+@pytest.fixture(scope="module", params=["small", "real"])
+def checkpoint(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Folder of a shrunken checkpoint, by family, with a small and with the real tokenizer."""
+    if request.param == "real" and not TOKENIZER.exists():
+        pytest.skip("the real tokenizer is not on this machine")
+
+    @functools.cache
+    def of(family: str) -> Path:
+        folder = tmp_path_factory.mktemp("checkpoints") / family
+        make_checkpoint(folder, family, tokenizer=TOKENIZER if request.param == "real" else None)
+        return folder
+
+    return of
 
 
 @pytest.mark.parametrize("layout", ["paper", "prefix_first"])

@@ -26,8 +26,6 @@ CASES: list[tuple[str, Precision]] = [
 KIND = {
     "int8-qdq": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN, "int4": TensorProto.INT4
 }  # fmt: skip
-# Of fp32's mu, for images that show no people: more than the sizes of steps were made for.
-NEAR = {"int8-qdq": 0.1, "fp8": 0.1, "int4": 0.15}
 
 
 class Graph:
@@ -141,13 +139,22 @@ def test_softmax_scores_and_norms_stay_float32(
 def test_answers_are_near_those_of_float32(
     engine_folder: EngineFolder, crops: Crops, family: str, precision: Precision
 ) -> None:
+    """Half as far off as the model's answers are wide, at most.
+
+    They are 1.7 wide: 64 channels of size 1 by weights of 0.15 * sqrt(2), Yes without No. fp8
+    rounds a channel and a weight by 3%: after attention and MLP, in tower and decoder, 9% of 1.7
+    is lost, a fifth of what is allowed. A graph that computes something else is off by
+    sqrt(2) * 1.7, three times what is allowed.
+    """
+    wide = 0.15 * np.sqrt(2 * 64)
     found = []
     for one in ("fp32", precision):
         folder = engine_folder(family, "prefix_first", one)
         engine = Engine.from_pretrained(folder, providers="cpu")
-        found.append(engine.mu(crops[0], crops[1:9]))
-    difference = np.abs(found[1] - found[0]).max()
-    assert 0 < difference < NEAR[precision]
+        mu = engine.mu(crops[0], crops[1:9]).astype(np.float64)
+        found.append(np.log(mu) - np.log1p(-mu))
+    difference = np.sqrt(np.square(found[1] - found[0]).mean())
+    assert 0 < difference < wide / 2
 
 
 @pytest.mark.parametrize("precision", QDQ)

@@ -98,13 +98,13 @@ def test_the_model_says_the_same_and_its_inputs_are_what_it_is_given_now(
 
 
 def int8_error(layer: Any, given: Tensor) -> float:
-    """Share of a layer's outputs that int8 loses, one size of steps for all that it is given."""
+    """Squares of what int8 loses of a layer's outputs, one size of steps for all it is given."""
     x = given.double().numpy()
     w = layer.weight.detach().double().numpy()
     step, scale = np.abs(x).max() / 127, np.abs(w).max(1, keepdims=True) / 127
     made = (np.rint(x / step) * step) @ (np.rint(w / scale) * scale).T
     wanted = x @ w.T
-    return float(((made - wanted) ** 2).sum() / (wanted**2).sum())
+    return float(((made - wanted) ** 2).sum())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -114,10 +114,18 @@ def test_outliers_cost_far_less(asked: Callable[[str], Asked], family: str) -> N
     errors = {layer: int8_error(layer, rows) for layer, rows in inputs.items()}
     smooth(one.checkpoint.model, inputs)
     gain = {layer: errors[layer] / int8_error(layer, rows) for layer, rows in inputs.items()}
-    for layer in one.checkpoint.model.model.language_model.layers:
-        for part in (layer.mlp.gate_proj, layer.self_attn.k_proj, layer.mlp.down_proj):
-            assert gain[part] > 3
-    assert min(gain.values()) > 0.5  # a group is judged as a whole
+    planted = [
+        gain[part]
+        for layer in one.checkpoint.model.model.language_model.layers
+        for part in (layer.mlp.gate_proj, layer.self_attn.k_proj, layer.mlp.down_proj)
+    ]
+    assert min(planted) > 1  # from 4 to 12 with other weights, 10 in the mean
+    assert np.exp(np.log(planted).mean()) > 3
+    for group in all_channels(one.checkpoint.model):
+        # What reads the same is judged as a whole, by 256 rows of it: so no group loses, but for
+        # the rows that were not asked.
+        after = sum(errors[layer] / gain[layer] for layer in group.read_by)
+        assert after < 1.25 * sum(errors[layer] for layer in group.read_by)
 
 
 def test_channels_without_outliers_are_left_alone() -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import random_checkpoint
 import torch
 from made_pairs import MadePairs
 from safetensors.torch import load_file
@@ -90,17 +89,28 @@ def assert_same_training(one: TrainSettings, other: TrainSettings) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("pack", [1, 4])
-def test_it_learns_a_dozen_pairs_by_heart(
-    tmp_path: Path, pack: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Better than the best guess: who always says Yes and No with 1/2 loses ln(2) / 2 a token.
+STILL = 1e-6  # a learning rate, of weights that hardly move
 
-    Of a small vocabulary: the shrunken model cannot single out one word of 150,000.
+
+def assert_same_gradients(one: TrainSettings, other: TrainSettings) -> None:
+    """Of all steps, up to float32's rounding of sums in another order.
+
+    AdamW's first moment is a sum of gradients. The weights are none: where a gradient is nothing
+    but rounding, AdamW divides it by its own size, and a step of lr goes either way.
     """
-    monkeypatch.setitem(random_checkpoint.SIZES["tiny"], "vocab", 1024)
-    random_checkpoint.make_checkpoint(tmp_path / "mllm", "qwen2_vl")
-    made = MadePairs(tmp_path / "made", tmp_path / "mllm")
+    found, wanted = (latest(settings)["optimizer"]["state"] for settings in (one, other))
+    assert found.keys() == wanted.keys()
+    largest = max(float(state["exp_avg"].abs().max()) for state in wanted.values())
+    assert largest > 1e-3
+    for key, state in wanted.items():
+        moved = (found[key]["exp_avg"] - state["exp_avg"]).abs().max()
+        # Thousands of products a sum, 2^-24 each: 1e-5 of the largest is seldom reached.
+        assert moved < 1e-4 * largest
+
+
+@pytest.mark.parametrize("pack", [1, 4])
+def test_it_learns_a_dozen_pairs_by_heart(made: MadePairs, pack: int) -> None:
+    """Better than the best guess: who always says Yes and No with 1/2 loses ln(2) / 2 a token."""
     pairs = made.of(range(3))
     assert len(pairs) == 12
     made.write("train", pairs)
@@ -340,13 +350,13 @@ def test_going_on_from_an_adapter(made: MadePairs) -> None:
 
 def test_accumulated_batches_are_one_large_batch(made: MadePairs) -> None:
     """So is a pack of them, up to rounding: the loss is a mean over a step's tokens."""
-    whole = made.but(pack=1, batch_size=4, accumulate=1, dropout=0.0, output=made.root / "whole")
+    whole = made.but(
+        pack=1, batch_size=4, accumulate=1, dropout=0.0, lr=STILL, output=made.root / "whole"
+    )
     parts = replace(whole, batch_size=1, accumulate=4, output=made.root / "parts")
     for settings in (whole, parts):
         train_adapter(settings)
-    found, wanted = latest(parts)["weights"], latest(whole)["weights"]
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, atol=2e-4, rtol=0)
+    assert_same_gradients(parts, whole)
     losses = [[line["loss"] for line in log(one) if "loss" in line] for one in (whole, parts)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
@@ -379,7 +389,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(made: MadePairs) ->
     """Nine groups in steps of four: in the last one a process has no share."""
     made.write("train", [*made.of(range(4)), Pair("0_0.png", "2_2.png", False)])
     one = made.but(
-        output=made.root / "one", dropout=0.0, lr=1e-3, steps=None, eval_every=None, batch_size=8
+        output=made.root / "one", dropout=0.0, lr=STILL, steps=None, eval_every=None, batch_size=8
     )
     train_adapter(one)
     two = replace(one, output=made.root / "two", batch_size=4)
@@ -387,7 +397,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(made: MadePairs) ->
         "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "murank",
         "adapt", "train", "--mllm", two.mllm, "--pairs", two.pairs, "--image-root", two.image_root,
         "--prompt", two.prompt, "--image-size", "56x28", "--adapter-dropout", "0", "--pack", "2",
-        "--lr", "1e-3", "--batch-size", "4", "-o", two.output, "--json",
+        "--lr", str(STILL), "--batch-size", "4", "-o", two.output, "--json",
     ]  # fmt: skip
     home = made.root / "home"
     home.mkdir()
@@ -403,9 +413,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(made: MadePairs) ->
     said = json.loads(done.stdout)  # once, by the main process
     assert (said["adapter"], said["steps"]) == (str(two.output / "adapter"), 3)
     assert not list(home.iterdir())
-    found, wanted = latest(two)["weights"], latest(one)["weights"]
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+    assert_same_gradients(two, one)
     record = json.loads((two.output / "training.json").read_text())
     assert record["deciding"]["processes"] == 2
 

@@ -87,7 +87,8 @@ def test_a_candidate_does_not_see_another(
     found = Packed(checkpoint(family), "prefix_first")
     images = found.images(crops[:5])
     one, other = found.ask(images[torch.tensor([[0, 1, 2, 3], [0, 1, 4, 3]])])
-    torch.testing.assert_close(one[[0, 2]], other[[0, 2]], atol=1e-6, rtol=0)
+    # The same sums, and yet in another order: a hundred roundings of 2^-24, of logits up to 8.
+    torch.testing.assert_close(one[[0, 2]], other[[0, 2]], atol=3e-5, rtol=0)
     assert (one[1] - other[1]).abs().max() > 1e-3
 
 

@@ -1,0 +1,99 @@
+"""Numeric tests as other machines would run them: other instructions, threads and libraries.
+
+    python tests/numerics.py            each setting alone, then all at once (make test-numerics)
+    python tests/numerics.py --short    the cheap files under all at once (make test)
+
+Float32 sums come out in another order with each; a bound that one of them breaks was fitted to a
+machine. One line a setting. What a CPU lacks cannot be switched on: AVX-512 is left to its owners.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CHEAP = (
+    "tests/kernels/test_reference.py",
+    "tests/kernels/test_evaluation.py",
+    "tests/kernels/test_online.py",
+    "tests/runtime/test_calibration_temperature.py",
+    "tests/export/test_smoothing.py",
+    "tests/export/test_geometry.py",
+    "tests/export/test_train_packing.py",
+    "tests/export/test_int8.py",
+)
+# And these: they export engines.
+DEAR = (
+    "tests/kernels",
+    "tests/runtime/test_calibration_scoring.py",
+    "tests/runtime/test_calibration_measure.py",
+    "tests/export/test_smoothing.py",
+    "tests/export/test_geometry.py",
+    "tests/export/test_train_packing.py",
+    "tests/export/test_train.py",
+    "tests/export/test_int8.py",
+    "tests/export/test_qdq.py",
+    "tests/export/test_qdq_engine.py",
+    "tests/export/test_rounding.py",
+    "tests/export/test_graphs.py",
+    "tests/export/test_emulated.py",
+    "tests/export/test_engine.py",
+    "tests/export/test_export_job.py",
+    "tests/export/test_scorer_parity.py",
+)
+CHANGES: tuple[Mapping[str, str], ...] = (
+    {"ATEN_CPU_CAPABILITY": "default"},
+    {"ATEN_CPU_CAPABILITY": "avx2"},
+    {"MKL_CBWR": "COMPATIBLE"},
+    {"DNNL_MAX_CPU_ISA": "SSE41"},
+    {"OPENBLAS_CORETYPE": "Nehalem"},
+    {"OPENBLAS_CORETYPE": "Haswell"},
+    {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+    {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"},
+)
+TOGETHER = {
+    "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "DNNL_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Nehalem", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1",
+}  # fmt: skip
+
+
+def matrix(*, short: bool) -> Iterator[Mapping[str, str]]:
+    """Yield what each run adds to the environment."""
+    if not short:
+        yield {}
+        yield from CHANGES
+    yield TOGETHER
+
+
+def run(change: Mapping[str, str], files: Sequence[str]) -> bool:
+    """Run the files in a process of its own; print one line, and what failed."""
+    named = {name for one in (*CHANGES, TOGETHER) for name in one}
+    plain = {name: value for name, value in os.environ.items() if name not in named}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rf", "--no-header", "--tb=short", *files],
+        cwd=ROOT, env=plain | dict(change), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    what = " ".join(f"{name}={value}" for name, value in change.items()) or "as it is"
+    said = (done.stdout.strip().splitlines() or ["nothing was said"])[-1]
+    print(f"{what}: {said} [{time.monotonic() - start:.0f} s]", flush=True)
+    if done.returncode:
+        print(done.stdout, done.stderr, sep="\n", flush=True)
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Run all settings, whatever fails; 1 if anything did."""
+    short = sys.argv[1:] == ["--short"]
+    files = CHEAP if short else DEAR
+    passed = [run(change, files) for change in matrix(short=short)]
+    return 0 if all(passed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
