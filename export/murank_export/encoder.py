@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from murank import InputError
 from murank.engine.files import check_graph
+from murank.engine.neighbours import ROWS_FLOAT16, ROWS_FLOAT32
 from murank.engine.session import onnxruntime
 from murank.images import Preprocessing
 from murank_export._loading import one_line
@@ -20,6 +21,7 @@ from murank_export.hf_encoder import export_hf_encoder
 from murank_export.settings import EncoderSettings
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
+_HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _OLDEST_OPSET = 9  # of the operators put around the graph
 _EXTERNAL_FROM = 100 << 20  # bytes of weights from which they go into a file of their own
 
@@ -44,6 +46,7 @@ class ExportedEncoder:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     dim: int
+    rows: float  # how far apart two features of one image may be, by rounding alone
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -113,8 +116,16 @@ def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
     output = _feature_output(graph, settings.output, source)
     _surround(model, inputs[0], output, size, settings)
     preprocessing = Preprocessing(*size, settings.resample, settings.shortest_edge)
+    rows = ROWS_FLOAT16 if _is_half(model.graph) else ROWS_FLOAT32
     dim = _save_checked(model, file, size, source)
-    return ExportedEncoder(preprocessing, settings.mean, settings.std, dim)
+    return ExportedEncoder(preprocessing, settings.mean, settings.std, dim, rows)
+
+
+def _is_half(graph: Any) -> bool:
+    """Whether a value of 16 bits is among its inputs, weights or casts."""
+    weights = (weight.data_type for weight in graph.initializer)
+    casts = (helper.get_node_attr_value(n, "to") for n in graph.node if n.op_type == "Cast")
+    return not _HALVES.isdisjoint([*weights, *casts])
 
 
 def _size(images: Any, given: tuple[int, int] | None, source: Path) -> tuple[int, int]:

@@ -124,6 +124,7 @@ def _encoder(
     from murank.engine.encoder import Encoder, NoFeatureError
     from murank.engine.files import EngineFiles
     from murank.engine.golden import resized
+    from murank.engine.neighbours import encoder_fault
     from murank.engine.session import SessionSettings
     from murank_export.encoder import export_encoder
 
@@ -136,10 +137,15 @@ def _encoder(
         images = golden_images(_ENCODER_IMAGES)
         try:
             encoder = Encoder(EngineFiles(stage), part, SessionSettings("cpu"))
-            features = encoder.features(resized(images, made.preprocessing))
+            pixels = resized(images, made.preprocessing)
+            features = encoder.features(pixels)
+            fault = encoder_fault(encoder, pixels, made.rows)
         except NoFeatureError as error:
             raise InputError(f"{settings.encoder} gives NaN or infinite features") from error
-    return part, {"encoder_images": images, "encoder_features": features}
+        if fault is not None:
+            raise InputError(f"{settings.encoder} {fault}")
+    golden: dict[str, NDArray[Any]] = {"encoder_images": images, "encoder_features": features}
+    return part, golden | {"encoder_rows": np.array(made.rows)}
 
 
 def _finish(

@@ -7,9 +7,10 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from murank import InputError
-from murank.engine.golden import resized
+from murank import InputError, ParityError
+from murank.engine.golden import TOLERANCE, resized
 from murank.engine.manifest import AnswerIds, ScorerPart, Shapes
+from murank.engine.neighbours import scorer_fault
 from murank.engine.precision import ARITHMETIC
 from murank.images import Preprocessing
 from murank.prompt import PromptTemplate
@@ -93,6 +94,9 @@ def export_scorer(
         with scorer_on_cpu(stage, part, settings.precision) as scorer:
             found = scorer.logits(query, candidates)
             odds = scorer.log_odds(found)
+            fault = scorer_fault(scorer, query, candidates, TOLERANCE[settings.precision])
+        if fault is not None:
+            raise ParityError(f"the exported MLLM {fault}; please report it")
         parity = scorer_parity(reference.logits, found, part.tau, settings.precision)
     golden: dict[str, NDArray[Any]] = {
         "query": images[:1],

@@ -59,6 +59,7 @@ def test_json(verify: Verify) -> None:
     assert 0 <= row.pop("largest") <= 1e-3
     assert row == {
         "part": "scorer", "passed": True, "tolerance": 1e-3, "providers": ["CPUExecutionProvider"],
+        "fault": None,
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def parser() -> Parser:
         prog="murank verify",
         description="Check every file of an engine folder against its manifest, load its graphs, "
         "and replay on this machine the golden images that export measured. Exit code 4 if an "
-        "answer differs by more than its tolerance.",
+        "answer differs by more than its tolerance, or depends on what else is in its batch.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
     result.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
                 f"(tolerance {one.tolerance:.0e}) on {one.providers[0]}"
             )
         print(f"sha256   {sha256}")
+    for one in found:
+        if one.fault is not None:
+            raise ParityError(f"{args.engine}: the {one.name} {one.fault}; do not use it")
     failed = [one.name for one in found if not one.passed]
     if failed:
         raise ParityError(
@@ -70,5 +73,5 @@ def _row(one: Replay) -> dict[str, object]:
     return {
         "part": one.name, "passed": one.passed,
         "largest": one.largest if math.isfinite(one.largest) else None,
-        "tolerance": one.tolerance, "providers": one.providers,
+        "tolerance": one.tolerance, "providers": one.providers, "fault": one.fault,
     }  # fmt: skip

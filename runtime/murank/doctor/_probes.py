@@ -105,6 +105,9 @@ def golden(engine: str, providers: str) -> tuple[str, Any]:
         f"{one.name} differs by {one.largest:.1e} of {one.unit} (tolerance {one.tolerance:.0e})"
         for one in found
     )
+    for one in found:
+        if one.fault is not None:
+            raise MachineError(f"its {one.name} {one.fault}")
     if not all(one.passed for one in found):
         raise MachineError(f"it does not answer here as it did at export: {told}")
     return f"answers as at export: {told}", None

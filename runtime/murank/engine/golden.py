@@ -14,6 +14,7 @@ from murank.engine.cache import MemoryCache
 from murank.engine.encoder import Encoder
 from murank.engine.files import EngineFiles
 from murank.engine.manifest import Manifest, ScorerPart
+from murank.engine.neighbours import ROWS_FLOAT16, encoder_fault, scorer_fault
 from murank.engine.precision import Precision
 from murank.engine.scorer import Scorer
 from murank.engine.session import Providers, SessionSettings
@@ -46,11 +47,12 @@ class Replay:
     unit: str  # of that difference
     tolerance: float
     providers: list[str]
+    fault: str | None = None  # what is wrong with its answers, whatever export measured
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is in tolerance (NaN is not)."""
-        return self.largest <= self.tolerance
+        """Whether the difference is in tolerance (NaN is not), and the answers have no fault."""
+        return self.largest <= self.tolerance and self.fault is None
 
 
 def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[Replay]:
@@ -89,16 +91,24 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
         images = resized(golden["encoder_images"], encoder.part.preprocessing)
         features = encoder.features(images)
         largest = _largest(features, golden["encoder_features"])
+        # Engines of before do not say; their features may be those of float16.
+        rows = float(np.max(golden.get("encoder_rows", ROWS_FLOAT16), initial=0))
         found.append(
             Replay(
-                "encoder", largest, "features", FEATURE_TOLERANCE, list(encoder.session.providers)
+                "encoder", largest, "features", FEATURE_TOLERANCE, list(encoder.session.providers),
+                encoder_fault(encoder, images, min(rows, ROWS_FLOAT16)),
             )
-        )
+        )  # fmt: skip
     if scorer is not None:
         found_odds = golden_log_odds(scorer, golden["query"], golden["candidates"])
         largest = _largest(found_odds, golden["log_odds"], relative=True)
         used = list(scorer.decoder.session.providers)
-        found.append(Replay("scorer", largest, "log-odds", TOLERANCE[manifest.precision], used))
+        tolerance = TOLERANCE[manifest.precision]
+        how_resized = scorer.part.preprocessing
+        (query,) = resized(golden["query"], how_resized)
+        candidates = list(resized(golden["candidates"], how_resized))
+        fault = scorer_fault(scorer, query, candidates, tolerance)
+        found.append(Replay("scorer", largest, "log-odds", tolerance, used, fault))
     return found
 
 
