@@ -1,7 +1,8 @@
 """Every setting of PEFT that is merged: the merged model answers as the one that was trained."""
 
 import copy
-from collections.abc import Callable
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,20 @@ def tied(tied_checkpoint: Path, crops: Any) -> Models:
 
 
 @pytest.fixture(scope="module")
-def untied(checkpoint: Callable[[str], Path], crops: Any) -> Models:
-    models = Models(checkpoint("qwen2_vl"), crops)
+def untied(tied_checkpoint: Path, crops: Any, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The same with a head of its own, whatever this transformers makes of the shared one."""
+    folder = tmp_path_factory.mktemp("untied") / "qwen2_vl"
+    shutil.copytree(tied_checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    (table,) = [value for name, value in tensors.items() if "embed_tokens" in name]
+    save_file(
+        {**tensors, "lm_head.weight": table.flip(0)}, folder / "model.safetensors",
+        {"format": "pt"},
+    )  # fmt: skip
+    models = Models(folder, crops)
     assert models.model.lm_head.weight is not models.model.get_input_embeddings().weight
     return models
 
