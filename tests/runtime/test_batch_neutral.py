@@ -213,7 +213,8 @@ def test_an_image_that_only_the_encoder_can_use(job: ImageJob) -> None:
     ))  # fmt: skip
     long = sorted(job.gallery.iterdir())[4]
     Image.new("RGB", (1, 50_000), (90, 80, 70)).save(long)
-    assert job.run("-o", job.out, *SCORING, "--decode-limits", "max_side=50000,max_aspect=50000") == 0
+    limits = ("--decode-limits", "max_side=50000,max_aspect=50000")
+    assert job.run("-o", job.out, *SCORING, *limits) == 0
     (found,) = skipped(job)
     assert (found["path"], found["pairs"]) == (str(long), NUM_QUERY)
     assert f"{long} is 1 x 50000, too elongated" in found["reason"]
