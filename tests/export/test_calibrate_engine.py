@@ -268,5 +268,5 @@ def test_thresholds_that_cannot_be(engine: Engine, crops: Crops) -> None:
         engine.rank(crops[0], crops[1:3], threshold="calibrated")
     bad: list[Any] = [-0.1, 1.1, float("nan"), "0.5", "best"]
     for threshold in bad:
-        with pytest.raises(InputError, match=r"threshold must be in 0\.\.1, or 'calibrated', got"):
+        with pytest.raises(InputError, match="threshold"):
             engine.rank(crops[0], crops[1:3], threshold=threshold)
