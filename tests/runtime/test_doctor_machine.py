@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from murank import MachineError
+from murank._driver import has_driver
 from murank.doctor import _driver, _machine, _packages
 from murank.doctor._child import Answer
 from murank.doctor._words import without_paths
@@ -88,6 +89,17 @@ def test_no_driver() -> None:
 
     with pytest.raises(MachineError, match=r"driver is not installed \(no libcuda\.so\.1\)"):
         _driver.gpus(missing)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_whether_there_is_a_driver(installed: bool) -> None:
+    def load(name: str) -> object:
+        assert name == "libcuda.so.1"
+        if installed:
+            return object()  # of which nothing is called: cuInit would start the GPU
+        raise OSError(f"{name}: cannot open shared object file")
+
+    assert has_driver(load) == installed
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, has: str) -> None:
-    """Let a machine have cuda, plans, or neither."""
+    """Let a machine have cuda, plans and a driver for them, plans alone, or none of these."""
+    monkeypatch.setattr(backends, "has_driver", lambda: "copied" not in has)
     installer(monkeypatch)([CUDA, CPU] if "cuda" in has else [CPU])
     monkeypatch.setattr(backends, "multiplies_exactly", lambda: True)
     folder.mkdir()
@@ -122,6 +123,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, has: str) -> None:
     ("precision", "has", "asked"),
     [
         ("fp32", "nothing", ["cpu"]),
+        ("fp32", "copied plans", ["cpu"]),
+        ("fp8", "copied plans", ["cpu"]),
         ("fp32", "cuda plans", ["auto", PLANS, "cpu"]),
         ("fp16", "cuda", ["auto", "cpu"]),
         ("fp16", "plans", [PLANS, "cpu"]),
@@ -179,6 +182,24 @@ def test_auto_where_nothing_can(monkeypatch: pytest.MonkeyPatch, folder: Path) -
     machine(monkeypatch, folder, "nothing")
     with pytest.raises(MachineError, match="engine: bf16 does not run on CPUs; pass --providers"):
         load_on_one("auto", "bf16", folder, Attempts(["cpu"]))
+
+
+def test_plans_are_no_sign_of_a_gpu(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """A copied folder brings them along: nothing is tried, nothing is said (warnings are errors)."""
+    machine(monkeypatch, folder, "copied plans")
+    assert load_on_one("auto", "fp16", folder, Attempts(["cpu"])) == ("loaded with cpu", None)
+    with pytest.raises(MachineError, match=f"^no {PLANS} here$"):
+        load_on_one(PLANS, "fp16", folder, Attempts(["cpu"]))
+    with pytest.raises(MachineError, match="bf16 does not run on CPUs"):
+        load_on_one("auto", "bf16", folder, Attempts(["cpu"]))
+
+
+def test_plans_that_cannot_be_used_beside_a_driver(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    machine(monkeypatch, folder, "plans")
+    with pytest.warns(RuntimeWarning, match=f"with 'cpu': no {PLANS} here"):
+        load_on_one("auto", "fp16", folder, Attempts(["cpu"]))
 
 
 def test_auto_without_onnxruntime(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -4,12 +4,11 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+from murank._driver import Load, driver
 from murank._exceptions import MachineError
 
-_LIBRARY = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # attributes of a device: its compute capability
 _NAME_BYTES = 128
-Load = Callable[[str], Any]
 
 
 def gpus(load: Load = ctypes.CDLL) -> dict[str, Any]:
@@ -26,10 +25,7 @@ def gpus(load: Load = ctypes.CDLL) -> dict[str, Any]:
     MachineError
         No driver is installed, or it cannot be used.
     """
-    try:
-        library = load(_LIBRARY)
-    except OSError as error:
-        raise MachineError(f"NVIDIA's driver is not installed (no {_LIBRARY})") from error
+    library = driver(load)
     _check(library, library.cuInit(0))
     version = _number(library, library.cuDriverGetVersion)
     found = [_gpu(library, index) for index in range(_number(library, library.cuDeviceGetCount))]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from murank._driver import has_driver
 from murank._exceptions import InputError, MachineError
 from murank._integer_products import multiplies_exactly
 from murank.engine.manifest import PLANS as PLANS_FOLDER
@@ -139,7 +140,8 @@ class _Choice:
 def _choice(precision: Precision, folder: Path) -> _Choice:
     able = ARITHMETIC[precision].backends
     has_cuda = _has_cuda()
-    has_plans = (folder / PLANS_FOLDER).is_dir()
+    # Plans come along when a folder is copied: they say nothing of this machine.
+    has_plans = (folder / PLANS_FOLDER).is_dir() and has_driver()
     # What both run without anything having been built is what one has a GPU for; plans next.
     fastest: Sequence[Backend] = ("cuda", "plans", "cpu")
     order = fastest if set(fastest) <= set(able) else able
