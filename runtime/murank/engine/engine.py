@@ -98,9 +98,9 @@ class Engine:
             "auto", "cpu", "cuda", "tensorrt", "tensorrt-plans" (what `murank build` made), or a
             list of onnxruntime providers, passed through. "auto" is CUDA if every graph can be
             loaded there, else the plans, if there are any and NVIDIA's driver is here, else the CPU
-            for all of them, with a RuntimeWarning if a GPU seemed to be here; for a precision whose products are TensorRT's
-            (int8-qdq, fp8, int4) the plans come first. What runs is in `providers`; what was asked
-            for by name and does not run is an error.
+            for all of them, with a RuntimeWarning if a GPU seemed to be here; for a precision whose
+            products are TensorRT's (int8-qdq, fp8, int4) the plans come first. What runs is in
+            `providers`; what was asked for by name and does not run is an error.
         threads
             Threads of one operator; None: the physical cores that this process may use (affinity
             and cgroup quota).
