@@ -4,10 +4,12 @@ Addresses are real ones: a wrong offset or a freed array shows as wrong values.
 """
 
 import ctypes
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import MachineError
+from murank.engine.files import EngineFiles
+from murank.engine.manifest import read_manifest
+from murank.trt import PlanSession
 from murank.trt._faults import GpuError
 
 _BFLOAT16 = 16  # onnx.TensorProto
@@ -105,6 +110,11 @@ class FakeGpu:
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
 
+def plan_session(engine: Path, name: str) -> PlanSession:
+    """Load the plan of a graph of an engine folder."""
+    return PlanSession(EngineFiles(engine, read_manifest(engine)), name)
+
+
 class FakeTensorRT(ModuleType):
     """The names of `tensorrt` that murank uses."""
 
@@ -130,6 +140,7 @@ class FakeTensorRT(ModuleType):
         super().__init__(name)
         self.__version__ = version
         self.built: list[Any] = []  # (file, config) of each plan
+        self.parsed: dict[str, Any] = {}  # sessions, by the hash of what was parsed
         self.deserialised = 0
         self.refuse_parse = self.refuse_build = self.refuse_load = self.refuse_run = False
         self.on_step: Callable[[], object] | None = None
@@ -151,7 +162,7 @@ class _Builder:
 
     def create_network(self, flags: int) -> Any:
         assert flags == 1 << self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-        return SimpleNamespace(file=None, names=[], num_inputs=0, get_input=None)
+        return SimpleNamespace(file=None, graph=None, names=[], num_inputs=0, get_input=None)
 
     def create_optimization_profile(self) -> Any:
         shapes: dict[str, Any] = {}
@@ -180,7 +191,7 @@ class _Builder:
             assert config.timings is None, "deprecated there"
         else:
             config.timings.content += b"+"
-        return json.dumps({"file": network.file, "profiles": config.profiles}).encode()
+        return json.dumps({"graph": network.graph, "profiles": config.profiles}).encode()
 
 
 class _Config:
@@ -236,8 +247,11 @@ class _Parser:
         if self._trt.refuse_parse:
             self.num_errors = 1
             return False
-        names = [node.name for node in _session(file).get_inputs()]
-        self._network.file, self._network.num_inputs = file, len(names)
+        session, graph = _session(file), hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        self._trt.parsed[graph] = session
+        names = [node.name for node in session.get_inputs()]
+        self._network.file, self._network.graph = file, graph
+        self._network.num_inputs = len(names)
         self._network.get_input = lambda index: SimpleNamespace(name=names[index])
         return True
 
@@ -259,9 +273,9 @@ class _Runtime:
 
 
 class FakeEngine:
-    def __init__(self, trt: FakeTensorRT, file: str, profiles: list[Any]) -> None:
+    def __init__(self, trt: FakeTensorRT, graph: str, profiles: list[Any]) -> None:
         self.trt, self._profiles = trt, profiles
-        self.session = _session(file)
+        self.session = trt.parsed[graph]
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.outputs = {node.name: node for node in self.session.get_outputs()}
         self.nodes: dict[str, Any] = {**self.inputs, **self.outputs}

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from murank import MachineError, load_ranking
 from murank._atomic import write_files
+from murank.engine.files import EngineFiles
+from murank.engine.graph_hash import encoder_sha256
 from murank.engine.manifest import read_manifest
 
 K = 3
@@ -47,7 +49,7 @@ def test_killed_while_embedding(
     assert job.done == {"embed": NUM_IMAGES - 8, "given": PAIRS}
     assert "features.npz: goes on, 2 of 4 parts reused\n" in capsys.readouterr().err
     assert job.names() == {"features.npz", "mu.npz", "ranking.npz", "summary.json"}
-    wanted = read_manifest(job.engine).encoder_sha256
+    wanted = encoder_sha256(EngineFiles(job.engine, read_manifest(job.engine)))
     assert str(job.arrays("features.npz")["encoder_sha256"]) == wanted
     np.testing.assert_array_equal(distances(job), uninterrupted["given"])
 

@@ -15,7 +15,7 @@ from murank.bench._cold import cold_job, cold_runs
 from murank.bench._settings import BenchSettings
 from murank.bench._workload import drawn_workload
 from murank.engine.engine import Engine
-from murank.engine.manifest import read_manifest
+from murank.engine.manifest import read_manifest, read_manifest_once
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 SETTINGS = BenchSettings(candidates=4, gallery_size=30)
@@ -24,7 +24,7 @@ SETTINGS = BenchSettings(candidates=4, gallery_size=30)
 def write_job(folder: Path, **changes: Any) -> Path:
     workload = drawn_workload(folder, SETTINGS)
     file = cold_job(
-        folder, ENGINE, read_manifest(ENGINE), workload, SETTINGS,
+        folder, ENGINE, *read_manifest_once(ENGINE), workload, SETTINGS,
         parts=["encoder", "scorer"], providers="cpu", threads=1,
     )  # fmt: skip
     job = json.loads(file.read_text())
@@ -59,6 +59,8 @@ def test_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     job = json.loads(write_job(tmp_path).read_text())
 
+    sha256 = read_manifest_once(ENGINE)[1]
+
     class FakeEngine:
         encoder: object | None = object()
 
@@ -67,7 +69,9 @@ def test_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def loaded(folder: str, **options: Any) -> FakeEngine:
         assert folder == str(ENGINE)
-        assert options == {"providers": "cpu", "threads": 1, "parts": ["encoder", "scorer"]}
+        assert options == {
+            "providers": "cpu", "threads": 1, "parts": ["encoder", "scorer"], "sha256": sha256,
+        }  # fmt: skip
         clock.work(2.0)
         return FakeEngine()
 
@@ -101,7 +105,7 @@ def test_features_are_saved_only_where_there_is_an_encoder(tmp_path: Path) -> No
     manifest = read_manifest(ENGINE)
     alone = type(manifest)(**{**vars(manifest), "encoder": None})
     job = cold_job(
-        tmp_path, ENGINE, alone, workload, SETTINGS,
+        tmp_path, ENGINE, alone, "0" * 64, workload, SETTINGS,
         parts=["scorer"], providers="auto", threads=None,
     )  # fmt: skip
     assert json.loads(job.read_text())["features"] is None

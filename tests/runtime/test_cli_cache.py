@@ -13,6 +13,7 @@ from engine_folder import edit_manifest, make_engine
 
 from murank.cli import main
 from murank.engine.disk_cache import CacheLimits, open_cache
+from murank.engine.files import EngineFiles
 from murank.engine.manifest import engine_sha256, manifest_bytes, read_manifest
 
 KEYS = [digit * 64 for digit in "123"]
@@ -22,7 +23,7 @@ BYTES = 24 + 32
 def fill(root: Path, engine: Path, *keys: str) -> Path:
     """Keep tokens of some images as this engine does; return where."""
     before = set(root.glob("*"))
-    cache = open_cache(root, engine, read_manifest(engine), CacheLimits())
+    cache = open_cache(root, EngineFiles(engine, read_manifest(engine)), CacheLimits())
     assert cache is not None
     for key in keys:
         cache.put(key, np.zeros(6, np.float32))

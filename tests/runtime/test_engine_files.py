@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_golden_images_changed_after_the_check(engine: Path) -> None:
     manifest = check_engine(engine)
     (engine / "golden.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match=r"golden\.safetensors"):
-        EngineFiles(engine, manifest.files).tensors("golden.safetensors")
+        EngineFiles(engine, manifest).tensors("golden.safetensors")
 
 
 def test_a_file_that_grew_is_not_read_to_its_end(engine: Path) -> None:
@@ -111,11 +112,11 @@ def test_a_file_that_grew_is_not_read_to_its_end(engine: Path) -> None:
     with (engine / "prompt.safetensors").open("r+b") as file:
         file.truncate(1 << 40)
     with pytest.raises(InputError, match=r"prompt\.safetensors"):
-        EngineFiles(engine, manifest.files).read("prompt.safetensors")
+        EngineFiles(engine, manifest).read("prompt.safetensors")
 
 
 def test_copies_are_private_and_go(engine: Path, place: Path) -> None:
-    files = EngineFiles(engine, read_manifest(engine).files)
+    files = EngineFiles(engine, read_manifest(engine))
     with files.graph("onnx/vision.onnx") as own:
         (folder,) = place.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -144,7 +145,7 @@ def test_what_killed_processes_left_is_swept(engine: Path, place: Path) -> None:
     lock = os.open(held, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with EngineFiles(engine, read_manifest(engine).files).graph("onnx/encoder.onnx"):
+        with EngineFiles(engine, read_manifest(engine)).graph("onnx/encoder.onnx"):
             pass
     finally:
         os.close(lock)
@@ -181,15 +182,18 @@ def test_what_this_process_made_is_not_copied(engine: Path, place: Path) -> None
 def test_external_data_that_is_not_listed(engine: Path) -> None:
     entries = dict(read_manifest(engine).files)
     del entries["onnx/vision.onnx.data"]
+    files = EngineFiles(engine, replace(read_manifest(engine), files=entries))
     with (
         pytest.raises(InputError, match=r"vision\.onnx: .*manifest\.json does not list"),
-        EngineFiles(engine, entries).graph("onnx/vision.onnx"),
+        files.graph("onnx/vision.onnx"),
     ):
         pass
+    with pytest.raises(InputError, match=r"vision\.onnx: .*manifest\.json does not list"):
+        files.graph_files("onnx/vision.onnx")
 
 
 def test_a_copy_in_use_is_not_swept(engine: Path, place: Path) -> None:
-    files = EngineFiles(engine, read_manifest(engine).files)
+    files = EngineFiles(engine, read_manifest(engine))
     with files.graph("onnx/encoder.onnx") as first, files.graph("onnx/vision.onnx"):
         assert first.exists()
     assert list(place.iterdir()) == []

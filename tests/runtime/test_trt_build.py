@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trt_fakes import FakeGpu, FakeTensorRT
+from trt_fakes import FakeGpu, FakeTensorRT, plan_session
 
 from murank import InputError, MachineError, OutputError, UsageError
 from murank.engine.integrity import check_engine
-from murank.trt import BuildSettings, Built, Machine, PlanSession, build_plans, this_machine
+from murank.trt import BuildSettings, Built, Machine, build_plans, this_machine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 ENCODER = BuildSettings(parts=("encoder",))
@@ -63,6 +64,7 @@ def test_what_is_written(build: Build, engine: Path, machine: Machine, trt: Fake
     assert list(record["plans"]["decoder"]["profiles"]) == ["prefill", "scoring"]
     files = [Path(file).name for file, _ in trt.built]
     assert files == ["encoder.onnx", "vision.onnx", "decoder.onnx"]
+    assert not any(Path(file).exists() for file, _ in trt.built)  # copies, which are gone
     for _, config in trt.built:
         assert not config.tf32
         assert config.limits == {trt.MemoryPoolType.WORKSPACE: 64 << 20}
@@ -142,6 +144,34 @@ def test_a_timing_cache_that_was_changed_is_not_read(build: Build) -> None:
     (folder / "timing.cache").write_bytes(b"???")
     build(rebuild=True)
     assert (folder / "timing.cache").read_bytes() == b"+++"
+
+
+@pytest.mark.parametrize("name", ["onnx/vision.onnx", "onnx/decoder.onnx.data"])
+def test_changed_between_check_and_parse(
+    build: Build, monkeypatch: pytest.MonkeyPatch, trt: FakeTensorRT, name: str
+) -> None:
+    def check(folder: Path, **options: Any) -> object:
+        found = check_engine(folder, **options)
+        if options.get("hashes", True):
+            content = bytearray((folder / name).read_bytes())
+            content[-1] ^= 1
+            (folder / name).write_bytes(content)
+        return found
+
+    monkeypatch.setattr("murank.trt._build.check_engine", check)
+    with pytest.raises(InputError, match=re.escape(Path(name).name)):
+        build()
+    part = Path(name).name.split(".")[0]
+    assert part not in [Path(file).stem for file, _ in trt.built]
+
+
+def test_no_room_for_copies(
+    build: Build, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(MachineError, match="TMPDIR"):
+        build()
+    assert not (engine / "plans").exists()
 
 
 def test_another_engine_gets_other_plans(build: Build, engine: Path, trt: FakeTensorRT) -> None:
@@ -279,13 +309,13 @@ def test_plans_that_others_may_change(build: Build, engine: Path, name: str) -> 
     for mode in (0o620, 0o602):
         path.chmod(path.stat().st_mode | mode)
         with pytest.raises(InputError, match=r"belong to you or to root, .* plans are code: chmod"):
-            PlanSession(engine / "onnx" / "vision.onnx")
+            plan_session(engine, "onnx/vision.onnx")
         path.chmod(path.stat().st_mode & ~0o022)
-    PlanSession(engine / "onnx" / "vision.onnx")
+    plan_session(engine, "onnx/vision.onnx")
     if os.geteuid() == 0:  # who alone may give a file away
         os.chown(path, 1234, -1)
         with pytest.raises(InputError, match=f"{path.name} must belong to you or to root"):
-            PlanSession(engine / "onnx" / "vision.onnx")
+            plan_session(engine, "onnx/vision.onnx")
 
 
 def test_a_folder_that_others_may_write_to_gets_no_plans(build: Build, trt: FakeTensorRT) -> None:

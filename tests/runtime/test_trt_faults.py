@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from trt_fakes import FakeGpu, FakeTensorRT
+from trt_fakes import FakeGpu, FakeTensorRT, plan_session
 
 from murank import Engine, MachineError
 from murank.trt import BuildSettings, PlanSession, build_plans, this_machine
@@ -29,7 +29,7 @@ def engine(tmp_path: Path, gpu: FakeGpu, trt: FakeTensorRT) -> Path:
 
 @pytest.fixture
 def session(engine: Path) -> PlanSession:
-    return PlanSession(engine / "onnx" / "vision.onnx")
+    return plan_session(engine, "onnx/vision.onnx")
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_run_that_did_not_break_the_gpu_can_be_repeated(
 def test_memory_of_arrays_is_given_back_before_a_plan_is_loaded(engine: Path, gpu: FakeGpu) -> None:
     """TensorRT takes its memory past the pool that arrays come from."""
     before = gpu.released
-    PlanSession(engine / "onnx" / "vision.onnx")
+    plan_session(engine, "onnx/vision.onnx")
     assert gpu.released == before + 1
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from trt_fakes import FakeEngine, FakeGpu, FakeTensorRT
+from trt_fakes import FakeEngine, FakeGpu, FakeTensorRT, plan_session
 
 from murank import Engine, InputError, MachineError, UsageError
 from murank.engine._json import write_json
+from murank.engine.files import EngineFiles
+from murank.engine.manifest import read_manifest
 from murank.trt import BuildSettings, PlanSession, _session, build_plans, this_machine
 from murank.trt._api import make_logger
 from murank.trt._loading import Loaded
@@ -77,7 +79,7 @@ def test_vision_tokens_never_leave_the_device(engine: Path, gpu: FakeGpu) -> Non
 
 def test_a_block_of_rows(engine: Path) -> None:
     build(engine)
-    session, decoder = vision(engine), PlanSession(engine / "onnx" / "decoder.onnx")
+    session, decoder = vision(engine), plan_session(engine, "onnx/decoder.onnx")
     assert session.memory == decoder.memory == ("tensorrt", "cuda", 0)
     images = np.random.default_rng(2).integers(0, 256, (3, *shape_of(engine)), np.uint8)
     (tokens,) = session.run({"images": images}, ["tokens"])
@@ -123,7 +125,7 @@ def test_more_candidates_than_the_plan_was_built_for(engine: Path) -> None:
 
 def test_values_stay_on_the_device(engine: Path, gpu: FakeGpu, trt: FakeTensorRT) -> None:
     build(engine)
-    session = PlanSession(engine / "onnx" / "vision.onnx")
+    session = plan_session(engine, "onnx/vision.onnx")
     images = np.random.default_rng(1).integers(0, 256, (3, *shape_of(engine)), np.uint8)
     before = gpu.uploads
     on_device = session.to_device(images)
@@ -145,7 +147,7 @@ def shape_of(engine: Path) -> tuple[int, int, int]:
 
 def test_what_a_session_refuses(engine: Path, trt: FakeTensorRT) -> None:
     build(engine)
-    session = PlanSession(engine / "onnx" / "vision.onnx")
+    session = plan_session(engine, "onnx/vision.onnx")
     images = np.zeros((1, *shape_of(engine)), np.uint8)
     session.expect({"images": (None, *shape_of(engine))}, {"tokens": (None, None, None, None)})
     for inputs, outputs, what in (
@@ -188,11 +190,14 @@ def bfloat16_session(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, file)
     limits = {name: [[1, 2], [2, 2], [4, 2]] for name in ("past", "x")}
-    made = FakeEngine(trt, str(file), [limits])
+    network: Any = SimpleNamespace()
+    parser: Any = trt.OnnxParser
+    parser(network, None).parse_from_file(str(file))
+    made = FakeEngine(trt, network.graph, [limits])
     machine = this_machine()
     loaded = Loaded(machine, make_logger(machine.api), None, made)
-    monkeypatch.setattr(_session, "load_plan", lambda _file, _index: loaded)
-    return PlanSession(file)
+    monkeypatch.setattr(_session, "load_plan", lambda *_: loaded)
+    return PlanSession(EngineFiles(tmp_path), file.name)
 
 
 def test_bfloat16_goes_round_on_the_device(
@@ -242,7 +247,7 @@ def test_a_type_that_no_value_has(
 
 
 def vision(engine: Path) -> PlanSession:
-    return PlanSession(engine / "onnx" / "vision.onnx")
+    return plan_session(engine, "onnx/vision.onnx")
 
 
 def test_without_plans(engine: Path, gpu: FakeGpu) -> None:
@@ -325,11 +330,23 @@ def test_plans_of_another_engine_are_refused(engine: Path, trt: FakeTensorRT) ->
     assert trt.deserialised == 0
 
 
+def test_the_manifest_that_was_checked_counts(engine: Path, trt: FakeTensorRT) -> None:
+    """What the folder says by the time the plan is loaded is another engine's."""
+    build(engine)
+    files = EngineFiles(engine, read_manifest(engine))
+    (engine / "manifest.json").write_text("{}")
+    PlanSession(files, "onnx/vision.onnx")
+    (engine / "onnx" / "vision.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match=r"vision\.onnx: its content differs"):
+        PlanSession(files, "onnx/vision.onnx")
+    assert trt.deserialised == 1
+
+
 def test_files_that_have_no_plan(engine: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is in no engine's folder"):
-        PlanSession(tmp_path / "vision.onnx")
+    with pytest.raises(InputError, match="is no engine's folder"):
+        PlanSession(EngineFiles(tmp_path), "vision.onnx")
     with pytest.raises(InputError, match=r"onnx/other\.onnx is none of the graphs"):
-        PlanSession(engine / "onnx" / "other.onnx")
+        plan_session(engine, "onnx/other.onnx")
 
 
 def test_a_plan_that_does_not_load(engine: Path, trt: FakeTensorRT) -> None:

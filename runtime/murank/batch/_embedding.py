@@ -57,19 +57,20 @@ def embed(
     if stage is not None and stage.record["fingerprint"] == wanted:
         report.say(f"{FEATURES_FILE}: reused")
         rows, record, state = stage.arrays["features"], stage.record, "reused"
+        made_by = _made_by(stage.arrays, engine)
         _check_skipped(record["skipped"], strict=strict)
     else:
         parts = workspace.parts(FEATURES_FILE, fingerprints)
         state = parts.announce(FEATURES_FILE, report)
         _check_skipped(_skipped(parts), strict=strict)
         _embed_missing(images, engine, parts, strict=strict, report=report)
-        rows = parts.merged()["features"]
+        rows, made_by = parts.merged()["features"], engine.encoder_sha256
         record = {
             "fingerprint": wanted, "features": wanted, "providers": engine.providers("encoder"),
             "skipped": _skipped(parts),
         }  # fmt: skip
     readable = _readable(images, record["skipped"])
-    features = readable.with_features(rows, engine.manifest.encoder_sha256)
+    features = readable.with_features(rows, made_by)
     if state != "reused" or not _holds(stage, feature_arrays(features)):  # labels may differ
         workspace.write(FEATURES_FILE, feature_arrays(features), record)
     skipped = [{"path": str(images.paths[i]), "reason": why} for i, why in record["skipped"]]
@@ -115,6 +116,12 @@ def _embed_batch(
         raise NoFeatureError(engine.folder, error.place, named[error.place]) from error
     _check_features(features, named)
     return features, skipped
+
+
+def _made_by(arrays: Arrays, engine: LazyEngine) -> str | None:
+    """Return the hash of the encoder that made a stage of this engine: as it says, if it does."""
+    stored = arrays.get("encoder_sha256")
+    return engine.encoder_sha256 if stored is None else str(stored)
 
 
 def _as_arrays(features: NDArray[np.float32], skipped: _Skipped) -> Arrays:

@@ -23,18 +23,28 @@ class LazyEngine:
     options: Mapping[str, Any] = field(default_factory=dict)  # more of Engine.from_pretrained
 
     @cached_property
+    def _read(self) -> "tuple[Manifest, str]":
+        from murank.engine.manifest import read_manifest_once
+
+        return read_manifest_once(self.folder)
+
+    @property
     def manifest(self) -> "Manifest":
         """What the folder says it holds. Raises InputError if it is no engine."""
-        from murank.engine.manifest import read_manifest
+        return self._read[0]
 
-        return read_manifest(self.folder)
-
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Of the manifest, which holds those of all files."""
-        from murank.engine.manifest import engine_sha256
+        return self._read[1]
 
-        return engine_sha256(self.folder)
+    @cached_property
+    def encoder_sha256(self) -> str | None:
+        """Of all that features depend on. Raises InputError if the encoder's graph is damaged."""
+        from murank.engine.files import EngineFiles
+        from murank.engine.graph_hash import encoder_sha256
+
+        return encoder_sha256(EngineFiles(self.folder, self.manifest))
 
     @property
     def encoder(self) -> "EncoderPart":

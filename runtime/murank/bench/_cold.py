@@ -25,6 +25,7 @@ def cold_job(
     folder: Path,
     engine: Path,
     manifest: Manifest,
+    sha256: str,
     workload: Workload,
     settings: BenchSettings,
     *,
@@ -43,8 +44,9 @@ def cold_job(
         np.save(features, gallery_features(asked, len(workload.pool), settings))
     queries = NewQueries(folder, workload.asked, settings.seed)
     job = {
-        "engine": str(engine), "providers": providers, "threads": threads, "parts": list(parts),
-        "features": features, "candidates": settings.candidates, "method": settings.method,
+        "engine": str(engine), "sha256": sha256, "parts": list(parts),
+        "providers": providers, "threads": threads, "features": features,
+        "candidates": settings.candidates, "method": settings.method,
         "gallery": [str(path) for path in workload.gallery(settings.gallery_size)],
         "queries": [str(path) for path in queries.take(_QUERIES)],
     }  # fmt: skip

@@ -125,8 +125,8 @@ def _cold_starts(
     if not runs:
         return
     job = cold_job(
-        folder, engine.folder.resolve(), engine.manifest, workload, found.settings,
-        parts=engine.parts, providers=engine.providers, threads=engine.threads,
+        folder, engine.folder.resolve(), engine.manifest, engine.sha256, workload,
+        found.settings, parts=engine.parts, providers=engine.providers, threads=engine.threads,
     )  # fmt: skip
     for number, run in enumerate(cold_runs(job, runs)):
         found.cold.append(run)

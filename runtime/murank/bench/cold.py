@@ -36,8 +36,9 @@ def measure(
     """Return milliseconds by step, from `started` on the clock."""
     moments = [started, clock()]
     engine = Engine.from_pretrained(
-        job["engine"], providers=job["providers"], threads=job["threads"], parts=job["parts"]
-    )
+        job["engine"], providers=job["providers"], threads=job["threads"], parts=job["parts"],
+        sha256=job["sha256"],
+    )  # fmt: skip
     moments.append(clock())
     ask = _searching(engine, job) if engine.encoder is not None else _scoring(engine, job)
     moments.append(clock())

@@ -14,8 +14,8 @@ from murank.cli import _bench_compare
 from murank.cli._bench_report import print_report
 from murank.cli._parser import Parser, positive, threads
 from murank.cli._progress import ProgressLine
-from murank.engine.integrity import check_pin
-from murank.engine.manifest import Manifest, read_manifest
+from murank.engine.integrity import read_pinned
+from murank.engine.manifest import Manifest
 from murank.engine.precision import Precision
 from murank.engine.providers import PROVIDER_NAMES
 
@@ -122,12 +122,10 @@ def run(args: argparse.Namespace) -> int:
         return _bench_compare.run(args)
     if args.skip_cold and args.cold_runs is not None:
         raise UsageError("--cold-runs and --skip-cold exclude each other")
-    manifest = read_manifest(args.engine)
+    manifest, sha256 = read_pinned(args.engine, args.sha256)
     settings = _settings(args, manifest)
     _check_outputs(args)
-    engine = EngineOptions(
-        args.engine, manifest, check_pin(args.engine, args.sha256), args.providers, args.threads
-    )
+    engine = EngineOptions(args.engine, manifest, sha256, args.providers, args.threads)
     cold = 0 if args.skip_cold else args.cold_runs or _COLD_RUNS
     with ProgressLine(quiet=args.quiet) as line:
         report = run_bench(

@@ -9,7 +9,7 @@ from murank.cli._parser import Parser, add_cache_options, not_negative, positive
 from murank.cli._reading_options import add_reading_options, reading_of
 from murank.cli._sources import GALLERY_MU_USERS, engine_scores, engine_scores_gallery
 from murank.engine.engine import ORDERS, Part
-from murank.engine.integrity import check_pin
+from murank.engine.integrity import check_pinned
 from murank.engine.providers import PROVIDER_NAMES
 
 _TOP_K_CANDIDATES = 10
@@ -79,8 +79,8 @@ def engine_of(args: argparse.Namespace) -> LazyEngine:
         key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None
     }
     options |= reading_of(args)
-    check_pin(args.engine, args.engine_sha256)
     engine = LazyEngine(Path(args.engine), parts, options)
+    check_pinned(args.engine, engine.sha256, args.engine_sha256)
     engine.check()
     return engine
 

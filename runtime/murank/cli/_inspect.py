@@ -18,7 +18,7 @@ from murank.engine.manifest import (
     Manifest,
     ScorerPart,
     Sources,
-    engine_sha256,
+    read_manifest_once,
 )
 from murank.images.preprocess import Preprocessing
 
@@ -41,8 +41,8 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    manifest = check_engine(args.engine, hashes=False)
-    sha256 = engine_sha256(args.engine)
+    manifest, sha256 = read_manifest_once(args.engine)
+    check_engine(args.engine, hashes=False, manifest=manifest)
     parity = _parity(args.engine, manifest)
     if args.json:
         print(json.dumps(_as_json(args.engine, sha256, manifest, parity), allow_nan=False))

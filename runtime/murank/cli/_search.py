@@ -17,8 +17,7 @@ from murank.cli._reading_options import add_reading_options, reading_of
 from murank.cli._search_gallery import GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.engine.engine import Engine, Part
-from murank.engine.integrity import check_pin
-from murank.engine.manifest import read_manifest
+from murank.engine.integrity import read_pinned
 from murank.engine.providers import PROVIDER_NAMES
 from murank.search import (
     DEFAULT_CANDIDATES,
@@ -111,6 +110,7 @@ def _add_engine(result: Parser) -> None:
 class Search:
     """What was asked for, checked as far as it can be without loading the engine."""
 
+    sha256: str  # of the engine
     gallery: GalleryImages
     parameters: dict[str, Any]
     parts: list[Part]
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     search = _checked(args)
     engine = Engine.from_pretrained(
         args.engine, providers=args.providers, threads=args.threads, parts=search.parts,
-        sha256=args.engine_sha256, cache_dir=args.cache_dir, cache_max_mb=args.cache_max_mb,
+        sha256=search.sha256, cache_dir=args.cache_dir, cache_max_mb=args.cache_max_mb,
         cache_max_days=args.cache_max_days,
         vision_cache_mb=256 if args.vision_cache_mb is None else args.vision_cache_mb,
         **reading_of(args),
@@ -166,8 +166,7 @@ def _checked(args: argparse.Namespace) -> Search:
     for query in args.query:
         if not query.is_file():
             raise InputError(f"{query}: no such image file")
-    check_pin(args.engine, args.engine_sha256)
-    manifest = read_manifest(args.engine)
+    manifest, sha256 = read_pinned(args.engine, args.engine_sha256)
     gallery = list_gallery(args.gallery, args.image_root, manifest, args.engine)
     asks = not args.no_mu and METHODS[args.method].takes_mu
     has_scorer = asks and manifest.scorer is not None
@@ -175,7 +174,8 @@ def _checked(args: argparse.Namespace) -> Search:
         args.method, args.candidates, parameters, args.settle_top, len(gallery.paths), has_scorer
     )
     check_parameters(settings)
-    return Search(gallery, parameters, ["encoder", "scorer"] if has_scorer else ["encoder"])
+    parts: list[Part] = ["encoder", "scorer"] if has_scorer else ["encoder"]
+    return Search(sha256, gallery, parameters, parts)
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from murank._features import load_features
 from murank.cli._progress import ProgressLine
 from murank.datasets import list_images
 from murank.engine.engine import Engine
+from murank.engine.files import EngineFiles
+from murank.engine.graph_hash import encoder_sha256
 from murank.engine.manifest import Manifest
 from murank.search import embed_images
 
@@ -71,7 +73,8 @@ def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Pat
         return GalleryImages(list(listed.paths), notes=listed.notes)
     features = load_features(source)
     gallery = features.gallery
-    if features.encoder_sha256 not in (None, manifest.encoder_sha256):
+    made_by = features.encoder_sha256
+    if made_by is not None and made_by != encoder_sha256(EngineFiles(engine, manifest)):
         raise InputError(
             f"{source} has features of another encoder than that of {engine}: name the engine that "
             "made them, or the images themselves"

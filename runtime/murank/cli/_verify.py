@@ -9,8 +9,7 @@ from murank._exceptions import ParityError
 from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.golden import Replay, replay
-from murank.engine.integrity import check_engine, check_pinned
-from murank.engine.manifest import read_manifest_once
+from murank.engine.integrity import check_engine, read_pinned
 from murank.engine.providers import PROVIDER_NAMES
 from murank.engine.session import SessionSettings
 
@@ -37,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
     line = ProgressLine()
     try:
         progress = None if args.quiet else line.part("verify")
-        manifest, sha256 = read_manifest_once(args.engine)
-        check_pinned(args.engine, sha256, args.sha256)
+        manifest, sha256 = read_pinned(args.engine, args.sha256)
         check_engine(args.engine, manifest=manifest, progress=progress)
     finally:
         line.close()

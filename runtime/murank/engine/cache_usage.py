@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from murank._exceptions import InputError
+from murank.engine.files import EngineFiles
 from murank.engine.graph_hash import vision_sha256
 from murank.engine.integrity import check_engine
-from murank.engine.manifest import engine_sha256
+from murank.engine.manifest import read_manifest_once
 from murank.engine.token_files import TokenFile, TokenFolders, erasing
 
 
@@ -48,10 +49,12 @@ def folders_of(engine: Path) -> Collection[str]:
     InputError
         It is no whole engine, or has no vision part.
     """
-    part = vision_sha256(engine, check_engine(engine, hashes=False))
+    manifest, sha256 = read_manifest_once(engine)
+    check_engine(engine, hashes=False, manifest=manifest)
+    part = vision_sha256(EngineFiles(engine, manifest))
     if part is None:
         raise InputError(f"{engine} has no scorer of image pairs, so it keeps no vision tokens")
-    return {TokenFolders.name_of(part), TokenFolders.name_of(engine_sha256(engine))}
+    return {TokenFolders.name_of(part), TokenFolders.name_of(sha256)}
 
 
 def cache_usage(root: Path, only: Collection[str] | None = None) -> list[CacheUsage]:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError, OutputError
 from murank.engine.cache import Key
+from murank.engine.files import EngineFiles
 from murank.engine.graph_hash import vision_sha256
-from murank.engine.manifest import Manifest
 from murank.engine.token_files import TokenFile, TokenFolder, TokenFolders, erasing
 
 Values = NDArray[Any]
@@ -62,14 +62,14 @@ NO_LIMITS = CacheLimits()
 
 
 def open_cache(
-    root: str | os.PathLike[str] | None, engine: Path, manifest: Manifest, limits: CacheLimits
+    root: str | os.PathLike[str] | None, files: EngineFiles, limits: CacheLimits
 ) -> "DiskCache | None":
-    """Return the cache of an engine that was checked; None without a folder, or without a scorer.
+    """Return the cache of an engine; None without a folder, or without a scorer.
 
     Raises
     ------
     InputError
-        There are limits, but no folder.
+        There are limits, but no folder; or the vision graph is not what the manifest says.
     OutputError
         The folder cannot be used.
     """
@@ -77,7 +77,7 @@ def open_cache(
         if limits != NO_LIMITS:
             raise InputError("cache_max_mb and cache_max_days are of cache_dir: pass that too")
         return None
-    part = vision_sha256(engine, manifest)
+    part = vision_sha256(files)
     return None if part is None else DiskCache(Path(root), part, limits)
 
 

@@ -19,8 +19,8 @@ from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
 from murank.engine.encoder import Encoder
 from murank.engine.files import EngineFiles
 from murank.engine.in_time import ImageTokens, checked, score_in_time
-from murank.engine.integrity import check_engine, check_pinned
-from murank.engine.manifest import Manifest, read_manifest_once
+from murank.engine.integrity import check_engine, read_pinned
+from murank.engine.manifest import Manifest
 from murank.engine.pace import Deadline, Pace, check_deadline
 from murank.engine.ranked import Ranked, ranked
 from murank.engine.scorer import Pixels, Scorer
@@ -142,11 +142,12 @@ class Engine:
         for name, value in (("max_pairs", max_pairs), ("threads", threads)):
             if value is not None:
                 check_whole(value, name)
-        manifest, found = _checked(folder, sha256)
-        files = EngineFiles(folder, manifest.files)
+        manifest, found = read_pinned(folder, sha256)
+        check_engine(folder, hashes=False, manifest=manifest)
+        files = EngineFiles(folder, manifest)
         wanted = _wanted_parts(manifest, folder, parts)
         memory = MemoryCache(vision_cache_mb << 20)
-        disk = open_cache(cache_dir, folder, manifest, limits)
+        disk = open_cache(cache_dir, files, limits)
 
         def load(providers: Providers) -> tuple[Encoder | None, Scorer | None]:
             settings = SessionSettings(providers, threads)
@@ -406,14 +407,6 @@ class Engine:
         if self.scorer is None:
             raise InputError("this engine has no MLLM loaded: export one with --mllm")
         return self.scorer
-
-
-def _checked(folder: Path, sha256: str | None) -> tuple[Manifest, str]:
-    """Return the manifest and its sha256, read once: calibration may replace it meanwhile."""
-    manifest, found = read_manifest_once(folder)
-    check_pinned(folder, found, sha256)
-    check_engine(folder, hashes=False, manifest=manifest)
-    return manifest, found
 
 
 def _check_order_in_time(order: Order) -> None:

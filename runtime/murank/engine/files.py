@@ -9,7 +9,7 @@ takes room in the temporary folder (TMPDIR) and no memory; docs/loading.md has w
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -21,8 +21,8 @@ from murank._exceptions import InputError, MachineError
 from murank.engine._damage import damaged
 from murank.engine._plain import open_file
 from murank.engine._records import show
-from murank.engine.manifest import MANIFEST, FileEntry, is_clean_name
-from murank.engine.onnx_references import GraphFacts, graph_facts
+from murank.engine.manifest import MANIFEST, FileEntry, Manifest, is_clean_name
+from murank.engine.onnx_references import GraphFacts, facts_of, graph_facts
 from murank.engine.operators import check_operators
 
 _CHUNK = 1 << 20
@@ -39,11 +39,19 @@ class EngineFiles:
         Names of the files that were read, and found to be what the manifest says.
     """
 
-    def __init__(self, folder: Path, entries: Mapping[str, FileEntry] | None = None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest | None = None) -> None:
         """Take those of a manifest; None: of this process's own making, not to be checked."""
         self.folder = folder
-        self._entries = entries
+        self._manifest = manifest
+        self._entries = None if manifest is None else manifest.files
         self.read_so_far: set[str] = set()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the folder says of itself; InputError if it is of this process's own making."""
+        if self._manifest is None:
+            raise InputError(f"{self.folder} is no engine's folder as yet: it has no {MANIFEST}")
+        return self._manifest
 
     def read(self, name: str) -> bytes:
         """Return what a file holds.
@@ -99,17 +107,35 @@ class EngineFiles:
             check_graph(self.folder / name)
             yield self.folder / name
             return
-        with contextlib.ExitStack() as stack:
-            with self._told_room():
-                own = stack.enter_context(_own_folder())
-            self._copy_graph(name, own, self._entries)
+        with self._own_folder() as own:
+            self._copy_to(own, name)
+            facts = check_graph(own / name, self.folder / name)
+            for beside in referred(self.folder, name, facts, self.manifest.files):
+                self._copy_to(own, beside)
             yield own / name
 
-    def _copy_graph(self, name: str, own: Path, entries: Mapping[str, FileEntry]) -> None:
-        self._copy_to(own, name)
-        facts = check_graph(own / name, self.folder / name)
-        for beside in referred(self.folder, name, facts, entries):
-            self._copy_to(own, beside)
+    def graph_files(self, name: str) -> tuple[str, ...]:
+        """Return the names of a graph and of its external data, as the hashed bytes have them.
+
+        Raises
+        ------
+        InputError
+            The graph is not what the manifest says, or refers to a file that is not listed.
+        """
+        # In memory: whoever erases tokens may have no room on a disk, and weights lie beside.
+        facts = facts_of(self.read(name), self.folder / name)
+        return (name, *referred(self.folder, name, facts, self.manifest.files))
+
+    @contextlib.contextmanager
+    def _own_folder(self) -> Iterator[Path]:
+        """Make a folder that nobody else may enter, and that is gone at the end."""
+        with contextlib.ExitStack() as stack:
+            with self._told_room():
+                place = Path(tempfile.gettempdir())
+                sweep(place)
+                made = aside(place / "graph", lambda path: path.mkdir(mode=0o700))
+                own = stack.enter_context(made)
+            yield own
 
     def _copy_to(self, own: Path, name: str) -> None:
         with self._told_room():
@@ -182,12 +208,3 @@ def referred(folder: Path, name: str, facts: GraphFacts, listed: Collection[str]
         if beside not in listed:
             raise damaged(folder / name, f"{refers}, which {MANIFEST} does not list")
         yield beside
-
-
-@contextlib.contextmanager
-def _own_folder() -> Iterator[Path]:
-    """Make a folder that nobody else may enter, and that is gone at the end."""
-    place = Path(tempfile.gettempdir())
-    sweep(place)
-    with aside(place / "graph", lambda path: path.mkdir(mode=0o700)) as own:
-        yield own

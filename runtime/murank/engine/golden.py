@@ -68,7 +68,7 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
     """
     if manifest.golden is None:
         raise InputError(f"{folder} has no golden images to replay; export it again")
-    files = EngineFiles(folder, manifest.files)
+    files = EngineFiles(folder, manifest)
     golden = files.tensors(manifest.golden)
     needed = {"encoder_images", "encoder_features"} if manifest.encoder is not None else set()
     needed |= {"query", "candidates", "log_odds"} if manifest.scorer is not None else set()

@@ -18,8 +18,8 @@ from murank.engine.manifest import (
     PLANS,
     FileEntry,
     Manifest,
-    engine_sha256,
     read_manifest,
+    read_manifest_once,
 )
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -71,11 +71,14 @@ def check_engine(
     return manifest
 
 
-def check_pin(folder: str | os.PathLike[str], sha256: str | None) -> str:
-    """Return the engine's sha256; InputError if it is not the one given (None: any)."""
-    found = engine_sha256(folder)
+def read_pinned(folder: str | os.PathLike[str], sha256: str | None) -> tuple[Manifest, str]:
+    """Return the manifest and its sha256, read once: calibration may replace it meanwhile.
+
+    Raises InputError as `read_manifest` does, and if it is not the engine given (None: any).
+    """
+    manifest, found = read_manifest_once(folder)
     check_pinned(folder, found, sha256)
-    return found
+    return manifest, found
 
 
 def check_pinned(folder: str | os.PathLike[str], found: str, sha256: str | None) -> None:

@@ -297,18 +297,6 @@ class Manifest(Record):
         return {key: name for key, name in names.items() if name is not None}
 
     @property
-    def encoder_sha256(self) -> str | None:
-        """What features depend on, hashed: the encoder's files and preprocessing."""
-        part = self.encoder
-        if part is None:
-            return None
-        files = {
-            name: entry.to_json() for name, entry in self.files.items()
-            if name.startswith(part.graph)  # its weights may lie beside it
-        }  # fmt: skip
-        return hashlib.sha256(write_json([part.to_json(), files])).hexdigest()
-
-    @property
     def size(self) -> int:
         """Bytes of all listed files."""
         return sum(entry.size for entry in self.files.values())

@@ -80,18 +80,23 @@ def graph_facts(path: Path, called: Path | None = None) -> GraphFacts:
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise damaged(shown, "it is empty, or cannot be mapped into memory") from error
     with content:
-        walk = _Walk(content)
-        try:
-            walk.through("Model", 0, len(content), _MAX_DEPTH)
-        except _DamagedError as error:
-            raise damaged(shown, f"it is not an ONNX file: {error}") from error
+        return facts_of(content, shown)
+
+
+def facts_of(content: bytes | mmap.mmap, shown: Path) -> GraphFacts:
+    """Walk what an ONNX file holds; InputError that names `shown` if it is not valid."""
+    walk = _Walk(content)
+    try:
+        walk.through("Model", 0, len(content), _MAX_DEPTH)
+    except _DamagedError as error:
+        raise damaged(shown, f"it is not an ONNX file: {error}") from error
     return GraphFacts(frozenset(walk.locations), frozenset(walk.operators), walk.has_functions)
 
 
 class _Walk:
     """One pass over the bytes."""
 
-    def __init__(self, content: mmap.mmap) -> None:
+    def __init__(self, content: bytes | mmap.mmap) -> None:
         self._content = content
         self._fields = 0  # read so far
         self.locations: set[str] = set()

@@ -44,7 +44,7 @@ def load_session(files: EngineFiles, name: str, settings: SessionSettings) -> Gr
     if settings.providers == PLANS:
         from murank.trt import PlanSession
 
-        return PlanSession(files.folder / name)
+        return PlanSession(files, name)
     with files.graph(name) as own:
         return Session(own, settings, called=files.folder / name)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from murank._exceptions import InputError, UsageError
 from murank.engine.integrity import check_engine
-from murank.engine.manifest import Manifest, engine_sha256
+from murank.engine.manifest import Manifest, read_manifest_once
 from murank.engine.precision import ARITHMETIC, Precision
 from murank.plan._changes import Change, changes
 from murank.plan._memory import Memory, graph_memory, memory
@@ -144,7 +144,8 @@ def plan_engine(
     MachineError
         onnx is not installed.
     """
-    manifest = check_engine(folder, hashes=False)
+    manifest, sha256 = read_manifest_once(folder)
+    check_engine(folder, hashes=False, manifest=manifest)
     graphs = Graphs.read(folder, manifest, device.half_bytes, narrow=device.narrow)
     pairs = workload.max_pairs or (manifest.scorer.max_pairs if manifest.scorer else 1)
     works = stages(
@@ -171,7 +172,7 @@ def plan_engine(
             max_pairs=pairs, candidates=workload.candidates, live=live,
         )  # fmt: skip
     return Plan(
-        manifest, engine_sha256(folder), device, workload,
+        manifest, sha256, device, workload,
         tuple(StagePlan(work, seconds(work, device)) for work in works),
         needed, advice, uncounted(works),
     )  # fmt: skip

@@ -8,10 +8,10 @@ from typing import Any
 from murank._atomic import check_writable, write_files
 from murank._exceptions import InputError, MachineError, UsageError
 from murank.engine._plain import file_size, open_file
+from murank.engine.files import EngineFiles
 from murank.engine.graph_hash import graph_sha256
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import Manifest
-from murank.engine.onnx_references import external_data_files
 from murank.trt._builder import Plan, Progress, make_plan
 from murank.trt._key import key_for_building
 from murank.trt._machine import Machine, check_supported
@@ -47,8 +47,8 @@ def _silent(stage: str, done: int, total: int) -> None:
     del stage, done, total
 
 
-def check_request(engine: Path, settings: BuildSettings) -> None:
-    """Check what needs neither TensorRT nor a GPU, before they are looked for.
+def check_request(engine: Path, settings: BuildSettings) -> Manifest:
+    """Check what needs neither TensorRT nor a GPU, before they are looked for; return the manifest.
 
     Raises
     ------
@@ -60,11 +60,15 @@ def check_request(engine: Path, settings: BuildSettings) -> None:
     OutputError
         The engine's folder, or that of the timing cache, cannot be written to.
     """
-    check_engine_fits(engine, check_engine(engine, hashes=False), settings, None)
+    manifest = check_engine(engine, hashes=False)
+    check_engine_fits(engine, manifest, settings, None)
     check_writable(engine)
-    file = settings.timing_cache
-    if file is None:
-        return
+    if settings.timing_cache is not None:
+        _check_timing_cache(engine, settings.timing_cache)
+    return manifest
+
+
+def _check_timing_cache(engine: Path, file: Path) -> None:
     if engine.resolve() in file.resolve().parents:
         raise UsageError(
             f"{file} lies in the engine's folder, which holds only what its manifest lists: name "
@@ -110,15 +114,13 @@ def build_plans(
     check_dtype(settings.dtype, has)
     if settings.timing_cache is not None and not machine.api.has_timing_cache:
         raise UsageError(f"{machine.api.words} measures nothing when it builds: no timing cache")
-    check_request(engine, settings)
-    # Before gigabytes are hashed; what they show may be another manifest.
-    check_engine_fits(engine, check_engine(engine, hashes=False), settings, has)
-    manifest = check_engine(engine, progress=progress)
-    check_engine_fits(engine, manifest, settings, has)
-    graphs = graphs_of(manifest, settings)
+    manifest = check_request(engine, settings)
+    check_engine_fits(engine, manifest, settings, has)  # before gigabytes are hashed
+    check_engine(engine, manifest=manifest, progress=progress)
+    files, graphs = EngineFiles(engine, manifest), graphs_of(manifest, settings)
     for graph in graphs:
-        _check_memory(engine, graph, machine)
-    return _Build(engine, manifest, settings, machine, progress).run(graphs)
+        _check_memory(files, graph, machine)
+    return _Build(files, settings, machine, progress).run(graphs)
 
 
 class _Build:
@@ -126,15 +128,14 @@ class _Build:
 
     def __init__(
         self,
-        engine: Path,
-        manifest: Manifest,
+        files: EngineFiles,
         settings: BuildSettings,
         machine: Machine,
         progress: Progress,
     ) -> None:
-        self._engine, self._manifest, self._settings = engine, manifest, settings
+        self._files, self._settings = files, settings
         self._machine, self._progress = machine, progress
-        self._store = PlanStore(engine, machine.target)
+        self._store = PlanStore(files.folder, machine.target)
         self._key = key_for_building()
 
     def run(self, graphs: list[Graph]) -> Built:
@@ -193,31 +194,31 @@ class _Build:
         def progress(stage: str, done: int, total: int) -> None:
             self._progress(f"{graph.name}: {stage}", done, total)
 
-        return make_plan(
-            self._machine,
-            self._engine / graph.file,
-            graph.profiles,
-            self._settings,
-            timing_cache=timings,
-            progress=progress,
-        )
+        with self._files.graph(graph.file) as own:
+            return make_plan(
+                self._machine,
+                own,
+                graph.profiles,
+                self._settings,
+                timing_cache=timings,
+                progress=progress,
+                called=self._files.folder / graph.file,
+            )
 
     def _made(self, graph: Graph, seconds: float) -> dict[str, Any]:
         return {
-            "graph_sha256": graph_sha256(self._engine, self._manifest, graph.file),
+            "graph_sha256": graph_sha256(self._files, graph.file),
             "flags": self._settings.flags,
             "profiles": {one.name: one.to_json() for one in graph.profiles},
             "seconds": round(seconds, 3),
         }
 
 
-def _check_memory(engine: Path, graph: Graph, machine: Machine) -> None:
+def _check_memory(files: EngineFiles, graph: Graph, machine: Machine) -> None:
     """Raise MachineError if not even the weights would fit."""
     if machine.gpu is None:
         return
-    folder = (engine / graph.file).parent
-    data = [folder / name for name in external_data_files(engine / graph.file)]
-    needed = file_size(engine / graph.file) + sum(map(file_size, data))
+    needed = sum(files.manifest.files[name].size for name in files.graph_files(graph.file))
     free = machine.gpu.free_bytes()
     if needed > free:
         raise MachineError(

@@ -31,8 +31,11 @@ def make_plan(
     *,
     timing_cache: bytes,
     progress: Progress,
+    called: Path | None = None,
 ) -> Plan:
     """Parse a graph and build its plan, with types as they stand in the graph.
+
+    `called` is the name of the file for messages.
 
     Raises
     ------
@@ -42,8 +45,8 @@ def make_plan(
         The plan cannot be built here: too little memory, above all.
     """
     with nullcontext() if machine.gpu is None else machine.gpu.active():
-        job = _Job(machine, file, progress)
-        network = job.parse()
+        job = _Job(machine, file if called is None else called, progress)
+        network = job.parse(file)
         config = job.configure(settings)
         for profile in profiles:
             job.add_profile(config, network, profile)
@@ -61,13 +64,13 @@ class _Job:
         self._parser: Any = None
         self._monitor = make_monitor(machine.api, progress)
 
-    def parse(self) -> Any:
+    def parse(self, source: Path) -> Any:
         trt = self._trt
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         # Where there is no such flag, there are no other networks.
         network = self._builder.create_network(0 if flag is None else 1 << int(flag))
         self._parser = trt.OnnxParser(network, self._logger)
-        if not self._parser.parse_from_file(str(self._file)):
+        if not self._parser.parse_from_file(str(source)):
             errors = [self._parser.get_error(i).desc() for i in range(self._parser.num_errors)]
             text = " ".join((errors or [first_error(self._logger)])[0].split())[:300]
             raise InputError(

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, MachineError
+from murank.engine.files import EngineFiles
 from murank.engine.graph_hash import graph_sha256
-from murank.engine.manifest import MANIFEST, Manifest, read_manifest
+from murank.engine.manifest import Manifest
 from murank.trt._api import first_error, make_logger
 from murank.trt._key import existing_key
 from murank.trt._machine import Machine, machines
@@ -23,32 +24,31 @@ class Loaded:
     engine: Any
 
 
-def load_plan(file: Path, index: int) -> Loaded:
-    """Load the plan of a graph `file` of an engine folder for GPU `index`.
+def load_plan(files: EngineFiles, graph: str, index: int) -> Loaded:
+    """Load the plan of a graph of an engine folder for GPU `index`.
 
     Raises
     ------
     MachineError
         TensorRT, PyCUDA or the GPU is missing, or there is no plan for them.
     InputError
-        The plan is of another graph, damaged, or was not built by this machine.
+        The plan is of another graph, damaged, or was not built by this machine; or the graph is
+        not what the manifest says.
     """
-    folder = _engine_folder(file)
-    manifest = read_manifest(folder)
-    graph = str(file.relative_to(folder))
-    name = _plan_name(manifest, graph)
+    folder = files.folder
+    name = _plan_name(files.manifest, graph)
     store, machine = _store(folder, machines(index))
     record = store.read(existing_key())
     entry = record.plans.get(name)
     if entry is None:
         raise MachineError(f"{store.folder} has no plan of the {name}: run murank build {folder}")
-    if entry.graph_sha256 != graph_sha256(folder, manifest, graph):
+    if entry.graph_sha256 != graph_sha256(files, graph):
         raise InputError(
             f"{store.folder}: the plan of the {name} is of another engine; run murank build "
             f"{folder}"
         )
     with store.open_plan(name, entry) as content:
-        return _deserialise(machine, file, content)
+        return _deserialise(machine, folder / graph, content)
 
 
 def _deserialise(machine: Machine, file: Path, content: Any) -> Loaded:
@@ -70,13 +70,6 @@ def _store(folder: Path, found: list[Machine]) -> tuple[PlanStore, Machine]:
     """Return the plans of the first library that has any; else those of the first choice."""
     stores = [(PlanStore(folder, machine.target), machine) for machine in found]
     return next((one for one in stores if one[0].folder.exists()), stores[0])
-
-
-def _engine_folder(file: Path) -> Path:
-    for folder in file.parents:
-        if (folder / MANIFEST).exists():
-            return folder
-    raise InputError(f"{file} is in no engine's folder: there is no {MANIFEST} above it")
 
 
 def _plan_name(manifest: Manifest, graph: str) -> str:

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, MachineError
+from murank.engine.files import EngineFiles
 from murank.trt._bfloat16 import BFLOAT16, to_bfloat16, type_name
 from murank.trt._contexts import Contexts
 from murank.trt._faults import AGAIN, Run, forget_frames, reason_of
@@ -28,9 +28,9 @@ class PlanSession:
 
     device = "cuda"
 
-    def __init__(self, file: Path, index: int = 0) -> None:
+    def __init__(self, files: EngineFiles, name: str, index: int = 0) -> None:
         """Load the plan of a graph of an engine folder on GPU `index`; see `load_plan`."""
-        loaded = load_plan(file, index)
+        loaded, file = load_plan(files, name, index), files.folder / name
         gpu = loaded.machine.gpu
         assert gpu is not None  # noqa: S101 (`load_plan` opened it)
         self._file, self._gpu, self._logger = file, gpu, loaded.logger
