@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from murank.images import Preprocessing
 
 SIZE = Preprocessing(4, 2)
 DIM = 24
+WHITE = 255
 Pixels = NDArray[np.uint8]
 
 
@@ -56,9 +58,10 @@ class FakeEncoder:
 
 
 class FakeVision:
-    """Tokens are the pixels as floats, [1,1,24]."""
+    """Tokens are the pixels as floats, [1,1,24]; NaN for an image that is all white."""
 
     def __init__(self, clock: FakeClock) -> None:
+        self.file = Path("vision.onnx")
         self._clock = clock
         self.known: dict[str, NDArray[np.float32]] = {}
 
@@ -68,7 +71,7 @@ class FakeVision:
     def of(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
         keys = [content_key(image) for image in pixels]
         new = {
-            key: image.reshape(1, 1, -1).astype(np.float32)
+            key: np.where(image.min() == WHITE, np.nan, image.reshape(1, 1, -1)).astype(np.float32)
             for key, image in zip(keys, pixels, strict=True)
             if key not in self.known
         }
@@ -81,6 +84,7 @@ class FakeDecoder:
     """No is the more likely the further apart two images are."""
 
     def __init__(self, clock: FakeClock) -> None:
+        self.file = Path("decoder.onnx")
         self._clock = clock
         self.runs: list[tuple[int, ...]] = []  # shapes [Q,K] of the runs
 

@@ -46,6 +46,11 @@ def source_name(source: object, name: str) -> str | None:
     return None if isinstance(source, (str, os.PathLike)) else name
 
 
+def called(source: object, name: str) -> str:
+    """Return what messages call an image that was decoded: its path, if it is one."""
+    return os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else name
+
+
 def ready_images(images: Sequence[ImageSource], how: Preprocessing, name: str) -> list[ReadyImage]:
     """Decode and resize a list of images."""
     check_images(images, name)

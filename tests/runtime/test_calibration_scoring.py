@@ -111,8 +111,11 @@ def test_nothing_to_score(root: Path) -> None:
 @pytest.mark.parametrize("answer", [(np.nan, 0), (np.inf, 0), (np.inf, np.inf)])
 def test_answers_that_are_no_numbers(root: Path, answer: tuple[float, float]) -> None:
     asked = engine()
-    cast("Any", asked.scorer).logits = lambda _query, some: np.full((len(some), 2), answer)
-    with pytest.raises(InputError, match=r"a\.png, b\.png is no number; export it with --dtype"):
+    scorer = cast("Any", asked.scorer)
+    scorer.logits = lambda _query, some: np.full((len(some), 2), answer)
+    scorer.decoder = SimpleNamespace(file="decoder.onnx")
+    scorer.vision = SimpleNamespace(of=lambda images: np.zeros((len(images), 1, 1, 1)))
+    with pytest.raises(InputError, match=r"a\.png and b\.png: .*decoder\.onnx"):
         score_pairs(asked, pairs("abY"), root=root)
 
 

@@ -72,9 +72,9 @@ def ask(
     skips = list(_unreadable(pairs, queries, images))
     for rows in _askable(pairs, queries, usable):
         for query, column, answer in _answers(score, rows):
-            if isinstance(answer, str):
+            if isinstance(answer, InputError):
                 path, other = pairs.query_paths[query], pairs.candidate_paths(query)[column]
-                skips.append(Skip(str(path), f"{path} and {other}: {answer}", 1))
+                skips.append(Skip(str(path), _reason(path, other, answer), 1))
             else:
                 mu[query - queries.start, column] = answer
                 answered[query - queries.start, column] = True
@@ -110,12 +110,12 @@ def _askable(pairs: Pairs, queries: range, usable: Mapping[Path, ReadyImage]) ->
 
 def _answers(
     score: Callable[[_Rows], NDArray[np.float32]], rows: _Rows
-) -> Iterator[tuple[int, int, float | str]]:
+) -> Iterator[tuple[int, int, float | InputError]]:
     """Yield query, column, and mu or why there is none: a bad pair takes no other with it."""
     try:
         mu = score(rows)
     except InputError as error:
-        reason, smaller = str(error), _smaller(rows)
+        reason, smaller = error.with_traceback(None), _smaller(rows)
     else:
         for (query, columns), values in zip(rows.items(), mu.tolist(), strict=True):
             for column, value in zip(columns, values, strict=True):
@@ -126,6 +126,14 @@ def _answers(
         yield query, column, reason
     for one in smaller:
         yield from _answers(score, one)
+
+
+def _reason(path: Path, other: Path, error: InputError) -> str:
+    from murank.engine.no_answer import NoAnswerError
+
+    if isinstance(error, NoAnswerError):
+        return str(error.called(path, other))
+    return f"{path} and {other}: {error}"
 
 
 def _smaller(rows: _Rows) -> list[_Rows]:

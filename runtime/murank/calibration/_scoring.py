@@ -11,6 +11,7 @@ from murank._exceptions import InputError
 from murank._methods import Progress
 from murank.batch._images import Unreadable, ready_ahead
 from murank.engine.engine import Engine
+from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.scorer import Scorer
 from murank.images import ReadyImage
 from murank.pairs import Pair
@@ -149,12 +150,10 @@ def _answers(
     if not isinstance(query, ReadyImage) or not usable:
         return {}
     logits = scorer.logits(query.pixels, [pixels for _, pixels in usable]).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # an overflow in float16 gives infinity twice
-        odds = logits[:, 0] - logits[:, 1]
-    for (pair, _), value in zip(usable, odds, strict=True):
-        if not np.isfinite(value):
-            raise InputError(
-                f"the engine's answer to {pair.query}, {pair.candidate} is no number; export it "
-                "with --dtype fp32"
-            )
+    bad = first_no_number(logits)
+    if bad is not None:
+        pair, pixels = usable[bad[0]]
+        asked, seen = scorer.vision.of([query.pixels, pixels])
+        raise no_answer(scorer, (pair.query, asked), (pair.candidate, seen))
+    odds = logits[:, 0] - logits[:, 1]
     return {pair: float(value) for (pair, _), value in zip(usable, odds, strict=True)}

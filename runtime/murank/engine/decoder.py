@@ -27,7 +27,7 @@ class Decoder:
     """The decoder of an engine folder, with the baked prompt."""
 
     def __init__(self, files: EngineFiles, part: ScorerPart, settings: SessionSettings) -> None:
-        self._file = files.folder / part.decoder
+        self.file = files.folder / part.decoder
         self.session = load_session(files, part.decoder, settings)
         self._past = past_names(part.shapes.layers)
         self._present = present_names(part.shapes.layers)
@@ -62,7 +62,7 @@ class Decoder:
         logits: NDArray[np.float32] = values.numpy()
         if logits.shape != (*tokens.shape[:2], 2):
             raise InputError(
-                f"{self._file} gives logits {list(logits.shape)} instead of two a candidate; "
+                f"{self.file} gives logits {list(logits.shape)} instead of two a candidate; "
                 "export the engine again"
             )
         return logits

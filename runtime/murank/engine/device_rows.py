@@ -116,6 +116,12 @@ def one(item: object) -> NDArray[Any]:
     return array
 
 
+def on_host(tokens: Any) -> NDArray[Any]:
+    """Return one image's tokens [levels,T,H], whatever form they are kept in, as an array."""
+    array: NDArray[Any] = tokens if isinstance(tokens, np.ndarray) else tokens.numpy()
+    return array
+
+
 def as_input(tokens: NDArray[Any]) -> Any:
     """Return tokens [q,k,levels,T,H] as a graph takes them: gathered, if they are rows [q,k]."""
     if tokens.dtype != object:

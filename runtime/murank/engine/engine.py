@@ -9,7 +9,14 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._arguments import check_choice, check_images, check_number, check_whole, ready_images
+from murank._arguments import (
+    called,
+    check_choice,
+    check_images,
+    check_number,
+    check_whole,
+    ready_images,
+)
 from murank._exceptions import InputError
 from murank._stages import StageWatch
 from murank.engine._reading import reading
@@ -18,9 +25,10 @@ from murank.engine.cache import MemoryCache, content_key
 from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
 from murank.engine.encoder import Encoder
 from murank.engine.files import EngineFiles
-from murank.engine.in_time import ImageTokens, checked, score_in_time
+from murank.engine.in_time import ImageTokens, score_in_time
 from murank.engine.integrity import check_engine, read_pinned
 from murank.engine.manifest import Manifest
+from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.pace import Deadline, Pace, check_deadline
 from murank.engine.ranked import Ranked, ranked
 from murank.engine.scorer import Pixels, Scorer
@@ -216,7 +224,7 @@ class Engine:
         ------
         InputError
             The engine has no scorer, an image cannot be used (it is named), `order` is unknown, or
-            the answer is no number (an overflow in float16).
+            the answer is no number (an overflow in float16; images and graph are named).
         """
         (mu,) = self._score([query], [candidates], order)
         return cast("NDArray[np.float32]", mu.astype(np.float32))
@@ -252,11 +260,20 @@ class Engine:
         rows = [_pixels(row, how, "candidates") for row in candidates]
         found = []
         if order != "swapped":
-            found.append(scorer.mu(scorer.logits_of_many(query_pixels, rows)))
+            found.append(scorer.logits_of_many(query_pixels, rows))
         if order != "given":
             pairs = zip(query_pixels, rows, strict=True)
-            found.append(scorer.mu(np.stack([scorer.swapped_logits(q, row) for q, row in pairs])))
-        return checked(np.stack(found).mean(axis=0, dtype=np.float64))
+            found.append(np.stack([scorer.swapped_logits(q, row) for q, row in pairs]))
+        for logits in found:
+            bad = first_no_number(logits)
+            if bad is not None:
+                q, k = bad
+                query = called(queries[q], f"queries[{q}]")
+                candidate = called(candidates[q][k], f"candidates[{q}][{k}]")
+                seen = scorer.vision.of([query_pixels[q], rows[q][k]])
+                raise no_answer(scorer, (query, seen[0]), (candidate, seen[1]))
+        mu = np.stack([scorer.mu(logits) for logits in found])
+        return cast("NDArray[np.float64]", mu.mean(axis=0))
 
     def predict(
         self, pairs: Sequence[tuple[ImageSource, ImageSource]], *, order: Order = "given"
@@ -337,7 +354,9 @@ class Engine:
         (pixels,) = _pixels([query], scorer.part.preprocessing, "query")
         tokens, places = ImageTokens(scorer, candidates), range(len(candidates))
         deadline = Deadline(self._pace, end)
-        return score_in_time(scorer, pixels, tokens, places, deadline, StageWatch()).mu
+        return score_in_time(
+            scorer, pixels, tokens, places, deadline, StageWatch(), name=called(query, "query")
+        ).mu
 
     def _largest_mu(self, threshold: float | str | None, order: Order) -> float:
         if threshold is None:

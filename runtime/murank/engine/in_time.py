@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._arguments import source_name
-from murank._exceptions import InputError
+from murank._arguments import called, source_name
 from murank._stages import StageWatch
 from murank.engine.cache import Key, content_key
 from murank.engine.decoder import Prefix
+from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.pace import Deadline
 from murank.engine.scorer import Pixels, Scorer
 from murank.images import ImageSource, prepare
@@ -80,6 +80,10 @@ class ImageTokens:
                 found[place] = tokens
         return found
 
+    def name(self, place: int) -> str:
+        """Return what messages call an image."""
+        return called(self._images[place], f"candidates[{place}]")
+
     def _decoded(self, place: int) -> Pixels:
         image, how = self._images[place], self._scorer.part.preprocessing
         pixels = prepare(image, how, name=source_name(image, f"candidates[{place}]")).pixels
@@ -95,6 +99,7 @@ def score_in_time(
     deadline: Deadline,
     watch: StageWatch,
     *,
+    name: str = "the query",
     settled: Callable[[NDArray[np.float64]], bool] | None = None,
 ) -> Answers:
     """Ask for mu of a query's candidates in the order of `places`.
@@ -109,13 +114,15 @@ def score_in_time(
         A step that would end after it is not begun; a step whose pace is unknown is.
     watch
         Counts the seconds of decode, vision, prefill and score.
+    name
+        What messages call the query.
     settled
         Asked after each batch, given mu so far, whether the others may be left out.
 
     Raises
     ------
     InputError
-        An image cannot be used, or an answer is no number.
+        An image cannot be used, or an answer is no number (the images are named).
     """
     few = IN_TIME_BATCH if deadline.is_set or settled is not None else None
     parts = list(scorer.batches(len(places), few))
@@ -131,16 +138,13 @@ def score_in_time(
         if prefix is None or values is None or not deadline.fits(score=len(some)):
             return Answers(mu, partial=True, settled=False)
         with deadline.pace.timed("score", watch, len(some), learn=len(some) <= IN_TIME_BATCH):
-            new = scorer.mu(scorer.decoder.logits(prefix, values[None])[0])
-        mu = np.concatenate([mu, checked(new)])
+            logits = scorer.decoder.logits(prefix, values[None])[0]
+        bad = first_no_number(logits)
+        if bad is not None:
+            candidate = tokens.name(some[bad[0]]), values[bad[0]]
+            raise no_answer(scorer, (name, scorer.vision.of([query])[0]), candidate)
+        mu = np.concatenate([mu, scorer.mu(logits)])
     return Answers(mu, partial=False, settled=False)
-
-
-def checked(mu: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return mu as it is; InputError if it is no number."""
-    if not np.isfinite(mu).all():
-        raise InputError("the engine's answer to a pair is no number; export it with --dtype fp32")
-    return mu
 
 
 def _prefix(

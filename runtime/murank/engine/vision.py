@@ -42,7 +42,7 @@ class VisionTokens:
         shapes = part.shapes
         self.shape = (shapes.levels, shapes.vision_tokens, shapes.hidden)
         self.dtype = dtype
-        self._file = files.folder / part.vision
+        self.file = files.folder / part.vision
         self.session = load_session(files, part.vision, settings)
         how = part.preprocessing
         images = {"images": (None, 3, how.height, how.width)}
@@ -99,14 +99,15 @@ class VisionTokens:
             on_host = tokens.numpy() if self._rows is None or self._disk is not None else None
             if on_host is not None and on_host.shape != images.shape[:1] + self.shape:
                 raise InputError(
-                    f"{self._file} gives vision tokens {list(on_host.shape[1:])} an image instead "
+                    f"{self.file} gives vision tokens {list(on_host.shape[1:])} an image instead "
                     f"of {list(self.shape)}, as the manifest has it; export the engine again"
                 )
             kept = self._kept(part, on_host if self._rows is None else tokens)
             computed |= zip(part, kept, strict=True)
             if self._disk is not None and on_host is not None:
                 for key, values in zip(part, on_host, strict=True):
-                    self._disk.put(key, values, made_by=self.session.providers)
+                    if np.isfinite(values).all():  # what a GPU once got wrong must not stay
+                        self._disk.put(key, values, made_by=self.session.providers)
         return computed
 
     def _kept(self, keys: Sequence[Key], batch: Any) -> list[Any]:

@@ -12,9 +12,9 @@ from murank.engine.in_time import (
     IN_TIME_BATCH,
     Answers,
     ImageTokens,
-    checked,
     score_in_time,
 )
+from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.pace import Deadline, Pace
 from murank.engine.scorer import Pixels, Scorer
 from murank.images import ImageSource, prepare
@@ -38,27 +38,41 @@ class Scoring:
         self.preprocessing = scorer.part.preprocessing
 
     def of(
-        self, query: Pixels, found: Retrieved, watch: StageWatch, *, end: float | None = None
+        self,
+        query: Pixels,
+        found: Retrieved,
+        watch: StageWatch,
+        *,
+        name: str,
+        end: float | None = None,
     ) -> Answers:
         """Ask about one query's candidates until `end` on the clock, if there is one."""
         reserve = self._pace.expected("fuse") + self._pace.expected("rerank")
         deadline = Deadline(self._pace, end, reserve=reserve)
         return score_in_time(
             self._scorer, query, self._tokens, found.candidates.tolist(), deadline, watch,
-            settled=self._settling(found),
+            name=name, settled=self._settling(found),
         )  # fmt: skip
 
     def of_many(
-        self, queries: Sequence[Pixels], found: Sequence[Retrieved], watch: StageWatch
+        self,
+        queries: Sequence[Pixels],
+        found: Sequence[Retrieved],
+        watch: StageWatch,
+        *,
+        names: Sequence[str],
     ) -> list[Answers]:
         """Ask about the candidates of several queries: as many in a run of the decoder as fit."""
         group = self._scorer.queries_at_once(self._settings.num_candidates)
         if self._settings.settle_top is not None or group == 1 or len(queries) == 1:
-            return [self.of(*one, watch) for one in zip(queries, found, strict=True)]
+            return [
+                self.of(query, one, watch, name=name)
+                for query, one, name in zip(queries, found, names, strict=True)
+            ]
         answers: list[Answers] = []
         for start in range(0, len(queries), group):
             part = slice(start, start + group)
-            mu = self._score_group(queries[part], found[part], watch)
+            mu = self._score_group(queries[part], found[part], watch, names[part])
             answers += [Answers(row, partial=False, settled=False) for row in mu]
         return answers
 
@@ -83,10 +97,15 @@ class Scoring:
         for number in range(_PRACTICE):
             image = self._images[places[number % len(places)]]
             query = prepare(image, self.preprocessing).pixels
-            score_in_time(self._scorer, query, self._tokens, places, never, watch)
+            name = self._tokens.name(places[number % len(places)])
+            score_in_time(self._scorer, query, self._tokens, places, never, watch, name=name)
 
     def _score_group(
-        self, queries: Sequence[Pixels], found: Sequence[Retrieved], watch: StageWatch
+        self,
+        queries: Sequence[Pixels],
+        found: Sequence[Retrieved],
+        watch: StageWatch,
+        names: Sequence[str],
     ) -> NDArray[np.float64]:
         """Mu [Q,K], in one run."""
         scorer, pace = self._scorer, self._pace
@@ -98,8 +117,13 @@ class Scoring:
         tokens = self._tokens.of(rows.ravel().tolist(), Deadline(pace, None), watch)
         assert tokens is not None  # noqa: S101  without a deadline there is always time
         with pace.timed("score", watch, rows.size, learn=False):
-            logits = scorer.decoder.logits(prefix, tokens.reshape(*rows.shape, *tokens.shape[1:]))
-            return checked(scorer.mu(logits))
+            asked = tokens.reshape(*rows.shape, *tokens.shape[1:])
+            logits = scorer.decoder.logits(prefix, asked)
+        bad = first_no_number(logits)
+        if bad is not None:
+            candidate = self._tokens.name(rows[bad]), asked[bad]
+            raise no_answer(scorer, (names[bad[0]], seen[bad[0]]), candidate)
+        return scorer.mu(logits)
 
     def _settling(self, found: Retrieved) -> Settling | None:
         first, k = self._settings.settle_top, self._settings.num_candidates

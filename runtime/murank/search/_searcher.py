@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._arguments import check_images, check_whole, source_name
+from murank._arguments import called, check_images, check_whole, source_name
 from murank._exceptions import InputError
 from murank._methods import Progress
 from murank._stages import StageWatch
@@ -169,7 +169,8 @@ class Searcher:
         answers = NOTHING
         if self._scoring is not None and pixels.mllm is not None:
             end = None if deadline_ms is None else start + deadline_ms / 1000
-            answers = self._scoring.of(pixels.mllm, found, watch, end=end)
+            name = called(query, "query")
+            answers = self._scoring.of(pixels.mllm, found, watch, name=name, end=end)
         return self._result(found, answers, top_k, watch)
 
     def search_many(self, queries: Sequence[ImageSource], *, top_k: int = 50) -> list[SearchResult]:
@@ -198,7 +199,8 @@ class Searcher:
         answers = [NOTHING] * len(found)
         if self._scoring is not None:
             seen = [one.mllm for one in pixels if one.mllm is not None]
-            answers = self._scoring.of_many(seen, found, watch)
+            names = [called(one, f"queries[{i}]") for i, one in enumerate(queries)]
+            answers = self._scoring.of_many(seen, found, watch, names=names)
         results = [
             self._result(one, given, top_k, watch)
             for one, given in zip(found, answers, strict=True)
