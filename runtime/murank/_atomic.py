@@ -110,8 +110,10 @@ def new_folder(target: Path, *, replace: bool, mode: int = 0o700) -> Iterator[Pa
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, *, follow: bool = True) -> Iterator[int]:
     """Keep other processes that ask for the same out of a folder that is there.
+
+    Yields a descriptor of it. It may be reached through a symlink, unless `follow` is False.
 
     Raises
     ------
@@ -119,7 +121,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
         One is at work in it; or it cannot be opened.
     """
     with readable_errors(folder):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        no_link = 0 if follow else os.O_NOFOLLOW
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | no_link)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,7 +130,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
             raise OutputError(f"another run is at work in {folder}; wait for it") from error
         except OSError:  # a file system that cannot lock
             pass
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -426,7 +426,7 @@ def test_the_default_prompt_is_murank_s_own(made: MadePairs) -> None:
 def test_two_trainings_do_not_share_a_folder(made: MadePairs) -> None:
     def begin_another(_stage: str, done: int, _total: int) -> None:
         if done == 1:
-            with pytest.raises(OutputError, match="another run is training in"):
+            with pytest.raises(OutputError, match="another run is at work in"):
                 train_adapter(made.settings)
 
     train_adapter(made.settings, progress=begin_another)

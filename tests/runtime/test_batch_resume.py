@@ -217,6 +217,6 @@ def test_two_runs_do_not_share_a_folder(job: ImageJob, capsys: pytest.CaptureFix
         assert other.stdin is not None
         other.stdout.readline()
         assert job.run("-o", job.out) == 2
-        assert "another run is working in" in capsys.readouterr().err
+        assert f"at work in {job.out}" in capsys.readouterr().err
         other.stdin.close()
     assert job.run("-o", job.out) == 0

@@ -6,9 +6,8 @@ checkpoint/     latest.pt: all that it takes to go on; one file, so that it is w
 training.json   what is trained on what; the result once there is one
 """
 
-import fcntl
+import contextlib
 import json
-import os
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from murank._atomic import (
     check_writable,
     made_folder,
     readable_errors,
+    sole_writer,
     sweep,
     write_files,
 )
@@ -116,18 +116,11 @@ class RunFolder:
 
     def _take(self) -> None:
         """Keep others out until `release`, or as long as this object lives."""
-        with readable_errors(self.path):
-            with made_folder(self.path):  # its parents are its owner's alone, too
-                pass
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        self._lock = weakref.finalize(self, os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock()
-            raise OutputError(f"another run is training in {self.path}; wait for it") from error
-        except OSError:  # a file system that cannot lock
+        with readable_errors(self.path), made_folder(self.path):  # parents are its owner's, too
             pass
+        stack = contextlib.ExitStack()
+        stack.enter_context(sole_writer(self.path))
+        self._lock = weakref.finalize(self, stack.close)
 
     def write(self, folder: str, files: Mapping[str, Writer]) -> None:
         """Write files of a folder of this one."""

@@ -132,7 +132,17 @@ def _write(name: str, key: bytes, code: bytes) -> None:
     for folder in _folders():
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as aside:
-                aside.write(key + hashlib.sha256(code).digest() + code)
-            Path(aside.name).replace(folder / name)
+            _replace(folder / name, key + hashlib.sha256(code).digest() + code)
             return
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file aside, and put it into place; nothing stays aside if that fails."""
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as aside:
+        try:
+            aside.write(content)
+            aside.flush()
+            Path(aside.name).replace(file)
+        except BaseException:
+            Path(aside.name).unlink(missing_ok=True)
+            raise

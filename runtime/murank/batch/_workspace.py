@@ -1,9 +1,7 @@
 """The folder a job works in: who may write there, finished stages, parts of unfinished ones."""
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from murank._atomic import (
     check_writable,
     made_folder,
     readable_errors,
+    sole_writer,
     write_files,
 )
 from murank._exceptions import OutputError
@@ -160,16 +159,8 @@ class JobFolder:
 
     def _take(self) -> None:
         """Keep other processes out until this one leaves, and check what is there."""
-        with readable_errors(self._path):
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         with contextlib.ExitStack() as stack:
-            stack.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(f"another run is working in {self._path}; wait for it") from error
-            except OSError:  # a file system that cannot lock
-                pass
+            stack.enter_context(sole_writer(self._path))
             self._check()
             self._lock = stack.pop_all()
 

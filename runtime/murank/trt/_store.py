@@ -8,7 +8,6 @@ and who had the file open for writing before it belonged to this user, which a f
 """
 
 import contextlib
-import fcntl
 import hashlib
 import mmap
 import os
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from murank._atomic import made_folder, readable_errors, sweep, write_files
+from murank._atomic import made_folder, readable_errors, sole_writer, sweep, write_files
 from murank._exceptions import InputError, MachineError, OutputError
 from murank.engine._damage import DamagedError
 from murank.engine._plain import check_folder, open_file
@@ -126,18 +125,10 @@ class PlanStore:
         with contextlib.ExitStack() as stack:
             with readable_errors(self.folder):
                 stack.enter_context(made_folder(self.folder))
-                descriptor = os.open(self.folder, os.O_RDONLY | os.O_NOFOLLOW)
-                stack.callback(os.close, descriptor)
-                self._lock(descriptor)
+                descriptor = stack.enter_context(sole_writer(self.folder, follow=False))
                 _check_ours(self.folder, os.fstat(descriptor))
                 sweep(self.folder)
             yield
-
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"another murank build is at work in {self.folder}") from error
 
     def add(
         self, record: PlanRecord, key: bytes, name: str, plan: Any, made: Mapping[str, Any],

@@ -1,6 +1,7 @@
 """Kernels kept on disk: found again, and never when anything they were made of has changed."""
 
 import importlib
+import resource
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_where_nothing_can_be_written(
     for _ in range(2):
         _cubins.cubin(KERNEL, ORIN)
     assert compiler.made == 2
+
+
+def test_nothing_stays_of_what_a_full_disk_cut_off(cache: Path, compiler: Compiler) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+    try:
+        _cubins.cubin(KERNEL, ORIN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(cache.iterdir()) == []
+    _cubins.cubin(KERNEL, ORIN)
+    assert (compiler.made, len(list(cache.iterdir()))) == (2, 1)
 
 
 def test_beside_the_package_or_at_home(
