@@ -15,10 +15,18 @@ from typing import Any, TypeVar
 import numba
 from threadpoolctl import ThreadpoolController
 
+from murank_kernels._cores import within_quota
+
 Progress = Callable[[str, int, int], None]
 """Called as (stage, done, total) while work goes on, from the thread that called the kernel."""
 
 T = TypeVar("T")
+
+
+@lru_cache(maxsize=1)
+def _most() -> int:
+    """Threads that the cgroup's quota has time for; files are read for it, so once."""
+    return within_quota(1 << 30)
 
 
 @lru_cache(maxsize=1)
@@ -62,12 +70,13 @@ _single_threaded_blas = _SingleThreadedBlas()
 def workers() -> Iterator[int]:
     """BLAS is single-threaded inside; yields the number of worker threads to use.
 
-    That is the smaller of Numba's setting (NUMBA_NUM_THREADS, numba.set_num_threads) and BLAS's
-    (OPENBLAS_NUM_THREADS, MKL_NUM_THREADS, OMP_NUM_THREADS, threadpoolctl).
+    That is the smallest of Numba's setting (NUMBA_NUM_THREADS, numba.set_num_threads; by itself the
+    CPUs of the process's affinity), BLAS's (OPENBLAS_NUM_THREADS, MKL_NUM_THREADS, OMP_NUM_THREADS,
+    threadpoolctl), and what the quota of its cgroup has time for.
     """
     allowed = _single_threaded_blas.enter()
     try:
-        yield max(1, min(numba.get_num_threads(), allowed))
+        yield max(1, min(numba.get_num_threads(), allowed, _most()))
     finally:
         _single_threaded_blas.leave()
 

@@ -1,45 +1,10 @@
-"""How many threads a product is worth on this machine, for this process."""
+"""How many threads the appliance's own work is worth; what a process may use: murank_kernels."""
 
-import math
-import os
-from pathlib import Path
-
-from murank._cgroup import cpu_quota
+from murank_kernels._cores import usable_cores
 
 _DECODING = 4
-_TOPOLOGY = Path("/sys/devices/system/cpu")
-
-
-def usable_cores() -> int:
-    """Physical cores that this process may use, at least 1.
-
-    Counted among the CPUs of its affinity (a second hardware thread of a core adds nothing to
-    matrix products), and no more than its cgroup's quota: a container with two CPUs' worth of time
-    on a large machine would otherwise start a thread for each of the machine's cores, and be
-    stopped for most of every period.
-    """
-    cores = _physical_cores()
-    quota = cpu_quota()
-    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
 def decoding_threads() -> int:
     """How many images are decoded at once: no more than cores, and few, for each holds one."""
     return min(_DECODING, usable_cores())
-
-
-def _physical_cores() -> int:
-    try:
-        cpus = os.sched_getaffinity(0)
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
-    # Siblings name their core alike; a CPU that says nothing counts as one.
-    names = {_siblings(cpu) or str(cpu) for cpu in cpus}
-    return len(names)
-
-
-def _siblings(cpu: int) -> str:
-    try:
-        return (_TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
-    except OSError:
-        return ""

@@ -13,7 +13,7 @@ from faults.shim import Shim, in_child
 from image_job import ImageJob
 from trt_fakes import FakeGpu, FakeTensorRT
 
-import murank_kernels  # noqa: F401 - compiled before the first fork
+import murank_kernels._compile_all  # noqa: F401 - all of them, before the first fork
 from murank import save_features
 from murank.bench._store import write_report
 from murank.calibration import calibrate, store_calibration

@@ -1,15 +1,20 @@
 """Cores of made-up machines: affinity, hardware threads and quotas."""
 
+import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numba
 import pytest
 
-from murank import _cgroup, _cores, _memory
-from murank._cgroup import memory_left, memory_limit
-from murank._cores import decoding_threads, usable_cores
+from murank import _memory
+from murank._cores import decoding_threads
+from murank.cli._parser import threads
 from murank.doctor._child import Answer
+from murank_kernels import _cgroup, _cores, _parallel
+from murank_kernels._cgroup import memory_left, memory_limit
+from murank_kernels._cores import usable_cores
 
 Machine = Callable[..., None]
 
@@ -70,6 +75,33 @@ def test_quota(machine: Machine, tmp_path: Path, files: dict[str, str], cores: i
     machine(8)
     write(tmp_path, files)
     assert usable_cores() == cores
+
+
+@pytest.mark.parametrize(("quota", "workers"), [(50_000, 1), (150_000, 2), (300_000, 3)])
+def test_workers_of_kernels(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: int, workers: int
+) -> None:
+    """Numba counts the CPUs of the affinity, and nothing that a quota takes away."""
+    machine(8)
+    write(tmp_path, {"cpu.max": f"{quota} 100000\n"})
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(_parallel._single_threaded_blas, "enter", lambda: 8)
+    monkeypatch.setattr(_parallel._single_threaded_blas, "leave", lambda: None)
+    _parallel._most.cache_clear()
+    try:
+        with _parallel.workers() as found:
+            assert found == workers
+    finally:
+        _parallel._most.cache_clear()
+
+
+def test_threads_that_can_be_asked_for(machine: Machine, tmp_path: Path) -> None:
+    machine(8)
+    assert threads("64") == 64
+    write(tmp_path, {"cpu.max": "200000 100000\n"})
+    assert threads("16") == 16
+    with pytest.raises(argparse.ArgumentTypeError, match="at most 16"):
+        threads("17")
 
 
 @pytest.mark.parametrize(

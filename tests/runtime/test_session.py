@@ -8,10 +8,10 @@ import pytest
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, Install, installer
 
 from murank import InputError, MachineError
-from murank._cores import usable_cores
 from murank.engine.files import EngineFiles
 from murank.engine.providers import CUDA_OPTIONS
 from murank.engine.session import Session, SessionSettings, load_session
+from murank_kernels._cores import usable_cores
 
 WITH_OPTIONS = (CUDA, CUDA_OPTIONS)
 

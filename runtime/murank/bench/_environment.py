@@ -7,12 +7,12 @@ from importlib import metadata
 
 import numpy as np
 
-from murank._cores import usable_cores
 from murank._version import __version__
 from murank.bench import _machine
 from murank.bench._schema import Environment
 from murank.engine.manifest import Manifest
 from murank.engine.session import onnxruntime
+from murank_kernels._cores import usable_cores
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",

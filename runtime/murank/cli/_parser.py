@@ -3,12 +3,12 @@
 import argparse
 import contextlib
 import math
-import os
 from typing import Any, NoReturn
 
 from murank._exceptions import EXIT_CODES, UsageError
+from murank_kernels._cores import usable_cores
 
-_THREADS_A_PROCESSOR = 8  # more only wait for each other, and thousands cannot be started
+_THREADS_A_CORE = 8  # more only wait for each other, and thousands cannot be started
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,13 +58,13 @@ def add_cache_options(group: argparse._ArgumentGroup) -> None:
 
 
 def threads(text: str) -> int:
-    """Parse a number of threads: at least 1, and not absurd for this machine."""
-    value, processors = positive(text), os.cpu_count() or 1
-    most = _THREADS_A_PROCESSOR * processors
+    """Parse a number of threads: at least 1, and not absurd for what this process may use."""
+    value, cores = positive(text), usable_cores()
+    most = _THREADS_A_CORE * cores
     if value > most:
         raise argparse.ArgumentTypeError(
-            f"must be at most {most}: {_THREADS_A_PROCESSOR} for each of the {processors} "
-            "processors of this machine"
+            f"must be at most {most}: {_THREADS_A_CORE} for each core that this process may use "
+            f"({cores}, by affinity and cgroup quota)"
         )
     return value
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from murank._cores import usable_cores
 from murank._memory import total_bytes
 from murank._version import __version__
 from murank.bench import _machine
 from murank.doctor._child import Answer, ask
+from murank_kernels._cores import usable_cores
 
 _ETC, _SYS = Path("/etc"), Path("/sys")
 _NVIDIA, _DISPLAY = "0x10de", "0x03"  # maker, and first digits of the class, of a PCI device

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._cores import usable_cores
 from murank._exceptions import InputError, MachineError
 from murank._library import library
 from murank._telemetry import warn_if_on
@@ -33,6 +32,7 @@ from murank.engine.providers import (
 )
 from murank.engine.providers import Providers as Providers  # engines are asked for by it
 from murank.engine.tiny_onnx import gather, to_bfloat16, zeros
+from murank_kernels._cores import usable_cores
 
 _SEVERITY_ERROR = 3
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}  # that NumPy knows

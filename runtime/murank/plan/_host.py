@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from murank._cores import usable_cores
 from murank._memory import available_bytes
 from murank.engine.session import onnxruntime
 from murank.plan._onnx import onnx
 from murank.plan.devices import CPU, Device
+from murank_kernels._cores import usable_cores
 
 _SIZE = 1024  # of the products: 2 x 1024^3 operations
 _COPIED = 64 << 20  # bytes: far above any cache
