@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def aside(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
             _delete(path)
         finally:
             os.close(lock)
+
+
+@contextlib.contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """Make a folder below TMPDIR that nobody else may enter, and that is gone at the end.
+
+    OSError if there is no place for it. What killed processes left there is deleted first.
+    """
+    place = Path(tempfile.gettempdir())
+    sweep(place)
+    with aside(place / name, lambda path: path.mkdir(mode=0o700)) as folder:
+        yield folder
 
 
 def sweep(folder: Path) -> None:

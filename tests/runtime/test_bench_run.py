@@ -13,7 +13,7 @@ import pytest
 from bench_fakes import FakeClock, FakeSubject
 from engine_folder import make_engine
 
-from murank import InputError, UsageError
+from murank import InputError, MachineError, UsageError
 from murank.bench import _run
 from murank.bench._room import check_room, gallery_bytes
 from murank.bench._run import EngineOptions, offline_count, run_bench, sweep_counts
@@ -264,6 +264,15 @@ def test_what_a_killed_benchmark_left_is_swept(
     (tmp_path / "scratch" / "mine").mkdir()
     bench.run()
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["mine"]
+
+
+def test_no_temporary_folder(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(MachineError, match="TMPDIR"):
+        bench.run()
 
 
 def test_cold_starts_are_medians(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,13 @@
 """A benchmark from beginning to end, and what there is of it if somebody presses Ctrl-C."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
-from murank._aside import aside, sweep
-from murank._exceptions import UsageError
+from murank._aside import temporary_folder
+from murank._exceptions import MachineError, UsageError
 from murank._memory import available_bytes
 from murank.bench import _machine
 from murank.bench._clock import Clock
@@ -95,9 +95,7 @@ def run_bench(
     check_room(engine.manifest, settings, available_bytes())
     told = environment(engine.manifest, engine.sha256, threads=engine.threads)
     say = progress or _silent
-    place = Path(gettempdir())
-    sweep(place)  # images of people, if a benchmark was killed
-    with aside(place / "bench", lambda path: path.mkdir(mode=0o700)) as folder:
+    with _folder_of_images() as folder:
         workload = (
             drawn_workload(folder, settings, say)
             if images is None
@@ -112,6 +110,20 @@ def run_bench(
                 raise
             return found.report(interrupted=True)
     return found.report(interrupted=False)
+
+
+@contextlib.contextmanager
+def _folder_of_images() -> Iterator[Path]:
+    """Make a folder that is gone at the end; MachineError if there is no place for it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder("bench"))
+        except OSError as error:
+            raise MachineError(
+                "a benchmark needs a temporary folder for its images, and none can be written to "
+                f"({error.strerror or error}): set TMPDIR to one"
+            ) from error
+        yield folder
 
 
 def _cold_starts(

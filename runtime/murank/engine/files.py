@@ -8,7 +8,6 @@ takes room in the temporary folder (TMPDIR) and no memory; docs/loading.md has w
 
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,7 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from murank._aside import aside, sweep
+from murank._aside import temporary_folder
 from murank._exceptions import InputError, MachineError
 from murank.engine._damage import damaged
 from murank.engine._plain import open_file
@@ -131,10 +130,7 @@ class EngineFiles:
         """Make a folder that nobody else may enter, and that is gone at the end."""
         with contextlib.ExitStack() as stack:
             with self._told_room():
-                place = Path(tempfile.gettempdir())
-                sweep(place)
-                made = aside(place / "graph", lambda path: path.mkdir(mode=0o700))
-                own = stack.enter_context(made)
+                own = stack.enter_context(temporary_folder("graph"))
             yield own
 
     def _copy_to(self, own: Path, name: str) -> None:
