@@ -119,6 +119,6 @@ def report(cached: Section | None, **changes: object) -> Report:
     values: dict[str, object] = {
         "status": "complete", "settings": settings_record(), "environment": environment(),
         "cached": cached, "uncached": None, "cold": None, "sweep": {},
-        "memory": Memory(1 << 28, 1 << 29, None),
+        "memory": Memory(1 << 28, 1 << 29, None), "notes": [],
     }  # fmt: skip
     return Report(**{**values, **changes})  # type: ignore[arg-type]

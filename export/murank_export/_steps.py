@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 Report = Callable[[str], None]
+NOTE = "note: "  # begins a line that the reader of the results must know
 
 
 @dataclass

@@ -2,17 +2,17 @@
 
 import argparse
 import importlib.util
-import json
 import resource
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
 from murank import MachineError
+from murank.cli._output import keep_note, say, say_error, say_json
 from murank.cli._parser import Parser, positive
 from murank.engine.manifest import engine_sha256
 from murank.engine.precision import Precision
 from murank.prompt import LAYOUTS
+from murank_export._steps import NOTE, Report
 
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors")
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -28,7 +28,7 @@ def parser() -> Parser:
     )
     result.add_argument("-o", "--output", required=True, type=Path, metavar="ENGINE")
     result.add_argument("--overwrite", action="store_true", help="replace an older engine there")
-    result.add_argument("--json", action="store_true", help="print the manifest, no summary")
+    result.add_argument("--json", action="store_true", help="print the manifest, and notes")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
     _add_mllm(result)
     _add_encoder(result)
@@ -134,23 +134,30 @@ def run(args: argparse.Namespace) -> int:
         force=args.force,
         overwrite=args.overwrite,
     )
-    made = export_engine(settings, _ignore if args.quiet else _report)
+    made = export_engine(settings, noted(_ignore if args.quiet else say_error))
     if args.json:
-        print(json.dumps(made.manifest.to_json(), allow_nan=False))
+        say_json(made.manifest.to_json())
     else:
-        print(_summary(made))
+        say(*_summary(made))
     return 0
 
 
-def _report(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def noted(report: Report) -> Report:
+    """Keep notes among the lines of a report."""
+
+    def told(text: str) -> None:
+        if text.startswith(NOTE):
+            keep_note(text.removeprefix(NOTE))
+        report(text)
+
+    return told
 
 
 def _ignore(_text: str) -> None:
     pass
 
 
-def _summary(made: Any) -> str:
+def _summary(made: Any) -> list[str]:
     lines = [f"{made.folder}: {made.manifest.size / 2**20:.1f} MiB"]
     lines.append(f"sha256 {engine_sha256(made.folder)}")
     for name, entry in made.manifest.files.items():
@@ -166,4 +173,4 @@ def _summary(made: Any) -> str:
             f"{scorer['max_abs_logit']:.1e}, of mu {scorer['max_abs_mu']:.1e}; rank correlation "
             + ("not defined" if scorer["spearman"] is None else f"{scorer['spearman']:.3f}")
         )
-    return "\n".join(lines)
+    return lines

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import InputError, __version__
+from murank.engine._plain import check_utf8
 from murank.engine.integrity import hash_files
 from murank.engine.manifest import (
     LARGEST_TAU,
@@ -27,7 +28,7 @@ from murank.engine.manifest import (
 from murank.prompt import PromptTemplate, default_template, load_template
 from murank_export._hashing import checkpoint_sha256, file_sha256
 from murank_export._staging import staged
-from murank_export._steps import Report, Steps
+from murank_export._steps import NOTE, Report, Steps
 from murank_export.golden import golden_images
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
 from murank_export.settings import EncoderSettings, ExportSettings
@@ -69,7 +70,7 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
                 "with --prompt, or --force for murank's own"
             )
         if adapter.layout is None:
-            report(f"note: {adapter.path} does not say which layout it was trained with")
+            report(f"{NOTE}{adapter.path} does not say which layout it was trained with")
     steps = Steps(report)
     with staged(settings.output, overwrite=settings.overwrite) as stage:
         (stage / "onnx").mkdir()
@@ -97,6 +98,7 @@ def _check(settings: ExportSettings) -> PromptTemplate:
         raise InputError("--lora-alpha and --lora-rank need --adapter")
     if settings.encoder is None and settings.encoder_settings != EncoderSettings():
         raise InputError("--encoder-size and its like need --encoder")
+    check_utf8(settings.mllm, settings.adapter, settings.encoder, settings.output)
     for path in (settings.mllm, settings.adapter, settings.encoder):
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")

@@ -14,7 +14,7 @@ from murank.engine.neighbours import scorer_fault
 from murank.engine.precision import ARITHMETIC
 from murank.images import Preprocessing
 from murank.prompt import PromptTemplate
-from murank_export._steps import Steps
+from murank_export._steps import NOTE, Steps
 from murank_export.golden import golden_images
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.geometry import Grid
@@ -134,7 +134,7 @@ def _load(
                 lora_rank=settings.lora_rank,
             )
             for note in applied.notes:
-                steps.report(f"note: {note}")
+                steps.report(f"{NOTE}{note}")
     return _Question(checkpoint, template, tokens, answers, grid, size), applied
 
 

@@ -91,7 +91,7 @@ def _warn_once(error: Exception) -> None:
         _warned = True
         warnings.warn(
             "kernels are compiled anew in each process, as no cache of them can be used "
-            f"({error}); set NUMBA_CACHE_DIR to a folder that can be written to",
+            f"({repr(str(error))[1:-1]}); set NUMBA_CACHE_DIR to a folder that can be written to",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -50,9 +50,7 @@ def compare(
         any work.
     """
     labels = features.labels
-    drop = protocol is not None and protocol.get("junk") == "drop"
-    counted = labels.without_junk() if drop and labels is not None else labels
-    if labels is None or counted is None or not counted.num_matches().any():
+    if labels is None or not labels.counted(protocol or {}).num_matches().any():
         raise InputError(
             "a comparison needs pids and camids, and a query with a match from another camera"
         )

@@ -37,6 +37,7 @@ class FeatureSet:
     camids: Ids | None  # [N] camera ids
     num_query: int  # rows before this one are queries, the others are the gallery
     encoder_sha256: str | None = None  # of the engine's encoder that made them, if one did
+    unlabelled: str | None = None  # why pids or camids are not known, where that is known
 
     @property
     def query(self) -> Items:

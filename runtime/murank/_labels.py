@@ -1,5 +1,6 @@
 """Who is on an image, and which camera took it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,28 +24,37 @@ class Labels:
         """Return the four arrays in order."""
         return self.q_pids, self.g_pids, self.q_camids, self.g_camids
 
-    def without_junk(self) -> "Labels":
-        """Return those whose pid is not -1, on either side."""
-        query, gallery = self.q_pids != JUNK_PID, self.g_pids != JUNK_PID
+    def counted(self, protocol: Mapping[str, Any]) -> "Labels":
+        """Return those that an evaluator counts, given its keyword arguments."""
+        is_junk = self.q_pids == JUNK_PID, self.g_pids == JUNK_PID
+        query, gallery = (
+            ~found if dropped else np.ones(len(found), bool)
+            for found, dropped in zip(is_junk, _dropped(protocol), strict=True)
+        )
         return Labels(
             self.q_pids[query], self.g_pids[gallery], self.q_camids[query], self.g_camids[gallery]
         )
 
-    def junk_note(self, junk: str) -> str | None:
-        """Say how many have pid -1 and what becomes of them; None: there are none."""
-        counts = {
-            "query": int((self.q_pids == JUNK_PID).sum()),
-            "gallery image": int((self.g_pids == JUNK_PID).sum()),
-        }
-        found = [f"{count} of pid -1 ({name})" for name, count in counts.items() if count]
-        if not found:
-            return None
-        if junk == "drop":
-            return f"left out of the evaluation as junk: {', '.join(found)}"
-        return (
-            f"evaluated as persons: {', '.join(found)}; where -1 is junk, as in Market-1501, "
-            "pass --drop-junk (junk='drop')"
+    def junk_notes(self, protocol: Mapping[str, Any]) -> list[str]:
+        """Say how many have pid -1 and what an evaluator makes of them; none: there are none."""
+        sides = zip(
+            ("query", "gallery image"), (self.q_pids, self.g_pids), _dropped(protocol), strict=True
         )
+        kept: list[str] = []
+        left_out: list[str] = []
+        for name, pids, dropped in sides:
+            count = int((pids == JUNK_PID).sum())
+            if count:
+                (left_out if dropped else kept).append(f"{count} of pid -1 ({name})")
+        notes = []
+        if left_out:
+            notes.append(f"left out of the evaluation as junk: {', '.join(left_out)}")
+        if kept:
+            notes.append(
+                f"evaluated as persons: {', '.join(kept)}; where -1 is junk, as in Market-1501, "
+                "pass --drop-junk (junk='drop')"
+            )
+        return notes
 
     def num_matches(self) -> NDArray[np.int64]:
         """Return for each query the number of gallery images of its pid from other cameras."""
@@ -56,6 +66,12 @@ class Labels:
         both = pids.astype(np.int64) * len(cameras) + camids
         same_pid = _count(pids[:num_query], pids[num_query:])
         return same_pid - _count(both[:num_query], both[num_query:])
+
+
+def _dropped(protocol: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether an evaluator leaves out junk among queries and in the gallery."""
+    dropped = protocol.get("junk") == "drop"
+    return dropped, dropped or protocol.get("protocol") == "trapezoid"
 
 
 def _count(wanted: Ids, values: Ids) -> NDArray[np.int64]:

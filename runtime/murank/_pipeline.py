@@ -98,7 +98,7 @@ def rerank(
         **_description(features, mu, gallery_mu, settings),
         "metrics": {"before": before or after, "after": after},
         "not_evaluated": reason,
-        "junk": None if labels is None else labels.junk_note(settings.protocol.get("junk", "keep")),
+        "notes": [] if labels is None else labels.junk_notes(settings.protocol),
         "seconds": clock.seconds,
     }
     ranking = best.ranking(features)
@@ -172,10 +172,11 @@ def _evaluator(labels: Labels | None, settings: Settings) -> Any:
 def _why_not_evaluated(features: FeatureSet, settings: Settings) -> str | None:
     labels = features.labels
     if labels is None:
+        if features.unlabelled is not None:
+            return f"not evaluated: {features.unlabelled}"
         missing = [key for key in ("pids", "camids") if getattr(features, key) is None]
         return f"not evaluated: the features have no {' and no '.join(missing)}"
-    counted = labels.without_junk() if settings.protocol.get("junk") == "drop" else labels
-    if not counted.num_matches().any():
+    if not labels.counted(settings.protocol).num_matches().any():
         return "not evaluated: no query has a gallery image of its pid from another camera"
     return None
 

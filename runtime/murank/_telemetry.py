@@ -6,7 +6,8 @@ is the environment at its import: any call afterwards is too late. Children inhe
 
 import os
 import sys
-import warnings
+
+from murank._text import warn
 
 SWITCH = "ORT_DISABLE_TELEMETRY"
 _OFF = ("1", "true", "yes", "on")  # as onnxruntime reads it
@@ -23,7 +24,7 @@ def warn_if_on() -> None:
     """Warn, once, if somebody else imported onnxruntime before the switch was set."""
     module = sys.modules.get("onnxruntime")
     if module is not None and SWITCH not in os.environ and _has_telemetry(module):
-        warnings.warn(
+        warn(
             "onnxruntime was imported before murank, so its telemetry is on in this process: "
             f"import murank first, or set {SWITCH}=1",
             RuntimeWarning,

@@ -1,9 +1,13 @@
 """Text from outside, such as the names of files, as it may be shown."""
 
 import re
+import reprlib
+import warnings
 
 _WORD, _LINE = 300, 4000  # characters, at most; a name of the file system has up to 255 bytes
 _LONG_WORD = re.compile(rf"\S{{{_WORD + 1},}}")
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
 
 
 def plain(text: str) -> str:
@@ -26,15 +30,29 @@ def plain_lines(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a path as it may be shown in a line, and of other values their repr."""
+    """Return a path as it may be shown in a line, and of other values their shortened repr."""
     from os import PathLike, fspath
 
     if isinstance(value, PathLike):
         return plain(str(fspath(value)))
     try:
-        return plain(repr(value))
+        return plain(_REPR.repr(value))
     except Exception:  # noqa: BLE001  a class of the caller's that cannot say what it is
         return type(value).__name__
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a name can be written in UTF-8: native libraries take no others."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def warn(text: str, kind: type[Warning], *, stacklevel: int = 1) -> None:
+    """Warn in one plain line, as seen from `stacklevel` calls above the caller's own line."""
+    warnings.warn(plain(text), kind, stacklevel=stacklevel + 1)
 
 
 def _escaped(one: str) -> str:

@@ -1,6 +1,5 @@
 """Evaluation of a ranking that shows only the k best of each query."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank._labels import JUNK_PID, Labels
 from murank._ranking import Ranking
+from murank._text import warn
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,8 @@ def _counts(labels: Labels, junk: str | None) -> tuple[NDArray[np.bool_], NDArra
     """Return which queries [Q] and gallery items [G] count."""
     if junk not in (None, "keep", "drop"):
         raise InputError(f"junk must be 'keep' or 'drop', got {junk!r}")
-    note = labels.junk_note("keep") if junk is None else None
-    if note is not None:
-        warnings.warn(note, UserWarning, stacklevel=3)
+    for note in labels.junk_notes({}) if junk is None else ():
+        warn(note, UserWarning, stacklevel=3)
     query, gallery = (
         pids != JUNK_PID if junk == "drop" else np.ones(len(pids), bool)
         for pids in (labels.q_pids, labels.g_pids)

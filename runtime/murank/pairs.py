@@ -9,6 +9,8 @@ from typing import Any
 
 from murank._atomic import write_files
 from murank._exceptions import InputError
+from murank._labels import JUNK_PID
+from murank.datasets._market_style import parse_name
 
 _KEYS = {"query", "candidate", "match"}
 _MATCH = {"Yes": True, "No": False}
@@ -64,6 +66,19 @@ def pairs_bytes(pairs: Iterable[Pair]) -> bytes:
     text = "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries) + "\n]\n"
     # A name that is not UTF-8 reaches us with surrogates: JSON's escapes carry them.
     return text.encode(errors="backslashreplace")
+
+
+def without_junk(pairs: Iterable[Pair]) -> list[Pair]:
+    """Leave out pairs with an image whose Market-1501 name says pid -1: junk, of nobody known.
+
+    Two of them share that pid without being one person, and a person's own may be among them.
+    """
+    return [pair for pair in pairs if not (_is_junk(pair.query) or _is_junk(pair.candidate))]
+
+
+def _is_junk(path: str) -> bool:
+    label = parse_name(Path(path).name)
+    return label is not None and label[0] == JUNK_PID
 
 
 def _pair(entry: Any, name: str) -> Pair:

@@ -110,9 +110,7 @@ def test_images_without_labels(run: Run, job: ImageJob, tmp_path: Path) -> None:
         return run("--engine", job.engine, "--images", *sources)
 
     (job.gallery / "x.png").write_bytes(next(job.query.iterdir()).read_bytes())
-    assert_refused(
-        *mine(job.gallery), r"gallery/x\.png: the name should begin with person and camera"
-    )
+    assert_refused(*mine(job.gallery), r"gallery/x\.png; it should begin with person and camera")
     listed = tmp_path / "l.csv"
     listed.write_text("path\nquery/0001_c1s1_000.png\n")
     assert_refused(*mine(listed), r"l\.csv has no column pid")

@@ -56,7 +56,7 @@ def test_json_and_nothing_else(made: MadePairs, capsys: Capture) -> None:
     assert err == ""
     said = json.loads(out)
     result = json.loads((made.settings.output / "training.json").read_text())["result"]
-    assert said == {"adapter": str(made.settings.output / "adapter"), **result}
+    assert said == {"adapter": str(made.settings.output / "adapter"), **result, "notes": []}
 
 
 def test_every_option_arrives(made: MadePairs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from murank.bench._settings import BenchSettings
 from murank.bench._workload import drawn_workload
 from murank.engine.engine import Engine
 from murank.engine.manifest import read_manifest, read_manifest_once
+from murank.images import DecodeLimits
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 SETTINGS = BenchSettings(candidates=4, gallery_size=30)
@@ -25,7 +26,8 @@ def write_job(folder: Path, **changes: Any) -> Path:
     workload = drawn_workload(folder, SETTINGS)
     file = cold_job(
         folder, ENGINE, *read_manifest_once(ENGINE), workload, SETTINGS,
-        parts=["encoder", "scorer"], providers="cpu", threads=1,
+        parts=["encoder", "scorer"], providers="cpu", threads=1, bits=12,
+        decode_limits=DecodeLimits(max_side=500),
     )  # fmt: skip
     job = json.loads(file.read_text())
     file.write_text(json.dumps({**job, **changes}))
@@ -71,6 +73,7 @@ def test_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert folder == str(ENGINE)
         assert options == {
             "providers": "cpu", "threads": 1, "parts": ["encoder", "scorer"], "sha256": sha256,
+            "bits": 12, "decode_limits": DecodeLimits(max_side=500),
         }  # fmt: skip
         clock.work(2.0)
         return FakeEngine()

@@ -18,7 +18,7 @@ from murank.bench._schema import ColdFigures, Report
 from murank.bench._settings import BenchSettings
 from murank.bench._store import load_report
 from murank.cli import _bench, main
-from murank.cli._bench_report import print_report
+from murank.cli._bench_report import report_lines
 from murank.cli._parser import threads
 from murank.engine.manifest import Manifest, manifest_bytes, read_manifest
 
@@ -233,26 +233,23 @@ def test_interrupted(
 
 
 @pytest.mark.parametrize(("count", "marked"), [(99, True), (100, False)])
-def test_a_percentile_of_few_samples_is_marked(
-    capsys: pytest.CaptureFixture[str], count: int, marked: bool
-) -> None:
-    print_report(report(section_of([sample(0.05)] * count, BenchSettings())))
-    lines = capsys.readouterr().out.splitlines()
+def test_a_percentile_of_few_samples_is_marked(count: int, marked: bool) -> None:
+    lines = list(report_lines(report(section_of([sample(0.05)] * count, BenchSettings()))))
     (p99,) = (line for line in lines if line.startswith("p99 ms"))
     assert p99.split()[-1] == ("50.00*" if marked else "50.00")
     assert any(line.startswith("* of fewer than 100 samples") for line in lines) == marked
 
 
-def test_a_server_that_left_queries_unanswered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_left_queries_unanswered() -> None:
     asked = BenchSettings(scenario="Server", qps=1.0)
     section = section_of([sample(0.05)], asked, closed=False)
     fared = server_figures(section, 7, asked)
-    print_report(report(replace(section, server=fared)))
-    assert "cached: invalid, " in (out := capsys.readouterr().out)
+    out = "\n".join(report_lines(report(replace(section, server=fared))))
+    assert "cached: invalid, " in out
     assert "6 of 7 queries were never answered" in out
     stopped = server_figures(section, 3, asked, interrupted=True)
-    print_report(report(replace(section, server=stopped), status="interrupted"))
-    assert "cached: interrupted, p99 within" in (out := capsys.readouterr().out)
+    out = "\n".join(report_lines(report(replace(section, server=stopped), status="interrupted")))
+    assert "cached: interrupted, p99 within" in out
     assert "2 of 3 queries still waited" in out
 
 

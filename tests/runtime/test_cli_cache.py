@@ -81,7 +81,7 @@ def test_what_is_there(
     parts = {part.pop("name"): part for part in found.pop("parts")}
     assert found == {
         "schema_version": 1, "folder": str(root), "engine": None, "deleted": False,
-        "files": 4, "bytes": 3 * BYTES + 4,
+        "files": 4, "bytes": 3 * BYTES + 4, "notes": [],
     }  # fmt: skip
     assert parts.keys() == {first.name, second.name}
     assert parts[first.name] == {

@@ -154,11 +154,24 @@ def test_lists_instead_of_folders(
             writer.writerows([f"{folder.name}/{path.name}"] for path in sorted(folder.iterdir()))
     source = ["--query", tmp_path / "query.csv", "--gallery", tmp_path / "gallery.csv"]
     assert job.run("-o", job.out, source=source) == 0
-    assert "not evaluated: the features have no pids and no camids" in capsys.readouterr().out
+    assert f"not evaluated: {tmp_path / 'query.csv'} has no column pid" in capsys.readouterr().out
     found = load_features(job.out / "features.npz")
     assert found.num_query == NUM_QUERY
     assert (found.pids, found.camids) == (None, None)
     assert load_ranking(job.out).labels is None
+
+
+def test_one_odd_name_is_named(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
+    """It costs the labels of all; summary.json says so, too."""
+    odd = job.gallery / "x.png"
+    odd.write_bytes(next(job.query.iterdir()).read_bytes())
+    assert job.run("-o", job.out, "--no-mu", "--json") == 0
+    summary = summary_of(capsys)
+    (note,) = summary["notes"]
+    for text in (summary["not_evaluated"], note):
+        assert str(odd) in text
+        assert f"of {NUM_GALLERY + 1} names {NUM_GALLERY} begin PID_cCAM" in text
+    assert json.loads((job.out / "summary.json").read_text())["notes"] == summary["notes"]
 
 
 def test_a_data_set(job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(out) == {
         "folder": str(tmp_path / "w"),
         "images": {"query": 4, "bounding_box_test": 5, "bounding_box_train": 4},
+        "notes": [],
     }
 
 

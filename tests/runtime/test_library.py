@@ -94,6 +94,6 @@ def test_a_verb_whose_library_is_broken(
         "class parser:\n def parse_args(self, arguments): pass\n"
         "def run(args): import made_up_library"
     )
-    monkeypatch.setattr("murank.cli._ELSEWHERE", {"doctor": "made_up_verb"})
+    monkeypatch.setattr("murank.cli.ELSEWHERE", {"doctor": "made_up_verb"})
     assert main(["doctor"]) == 3
     assert "made_up_library" in capsys.readouterr().err

@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 
 from murank import InputError, OutputError
-from murank.pairs import Pair, load_pairs, save_pairs
+from murank.pairs import Pair, load_pairs, save_pairs, without_junk
 
 PAIRS = [
     Pair("query/0001_c1.jpg", "gallery/0001_c2.jpg", True),
     Pair("query/0001_c1.jpg", "gallery/0002_c2.jpg", False),
 ]
+
+
+def test_junk_is_left_out() -> None:
+    junk = "gallery/-1_c3s1_0001_00.jpg"
+    more = [Pair(junk, junk, True), Pair(PAIRS[0].query, junk, False), Pair(junk, "x.jpg", False)]
+    others = [Pair("-1/0001_c1.jpg", "-10_c1.jpg", True), Pair("0000_c1.jpg", "-1.jpg", False)]
+    assert without_junk([*more, *PAIRS, *others]) == [*PAIRS, *others]
 
 
 @pytest.mark.parametrize(

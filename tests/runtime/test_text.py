@@ -8,7 +8,7 @@ import pytest
 
 from murank import InputError
 from murank._text import plain, plain_lines, shown
-from murank.cli import _plain_warnings
+from murank.cli._output import gathered_notes
 from murank.cli._progress import ProgressLine
 from murank.images import load_image
 
@@ -50,7 +50,7 @@ def test_a_forged_line_of_progress_and_of_warnings(capsys: pytest.CaptureFixture
     ProgressLine(stream).say("left out: a\nmurank: done\x1b[2J")
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
-    with _plain_warnings():
+    with gathered_notes():
         warnings.simplefilter("always")
         warnings.warn("a\nmurank: done\x1b[2J", RuntimeWarning, stacklevel=1)
     assert capsys.readouterr().err.count("\n") == 1

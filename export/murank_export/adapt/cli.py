@@ -5,7 +5,7 @@ import argparse
 from murank.cli._parser import Parser
 from murank_export.adapt import mine_cli, train_cli
 
-_VERBS = {
+VERBS = {
     "mine": (mine_cli, "hard pairs of a labelled set of images, by its features"),
     "train": (train_cli, "LoRA of an MLLM, on mined pairs"),
 }
@@ -22,13 +22,13 @@ def parser() -> Parser:
     verbs = result.add_subparsers(
         title="verbs", dest="verb", metavar="VERB", required=True, parser_class=Parser
     )
-    for name, (module, text) in _VERBS.items():
+    for name, (module, text) in VERBS.items():
         module.add_options(verbs.add_parser(name, help=text, description=module.__doc__))
     return result
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    module, _ = _VERBS[args.verb]
+    module, _ = VERBS[args.verb]
     code: int = module.run(args)
     return code

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from murank import InputError
-from murank.pairs import Pair, load_pairs
+from murank.pairs import Pair, load_pairs, without_junk
 
 TRAIN, VAL = "train.json", "val.json"
 Group = tuple[Pair, ...]  # candidates of one query: a sequence
@@ -20,6 +20,7 @@ class Splits:
 
     train: list[Pair]
     val: list[Pair]
+    junk: int = 0  # pairs that were left out: an image's name says pid -1
 
 
 def load_splits(folder: Path, root: Path, *, val_pairs: int, seed: int) -> Splits:
@@ -42,7 +43,9 @@ def load_splits(folder: Path, root: Path, *, val_pairs: int, seed: int) -> Split
         A file cannot be read, its answers are all alike, or an image is missing.
     """
     files = [folder / TRAIN, folder / VAL]
-    train, val = ([_found(pair, root) for pair in load_pairs(file)] for file in files)
+    given = [load_pairs(file) for file in files]
+    train, val = ([_found(pair, root) for pair in without_junk(pairs)] for pairs in given)
+    junk = sum(map(len, given)) - len(train) - len(val)
     for file, pairs in zip(files, (train, val), strict=True):
         _check_both(pairs, str(file))
     if len(val) > val_pairs:
@@ -50,7 +53,7 @@ def load_splits(folder: Path, root: Path, *, val_pairs: int, seed: int) -> Split
         val = [val[index] for index in np.sort(chosen)]
         _check_both(val, f"the {val_pairs} pairs drawn from {files[1]} (val_pairs)")
     _check_images([*train, *val])
-    return Splits(train, val)
+    return Splits(train, val, junk)
 
 
 def grouped(
@@ -106,6 +109,8 @@ def _found(pair: Pair, root: Path) -> Pair:
 
 def _check_both(pairs: Sequence[Pair], name: str) -> None:
     answers = {pair.match for pair in pairs}
+    if not answers:
+        raise InputError(f"{name}: each pair has an image of junk, whose name says pid -1")
     if len(answers) < 2:
         only = "Yes" if True in answers else "No"
         raise InputError(f"{name}: every answer is {only}; both Yes and No are needed")

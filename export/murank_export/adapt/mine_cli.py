@@ -1,13 +1,19 @@
 """Mine hard pairs: for every image its least similar of the same person, most similar of others."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from murank import UsageError
 from murank._features import check_file
+from murank.cli._output import notes, say, say_json
 from murank.cli._progress import ProgressLine
+from murank.cli._reading_options import (
+    add_reading_options,
+    check_reading,
+    image_reading_of,
+    reading_of,
+)
 from murank_export.adapt.mining_settings import MiningSettings
 
 if TYPE_CHECKING:
@@ -47,6 +53,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         "--image-root", type=Path, metavar="DIR",
         help="where paths in F.npz start, for --sheet (the current folder)",
     )  # fmt: skip
+    add_reading_options(group)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -91,14 +98,18 @@ def run(args: argparse.Namespace) -> int:
         mined = mine_pairs(
             labelled.features, labelled.pids, labelled.camids, settings, progress=line.part("mine")
         )
-    record = mining_record(labelled, mined, settings)
+    record = {**mining_record(labelled, mined, settings), "notes": notes()}
     named = {name: pairs.named(labelled.paths) for name, pairs in mined.parts.items()}
     write_folder(args.output, named, record)
     if args.sheet is not None:
         from murank.sheet import write_sheet
 
-        write_sheet(args.sheet, draw_pairs(mined.parts["train"], labelled.paths, root))
-    print(json.dumps(record, allow_nan=False) if args.json else summary(record, args.output))
+        sheet = draw_pairs(mined.parts["train"], labelled.paths, root, **image_reading_of(args))
+        write_sheet(args.sheet, sheet)
+    if args.json:
+        say_json(record)
+    else:
+        say(*summary(record, args.output))
     return 0
 
 
@@ -108,7 +119,7 @@ def _labelled(args: argparse.Namespace, line: ProgressLine) -> "Labelled":
 
     if args.features is not None:
         return from_features(args.features, line)
-    return from_images(args.images, LazyEngine(args.engine, ["encoder"]), line)
+    return from_images(args.images, LazyEngine(args.engine, ["encoder"], reading_of(args)), line)
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -119,5 +130,6 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise UsageError("--engine and --images need each other")
     if args.image_root is not None and (args.sheet is None or args.features is None):
         raise UsageError("--image-root is of use with --features and --sheet only")
+    check_reading(args, reads=images or args.sheet is not None, by="--images or --sheet")
     if args.sheet is not None and args.sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet writes a PNG: name it so, not {args.sheet}")

@@ -73,7 +73,8 @@ def mine_pairs(
     features
         [N,D] of any scale, one row an image.
     pids, camids
-        [N] person and camera ids; cameras are used by `cross_camera` only.
+        [N] person and camera ids; cameras are used by `cross_camera` only. Images of a pid below 0
+        show nobody known (-1: junk, as in Market-1501): they are in no pair.
     settings
         None: `MiningSettings()`.
     progress
@@ -89,9 +90,10 @@ def mine_pairs(
     _check_shapes(features, pids, camids)
     people = pids.astype(np.int64)
     cameras = _cameras(camids, len(people)) if how.cross_camera else None
-    _check_side(people, cameras, "the set")
+    known = people >= 0
+    _check_side(people[known], None if cameras is None else cameras[known], "the set")
     units = unit_rows(features)
-    split = split_ids(people, val_ratio=how.val_ratio, seed=how.seed)
+    split = split_ids(people[known], val_ratio=how.val_ratio, seed=how.seed)
     sides = dict(zip(SIDES, (split.train, split.val), strict=True))
     rows = {side: np.flatnonzero(np.isin(people, ids)) for side, ids in sides.items()}
     for side in SIDES:

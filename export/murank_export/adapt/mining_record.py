@@ -30,8 +30,8 @@ def mining_record(labelled: Labelled, mined: Mined, settings: MiningSettings) ->
     }
 
 
-def summary(record: Mapping[str, Any], folder: Path) -> str:
-    """Return the text for a person."""
+def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return the lines for a person."""
     people = record["people"]
     lines = [
         f"{record['images']:,} images; {people['train']:,} people train, {people['val']:,} validate"
@@ -42,8 +42,7 @@ def summary(record: Mapping[str, Any], folder: Path) -> str:
         for name, counts in record["pairs"].items()
         for kind in _KINDS
     ]
-    lines.append(f"pairs: {folder}")
-    return "\n".join(lines)
+    return [*lines, f"pairs: {folder}"]
 
 
 def _counts(pairs: MinedPairs) -> dict[str, Any]:

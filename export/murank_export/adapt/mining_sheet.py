@@ -1,7 +1,9 @@
 """A picture of mined pairs: wrong labels and broken crops show there before they are learnt."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -34,8 +36,12 @@ def check_images(paths: Sequence[str], root: Path) -> None:
         )
 
 
-def draw_pairs(pairs: MinedPairs, paths: Sequence[str], root: Path) -> Image.Image:
-    """Draw some queries that have pairs of both kinds, a line each; unreadable images are grey."""
+def draw_pairs(pairs: MinedPairs, paths: Sequence[str], root: Path, **reading: Any) -> Image.Image:
+    """Draw some queries that have pairs of both kinds, a line each; unreadable images are grey.
+
+    `reading` are keyword arguments of `load_image`.
+    """
+    crop = partial(_crop, reading=reading)
     queries = _some_queries(pairs)
     most = int(np.unique(pairs.queries[pairs.match], return_counts=True)[1].max())
     second = _LEFT + min(N_SHOWN, most) * _PITCH + _GAP  # where the negatives begin
@@ -46,14 +52,14 @@ def draw_pairs(pairs: MinedPairs, paths: Sequence[str], root: Path) -> Image.Ima
     draw.text((_MARGIN, _MARGIN + 38), _NOTE, FAINT, ImageFont.load_default(15))
     for number, query in enumerate(queries):
         top = _HEADING + number * _LINE
-        _draw_image(sheet, (_MARGIN, top), root / paths[query], PAPER, "query")
+        _draw_image(sheet, (_MARGIN, top), crop(root / paths[query]), PAPER, "query")
         for first, match in ((_LEFT, True), (second, False)):
             chosen = np.flatnonzero((pairs.queries == query) & (pairs.match == match))[:N_SHOWN]
             for column, pair in enumerate(chosen.tolist()):
                 place = first + column * _PITCH, top
                 path = root / paths[int(pairs.candidates[pair])]
                 colour = FRAMES["match" if match else "other"]
-                _draw_image(sheet, place, path, colour, f"{pairs.similarity[pair]:.3f}")
+                _draw_image(sheet, place, crop(path), colour, f"{pairs.similarity[pair]:.3f}")
     return sheet
 
 
@@ -66,18 +72,18 @@ def _some_queries(pairs: MinedPairs) -> list[int]:
 
 
 def _draw_image(
-    sheet: Image.Image, place: tuple[int, int], path: Path, frame: Colour, text: str
+    sheet: Image.Image, place: tuple[int, int], crop: Image.Image, frame: Colour, text: str
 ) -> None:
     left, top = place
     right, bottom = left + CROP[0] + 2 * FRAME, top + CROP[1] + 2 * FRAME
     draw = ImageDraw.Draw(sheet)
     draw.rectangle((left, top, right - 1, bottom - 1), frame)
-    sheet.paste(_crop(path), (left + FRAME, top + FRAME))
+    sheet.paste(crop, (left + FRAME, top + FRAME))
     draw.text(((left + right) / 2, bottom + 6), text, INK, ImageFont.load_default(13), anchor="mt")
 
 
-def _crop(path: Path) -> Image.Image:
+def _crop(path: Path, reading: Mapping[str, Any]) -> Image.Image:
     try:
-        return ImageOps.pad(load_image(path), CROP, Image.Resampling.LANCZOS, PAPER)
+        return ImageOps.pad(load_image(path, **reading), CROP, Image.Resampling.LANCZOS, PAPER)
     except InputError:
         return Image.new("RGB", CROP, UNREADABLE)

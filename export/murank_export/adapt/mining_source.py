@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from murank import InputError, load_features
 from murank._npz import read_npz
+from murank._text import is_utf8
 from murank.batch import LazyEngine, Report
 from murank.batch._images import Unreadable, ready_ahead
 from murank.datasets import ImageList, list_images
@@ -78,7 +79,10 @@ def from_images(sources: Sequence[Path], engine: LazyEngine, report: Report) -> 
         A source cannot be used or lacks labels, or the engine has no encoder.
     """
     engine.check()
-    listed = _joined([_with_pids(source) for source in sources])
+    lists = [_with_pids(source) for source in sources]
+    for note in (note for images in lists for note in images.notes):
+        report.note(note)
+    listed = _joined(lists)
     origin = {
         "images": [source.name for source in sources],
         "engine": engine.folder.name,
@@ -89,7 +93,7 @@ def from_images(sources: Sequence[Path], engine: LazyEngine, report: Report) -> 
     found = replace(found, features=features)
     if reasons:
         first = next(iter(reasons.values()))
-        report.say(f"note: {_images(len(reasons))} left out, unreadable; the first: {first}")
+        report.note(f"{_images(len(reasons))} left out, unreadable; the first: {first}")
         keep = ~np.isin(np.arange(len(found.paths)), list(reasons))
         found = found.kept(keep, UNREADABLE)
     _check_features(found)
@@ -101,8 +105,7 @@ def _with_pids(source: Path) -> ImageList:
     if images.pids is not None:
         return images
     if source.is_dir():
-        strange = next(path for path in images.paths if parse_name(path.name) is None)
-        raise InputError(f"{strange}: the name should begin with person and camera, as 0001_c1")
+        raise InputError(f"{images.unlabelled}; it should begin with person and camera, as 0001_c1")
     raise InputError(f"{source} has no column pid, so nobody knows who is on its images")
 
 
@@ -145,8 +148,8 @@ def _people_only(found: Labelled, report: Report) -> Labelled:
     nobody = np.array([_is_nobody(*one) for one in zip(found.paths, found.pids, strict=True)])
     if not nobody.any():
         return found
-    report.say(
-        f"note: {_images(int(nobody.sum()))} left out, junk (pid -1) or distractors (pid 0 in "
+    report.note(
+        f"{_images(int(nobody.sum()))} left out, junk (pid -1) or distractors (pid 0 in "
         "Market-1501 names): they show no known person"
     )
     return found.kept(~nobody, NOBODY)
@@ -172,21 +175,13 @@ def _check_paths(paths: Sequence[str]) -> None:
     for row, path in enumerate(paths):
         if not path:
             raise InputError(f"image {row} has no path, so a pair cannot name it")
-        if not _is_utf8(path):
+        if not is_utf8(path):
             raise InputError(
                 f"{path!r}: the name is not UTF-8, so a pair cannot hold it; rename it"
             )
         if path in seen:
             raise InputError(f"{path} stands there twice (images {seen[path]} and {row})")
         seen[path] = row
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _images(count: int) -> str:

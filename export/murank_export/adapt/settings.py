@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from murank import InputError
+from murank.images import DEFAULT_LIMITS, DecodeLimits, check_bits
 from murank.prompt import Layout
 
 Dtype = Literal["auto", "fp32", "bf16"]
@@ -48,8 +49,11 @@ class TrainSettings:
     val_pairs: int = 2000  # most, drawn by seed
     save_every: int = 200  # steps between checkpoints
     overwrite: bool = False  # a finished training, or one of other settings
+    bits: int | None = None  # of 16-bit grey images, as `load_image` takes it
+    decode_limits: DecodeLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
+        check_bits(self.bits)
         for name in ("epochs", "accumulate", "pack", "val_pairs", "save_every"):
             _at_least_one(name, getattr(self, name))
         for name in ("rank", "steps", "batch_size", "eval_every"):
@@ -91,7 +95,7 @@ class TrainSettings:
         )  # fmt: skip
         found = {name: getattr(self, name) for name in names}
         found["image_size"] = None if self.image_size is None else list(self.image_size)
-        return found
+        return found if self.bits is None else {**found, "bits": self.bits}
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -3,15 +3,17 @@
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from murank import InputError, __version__
 from murank._methods import Progress
+from murank.engine._plain import check_utf8
 from murank.prompt import PromptTemplate, default_template, load_template
 from murank_export._hashing import checkpoint_sha256, file_sha256
-from murank_export._steps import Report
+from murank_export._steps import NOTE, Report
 from murank_export.adapt._interrupt import caught_interrupt
 from murank_export.adapt.checkpoints import RunFolder
 from murank_export.adapt.examples import TRAIN, VAL, Splits, load_splits
@@ -64,6 +66,7 @@ def train_adapter(
     """
     from accelerate import Accelerator  # type: ignore[import-untyped]
 
+    check_utf8(settings.mllm, settings.init_adapter, settings.output)
     template = default_template() if settings.prompt is None else load_template(settings.prompt)
     init = _init_adapter(settings, template)
     splits = load_splits(
@@ -73,6 +76,8 @@ def train_adapter(
     tell = report if machine.is_main_process else _ignore
     folder = RunFolder(settings.output)
     with caught_interrupt() as interrupt, _own_random_state(machine.device, settings.seed):
+        if splits.junk:
+            tell(f"{NOTE}{splits.junk} pairs left out, for an image is junk: its name says pid -1")
         tell("load checkpoint ...")
         question = _question(settings, template, init, machine)
         tell("hash model and pairs ...")
@@ -105,6 +110,8 @@ def _question(
     question = make_question(
         checkpoint, template, settings.layout, settings.image_size, machine.device
     )
+    how = replace(question.how, bits=settings.bits, limits=settings.decode_limits)
+    question = replace(question, how=how)
     checkpoint.model.requires_grad_(False)
     cast_parameters(checkpoint.model, _DTYPES[_dtype(settings, machine)])
     adapted = add_adapter(checkpoint, settings, init)

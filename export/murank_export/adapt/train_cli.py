@@ -5,16 +5,17 @@ A training that was cut off goes on when the same command is given again.
 
 import argparse
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from murank import MachineError
+from murank.cli._output import say, say_json
 from murank.cli._parser import positive
 from murank.cli._progress import ProgressLine
+from murank.cli._reading_options import add_reading_options, reading_of
 from murank.prompt import LAYOUTS
 from murank_export.adapt.settings import TrainSettings
-from murank_export.cli import size
+from murank_export.cli import noted, size
 
 _NEEDED = ("torch", "transformers", "peft", "accelerate", "safetensors")
 
@@ -35,6 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--json", action="store_true", help="print the result as JSON, no summary")
     add("--quiet", action="store_true", help="no progress on stderr")
+    add_reading_options(parser)
     _add_prompt(parser)
     _add_adapter(parser)
     _add_training(parser)
@@ -129,13 +131,13 @@ def run(args: argparse.Namespace) -> int:
     from murank_export.adapt.train import train_adapter
 
     with ProgressLine(quiet=args.quiet) as line:
-        trained = train_adapter(settings, line.say, line.part("train"))
+        trained = train_adapter(settings, noted(line.say), line.part("train"))
     if not _leave_together():
         return 0
     if args.json:
-        print(json.dumps({"adapter": str(trained.adapter), **trained.to_json()}, allow_nan=False))
+        say_json({"adapter": str(trained.adapter), **trained.to_json()})
     else:
-        print(_summary(trained, settings))
+        say(*_summary(trained, settings))
     return 0
 
 
@@ -145,6 +147,7 @@ def _settings(args: argparse.Namespace) -> TrainSettings:
         pairs=args.pairs,
         output=args.output,
         image_root=args.image_root,
+        **reading_of(args),
         layout=args.layout,
         prompt=args.prompt,
         image_size=args.image_size,
@@ -187,7 +190,7 @@ def _leave_together() -> bool:
     return bool(state.is_main_process)
 
 
-def _summary(trained: Any, settings: TrainSettings) -> str:
+def _summary(trained: Any, settings: TrainSettings) -> list[str]:
     lines = [f"{trained.adapter}: best of {trained.steps} steps, {trained.seconds:.1f} s"]
     for name in ("before", "best", "last"):
         one = getattr(trained, name)
@@ -202,4 +205,4 @@ def _summary(trained: Any, settings: TrainSettings) -> str:
         f"next: murank export --mllm {settings.mllm} --adapter {trained.adapter} "
         f"--layout {settings.layout}{prompt} -o ENGINE"
     )
-    return "\n".join(lines)
+    return lines

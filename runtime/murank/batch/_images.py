@@ -29,6 +29,7 @@ class Images:
     camids: Ids | None  # [N] camera ids
     num_query: int
     notes: tuple[str, ...] = ()  # on how they were found
+    unlabelled: str | None = None  # why ids are not known
 
     @classmethod
     def of(cls, query: ImageList, gallery: ImageList) -> "Images":
@@ -39,6 +40,7 @@ class Images:
             _joined(query.camids, gallery.camids),
             len(query.paths),
             query.notes + gallery.notes,
+            "; ".join(side.unlabelled for side in (query, gallery) if side.unlabelled) or None,
         )
 
     @cached_property
@@ -53,6 +55,7 @@ class Images:
             None if self.pids is None else self.pids[keep],
             None if self.camids is None else self.camids[keep],
             int(keep[: self.num_query].sum()),
+            unlabelled=self.unlabelled,
         )
 
     def with_features(
@@ -60,7 +63,9 @@ class Images:
     ) -> FeatureSet:
         """Return the feature set, given a row an image and what made it."""
         paths = np.array([str(path) for path in self.paths])
-        return FeatureSet(features, paths, self.pids, self.camids, self.num_query, encoder_sha256)
+        return FeatureSet(
+            features, paths, self.pids, self.camids, self.num_query, encoder_sha256, self.unlabelled
+        )
 
 
 @dataclass(frozen=True)

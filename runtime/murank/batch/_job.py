@@ -115,7 +115,7 @@ def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -
     source = plan.source
     if isinstance(source, Images):
         for note in source.notes:
-            report.say(f"note: {note}")
+            report.note(note)
         with clock.stage("embed"):
             found = embed(source, plan.engine, workspace, strict=plan.strict, report=report)
         features, paths, made_from = found.features, found.images.paths, None

@@ -14,6 +14,9 @@ class Report(Protocol):
     def say(self, text: str) -> None:
         """Show a line that stays."""
 
+    def note(self, text: str) -> None:
+        """Show what the reader of the results must know, and keep it for them."""
+
 
 class Silent:
     """Shows nothing."""
@@ -24,4 +27,7 @@ class Silent:
         return lambda _stage, _done, _total: None
 
     def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
         """Show nothing."""

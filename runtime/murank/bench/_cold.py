@@ -16,6 +16,7 @@ from murank.bench._settings import BenchSettings
 from murank.bench._workload import NewQueries, Workload, gallery_features, random_features
 from murank.engine.engine import Part
 from murank.engine.manifest import Manifest
+from murank.images import DEFAULT_LIMITS, DecodeLimits
 
 _SHOWN = 300  # characters of what a process said when it failed
 _QUERIES = 2
@@ -32,6 +33,8 @@ def cold_job(
     parts: Sequence[Part],
     providers: str,
     threads: int | None,
+    bits: int | None = None,
+    decode_limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> Path:
     """Write what a fresh process is to do into `folder`, and return the file.
 
@@ -49,6 +52,7 @@ def cold_job(
         "candidates": settings.candidates, "method": settings.method,
         "gallery": [str(path) for path in workload.gallery(settings.gallery_size)],
         "queries": [str(path) for path in queries.take(_QUERIES)],
+        "bits": bits, "decode_limits": decode_limits.to_json(),
     }  # fmt: skip
     file = folder / "cold.json"
     file.write_text(json.dumps(job))

@@ -19,6 +19,7 @@ class Measured:
     environment: Environment
     pool: int
     images_given: bool
+    notes: Sequence[str] = ()  # on how these were found
     cached: list[Sample] = field(default_factory=list)
     uncached: list[Sample] = field(default_factory=list)
     sweep: dict[int, list[Sample]] = field(default_factory=dict)  # by candidates
@@ -47,6 +48,7 @@ class Measured:
                 if samples
             },
             memory=self.memory,
+            notes=list(self.notes),
         )
 
     def _cached_section(self) -> Section | None:

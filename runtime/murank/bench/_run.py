@@ -31,6 +31,7 @@ from murank.bench._subject import subject_of
 from murank.bench._workload import NewQueries, Workload, drawn_workload, given_workload
 from murank.engine.engine import Engine, Part
 from murank.engine.manifest import Manifest
+from murank.images import DEFAULT_LIMITS, DecodeLimits
 
 Progress = Callable[[str, int, int], None]
 _CPU = "CPUExecutionProvider"
@@ -49,6 +50,8 @@ class EngineOptions:
     sha256: str
     providers: str = "auto"
     threads: int | None = None
+    bits: int | None = None  # of 16-bit images
+    decode_limits: DecodeLimits = DEFAULT_LIMITS
 
     @property
     def parts(self) -> list[Part]:
@@ -57,6 +60,11 @@ class EngineOptions:
             ("encoder", self.manifest.encoder), ("scorer", self.manifest.scorer)
         ]  # fmt: skip
         return [name for name, part in has if part is not None]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How image files are read, as keyword arguments of `load_image`."""
+        return {"bits": self.bits, "limits": self.decode_limits}
 
 
 def run_bench(
@@ -99,9 +107,11 @@ def run_bench(
         workload = (
             drawn_workload(folder, settings, say)
             if images is None
-            else given_workload(images, settings)
+            else given_workload(images, settings, engine.reading)
         )
-        found = Measured(settings, told, len(workload.pool), images is not None)
+        found = Measured(
+            settings, told, len(workload.pool), images is not None, notes=workload.notes
+        )
         try:
             _cold_starts(found, engine, workload, folder, cold, say)
             _Run(found, engine, workload, folder, say, clock or Clock()).all()
@@ -139,6 +149,7 @@ def _cold_starts(
     job = cold_job(
         folder, engine.folder.resolve(), engine.manifest, engine.sha256, workload,
         found.settings, parts=engine.parts, providers=engine.providers, threads=engine.threads,
+        bits=engine.bits, decode_limits=engine.decode_limits,
     )  # fmt: skip
     for number, run in enumerate(cold_runs(job, runs)):
         found.cold.append(run)
@@ -265,7 +276,8 @@ def load_engine(engine: EngineOptions, pool: int) -> Engine:
         needed = _POOLS * pool * scorer.shapes.vision_values * token_bytes
     return Engine.from_pretrained(
         engine.folder, providers=engine.providers, threads=engine.threads, sha256=engine.sha256,
-        vision_cache_mb=max(_LEAST_CACHE_MB, needed >> 20),
+        vision_cache_mb=max(_LEAST_CACHE_MB, needed >> 20), bits=engine.bits,
+        decode_limits=engine.decode_limits,
     )  # fmt: skip
 
 

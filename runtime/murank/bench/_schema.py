@@ -9,7 +9,7 @@ from murank.bench._settings import Method, Scenario
 from murank.engine._records import Must, Record
 from murank.engine.precision import Precision
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def _is_list_of(kind: type, values: Any) -> bool:
@@ -23,7 +23,7 @@ def _are_latencies(values: Any) -> bool:
     )
 
 
-SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "1")]
+SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "2")]
 Count = Annotated[int, Must(lambda value: value >= 0, "at least 0")]
 Size = Annotated[int, Must(lambda value: value >= 1, "at least 1")]
 Amount = Annotated[float, Must(lambda value: value >= 0, "at least 0")]
@@ -178,3 +178,4 @@ class Report(Record):
     cold: ColdFigures | None
     sweep: Mapping[str, Section]  # number of candidates -> cached, one query at a time
     memory: Memory | None
+    notes: Texts  # what the reader must know; since version 2

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from murank._atomic import write_files
 from murank._exceptions import InputError
@@ -47,6 +48,13 @@ def load_report(path: Path) -> Report:
                 f"it was made by a newer murank (schema_version {version}, this one reads "
                 f"{SCHEMA_VERSION}); upgrade murank"
             )
-        return Report.from_json(data)
+        return Report.from_json(_as_now(data))
     except (ValueError, RecursionError) as error:  # InputError is a ValueError
         raise InputError(f"{path} is no report of murank bench: {error}") from error
+
+
+def _as_now(data: Any) -> Any:
+    """Return a report of version 1 as of today's: it kept no notes."""
+    if isinstance(data, dict) and data.get("schema_version") == 1:
+        return {**data, "schema_version": SCHEMA_VERSION, "notes": []}
+    return data

@@ -8,9 +8,10 @@ images of queries apart: where their clusters overlap, one may come twice. A gal
 costs no more than its pool to look at.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Workload:
 
     asked: tuple[Image.Image, ...]  # what queries are made from
     pool: tuple[Path, ...]  # distinct gallery images
+    notes: tuple[str, ...] = ()  # on how they were found
 
     def gallery(self, size: int) -> list[Path]:
         """Images of a gallery of that size, in turn."""
@@ -57,11 +59,13 @@ def drawn_workload(
         crop.save(paths[-1], quality=_QUALITY)
         if progress is not None:
             progress("draw", number + 1, total)
-    return _workload(paths, settings.asked)
+    return _workload(paths, settings.asked, {})
 
 
-def given_workload(source: Path, settings: BenchSettings) -> Workload:
-    """Choose images of a folder or .csv.
+def given_workload(
+    source: Path, settings: BenchSettings, reading: Mapping[str, Any] = MappingProxyType({})
+) -> Workload:
+    """Choose images of a folder or .csv; `reading` are keyword arguments of `load_image`.
 
     Raises
     ------
@@ -69,7 +73,8 @@ def given_workload(source: Path, settings: BenchSettings) -> Workload:
         There are too few for the candidates of a query to be different, or one that queries are
         made from cannot be used.
     """
-    paths = list(list_images(source).paths)
+    listed = list_images(source)
+    paths = listed.paths
     needed = settings.candidates + 1
     if len(paths) < needed:
         raise InputError(
@@ -78,11 +83,13 @@ def given_workload(source: Path, settings: BenchSettings) -> Workload:
         )
     order = np.random.default_rng([settings.seed, 3]).permutation(len(paths))
     asked = min(settings.asked, len(paths) - settings.candidates)
-    return _workload([paths[i] for i in order[: asked + settings.pool]], asked)
+    chosen = [paths[i] for i in order[: asked + settings.pool]]
+    return replace(_workload(chosen, asked, reading), notes=listed.notes)
 
 
-def _workload(paths: Sequence[Path], asked: int) -> Workload:
-    return Workload(tuple(load_image(path) for path in paths[:asked]), tuple(paths[asked:]))
+def _workload(paths: Sequence[Path], asked: int, reading: Mapping[str, Any]) -> Workload:
+    images = tuple(load_image(path, **reading) for path in paths[:asked])
+    return Workload(images, tuple(paths[asked:]))
 
 
 def gallery_features(

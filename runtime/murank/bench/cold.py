@@ -17,6 +17,7 @@ import murank_kernels._online  # noqa: F401 - searching needs it: its import cou
 from murank._exceptions import MurankError
 from murank.engine.engine import Engine
 from murank.engine.session import onnxruntime
+from murank.images import DecodeLimits
 from murank.search import Searcher
 
 STEPS = ("import_ms", "load_ms", "gallery_ms", "first_ms", "second_ms")
@@ -37,7 +38,7 @@ def measure(
     moments = [started, clock()]
     engine = Engine.from_pretrained(
         job["engine"], providers=job["providers"], threads=job["threads"], parts=job["parts"],
-        sha256=job["sha256"],
+        sha256=job["sha256"], bits=job["bits"], decode_limits=DecodeLimits(**job["decode_limits"]),
     )  # fmt: skip
     moments.append(clock())
     ask = _searching(engine, job) if engine.encoder is not None else _scoring(engine, job)
@@ -66,5 +67,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except MurankError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # one plain line
         sys.exit(error.exit_code)

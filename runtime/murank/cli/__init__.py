@@ -1,21 +1,19 @@
 """The `murank` command: one verb is one module, loaded when it is called."""
 
 import argparse
-import contextlib
 import importlib
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from murank._exceptions import EXIT_OK
 from murank._library import library, told_imports
 from murank._process import stop_on_signals
-from murank._text import plain
 from murank._version import __version__
 from murank.cli._ends import how_it_ends
+from murank.cli._output import gathered_notes
 from murank.cli._parser import Parser
-from murank.cli._streams import check_output, guarded_streams, tell
+from murank.cli._streams import check_output, flush_output, guarded_streams, tell
 
 __all__ = ["main"]
 
@@ -38,7 +36,7 @@ VERBS = {
     "world": "draw a synthetic data set of person crops",
 }
 # The build machine's verbs live in its own package, which the runtime never imports by itself.
-_ELSEWHERE = {"adapt": "murank_export.adapt.cli", "export": "murank_export.cli"}
+ELSEWHERE = {"adapt": "murank_export.adapt.cli", "export": "murank_export.cli"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with guarded_streams():
         try:
             check_output()
-            with _plain_warnings():
+            with gathered_notes():
                 code = _run(arguments)
-            sys.stdout.flush()
+            flush_output()
             return code
         except (Exception, KeyboardInterrupt) as error:
             end = how_it_ends(error)
@@ -58,28 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             if end.said:
                 tell(f"murank: {end.said}")
             return end.code
-
-
-@contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Show warnings as errors are shown: what is meant, without the line of code."""
-    dark: list[str] = []  # distinct ones: many images, one line
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if type(message).__name__ == "DarkImageWarning":  # its module is loaded where it is raised
-            dark.append(str(message))
-        else:
-            print(f"murank: warning: {plain(str(message))}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        setattr(warnings, "showwarning", show)  # noqa: B010 - its type names more than is used
-        try:
-            yield
-        finally:
-            if dark:
-                more = f"{len(set(dark))} images are like the first of these: "
-                text = (more if len(set(dark)) > 1 else "") + dark[0]
-                print(f"murank: warning: {plain(text)}", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:
@@ -96,12 +72,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def _module(verb: str) -> Any:
-    if verb in _ELSEWHERE:
+    if verb in ELSEWHERE:
         library(
             "murank_export", install=f"{verb} runs on the build machine, where all of murank is"
         )
     with told_imports():
-        return importlib.import_module(_ELSEWHERE.get(verb, f"murank.cli._{verb}"))
+        return importlib.import_module(ELSEWHERE.get(verb, f"murank.cli._{verb}"))
 
 
 def _parser() -> Parser:

@@ -1,6 +1,7 @@
 """`murank bench`: latency and throughput of an engine; `murank bench compare`: of two reports."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,12 +9,14 @@ from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, InputError, UsageError
 from murank._features import check_file
 from murank.bench._run import EngineOptions, run_bench
 from murank.bench._settings import METHODS, SCENARIOS, BenchSettings, Method
-from murank.bench._store import report_text, write_report
+from murank.bench._store import write_report
 from murank.bench.plot import check_plot, write_plot
 from murank.cli import _bench_compare
-from murank.cli._bench_report import print_report
+from murank.cli._bench_report import report_lines
+from murank.cli._output import notes, say, say_json
 from murank.cli._parser import Parser, positive, threads
 from murank.cli._progress import ProgressLine
+from murank.cli._reading_options import add_reading_options, check_reading, reading_of
 from murank.engine.integrity import read_pinned
 from murank.engine.manifest import Manifest
 from murank.engine.precision import Precision
@@ -113,6 +116,7 @@ def _add_engine(result: Parser) -> None:
     )
     group.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
     group.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
+    add_reading_options(group)
     group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
 
 
@@ -120,23 +124,27 @@ def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     if not hasattr(args, "scenario"):
         return _bench_compare.run(args)
+    check_reading(args, reads=args.images is not None, by="--images")
     if args.skip_cold and args.cold_runs is not None:
         raise UsageError("--cold-runs and --skip-cold exclude each other")
     manifest, sha256 = read_pinned(args.engine, args.sha256)
     settings = _settings(args, manifest)
     _check_outputs(args)
-    engine = EngineOptions(args.engine, manifest, sha256, args.providers, args.threads)
+    engine = EngineOptions(
+        args.engine, manifest, sha256, args.providers, args.threads, **reading_of(args)
+    )
     cold = 0 if args.skip_cold else args.cold_runs or _COLD_RUNS
     with ProgressLine(quiet=args.quiet) as line:
         report = run_bench(
             engine, settings, images=args.images, cold=cold, progress=line.part("bench")
         )
     if args.json == _STDOUT:
-        print(report_text(report))
+        say_json(report.to_json())
     else:
-        print_report(report)
+        say(*report_lines(report))
         if args.json is not None:
-            write_report(args.json, report)
+            every = list(dict.fromkeys([*report.notes, *notes()]))
+            write_report(args.json, replace(report, notes=every))
     if args.plot is not None:
         write_plot(args.plot, report)
     return EXIT_INTERRUPTED if report.status == "interrupted" else EXIT_OK

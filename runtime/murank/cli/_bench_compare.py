@@ -1,7 +1,7 @@
 """`murank bench compare`: whether a second report is slower than a first."""
 
 import argparse
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from murank._exceptions import EXIT_OK, InputError, RegressionError
 from murank.bench._compare import Comparison, compare
 from murank.bench._ratios import Ratio
 from murank.bench._store import load_report
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser
 
 _THRESHOLD = 1.10
@@ -43,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
         threshold=args.threshold, force=args.force,
     )  # fmt: skip
     if args.json:
-        print(json.dumps(asdict(found), allow_nan=False))
+        say_json(asdict(found))
     else:
-        _print(found)
+        say(*_lines(found))
     if found.verdict == "regression":
         raise RegressionError(
             f"{args.second} is slower than {args.first} by more than the threshold of "
@@ -59,14 +60,14 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _print(found: Comparison) -> None:
+def _lines(found: Comparison) -> Iterator[str]:
     width = max(len(one.name) for one in found.ratios)
-    print(f"{'':<{width}}{'first':>12}{'second':>12}{'ratio':>8}  95 % interval")
+    yield f"{'':<{width}}{'first':>12}{'second':>12}{'ratio':>8}  95 % interval"
     for one in found.ratios:
-        print(f"{one.name:<{width}}{one.before:>12.4g}{one.after:>12.4g}{_ratio(one)}")
+        yield f"{one.name:<{width}}{one.before:>12.4g}{one.after:>12.4g}{_ratio(one)}"
     for warning in found.warnings:
-        print(f"note: {warning}")
-    print(f"verdict: {found.verdict} (threshold {found.threshold:g})")
+        yield f"note: {warning}"
+    yield f"verdict: {found.verdict} (threshold {found.threshold:g})"
 
 
 def _ratio(one: Ratio) -> str:

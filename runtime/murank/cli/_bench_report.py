@@ -12,12 +12,8 @@ _LABEL, _CELL = 22, 12
 Cell = Callable[[Section], str]
 
 
-def print_report(report: Report) -> None:
-    """Print a table, the cold start, memory, and what must be known."""
-    print("\n".join(_lines(report)))
-
-
-def _lines(report: Report) -> Iterator[str]:
+def report_lines(report: Report) -> Iterator[str]:
+    """Yield a table, the cold start, memory, and what must be known."""
     yield _head(report)
     sections = {
         name: section
@@ -130,6 +126,8 @@ def _notes(report: Report, sections: dict[str, Section]) -> Iterator[str]:
         )
     if report.status == "interrupted":
         yield "interrupted: this is what was measured so far"
+    for note in report.notes:
+        yield f"note: {note}"
 
 
 def _section_notes(name: str, section: Section) -> Iterator[str]:

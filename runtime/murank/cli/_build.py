@@ -1,10 +1,10 @@
 """`murank build`: an engine folder to TensorRT plans for this device."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, get_args
 
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, positive
 from murank.cli._progress import ProgressLine
 from murank.trt import BuildSettings, Built, build_plans, check_request, this_machine
@@ -74,7 +74,10 @@ def run(args: argparse.Namespace) -> int:
     machine = this_machine(args.backend)
     with ProgressLine(quiet=args.quiet) as line:
         built = build_plans(args.engine, settings, machine, progress=line.part("build"))
-    print(json.dumps(_as_json(built), allow_nan=False) if args.json else _as_text(built))
+    if args.json:
+        say_json(_as_json(built))
+    else:
+        say(*_as_lines(built))
     return 0
 
 
@@ -88,14 +91,14 @@ def _as_json(built: Built) -> dict[str, Any]:
     }
 
 
-def _as_text(built: Built) -> str:
+def _as_lines(built: Built) -> list[str]:
     lines = [f"for {built.target.words}"]
     for one in built.plans:
         what = "kept" if one.kept else f"built in {one.seconds:.0f} s"
         lines.append(
             f"  {one.name:<8} {one.bytes / 2**20:>8.1f} MiB  {what} ({', '.join(one.profiles)})"
         )
-    return "\n".join([*lines, f"in {built.folder}; run with --providers tensorrt-plans"])
+    return [*lines, f"in {built.folder}; run with --providers tensorrt-plans"]
 
 
 def _parts(text: str) -> tuple[str, ...]:

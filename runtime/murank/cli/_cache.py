@@ -1,13 +1,13 @@
 """`murank cache`: what a --cache-dir holds of images, and its erasure."""
 
 import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from murank._exceptions import UsageError
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, days
 from murank.engine.cache_usage import CacheUsage, cache_usage, clear_usage, folders_of
 
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "clear":
         found = clear_usage(args.folder, found, (args.older_than or 0) * _DAY)
     if args.json:
-        print(json.dumps(_as_json(args, found), allow_nan=False))
+        say_json(_as_json(args, found))
     else:
-        _print(args, found)
+        say(*_lines(args, found))
     return 0
 
 
@@ -65,17 +65,17 @@ def _as_json(args: argparse.Namespace, found: Sequence[CacheUsage]) -> dict[str,
     }  # fmt: skip
 
 
-def _print(args: argparse.Namespace, found: Sequence[CacheUsage]) -> None:
+def _lines(args: argparse.Namespace, found: Sequence[CacheUsage]) -> Iterator[str]:
     for one in found:
         line = f"{one.name}  {len(one.files)} files, {one.bytes / (1 << 20):.1f} MiB"
         if one.files:
             line += f", written {_time(one.oldest)} to {_time(one.newest)}"
         if one.aside:
             line += f", {one.aside} of them aside (being written, or of killed processes)"
-        print(line)
+        yield line
     files, size = sum(len(one.files) for one in found), sum(one.bytes for one in found)
     what = "deleted" if args.action == "clear" else "in all"
-    print(f"{what}: {files} files, {size / (1 << 20):.1f} MiB")
+    yield f"{what}: {files} files, {size / (1 << 20):.1f} MiB"
 
 
 def _time(seconds: float | None) -> str | None:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +12,15 @@ from murank._features import check_file
 from murank.calibration import Target, calibrate, distinct_pairs, score_pairs
 from murank.calibration._store import store_alone
 from murank.calibration.plot import check_plot, write_plot
-from murank.cli._calibrate_report import Done, as_json, print_report
+from murank.cli._calibrate_report import Done, as_json, report_lines
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
 from murank.cli._reading_options import add_reading_options, reading_of
 from murank.engine.engine import Engine
 from murank.engine.manifest import read_manifest
 from murank.engine.providers import PROVIDER_NAMES
-from murank.pairs import Pair, load_pairs
+from murank.pairs import Pair, load_pairs, without_junk
 
 
 def parser() -> Parser:
@@ -88,13 +88,16 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, target: Target) -> int:
     given = load_pairs(args.pairs)
     pairs_sha256 = hashlib.sha256(args.pairs.read_bytes()).hexdigest()
-    pairs = distinct_pairs(given)
+    distinct = distinct_pairs(given)
+    pairs = without_junk(distinct)
     _check_kinds(pairs, target)
     engine = Engine.from_pretrained(
         args.engine, providers=args.providers, threads=args.threads, parts=["scorer"],
         sha256=args.sha256, **reading_of(args),
     )  # fmt: skip
     with ProgressLine(quiet=args.quiet) as line:
+        if junk := len(distinct) - len(pairs):
+            line.note(f"{junk} pairs left out, for an image is junk: its name says pid -1")
         scored = score_pairs(
             engine, pairs, root=args.image_root, strict=args.strict, progress=line.part("calibrate")
         )
@@ -106,12 +109,12 @@ def _run(args: argparse.Namespace, target: Target) -> int:
         after = store_alone(
             args.engine, engine.manifest, engine.sha256, measured, pairs_sha256=pairs_sha256
         )
-    done = Done(args.engine, engine.sha256, after, len(given) - len(pairs), len(pairs))
+    done = Done(args.engine, engine.sha256, after, len(given) - len(distinct), len(pairs))
     if args.json:
         said = as_json(done, measured, scored)
-        print(json.dumps({**said, "pairs_sha256": pairs_sha256}, allow_nan=False))
+        say_json({**said, "pairs_sha256": pairs_sha256})
     else:
-        print_report(done, measured, scored)
+        say(*report_lines(done, measured, scored))
     return 0
 
 

@@ -1,5 +1,6 @@
 """What `murank calibrate` tells: for a person, or for a script."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,43 +55,43 @@ def as_json(done: Done, measured: Measured, scored: ScoredPairs) -> dict[str, An
     }
 
 
-def print_report(done: Done, measured: Measured, scored: ScoredPairs) -> None:
-    """Print a table, the operating point, and what must be known."""
+def report_lines(done: Done, measured: Measured, scored: ScoredPairs) -> Iterator[str]:
+    """Yield a table, the operating point, and what must be known."""
     point = measured.point
-    print(
+    yield (
         f"{len(scored.pairs)} pairs: {point.fnmr.pairs} of the same person, {point.fmr.pairs} of "
         "different people"
     )
-    _print_skipped(done, scored)
-    print(f"{'':<20}{'NLL':>10}{'Brier':>10}{'ECE':>10}")
-    print(_row("temperature 1", measured.before))
-    print(_row(f"temperature {measured.temperature:.4g}", measured.after))
-    print(f"AUC        {measured.auc:.4f}")
-    print(f"EER        {100 * measured.eer:.2f} %")
-    print(f"threshold  mu <= {point.threshold:.6g} ({measured.target})")
-    print(f"FMR        {_counted(point.fmr, 'different-person')}")
-    print(f"FNMR       {_counted(point.fnmr, 'same-person')}")
+    yield from _skipped(done, scored)
+    yield f"{'':<20}{'NLL':>10}{'Brier':>10}{'ECE':>10}"
+    yield _row("temperature 1", measured.before)
+    yield _row(f"temperature {measured.temperature:.4g}", measured.after)
+    yield f"AUC        {measured.auc:.4f}"
+    yield f"EER        {100 * measured.eer:.2f} %"
+    yield f"threshold  mu <= {point.threshold:.6g} ({measured.target})"
+    yield f"FMR        {_counted(point.fmr, 'different-person')}"
+    yield f"FNMR       {_counted(point.fnmr, 'same-person')}"
     for note in measured.notes:
-        print(f"note: {note}")
+        yield f"note: {note}"
     if done.sha256 is None:
-        print("nothing was written (--dry-run)")
+        yield "nothing was written (--dry-run)"
     else:
-        print(f"sha256     {done.sha256}")
-        print(f"note: before it was {done.sha256_before}; change what pins this engine")
+        yield f"sha256     {done.sha256}"
+        yield f"note: before it was {done.sha256_before}; change what pins this engine"
 
 
-def _print_skipped(done: Done, scored: ScoredPairs) -> None:
+def _skipped(done: Done, scored: ScoredPairs) -> Iterator[str]:
     if done.repeated:
-        print(f"repeated in the file, counted once: {_pairs(done.repeated)}")
+        yield f"repeated in the file, counted once: {_pairs(done.repeated)}"
     if scored.skipped:
-        print(
+        yield (
             f"skipped: {_pairs(done.wanted - len(scored.pairs))}, for want of images "
             f"({len(scored.skipped)}):"
         )
     for one in scored.skipped[:_SHOWN]:
-        print(f"  {one.reason}")
+        yield f"  {one.reason}"
     if len(scored.skipped) > _SHOWN:
-        print("  ... (--json lists all)")
+        yield "  ... (--json lists all)"
 
 
 def _pairs(count: int) -> str:

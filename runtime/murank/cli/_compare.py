@@ -12,6 +12,7 @@ from murank._features import load_features
 from murank._mu import MuDistances, load_mu
 from murank._ranking import SUMMARY_FILE
 from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
 from murank.cli._table import gain, table
@@ -53,31 +54,28 @@ def run(args: argparse.Namespace) -> int:
         found = compare(
             features, mu, gallery_mu, alpha=args.alpha, protocol=protocol, progress=line.part
         )
-    note = (
-        None if features.labels is None else features.labels.junk_note(protocol.get("junk", "keep"))
-    )
+    notes = [] if features.labels is None else features.labels.junk_notes(protocol)
     if args.json:
         rows = [{"name": one.name, "fused": one.fused, "metrics": one.metrics} for one in found]
-        report = {"schema_version": 1, "protocol": protocol, "rows": rows, "junk": note}
-        print(json.dumps(report))
+        report = {"schema_version": 1, "protocol": protocol, "rows": rows, "notes": notes}
+        say_json(report)
     else:
-        print(comparison_table(found))
-        if note is not None:
-            print(note)
+        say(*comparison_table(found))
+        say(*notes)
     return 0
 
 
-def comparison_table(found: list[Compared]) -> str:
-    """Return a table; behind each line with mu, what mu added."""
-    lines = table({one.label: one.metrics for one in found}, _SHOWN).splitlines()
+def comparison_table(found: list[Compared]) -> list[str]:
+    """Return the lines of a table; behind each line with mu, what mu added."""
+    lines = table({one.label: one.metrics for one in found}, _SHOWN)
     before = {one.name: one.metrics for one in found if one.fused == "none"}
     if len(before) == len(found):
-        return "\n".join(lines)
+        return lines
     text = [lines[0] + "   mu adds:" + "".join(f"{name:>10}" for name in _SHOWN)]
     for one, line in zip(found, lines[1:], strict=True):
         added = gain(before[one.name], one.metrics, _SHOWN)
         text.append(line + (f"{'':11}{added}" if one.fused != "none" else ""))
-    return "\n".join(text)
+    return text
 
 
 class _Files(NamedTuple):

@@ -1,12 +1,11 @@
 """`murank doctor`: what this machine has, what of it works, and what to install."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from murank._exceptions import MachineError, UsageError
-from murank.cli._doctor_report import as_json, as_text
+from murank.cli._doctor_report import as_json, as_lines
+from murank.cli._output import say, say_error, say_json
 from murank.cli._parser import Parser
 
 
@@ -42,7 +41,10 @@ def run(args: argparse.Namespace) -> int:
     from murank.doctor import examine
 
     found = examine(args.engine, progress=(lambda _: None) if args.quiet else _say)
-    print(json.dumps(as_json(found), allow_nan=False) if args.json else as_text(found))
+    if args.json:
+        say_json(as_json(found))
+    else:
+        say(*as_lines(found))
     if not found.cpu_works:
         raise MachineError("what murank needs on every machine does not work here: see the report")
     if not found.engine_runs:
@@ -58,11 +60,12 @@ def _compile_kernels(args: argparse.Namespace) -> int:
     if not args.quiet:
         _say("every kernel, which takes minutes if none is compiled yet")
     folders = [str(folder) for folder in compile_kernels()]
-    print(
-        json.dumps({"schema_version": 1, "kernels": folders}) if args.json else "\n".join(folders)
-    )
+    if args.json:
+        say_json({"schema_version": 1, "kernels": folders})
+    else:
+        say(*folders)
     return 0
 
 
 def _say(what: str) -> None:
-    print(f"trying: {what}", file=sys.stderr)
+    say_error(f"trying: {what}")

@@ -21,8 +21,8 @@ def as_json(found: Examination) -> dict[str, Any]:
     return {"schema_version": _SCHEMA, "cpu_works": found.cpu_works, **asdict(found)}
 
 
-def as_text(found: Examination) -> str:
-    """Return the examination as a table."""
+def as_lines(found: Examination) -> list[str]:
+    """Return the examination as the lines of a table."""
     lines = [*_section("machine", _machine(found.machine)), *_section("packages", _packages(found))]
     lines += [f"  BROKEN: {text}" for text in found.conflicts]
     lines.append("backends")
@@ -38,8 +38,7 @@ def as_text(found: Examination) -> str:
         for attempt in found.engine:
             verdict = "runs" if attempt.runs else "no"
             lines += _wrapped(f"  {attempt.providers:<{width}}  {verdict:<5}  ", attempt.said)
-    lines.append(_verdict(found))
-    return "\n".join(lines)
+    return [*lines, _verdict(found)]
 
 
 def _telemetry(found: Examination) -> str:

@@ -1,7 +1,6 @@
 """`murank evaluate`: metrics of features, of a distance matrix or of a ranking."""
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from murank._metrics import Metrics, cmc_metrics, metrics_of
 from murank._npz import open_npz, read_npz
 from murank._ranking import load_ranking, ranking_file
 from murank._truncated import evaluate_truncated
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._table import table
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("a ranking is evaluated by --protocol market1501 only")
     result = _EVALUATE[kind](path, args, protocol)
     if args.json:
-        print(json.dumps(_as_json(path, kind, protocol, result), allow_nan=False))
+        say_json(_as_json(path, kind, protocol, result))
     else:
         _print_table(result, protocol)
     return 0
@@ -102,10 +102,9 @@ def _full(
             distances, *labels.as_arguments(), max_rank=max_rank, **{"junk": "keep", **protocol}
         )
     cmc = [float(value) for value in found.cmc]
-    note = labels.junk_note(protocol.get("junk", "keep"))
     return _Result(
         name, metrics_of(found), cmc, len(labels.q_pids), int(found.num_valid),
-        [] if note is None else [note],
+        labels.junk_notes(protocol),
     )  # fmt: skip
 
 
@@ -119,10 +118,8 @@ def _ranking(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> 
             f"{key} is a lower bound of mAP: a match beyond the {found.k} listed counts as missed; "
             f"CMC is exact up to rank {len(found.cmc)}"
         )
-    note = (
-        None if ranking.labels is None else ranking.labels.junk_note(protocol.get("junk", "keep"))
-    )
-    notes += [] if note is None else [note]
+    if ranking.labels is not None:
+        notes += ranking.labels.junk_notes(protocol)
     cmc = [float(value) for value in found.cmc]
     metrics: Metrics = {key: found.mAP, **cmc_metrics(found.cmc)}
     return _Result("ranking", metrics, cmc, len(ranking.indices), found.num_valid, notes)
@@ -149,8 +146,7 @@ def _as_json(path: Path, kind: str, protocol: dict[str, Any], result: _Result) -
 
 
 def _print_table(result: _Result, protocol: dict[str, Any]) -> None:
-    print(f"{result.num_valid} of {result.num_query} queries evaluated ({protocol['protocol']})")
+    say(f"{result.num_valid} of {result.num_query} queries evaluated ({protocol['protocol']})")
     columns = [name for name in result.metrics if name != "mINP"]
-    print(table({result.name: result.metrics}, columns))
-    for note in result.notes:
-        print(note)
+    say(*table({result.name: result.metrics}, columns))
+    say(*result.notes)

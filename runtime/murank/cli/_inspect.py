@@ -1,16 +1,14 @@
 """`murank inspect`: what an engine folder holds, for a person or for a script."""
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from murank._text import plain
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser
 from murank.engine._damage import damaged
 from murank.engine._json import read_json
-from murank.engine._records import show
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import (
     Calibration,
@@ -45,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     check_engine(args.engine, hashes=False, manifest=manifest)
     parity = _parity(args.engine, manifest)
     if args.json:
-        print(json.dumps(_as_json(args.engine, sha256, manifest, parity), allow_nan=False))
+        say_json(_as_json(args.engine, sha256, manifest, parity))
     else:
         _print_sections(args.engine, sha256, manifest, parity)
     return 0
@@ -90,8 +88,8 @@ def _memory(part: ScorerPart, manifest: Manifest) -> dict[str, int]:
 def _print_sections(
     folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]]
 ) -> None:
-    print(f"{plain(str(folder))}: {manifest.precision}, of murank {manifest.murank_version}")
-    print(f"sha256 {sha256}")
+    say(f"{folder}: {manifest.precision}, of murank {manifest.murank_version}")
+    say(f"sha256 {sha256}")
     _section("sources", _sources(manifest.sources))
     if manifest.encoder is not None:
         _section("encoder", _encoder(manifest.encoder))
@@ -101,14 +99,14 @@ def _print_sections(
         _section("calibration", _calibration(manifest.calibration))
     _section("parity", _measured(parity))
     _section("files", _files(manifest))
-    print(_NOTE)
+    say(_NOTE)
 
 
 def _section(title: str, rows: Rows) -> None:
     lines = list(rows)
     if lines:
         width = max(len(name) for name, _ in lines)
-        print(title, *(f"  {name:<{width}}  {plain(str(text))}" for name, text in lines), sep="\n")
+        say(title, *(f"  {name:<{width}}  {text}" for name, text in lines))
 
 
 def _sources(sources: Sources) -> Rows:
@@ -174,11 +172,11 @@ def _calibration(found: Calibration) -> Rows:
 def _measured(parity: Mapping[str, Mapping[str, Any]]) -> Rows:
     for part, values in parity.items():
         numbers = [
-            f"{_text(key)} {_number(value)}"
+            f"{key} {_number(value)}"
             for key, value in values.items()
             if isinstance(value, int | float)
         ]
-        yield _text(part), ", ".join(numbers)
+        yield part, ", ".join(numbers)
 
 
 def _number(value: float) -> str:
@@ -191,11 +189,6 @@ def _files(manifest: Manifest) -> Rows:
     for name, entry in manifest.files.items():
         yield name, f"{_size(entry.size):>10}  {_short(entry.sha256)}"
     yield "total", f"{_size(manifest.size):>10}"
-
-
-def _text(value: str | float) -> str:
-    """Return what a terminal shows as it is."""
-    return value if isinstance(value, str) and value.isprintable() else show(value)
 
 
 def _size(count: int) -> str:

@@ -1,14 +1,14 @@
 """`murank plan`: time and memory that an engine will need on a device, before it is there."""
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import get_args
 
 from murank._exceptions import UsageError
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, positive, threads
-from murank.cli._plan_report import as_json, as_text
+from murank.cli._plan_report import as_json, as_lines
 from murank.engine.precision import Precision
 from murank.plan import (
     DEVICES,
@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
         device = faster(device, this_cpu(args.threads))
         plan = plan_engine(args.engine, device, workload, memory_bytes=args.memory_gb)
     if args.json:
-        print(json.dumps(as_json(args.engine, plan, checked), allow_nan=False))
+        say_json(as_json(args.engine, plan, checked))
     else:
-        print(as_text(args.engine, plan, checked))
+        say(*as_lines(args.engine, plan, checked))
     return 0
 
 

@@ -58,16 +58,18 @@ def _stage(one: StagePlan, checked: Checked | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def as_text(folder: Path, plan: Plan, checked: Checked | None) -> str:
-    """Return the same for people."""
+def as_lines(folder: Path, plan: Plan, checked: Checked | None) -> Iterator[str]:
+    """Yield the same for people."""
     size = plan.workload
-    head = (
-        f"{folder}: {plan.manifest.precision}, {plan.device.title}\n"
+    yield f"{folder}: {plan.manifest.precision}, {plan.device.title}"
+    yield (
         f"one query, {size.candidates} candidates, gallery of {size.gallery_size} images: "
-        f"{_PREDICTION}\n"
+        f"{_PREDICTION}"
     )
-    parts = (_stages(plan, checked), _memory(plan, checked), _grounds(plan))
-    return "\n".join([head, *(line for part in parts for line in part)])
+    yield ""
+    yield from _stages(plan, checked)
+    yield from _memory(plan, checked)
+    yield from _grounds(plan)
 
 
 def _stages(plan: Plan, checked: Checked | None) -> Iterator[str]:

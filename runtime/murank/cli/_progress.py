@@ -6,6 +6,7 @@ from typing import TextIO
 
 from murank._methods import Progress
 from murank._text import plain
+from murank.cli._output import keep_note
 
 _EVERY_TTY = 0.1  # seconds between updates
 _EVERY_LOG = 10.0
@@ -42,6 +43,11 @@ class ProgressLine:
             self._stream.write(plain(text) + "\n")
             self._stream.flush()
 
+    def note(self, text: str) -> None:
+        """Show and keep what the reader of the results must know."""
+        keep_note(text)
+        self.say(f"note: {text}")
+
     def _show(self, text: str) -> None:
         if self._quiet:
             return
@@ -49,6 +55,7 @@ class ProgressLine:
         if now - self._shown_at < (_EVERY_TTY if self._tty else _EVERY_LOG):
             return
         self._shown_at = now
+        text = plain(text)
         if self._tty:
             self._stream.write("\r" + text.ljust(self._width))
             self._width = len(text)

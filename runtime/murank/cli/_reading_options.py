@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from murank._exceptions import InputError
+from murank._exceptions import InputError, UsageError
 from murank.images import DecodeLimits
 
 _KEYS = tuple(field.name for field in fields(DecodeLimits))
@@ -28,6 +28,18 @@ def reading_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return what was given, as keyword arguments of `Engine.from_pretrained`."""
     given = {"bits": args.bits, "decode_limits": args.decode_limits}
     return {key: value for key, value in given.items() if value is not None}
+
+
+def image_reading_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given, as keyword arguments of `load_image` and of those who draw sheets."""
+    names = {"bits": "bits", "decode_limits": "limits"}
+    return {names[key]: value for key, value in reading_of(args).items()}
+
+
+def check_reading(args: argparse.Namespace, *, reads: bool, by: str) -> None:
+    """Raise UsageError if how to read images was said, and none is read."""
+    if not reads and reading_of(args):
+        raise UsageError(f"--bits and --decode-limits are of images: they need {by}")
 
 
 def _limits(text: str) -> DecodeLimits:

@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 from murank._metrics import Metrics
-from murank._text import plain
 from murank.cli._sources import method_name
 from murank.cli._table import gain, table
 
@@ -12,8 +11,8 @@ _NAMED = 3  # skipped images, in the report
 _COLUMNS = ("mAP", "rank-1", "rank-5", "rank-10")
 
 
-def report(args: argparse.Namespace, summary: dict[str, Any]) -> str:
-    """Return the text."""
+def report(args: argparse.Namespace, summary: dict[str, Any]) -> list[str]:
+    """Return the lines."""
     counts, metrics = summary["counts"], summary["metrics"]
     head = f"{counts['num_query']} queries, {counts['num_gallery']} gallery images"
     before, after = metrics["before"], metrics["after"]
@@ -22,19 +21,19 @@ def report(args: argparse.Namespace, summary: dict[str, Any]) -> str:
     else:
         protocol = summary["protocol"]["protocol"]
         lines = [f"{head}, {after['num_valid']} queries evaluated ({protocol})"]
-        lines.append(_comparison(args, before, after))
-        lines += [summary["junk"]] if summary["junk"] is not None else []
+        lines += _comparison(args, before, after)
+        lines += summary["notes"]
     skipped = len(summary.get("skipped", ()))
     if skipped:
         where = "with --json" if args.output is None else "in summary.json"
         lines.append(f"{skipped} image{'s' * (skipped > 1)} skipped (listed {where}):")
-        lines += [f"  {plain(_why(one))}" for one in summary["skipped"][:_NAMED]]
+        lines += [f"  {_why(one)}" for one in summary["skipped"][:_NAMED]]
         lines += ["  ..."] * (skipped > _NAMED)
     if args.output is not None:
-        lines.append(f"{counts['top_k']} candidate matches a query: {plain(args.output)}")
+        lines.append(f"{counts['top_k']} candidate matches a query: {args.output}")
     if args.sheet is not None:
-        lines.append(f"sheet: {plain(args.sheet)}")
-    return "\n".join(lines)
+        lines.append(f"sheet: {args.sheet}")
+    return lines
 
 
 def _why(skipped: dict[str, Any]) -> str:
@@ -42,9 +41,10 @@ def _why(skipped: dict[str, Any]) -> str:
     return reason if path in reason else f"{path}: {reason}"
 
 
-def _comparison(args: argparse.Namespace, before: Metrics, after: Metrics) -> str:
+def _comparison(args: argparse.Namespace, before: Metrics, after: Metrics) -> list[str]:
     if args.method == "none":
         return table({"encoder": before}, _COLUMNS)
     name = method_name(args)
     rows = table({"encoder": before, name: after}, _COLUMNS)
-    return f"{rows}\n{'gain':<{max(len(name), len('encoder'))}}{gain(before, after, _COLUMNS)}"
+    width = max(len(name), len("encoder"))
+    return [*rows, f"{'gain':<{width}}{gain(before, after, _COLUMNS)}"]

@@ -1,7 +1,6 @@
 """`murank rerank`: images or features in, ranked candidate matches out."""
 
 import argparse
-import json
 
 from murank import _pipeline
 from murank._exceptions import UsageError
@@ -10,6 +9,7 @@ from murank._ranking import RANKING_FILES
 from murank.cli._engine_options import add_engine_options
 from murank.cli._inputs import open_inputs
 from murank.cli._method_options import add_method_options, given_parameters
+from murank.cli._output import notes, say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
 from murank.cli._report import report
@@ -71,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         summary = {**outcome.summary, **inputs.summary}
         if args.output is not None:
-            inputs.write(outcome.ranking, summary)
+            inputs.write(outcome.ranking, {**summary, "notes": [*summary["notes"], *notes()]})
         write_sheet_of(args, outcome, inputs.mu)
-    print(json.dumps(summary, allow_nan=False) if args.json else report(args, summary))
+    if args.json:
+        say_json(summary)
+    else:
+        say(*report(args, summary))
     return 0

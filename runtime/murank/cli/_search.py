@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from murank._exceptions import InputError, UsageError
 from murank._methods import METHODS
 from murank.cli._method_options import OPTIONS
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
 from murank.cli._progress import ProgressLine
 from murank.cli._reading_options import add_reading_options, reading_of
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     with ProgressLine(quiet=args.quiet) as line:
         for note in search.gallery.notes:
-            line.say(f"note: {note}")
+            line.note(note)
         gallery = search.gallery.embedded(engine, strict=args.strict, line=line)
         searcher = Searcher(
             engine, gallery.features, gallery.paths, candidates=args.candidates,
@@ -142,11 +142,11 @@ def run(args: argparse.Namespace) -> int:
     for query in args.query:
         found.append(searcher.search(query, top_k=top_k, deadline_ms=args.deadline_ms))
         if not args.json:
-            print(table_of(query, found[-1], gallery.paths, top_k=args.top_k), flush=True)
+            say(*table_of(query, found[-1], gallery.paths, top_k=args.top_k))
     if args.json:
-        print(json.dumps(as_json(args, searcher, gallery, found), allow_nan=False))
+        say_json(as_json(args, searcher, gallery, found))
     elif gallery.skipped:
-        print(f"{len(gallery.skipped)} gallery images were left out: they cannot be used")
+        say(f"{len(gallery.skipped)} gallery images were left out: they cannot be used")
     if args.sheet is not None:
         write_search_sheet(args, gallery.paths, found)
     return 0

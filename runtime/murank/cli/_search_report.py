@@ -10,8 +10,8 @@ from murank._exceptions import UsageError
 from murank._features import check_file
 from murank._methods import used_parameters
 from murank._pipeline import NOTICE
-from murank._text import plain
 from murank._version import __version__
+from murank.cli._reading_options import image_reading_of
 from murank.cli._search_gallery import EmbeddedGallery
 from murank.search import Searcher, SearchMatch, SearchResult
 
@@ -19,14 +19,14 @@ SCHEMA_VERSION = 1
 _COLUMNS = f"{'rank':>6}{'distance':>10}{'mu':>8}{'encoder':>10}  image"
 
 
-def table_of(query: Path, result: SearchResult, paths: Sequence[Path], *, top_k: int) -> str:
-    """Return the candidate matches of one query as a table."""
+def table_of(query: Path, result: SearchResult, paths: Sequence[Path], *, top_k: int) -> list[str]:
+    """Return the candidate matches of one query as the lines of a table."""
     rows = [_COLUMNS]
     for rank, match in enumerate(result.matches[:top_k], start=1):
         mu = "-" if match.mu is None else f"{match.mu:.3f}"
         numbers = f"{rank:>6}{match.distance:>10.4f}{mu:>8}{match.encoder_distance:>10.4f}"
-        rows.append(f"{numbers}  {plain(str(paths[match.corpus_id]))}")
-    return "\n".join([f"{plain(str(query))}: {seen_by_mllm(result)}", *rows])
+        rows.append(f"{numbers}  {paths[match.corpus_id]}")
+    return [f"{query}: {seen_by_mllm(result)}", *rows]
 
 
 def seen_by_mllm(result: SearchResult) -> str:
@@ -133,6 +133,7 @@ def write_search_sheet(
         f"{row.query}: {seen_by_mllm(result)}." for row, result in zip(rows, found, strict=False)
     ]
     sheet = draw_sheet(
-        rows, before="encoder", after=name, title=f"{name}: candidate matches", notes=notes
-    )
+        rows, before="encoder", after=name, title=f"{name}: candidate matches", notes=notes,
+        **image_reading_of(args),
+    )  # fmt: skip
     write_sheet(args.sheet, sheet)

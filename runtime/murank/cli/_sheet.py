@@ -7,6 +7,7 @@ from murank._exceptions import InputError, UsageError
 from murank._features import FeatureSet, check_file
 from murank._mu import MuDistances
 from murank._pipeline import Outcome
+from murank.cli._reading_options import image_reading_of
 from murank.cli._sources import image_root, method_name
 
 
@@ -48,5 +49,6 @@ def write_sheet_of(args: argparse.Namespace, outcome: Outcome, mu: MuDistances |
         title=f"{method_name(args)}: candidate matches",
         notes=notes,
         root=image_root(args),
+        **image_reading_of(args),
     )
     write_sheet(args.sheet, sheet)

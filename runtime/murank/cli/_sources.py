@@ -8,6 +8,7 @@ from murank._exceptions import UsageError
 from murank._methods import METHODS
 from murank.batch import Images
 from murank.cli._parser import Parser, positive
+from murank.cli._reading_options import check_reading
 from murank.datasets import DATASETS, list_images, load_dataset
 
 _BOXES = ("detected", "labeled")
@@ -37,8 +38,6 @@ _NEEDS: Mapping[str, Sequence[str]] = {
     "cache_max_mb": ("cache_dir",),
     "cache_max_days": ("cache_dir",),
     "engine_sha256": ("engine",),
-    "bits": ("engine",),
-    "decode_limits": ("engine",),
 }
 _SCORING = ("order", "vision_cache_mb", "cache_dir")  # of any pairs
 GALLERY_MU_USERS = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)
@@ -126,6 +125,9 @@ def check_sources(args: argparse.Namespace) -> None:
     _check_gallery_mu(args)
     if args.engine is not None:
         _check_engine_use(args)
+    check_reading(
+        args, reads=args.engine is not None or args.sheet is not None, by="--engine or --sheet"
+    )
     if args.image_root is not None and args.engine is None and args.sheet is None:
         raise UsageError("--image-root needs --engine or --sheet")
     if method.needs_mu and not fuses_mu(args):

@@ -72,6 +72,11 @@ def check_output() -> None:
         raise OutputError("standard output is closed; pass > /dev/null if it is not wanted")
 
 
+def flush_output() -> None:
+    """Write what is still held back. Raises OutputError if it cannot be."""
+    sys.stdout.flush()
+
+
 def tell(text: str) -> None:
     """Write a line to standard error; where that is closed or full, to standard output."""
     text = plain(text)

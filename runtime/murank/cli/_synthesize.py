@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from murank._features import check_file, save_features
+from murank.cli._output import say
 from murank.cli._parser import Parser, positive
 from murank.synthetic import make_features
 
@@ -38,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
         num_distractors=args.distractors, dim=args.dim, seed=args.seed, **strengths,
     )  # fmt: skip
     save_features(args.output, features, overwrite=args.overwrite)
-    print(f"{features.num_query} queries, {features.num_gallery} gallery images: {args.output}")
+    say(f"{features.num_query} queries, {features.num_gallery} gallery images: {args.output}")
     return 0

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from murank._metrics import Metrics
 
 
-def table(rows: Mapping[str, Metrics], columns: Sequence[str]) -> str:
-    """Return a table; "-" where a metric is not known."""
+def table(rows: Mapping[str, Metrics], columns: Sequence[str]) -> list[str]:
+    """Return the lines of a table; "-" where a metric is not known."""
     width = max(len(name) for name in rows)
     lines = [" " * width + "".join(f"{name:>10}" for name in columns)]
     for name, metrics in rows.items():
         lines.append(f"{name:<{width}}" + "".join(_cell(metrics.get(key)) for key in columns))
-    return "\n".join(lines)
+    return lines
 
 
 def gain(before: Metrics, after: Metrics, columns: Sequence[str]) -> str:

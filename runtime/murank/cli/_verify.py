@@ -1,11 +1,11 @@
 """`murank verify`: every hash of an engine folder, its graphs, and its golden answers."""
 
 import argparse
-import json
 import math
 from pathlib import Path
 
 from murank._exceptions import ParityError
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
 from murank.engine.golden import Replay, replay
@@ -45,16 +45,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         rows = [_row(one) for one in found]
         said = {"sha256": sha256, "files": len(manifest.files), "replay": rows}
-        print(json.dumps(said, allow_nan=False))
+        say_json(said)
     else:
-        print(f"{len(manifest.files)} files: as the manifest says")
+        say(f"{len(manifest.files)} files: as the manifest says")
         for one in found:
             verdict = "ok" if one.passed else "DIFFERS"
-            print(
+            say(
                 f"{one.name:<8} {verdict:<8} largest difference {one.largest:.1e} of {one.unit} "
                 f"(tolerance {one.tolerance:.0e}) on {one.providers[0]}"
             )
-        print(f"sha256   {sha256}")
+        say(f"sha256   {sha256}")
     for one in found:
         if one.fault is not None:
             raise ParityError(f"{args.engine}: the {one.name} {one.fault}; do not use it")

@@ -1,11 +1,11 @@
 """`murank world`: a synthetic data set of person crops, in Market-1501's layout."""
 
 import argparse
-import json
 from dataclasses import fields
 from pathlib import Path
 
 from murank._atomic import write_files
+from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, positive
 from murank.cli._progress import ProgressLine
 from murank.cli._sheet import check_sheet
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         sheet = draw_sheet(settings)
         write_files(args.sheet.parent, {args.sheet.name: lambda file: sheet.save(file, "PNG")})
     if args.json:
-        print(json.dumps({"folder": str(args.output), "images": counts}))
+        say_json({"folder": str(args.output), "images": counts})
     else:
         images = ", ".join(f"{count} in {name}/" for name, count in counts.items())
-        print(f"{args.output}: {images}")
+        say(f"{args.output}: {images}")
     return 0

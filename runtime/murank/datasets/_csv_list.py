@@ -38,7 +38,9 @@ def read_csv_list(file: Path) -> ImageList:
         else None
         for column in _COLUMNS[1:]
     )
-    return ImageList(paths, pids, camids)
+    missing = [column for column in _COLUMNS[1:] if column not in columns]
+    why = f"{file} has no column {' and no column '.join(missing)}" if missing else None
+    return ImageList(paths, pids, camids, unlabelled=why)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:

@@ -19,6 +19,7 @@ class ImageList:
     pids: NDArray[np.int64] | None  # [n] person ids
     camids: NDArray[np.int64] | None  # [n] camera ids
     notes: tuple[str, ...] = ()  # on how they were found: files passed over, labels not used
+    unlabelled: str | None = None  # why ids are not known; None: they are
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from murank._exceptions import InputError
+from murank._labels import JUNK_PID
 from murank.datasets._files import find_home, images_in
 from murank.datasets._lists import Dataset, Image, make_dataset
 
@@ -26,7 +27,6 @@ CUHK03_NP_LAYOUT = (
     "detected/ or labeled/, each with query/ and bounding_box_test/ and names that begin 0001_c1_, "
     "itself or in CUHK03-NP/"
 )
-_JUNK = -1
 _NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")
 
 
@@ -72,5 +72,5 @@ def _labelled(folder: Path) -> Iterator[Image]:
         label = parse_name(path.name)
         if label is None:
             raise InputError(f"{path}: the name should begin with person and camera, as 0001_c1")
-        if label[0] != _JUNK:
+        if label[0] != JUNK_PID:
             yield Image(path, *label)

@@ -57,13 +57,14 @@ def _list_folder(folder: Path) -> ImageList:
     notes = _passed_over(folder, passed_over)
     if len(images) == len(paths):
         return replace(image_list(images), notes=notes)
-    if images:
-        odd = paths[labels.index(None)]
-        notes += (
-            f"{folder} counts as unlabelled: of {len(paths):,} names {len(images):,} begin "
-            f"PID_cCAM, and the first that does not is {odd}; rename it, or take it out",
-        )
-    return ImageList(tuple(paths), None, None, notes)
+    odd = paths[labels.index(None)]
+    why = (
+        f"{folder} counts as unlabelled: of {len(paths):,} names {len(images):,} begin PID_cCAM, "
+        f"and the first that does not is {odd}"
+    )
+    if images:  # it was meant to be labelled
+        notes += (f"{why}; rename it, or take it out",)
+    return ImageList(tuple(paths), None, None, notes, why)
 
 
 def _passed_over(folder: Path, counts: Counter[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from murank._exceptions import InputError
+from murank._text import is_utf8
 from murank.engine._damage import damaged
 
 
@@ -30,6 +31,13 @@ def file_size(path: Path) -> int:
 def check_folder(path: Path) -> None:
     """Raise InputError unless it is a folder."""
     _plain(path, stat.S_ISDIR, "folder")
+
+
+def check_utf8(*paths: Path | None) -> None:
+    """Raise InputError unless a library in C++ can be given these names."""
+    for path in paths:
+        if path is not None and not is_utf8(str(path.absolute())):
+            raise InputError(f"{path}: this needs a name in UTF-8 from the root on; rename it")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Frozen dataclasses to JSON objects and back: every key there, none unknown, each of its type."""
 
 import math
-import reprlib
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from typing import (
 )
 
 from murank._exceptions import InputError
+from murank._text import shown
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", dict: "an object"}
 _LARGEST_INT = 1 << 63
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 80
 
 R = TypeVar("R", bound="Record")
 
@@ -62,14 +60,9 @@ class Record:
         if missing:
             raise InputError(f"{where or 'the top level'} lacks the key {min(missing)}")
         if unknown:
-            raise InputError(f"{where or 'the top level'} has an unknown key {show(min(unknown))}")
+            raise InputError(f"{where or 'the top level'} has an unknown key {shown(min(unknown))}")
         prefix = f"{where}." if where else ""
         return cls(**{key: _value(kind, found[key], prefix + key) for key, kind in hints.items()})
-
-
-def show(value: Any) -> str:
-    """Return a value for a message: shortened, and nothing in it that a terminal acts on."""
-    return _REPR.repr(value)
 
 
 def _plain(value: Any) -> Any:
@@ -123,7 +116,7 @@ def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 def _mapping(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
     of_key, of_item = kinds
     return {
-        _value(of_key, key, f"a key of {where}"): _value(of_item, item, f"{where}[{show(key)}]")
+        _value(of_key, key, f"a key of {where}"): _value(of_item, item, f"{where}[{shown(key)}]")
         for key, item in _scalar(dict, value, where).items()
     }
 
@@ -161,4 +154,4 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
 
 
 def _wrong(where: str, words: str, value: Any) -> InputError:
-    return InputError(f"{where or 'the top level'} must be {words}, got {show(value)}")
+    return InputError(f"{where or 'the top level'} must be {words}, got {shown(value)}")

@@ -1,6 +1,5 @@
 """Which backends can run an engine, and all of its graphs on one of them."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TypeVar
 from murank._driver import has_driver
 from murank._exceptions import InputError, MachineError
 from murank._integer_products import multiplies_exactly
+from murank._text import warn
 from murank.engine.manifest import PLANS as PLANS_FOLDER
 from murank.engine.precision import ARITHMETIC, INTEGER, Backend, Precision
 from murank.engine.providers import CPU, CUDA, PLANS, PROVIDER_NAMES, TENSORRT, Providers, name_of
@@ -108,7 +108,7 @@ def load_on_one(
     why = choice.why_not or failed
     if why is not None:
         text = f"providers='auto' runs all graphs of {folder} with {used!r}: {why}"
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
+        warn(text, RuntimeWarning, stacklevel=3)
     return found, why
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from murank._aside import temporary_folder
 from murank._exceptions import InputError, MachineError
+from murank._text import shown
 from murank.engine._damage import damaged
 from murank.engine._plain import open_file
-from murank.engine._records import show
 from murank.engine.manifest import MANIFEST, FileEntry, Manifest, is_clean_name
 from murank.engine.onnx_references import GraphFacts, facts_of, graph_facts
 from murank.engine.operators import check_operators
@@ -197,7 +197,7 @@ def check_graph(file: Path, called: Path | None = None) -> GraphFacts:
 def referred(folder: Path, name: str, facts: GraphFacts, listed: Collection[str]) -> Iterator[str]:
     """Yield the files that a graph's external data lie in; InputError if one is not listed."""
     for location in sorted(facts.locations):
-        refers = f"it refers to external data in {show(location)}"
+        refers = f"it refers to external data in {shown(location)}"
         if not is_clean_name(location):
             raise damaged(folder / name, f"{refers}, which may lie outside the folder")
         beside = str(PurePosixPath(name).parent / location)

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from murank._exceptions import InputError
+from murank._text import shown
 from murank.engine._damage import damaged
 from murank.engine._plain import check_folder, file_size, readable_errors
-from murank.engine._records import show
 from murank.engine.files import check_graph, hashed, referred
 from murank.engine.manifest import (
     MANIFEST,
@@ -111,7 +111,7 @@ def _size(root: Path, name: str) -> int:
 
 
 def _check_nothing_else(root: Path, manifest: Manifest) -> None:
-    names = [show(name) for name in islice(_unlisted(root, manifest), _SHOWN + 1)]
+    names = [shown(name) for name in islice(_unlisted(root, manifest), _SHOWN + 1)]
     if names:
         names[_SHOWN:] = ["..."][: len(names) - _SHOWN]
         raise damaged(root, f"it holds what {MANIFEST} does not list: {', '.join(names)}")

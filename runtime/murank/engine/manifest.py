@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from murank._exceptions import InputError
+from murank._text import shown
 from murank.engine._damage import damaged
 from murank.engine._json import parse_json, read_bounded, write_json
 from murank.engine._plain import readable_errors
-from murank.engine._records import Must, Record, show
+from murank.engine._records import Must, Record
 from murank.engine.precision import ARITHMETIC, Arithmetic, Precision
 from murank.images.preprocess import Preprocessing
 from murank.prompt.layout import Layout
@@ -330,7 +331,7 @@ def read_manifest_once(folder: str | os.PathLike[str]) -> tuple[Manifest, str]:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
-            f"{path} was made by a newer murank (schema_version {show(version)}, this one reads "
+            f"{path} was made by a newer murank (schema_version {shown(version)}, this one reads "
             f"{SCHEMA_VERSION}); upgrade murank"
         )
     try:

@@ -9,7 +9,7 @@ another domain are none of ONNX: code of a provider, or of somebody's own.
 from pathlib import Path
 
 from murank._exceptions import InputError
-from murank.engine._records import show
+from murank._text import shown
 from murank.engine.onnx_references import GraphFacts
 
 _DOMAINS = ("", "ai.onnx")
@@ -61,8 +61,8 @@ def check_operators(facts: GraphFacts, file: Path) -> None:
         )
     for domain, name in sorted(facts.operators):
         if domain not in _DOMAINS or name not in ALLOWED:
-            of = "" if domain in _DOMAINS else f" of the domain {show(domain)}"
+            of = "" if domain in _DOMAINS else f" of the domain {shown(domain)}"
             raise InputError(
-                f"{file} holds the operator {show(name)}{of}, which murank does not run: export "
+                f"{file} holds the operator {shown(name)}{of}, which murank does not run: export "
                 "the model with operators that compute (no loops, no random numbers)"
             )

@@ -1,6 +1,5 @@
 """Values of more than 8 bits: the upper 8 of those that count are kept."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank._exceptions import InputError
+from murank._text import warn
 
 # Sensors of 10 to 14 bits write their values as they are into files of 16.
 _DARK = (1 << 14) - 1
@@ -64,7 +64,7 @@ def check_deep_colour(rgb: Image.Image, bits: int | None, name: str) -> None:
 def warn_if_dark(largest: int, name: str) -> None:
     """Warn if 16-bit values are so small that they were made by fewer bits."""
     if 0 < largest <= _DARK:
-        warnings.warn(
+        warn(
             f"{name} has 16 bits a value, and its largest is {largest} of 65535, so it is read as "
             "nearly black; if its sensor gives fewer bits, say how many (--bits, or bits= of "
             "Engine.from_pretrained and load_image)",

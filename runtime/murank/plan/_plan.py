@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from murank._exceptions import InputError, UsageError
+from murank.engine._plain import check_utf8
 from murank.engine.integrity import check_engine
 from murank.engine.manifest import Manifest, read_manifest_once
 from murank.engine.precision import ARITHMETIC, Precision
@@ -94,6 +95,7 @@ def check_plan(
     if reason is not None:
         raise UsageError(reason)
     manifest = check_engine(folder, hashes=False)
+    check_utf8(folder)
     precision = manifest.precision
     if dtype not in (None, precision):
         raise InputError(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from murank._atomic import write_files
 from murank._exceptions import InputError, OutputError
-from murank.images import DecodeLimits, load_image
+from murank._text import plain
+from murank.images import DEFAULT_LIMITS, DecodeLimits, load_image
 from murank.sheet.rows import Cell, SheetRow, Verdict, counted_ranks, first_match
 
 Colour = tuple[int, int, int]
@@ -54,6 +56,8 @@ def draw_sheet(
     title: str,
     notes: Sequence[str] = (),
     root: str | os.PathLike[str] | None = None,
+    bits: int | None = None,
+    limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> Image.Image:
     """Draw one band a query: the candidates before in a first line, and after in a second.
 
@@ -70,6 +74,8 @@ def draw_sheet(
         Heading and further lines below it, such as the counts of `count_changes`.
     root
         Folder that relative paths start from. None: the current one.
+    bits, limits
+        As of `load_image`; the longest strip is shown as it is.
     """
     framed = any(row.has_labels for row in rows)
     columns = max((len(line) for row in rows for line in (row.before, row.after)), default=0)
@@ -77,7 +83,7 @@ def draw_sheet(
     heading = _Heading(title, (*notes, _NOTICE, _NUMBERS), framed=framed)
     sheet = Image.new("RGB", (width, heading.height + len(rows) * _BAND), WHITE)
     heading.draw(sheet)
-    crops = _Crops(Path() if root is None else Path(root))
+    crops = _Crops(Path() if root is None else Path(root), bits, limits)
     for number, row in enumerate(rows):
         top = heading.height + number * _BAND
         _draw_band(sheet, top, row, crops, captions=(before, after))
@@ -98,10 +104,6 @@ def write_sheet(path: str | os.PathLike[str], sheet: Image.Image) -> None:
     write_files(file.parent, {file.name: lambda handle: sheet.save(handle, "PNG")})
 
 
-# Nothing grows here: the longest strip is shown as it is.
-_LIMITS = DecodeLimits(max_aspect=DecodeLimits.max_side)
-
-
 class _Heading:
     """Title, notes and legend."""
 
@@ -113,10 +115,10 @@ class _Heading:
 
     def draw(self, sheet: Image.Image) -> None:
         draw = ImageDraw.Draw(sheet)
-        draw.text((_MARGIN, _MARGIN), _printable(self._title), INK, _font(28))
+        draw.text((_MARGIN, _MARGIN), plain(self._title), INK, _font(28))
         top = _MARGIN + 44
         for note in self._notes:
-            draw.text((_MARGIN, top), _printable(note), FAINT, _font(15))
+            draw.text((_MARGIN, top), plain(note), FAINT, _font(15))
             top += 21
         top += 8
         if not self._framed:
@@ -132,8 +134,9 @@ class _Heading:
 class _Crops:
     """Images fitted into a field; each file is decoded once a size."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, bits: int | None, limits: DecodeLimits) -> None:
+        self._root, self._bits = root, bits
+        self._limits = replace(limits, max_aspect=limits.max_side)  # nothing grows here
         self._known: dict[tuple[str, Size], Image.Image] = {}
 
     def get(self, path: str, size: Size) -> Image.Image:
@@ -144,7 +147,7 @@ class _Crops:
 
     def _make(self, path: str, size: Size) -> Image.Image:
         try:
-            image = load_image(self._root / path, limits=_LIMITS)
+            image = load_image(self._root / path, bits=self._bits, limits=self._limits)
         except InputError:
             field = Image.new("RGB", size, UNREADABLE)
             middle = size[0] / 2, size[1] / 2
@@ -168,7 +171,7 @@ def _draw_band(
     sheet.paste(crops.get(row.query, QUERY), (_MARGIN, middle))
     for number, (caption, cells) in enumerate(zip(captions, (row.before, row.after), strict=True)):
         line_top = top + _HEADER + 12 + number * _LINE
-        draw.text((_CELLS_LEFT, line_top), _printable(caption), INK, _font(15))
+        draw.text((_CELLS_LEFT, line_top), plain(caption), INK, _font(15))
         for column, (cell, rank) in enumerate(zip(cells, counted_ranks(cells), strict=True)):
             place = _CELLS_LEFT + column * _PITCH, line_top + 24
             _draw_cell(sheet, draw, place, cell, rank, crops)
@@ -232,15 +235,11 @@ def _draw_mark(draw: ImageDraw.ImageDraw, place: Size, verdict: Verdict | None) 
 
 def _fitted(path: str, size: int, width: float) -> str:
     """Return the path, or as much of its end as fits."""
-    text = whole = _printable(path)
+    text = whole = plain(path)
     while text and _font(size).getlength(text) > width:
         whole = whole[1:]
         text = f"...{whole}" if whole else ""
     return text
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 @lru_cache

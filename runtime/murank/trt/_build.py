@@ -7,7 +7,7 @@ from typing import Any
 
 from murank._atomic import check_writable, write_files
 from murank._exceptions import InputError, MachineError, UsageError
-from murank.engine._plain import file_size, open_file
+from murank.engine._plain import check_utf8, file_size, open_file
 from murank.engine.files import EngineFiles
 from murank.engine.graph_hash import graph_sha256
 from murank.engine.integrity import check_engine
@@ -62,6 +62,7 @@ def check_request(engine: Path, settings: BuildSettings) -> Manifest:
     """
     manifest = check_engine(engine, hashes=False)
     check_engine_fits(engine, manifest, settings, None)
+    check_utf8(engine)
     check_writable(engine)
     if settings.timing_cache is not None:
         _check_timing_cache(engine, settings.timing_cache)
