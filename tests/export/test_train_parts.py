@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 
 from murank import InputError
-from murank.pairs import Pair
+from murank.pairs import Pair, save_pairs
 from murank_export.adapt.answers import IGNORED, Answers, find_answers
-from murank_export.adapt.examples import Plan, grouped
+from murank_export.adapt.examples import Plan, grouped, load_splits
 from murank_export.adapt.lora import TARGETS, add_adapter, trainable
 from murank_export.adapt.question import answer_loss, cast_parameters
 from murank_export.adapt.schedule import learning_rate
@@ -92,6 +92,23 @@ def test_every_pair_is_seen_once_an_epoch(pack: int) -> None:
     assert again.groups(plan.steps_an_epoch) == plan.groups(plan.steps_an_epoch)
     other = Plan(PAIRS, pack=pack, groups_a_step=20, seed=8)
     assert other.groups(0) != Plan(PAIRS, pack=pack, groups_a_step=20, seed=7).groups(0)
+
+
+def test_pairs_of_junk_are_not_learnt(tmp_path: Path) -> None:
+    junk, *known = (f"{name}.jpg" for name in ("-1_c1", "0001_c1", "0001_c2", "0002_c1"))
+    for name in (junk, *known):
+        (tmp_path / name).touch()
+    kept = [Pair(known[0], known[1], True), Pair(known[0], known[2], False)]
+    for side in ("train", "val"):
+        save_pairs(tmp_path / f"{side}.json", [Pair(junk, junk, True), *kept])
+    found = load_splits(tmp_path, tmp_path, val_pairs=10, seed=0)
+    placed = [
+        Pair(str(tmp_path / one.query), str(tmp_path / one.candidate), one.match) for one in kept
+    ]
+    assert (found.train, found.val, found.junk) == (placed, placed, 2)
+    save_pairs(tmp_path / "val.json", [Pair(junk, junk, True)])
+    with pytest.raises(InputError, match=r"val\.json: .*junk"):
+        load_splits(tmp_path, tmp_path, val_pairs=10, seed=0)
 
 
 def test_groups_in_order() -> None:

@@ -169,6 +169,22 @@ def test_junk(protocol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert [word in note for note in found["notes"]] == [True]
 
 
+def test_trapezoid_has_no_junk_in_the_gallery(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the original code, whatever is asked for; a junk query counts unless it is dropped."""
+    found = {}
+    for flags in ((), ("--drop-junk",)):
+        file = junk_file(tmp_path)[0]
+        assert main(["evaluate", str(file), "--json", "--protocol", "trapezoid", *flags]) == 0
+        found[flags] = json.loads(capsys.readouterr().out)
+    gallery, query = found[()]["notes"]
+    assert ("left out" in gallery, "gallery image" in gallery) == (True, True)
+    assert ("as persons" in query, "1 of pid -1 (query)" in query) == (True, True)
+    (both,) = found[("--drop-junk",)]["notes"]
+    assert ("left out" in both, "query" in both, "gallery image" in both) == (True, True, True)
+
+
 def test_junk_in_rerank_and_its_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(1)
     pids = np.array([0, 1, -1, 0, 1, -1, -1, 2])

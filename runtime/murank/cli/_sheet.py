@@ -37,13 +37,13 @@ def write_sheet_of(args: argparse.Namespace, outcome: Outcome, mu: MuDistances |
     from murank.sheet import choose_queries, count_changes, draw_sheet, rows_of, write_sheet
 
     before, after = outcome.before, outcome.ranking
-    queries = choose_queries(before, after)
-    notes = count_changes(before, after)
+    queries = choose_queries(before, after, drop_junk=args.drop_junk)
+    notes = count_changes(before, after, drop_junk=args.drop_junk)
     if len(queries) < len(after.indices):
         chosen = "the first" if after.labels is None else "the largest gains and losses in turn"
         notes.append(f"Shown are {len(queries)} of {len(after.indices):,} queries: {chosen}.")
     sheet = draw_sheet(
-        rows_of(before, after, mu, queries),
+        rows_of(before, after, mu, queries, drop_junk=args.drop_junk),
         before="encoder",
         after=method_name(args),
         title=f"{method_name(args)}: candidate matches",

@@ -30,7 +30,7 @@ FRAMES: Mapping[Verdict, Colour] = {
 _LEGEND: Mapping[Verdict, str] = {
     "match": "right: same person, another camera",
     "other": "wrong: another person",
-    "junk": "same person, same camera: not counted",
+    "junk": "same person, same camera, or junk: not counted",
 }
 _NOTICE = "Every image beside a query is a candidate match, best first; a person decides."
 _NUMBERS = "Below it: rank, distance and, where a scorer saw the pair, mu (small = same person)."
