@@ -1,4 +1,7 @@
-"""Every kernel compiles to machine code for the GPUs that matter: no GPU is needed for that."""
+"""Every kernel compiles to machine code for the GPUs that matter: no GPU is needed for that.
+
+For a Jetson Orin; with GPUS=all (8 s more for each) for all of them, as `make test-numerics` does.
+"""
 
 import importlib.util
 import json
@@ -18,7 +21,8 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None,
     reason="numba-cuda, which compiles kernels, is not installed",
 )
-CAPABILITIES = ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "11.0", "12.0")
+ALL = ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "11.0", "12.0")
+CAPABILITIES = ALL if os.environ.get("GPUS") == "all" else ("8.7",)
 IN_FLOAT64 = {"row_squares", "fused_squares", "replace", "tell"}  # where the digits are needed
 MOST_REGISTERS = 128  # a thread: a block of 256 is at home everywhere, with as many beside it
 KINDS = {"i8": ["u64"], "f4": ["f32"], "f8": ["f64"], "b1": ["u8"]}
