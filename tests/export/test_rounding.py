@@ -44,21 +44,31 @@ def exact(weight: Tensor) -> Floats:
     return found
 
 
+def damped_products(inputs: Tensor) -> Floats:
+    """Products of the inputs' channels [n,n], with a hundredth of their mean on the diagonal."""
+    x = inputs.double().numpy()
+    products: Floats = x.T @ x
+    return products + 0.01 * np.trace(products) / len(products) * np.eye(len(products))
+
+
+def wished(products: Floats, left: list[int], error: Floats) -> Floats:
+    """Errors [rows] of the next weight if all that are left were free reals: least squares."""
+    found: Floats = np.linalg.solve(products[np.ix_(left, left)], -products[left] @ error.T)[0]
+    return found
+
+
 def oracle(weight: Tensor, inputs: Tensor) -> Floats:
     """Round one weight after the other to where it is best if all later ones were free reals.
 
     The later weights' best values are solved for each time, as least squares.
     """
-    wanted, x = exact(weight), inputs.double().numpy()
-    energy = (x**2).sum(0)
-    damped = np.vstack([x, np.sqrt(0.01 * energy.mean()) * np.eye(len(energy))])
-    left = list(np.argsort(-energy))
+    wanted, products = exact(weight), damped_products(inputs)
+    left = [int(i) for i in np.argsort(-np.diag(products))]
     error = np.zeros_like(wanted)
     while left:
-        made = damped @ error.T
-        best = np.linalg.lstsq(damped[:, left], -made, rcond=None)[0]  # errors to wish for
+        wish = wished(products, left, error)
         now = left.pop(0)
-        steps = np.clip(np.rint(wanted[:, now] - best[0]), -127, 127)
+        steps = np.clip(np.rint(wanted[:, now] - wish), -127, 127)
         error[:, now] = wanted[:, now] - steps
     return wanted - error
 
@@ -221,17 +231,15 @@ def test_formats_are_rounded_to_where_least_squares_wants_them(kind: Format) -> 
     scale, each = by_format(kind, weight, inputs)
     found = round_weight(weight, inputs, scale, kind)
     assert found.steps.dtype == kind.dtype
-    x, sizes = inputs[:350].double().numpy(), each.double().numpy()
-    energy = (x**2).sum(0)
-    damped = np.vstack([x, np.sqrt(0.01 * energy.mean()) * np.eye(96)])
-    error, left = np.zeros((4, 96)), list(np.argsort(-energy))
+    sizes, products = each.double().numpy(), damped_products(inputs[:350])
+    error, left = np.zeros((4, 96)), [int(i) for i in np.argsort(-np.diag(products))]
     steps = np.zeros((4, 96))
     while left:
-        best = np.linalg.lstsq(damped[:, left], -damped @ error.T, rcond=None)[0]
+        wish = wished(products, left, error)
         now = left.pop(0)
         wanted = weight.double().numpy()[:, now]
         # Errors of the rounded are made up for where the step counts, in the weight's own unit.
-        steps[:, now] = nearest_of(kind, (wanted - best[0]) / sizes[:, now])
+        steps[:, now] = nearest_of(kind, (wanted - wish) / sizes[:, now])
         error[:, now] = wanted - steps[:, now] * sizes[:, now]
     np.testing.assert_array_equal(found.steps.double().numpy(), steps)
     plain = round_weight(weight, None, scale, kind)
