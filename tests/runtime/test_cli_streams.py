@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,26 @@ def shell(line: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
     )
 
 
-VERBS = ["evaluate {f} --json", "rerank --features {f} --method none --json", "--version"]
+@pytest.fixture(autouse=True)
+def default_ctrl_c() -> Iterator[None]:
+    """What a terminal gives to processes; a job in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("streams", [">&-", ">/dev/full", "1</dev/null"])
+EVALUATE, RERANK, VERSION = (
+    "evaluate {f} --json", "rerank --features {f} --method none --json", "--version"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("streams", "verb"),
+    [
+        *((streams, VERSION) for streams in (">&-", ">/dev/full", "1</dev/null")),
+        (">&-", RERANK), (">/dev/full", RERANK), ("1</dev/null", EVALUATE),
+    ],
+)  # fmt: skip
 def test_output_is_not_lost_in_silence(verb: str, streams: str, features: Path) -> None:
     done = shell(f"{RUN} {verb.format(f=features)} {streams}")
     assert done.returncode == 2
@@ -46,8 +62,10 @@ def test_output_is_not_lost_in_silence(verb: str, streams: str, features: Path) 
     assert (both.returncode, both.stdout, both.stderr) == (2, "", "")
 
 
-@pytest.mark.parametrize("verb", VERBS[:2])
-@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&-", "2>&- <&-"])
+@pytest.mark.parametrize(
+    ("streams", "verb"),
+    [("2>&-", EVALUATE), ("2>/dev/full", RERANK), ("<&-", EVALUATE), ("2>&- <&-", RERANK)],
+)
 def test_other_streams_do_not_matter(verb: str, streams: str, features: Path) -> None:
     done = shell(f"{RUN} {verb.format(f=features)} {streams}")
     assert done.returncode == 0
