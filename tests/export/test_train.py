@@ -41,6 +41,16 @@ def made(checkpoint: Callable[[str], Path], tmp_path: Path) -> MadePairs:
     return MadePairs(tmp_path, checkpoint("qwen2_vl"))
 
 
+@pytest.fixture(scope="module")
+def whole(
+    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> TrainSettings:
+    """A training that nothing stopped, in a place of its own."""
+    settings = MadePairs(tmp_path_factory.mktemp("whole"), checkpoint("qwen2_vl")).settings
+    train_adapter(settings)
+    return settings
+
+
 class KilledError(Exception):
     """Stands for a process that ends between two checkpoints."""
 
@@ -109,18 +119,18 @@ def assert_same_gradients(one: TrainSettings, other: TrainSettings) -> None:
 
 
 @pytest.mark.parametrize("pack", [1, 4])
-def test_it_learns_a_dozen_pairs_by_heart(made: MadePairs, pack: int) -> None:
+def test_it_learns_pairs_by_heart(made: MadePairs, pack: int) -> None:
     """Better than the best guess: who always says Yes and No with 1/2 loses ln(2) / 2 a token."""
-    pairs = made.of(range(3))
-    assert len(pairs) == 12
+    pairs = made.of(range(2))
+    assert len(pairs) == 8
     made.write("train", pairs)
     made.write("val", pairs)
-    settings = made.but(pack=pack, batch_size=12, steps=40, eval_every=40, dropout=0.0)
+    settings = made.but(pack=pack, batch_size=8, steps=30, eval_every=30, dropout=0.0, lr=2e-2)
     trained = train_adapter(settings)
     assert trained.before.loss > 2
     assert trained.last.loss < 0.25
     assert (trained.best.accuracy, trained.best.auc) == (1, 1)
-    assert (trained.before.step, trained.last.step, trained.steps) == (0, 40, 40)
+    assert (trained.before.step, trained.last.step, trained.steps) == (0, 30, 30)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -251,10 +261,11 @@ def test_what_is_written(made: MadePairs) -> None:
 
 
 @pytest.mark.parametrize("dies", [1, 3, 5, 6])
-def test_a_killed_training_goes_on_to_the_bit(made: MadePairs, dies: int) -> None:
+def test_a_killed_training_goes_on_to_the_bit(
+    made: MadePairs, whole: TrainSettings, dies: int
+) -> None:
     """Checkpoints are behind steps 2, 4 and 6; what was done after the last is done again."""
-    whole, cut = made.but(output=made.root / "whole"), made.settings
-    train_adapter(whole)
+    cut = made.settings
     with pytest.raises(KilledError):
         train_adapter(cut, progress=killed_at(dies))
     with (cut.output / "log.jsonl").open("a") as file:
@@ -280,10 +291,11 @@ def test_a_training_killed_behind_its_last_step_only_finishes(made: MadePairs) -
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_ctrl_c_saves_between_two_steps(made: MadePairs, overwrite: bool) -> None:
+def test_ctrl_c_saves_between_two_steps(
+    made: MadePairs, whole: TrainSettings, overwrite: bool
+) -> None:
     """Behind step 3, which is no multiple of save_every; --overwrite does not begin again."""
-    whole, cut = made.but(output=made.root / "whole"), made.but(overwrite=overwrite)
-    train_adapter(whole)
+    cut = made.but(overwrite=overwrite)
     handler = signal.getsignal(signal.SIGINT)
 
     def press(_stage: str, done: int, _total: int) -> None:
