@@ -25,8 +25,8 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
             _open_to_readers(stage)
         except OSError as error:
             # A source that vanished on the way is an OSError, too: name the file it is about.
-            name = error.filename or output
-            raise OutputError(f"cannot write {output}: {name}: {error.strerror}") from error
+            name, what = error.filename or output, error.strerror or error
+            raise OutputError(f"cannot write {output}: {name}: {what}") from error
 
 
 def _open_to_readers(folder: Path) -> None:

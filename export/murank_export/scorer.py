@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from murank import InputError, ParityError
 from murank.engine.golden import TOLERANCE, resized
@@ -87,7 +87,8 @@ def export_scorer(
         baked = bake_prompt(
             question.checkpoint.model, question.tokens, question.grid, settings.precision
         )
-        save_file({name: tensor.numpy() for name, tensor in baked.items()}, stage / PROMPT)
+        # By way of Python, which tells a full disk as an OSError.
+        (stage / PROMPT).write_bytes(save({name: tensor.numpy() for name, tensor in baked.items()}))
     shapes = _write_graphs(settings, question, inputs, stage, steps)
     part = _part(settings, question, shapes)
     with steps.step("measure parity"):

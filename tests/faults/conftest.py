@@ -1,32 +1,16 @@
-"""What the tests of the runtime have, here too."""
-
-import sys
-from pathlib import Path
+"""What the tests of the runtime have, here too; and how often which verb was stopped where."""
 
 import pytest
-from image_job import ImageJob
-from trt_fakes import FakeGpu, FakeTensorRT
-
-from murank.trt import _cuda
-
-
-@pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageJob:
-    return ImageJob(tmp_path, monkeypatch)
+from faults.everywhere import TRIED
+from shared_fixtures import gpu as gpu
+from shared_fixtures import job as job
+from shared_fixtures import trt as trt
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
-    fake = FakeGpu()
-    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return fake
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    pytest.importorskip("onnxruntime")
-    fake = FakeTensorRT()
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    return fake
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line a test."""
+    if TRIED:
+        terminalreporter.section("stops by kind of step: failed and killed")
+        for name, counts in TRIED.items():
+            told = ", ".join(f"{what} {count}" for what, count in sorted(counts.items()))
+            terminalreporter.write_line(f"{name}: {told}")

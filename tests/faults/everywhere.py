@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from murank import MurankError
 Contents = dict[str, Any]  # path -> what is in the file
 ALL = os.environ.get("FAULTS") == "all"  # every step of slow commands, too
 FOLDER = "a folder"
+REFUSED = "refused"  # by a reader, in a sentence
+TRIED: dict[str, Counter[str]] = {}  # test -> where it was stopped
 _ASIDE = re.compile(r"(^|/)\.murank-([0-9a-f]{16}|old)-")
 
 
@@ -30,7 +33,12 @@ class Command:
     seal: str | None = None  # where it is, the files beside it belong together
     kept: str = r"(?!)"  # pattern of what an unfinished run may leave, for the next
     changing: Sequence[str] = ()  # keys of JSON that differ between two runs
-    most: int | None = None  # steps to try where it is slow, unless FAULTS=all
+    varying: str = r"(?!)"  # pattern of files that differ in content between two runs
+    is_durable: bool = True  # what has taken its place may not be lost, and nothing may be missing
+    most: int = 8  # steps to try, unless FAULTS=all
+    failing: Sequence[str] = CAN_FAIL
+    read: Callable[[], object] | None = None  # what those find who use what was written
+    between: Sequence[object] = ()  # what they may find beside what was and what will be there
 
 
 def coded(run: Callable[[], object]) -> Callable[[], int]:
@@ -47,26 +55,33 @@ def coded(run: Callable[[], object]) -> Callable[[], int]:
     return coded_run
 
 
-def check_every_step(command: Command, spare: Path) -> int:
+def check_every_step(command: Command, spare: Path) -> None:
     """Stop the command at each of its steps, look at what is there, and run it again."""
-    before = _contents(command)
+    before, read = _contents(command), _read(command)
     if command.root.exists():
         shutil.copytree(command.root, spare, symlinks=True)
+    command.run()  # imports and compiles what it takes before the first fork
+    _restore(command.root, spare)
     whole = in_child(command.run, Shim(command.root))
     assert whole.code == 0, whole.err
     after = _contents(command)
+    allowed = (REFUSED, read, _read(command), *command.between)
+    assert command.read is None or allowed[2] != REFUSED
+    assert whole.steps, "it writes nothing"
     assert not _asides(after)
-    assert_durable(whole.steps)
-    tried = 0
-    for number, kill in _stops(whole.steps, command.most):
+    if command.is_durable:
+        assert_durable(whole.steps)
+    tried = TRIED.setdefault(os.environ["PYTEST_CURRENT_TEST"].split("::")[-1], Counter())
+    for number, kill in _stops(whole.steps, command):
         _restore(command.root, spare)
         ended = in_child(command.run, Shim(command.root, number, kill=kill))
         where = f"{'killed' if kill else 'failed'} at {number}: {whole.steps[number]}\n{ended.err}"
-        _check_end(ended, _contents(command), after, kill, where)
+        _check_end(command, ended, after, kill, where)
         _check_files(command, before, after, kill, where)
-        _check_next(command, after, where)
-        tried += 1
-    return tried
+        assert _read(command) in allowed, where
+        if kill or ALL:  # what is there after a failure is less than after a kill
+            _check_next(command, after, where)
+        tried[f"{'kill before' if kill else 'fail'} {whole.steps[number].kind}"] += 1
 
 
 def assert_durable(steps: Sequence[Step]) -> None:
@@ -96,19 +111,29 @@ def _unsynced(steps: Sequence[Step], path: str) -> set[str]:
     return dirty
 
 
-def _stops(steps: Sequence[Step], most: int | None) -> Iterator[tuple[int, bool]]:
-    stops = [(n, False) for n, step in enumerate(steps) if step.kind in CAN_FAIL]
+def _stops(steps: Sequence[Step], command: Command) -> Iterator[tuple[int, bool]]:
+    stops = [(n, False) for n, step in enumerate(steps) if step.kind in command.failing]
     stops += [(n, True) for n in range(len(steps))]
-    stride = 1 if ALL or most is None else max(1, -(-len(stops) // most))
-    yield from stops[::stride]
+    stride = 1 if ALL else max(1, -(-len(stops) // command.most))
+    yield from stops[:-1:stride]
+    yield stops[-1]
 
 
-def _check_end(ended: Ended, found: Contents, after: Contents, kill: bool, where: str) -> None:
+def _read(command: Command) -> object:
+    try:
+        return None if command.read is None else command.read()
+    except MurankError:
+        return REFUSED
+
+
+def _check_end(command: Command, ended: Ended, after: Contents, kill: bool, where: str) -> None:
+    found = _contents(command)
     if kill:
         assert ended.code == KILLED, where
         return
     if ended.code == 0:  # it could do without
-        assert found == after, where
+        assert found == after or not command.is_durable, where
+        assert all(after.get(path) == value for path, value in found.items()), where
     else:
         assert ended.code == 2, where
         assert ended.err.splitlines()[-1].startswith("murank: error: "), where
@@ -166,15 +191,17 @@ def _restore(root: Path, spare: Path) -> None:
 
 def _contents(command: Command) -> Contents:
     return {
-        path.relative_to(command.root).as_posix(): _content(path, command.changing)
+        path.relative_to(command.root).as_posix(): _content(path, command)
         for path in sorted(command.root.rglob("*"))
     }
 
 
-def _content(path: Path, changing: Sequence[str]) -> Any:
+def _content(path: Path, command: Command) -> Any:
     if path.is_dir():
         return FOLDER
-    raw = path.read_bytes()
+    if re.search(command.varying, path.as_posix()):
+        return "a file"
+    raw, changing = path.read_bytes(), command.changing
     if not changing or path.suffix not in (".json", ".jsonl"):
         return raw
     try:

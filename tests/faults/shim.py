@@ -5,6 +5,7 @@ For a forked child alone: what is put under Python here cannot be taken away aga
 
 import builtins
 import errno
+import gc
 import io
 import json
 import os
@@ -140,10 +141,12 @@ def _path_of(descriptor: int) -> str:
 def in_child(run: Callable[[], int], shim: Shim) -> Ended:
     """Run something in a process of its own."""
     reading, writing = os.pipe()
+    gc.freeze()  # else the child's collector would touch, and so copy, all of this process's memory
     child = os.fork()
     if child == 0:
         os.close(reading)
         _report(run, shim, writing)
+    gc.unfreeze()
     os.close(writing)
     with _OPEN(reading, "rb") as pipe:
         said = pipe.read()

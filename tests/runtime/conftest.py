@@ -1,18 +1,15 @@
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from trt_fakes import FakeGpu, FakeTensorRT
+from shared_fixtures import gpu as gpu
+from shared_fixtures import job as job
+from shared_fixtures import trt as trt
 
 from murank import save_features
 from murank.synthetic import make_features
-from murank.trt import _cuda
-
-if TYPE_CHECKING:
-    from image_job import ImageJob
 
 
 @pytest.fixture
@@ -46,30 +43,3 @@ def mu_file(tmp_path: Path) -> Path:
     probs = np.random.default_rng(1).random((num_query, 5)).astype(np.float32)
     np.savez(file, probs=probs, gallery_indices=np.tile(np.arange(5), (num_query, 1)))
     return file
-
-
-@pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "ImageJob":
-    """Folders of crops and an engine for `murank rerank`."""
-    from image_job import ImageJob
-
-    return ImageJob(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
-    """The only GPU, made up; keys of this machine go into the test's folder."""
-    fake = FakeGpu()
-    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return fake
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    """The only TensorRT, made up."""
-    pytest.importorskip("onnxruntime")
-    fake = FakeTensorRT()
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    return fake

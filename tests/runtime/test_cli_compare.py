@@ -296,3 +296,17 @@ def test_the_prompt_order_of_the_run(
         assert rows(run(folder)) == wanted
     (folder / "summary.json").write_text("[]")
     assert main(["compare", str(folder)]) == 2
+
+
+def test_a_folder_whose_files_may_be_of_two_runs(
+    feature_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run on other images was stopped after features.npz, before mu.npz."""
+    folder = tmp_path / "out"
+    (folder / ".murank-batch").mkdir(parents=True)
+    shutil.copy(feature_file, folder / "features.npz")
+    assert main(["compare", str(folder)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert str(folder) in err
+    assert err.count("\n") == 1

@@ -19,6 +19,7 @@ import torch
 from murank import InputError, OutputError
 from murank._atomic import (
     Writer,
+    abandoned,
     check_writable,
     made_folder,
     readable_errors,
@@ -63,7 +64,7 @@ class RunFolder:
             An unfinished training is of other settings, or its checkpoint is damaged.
         """
         check_writable(self.path)
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or not self._names():
             return None
         if not (self.path / TRAINING).is_file():
             raise OutputError(f"{self.path} is no folder of a training; pass another name")
@@ -101,11 +102,10 @@ class RunFolder:
         for folder in (self.path, self.path / ADAPTER, self.path / CHECKPOINT):
             sweep(folder)
         if saved is None:
-            self.write("", {TRAINING: _json(record)})  # first: a finished one is finished no more
-            for name in (f"{CHECKPOINT}/{LATEST}", LOG):
-                (self.path / name).unlink(missing_ok=True)
-            for file in (self.path / ADAPTER).glob("adapter_*"):
-                file.unlink()
+            # First: it belongs to the training.json that is there, and to no other.
+            self._remove(CHECKPOINT, LATEST)
+            self.write("", {TRAINING: _json(record)})  # a finished one is finished no more
+            self._remove(ADAPTER, "adapter_*")
         kept = self._log_until(-1 if saved is None else saved.step)
         self.write("", {TRAINING: _json(record), LOG: lambda file: file.write(kept)})
 
@@ -113,6 +113,16 @@ class RunFolder:
         """Let others train in the folder; nothing happens if `begin` was not reached."""
         if self._lock is not None:
             self._lock()
+
+    def _names(self) -> set[str]:
+        """What is in the folder, but for what killed processes have left."""
+        return {path.name for path in self.path.iterdir()} - set(abandoned(self.path))
+
+    def _remove(self, folder: str, pattern: str) -> None:
+        """Remove files of a folder of this one, and make that durable."""
+        names = [file.name for file in (self.path / folder).glob(pattern)]
+        if names:
+            write_files(self.path / folder, {}, remove=names)
 
     def _take(self) -> None:
         """Keep others out until `release`, or as long as this object lives."""
@@ -136,7 +146,7 @@ class RunFolder:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line."""
-        with (self.path / LOG).open("a") as file:
+        with readable_errors(self.path), (self.path / LOG).open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def _load(self) -> Saved | None:

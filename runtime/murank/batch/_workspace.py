@@ -31,6 +31,11 @@ _JOB_FILE = "job.json"
 _REDO = "pass --overwrite (what still fits is used again) or another name"
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run on images was stopped there: its files may be of two runs."""
+    return (folder / _HIDDEN).is_dir() and not (folder / SUMMARY_FILE).exists()
+
+
 class Workspace(Protocol):
     """Where stages are kept."""
 

@@ -11,7 +11,7 @@ from murank._exceptions import InputError, UsageError
 from murank._features import load_features
 from murank._mu import MuDistances, load_mu
 from murank._ranking import SUMMARY_FILE
-from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES
+from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES, is_unfinished
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
@@ -98,6 +98,8 @@ def _files(args: argparse.Namespace) -> _Files:
             f"{args.folder} has no features.npz; name a folder that `murank rerank --engine` "
             "wrote from images, or pass --features F.npz (and --mu)"
         )
+    if is_unfinished(args.folder):
+        raise InputError(f"{args.folder} holds an unfinished run; run it again to finish it")
     used = _used(args.folder)
     mu, gallery_mu = (
         tuple(args.folder / name for name in names.values() if name in used)

@@ -185,10 +185,10 @@ class _Build:
         made = self._made(graph, time.monotonic() - start)
         file = self._settings.timing_cache
         own = plan.timing_cache if file is None else b""
-        record = self._store.add(record, self._key, graph.name, plan.content, made, own)
-        if file is not None and plan.timing_cache:
+        if file is not None and plan.timing_cache:  # first: a plan that is there is not built again
             content = plan.timing_cache
             write_files(file.absolute().parent, {file.name: lambda to: to.write(content)})
+        record = self._store.add(record, self._key, graph.name, plan.content, made, own)
         return record, plan.timing_cache
 
     def _plan(self, graph: Graph, timings: bytes) -> Plan:

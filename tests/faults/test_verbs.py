@@ -1,0 +1,69 @@
+"""No verb is forgotten: each writes nothing, or is stopped wherever it writes."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import faults.test_build_machine_verbs
+import faults.test_engine_verbs
+import faults.test_runtime_verbs  # noqa: F401 - what they stop is noted as they are imported
+import pytest
+from engine_folder import make_engine
+from faults.covered import COVERED, options_with_values
+from faults.shim import Shim, in_child
+
+from murank import save_features
+from murank.cli import VERBS, main
+from murank.synthetic import make_features
+
+ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+READ: dict[str, str] = {
+    "adapt mine": "--features --engine --images --image-root",
+    "adapt train": "--mllm --pairs --image-root --prompt --init-adapter --adapter-targets",
+    "export": "--mllm --adapter --prompt --encoder --encoder-output",
+    "rerank": "--features --query --gallery --root --image-root --mu --mu-swapped --mu-gallery "
+    "--mu-gallery-swapped --engine --engine-sha256",
+    "search": "engine --gallery --query --image-root --engine-sha256",
+    "compare": "folder --features --mu --mu-gallery",
+    "evaluate": "file",
+    "calibrate": "--pairs --image-root --sha256",
+    "inspect": "engine",
+    "verify": "engine --sha256",
+    "bench": "engine --images --sha256",
+    "plan": "engine --power-mode",
+    "cache": "--engine",
+    "doctor": "--engine",
+    "world": "--domain",
+}
+WRITE_NOTHING = ("compare", "evaluate", "inspect", "verify", "plan")
+
+
+def test_every_option_that_writes_is_stopped_at_every_step() -> None:
+    """An option that is new: put what it reads above, or write a test of what it writes."""
+    read = {f"{verb} {name}" for verb, names in READ.items() for name in names.split()}
+    options = set(options_with_values())
+    assert options - read - COVERED == set()
+    assert read & COVERED == set()
+    assert read - options == set()
+    assert COVERED - options == {"doctor --compile-kernels"}  # says nowhere where
+    assert {one.split()[0] for one in COVERED} == set(VERBS) - set(WRITE_NOTHING)
+
+
+@pytest.mark.parametrize("name", WRITE_NOTHING)
+def test_a_verb_that_writes_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_features(num_ids=4, num_cameras=2, images_per_camera=2, num_distractors=4, dim=8)
+    save_features(tmp_path / "f.npz", made)
+    make_engine(tmp_path / "small")
+    shutil.copytree(ENGINE, tmp_path / "engine")
+    runs: dict[str, Sequence[object]] = {
+        "compare": ("--features", tmp_path / "f.npz", "--quiet"),
+        "evaluate": (tmp_path / "f.npz",),
+        "inspect": (tmp_path / "small",),
+        "verify": (tmp_path / "engine", "--quiet"),
+        "plan": (tmp_path / "engine", "--device", "orin-nano-8gb"),
+    }
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    ended = in_child(lambda: main([name, *map(str, runs[name])]), Shim(tmp_path))
+    assert (ended.code, ended.steps) == (0, []), ended

@@ -1,0 +1,40 @@
+"""Fixtures of more than one folder of tests: a conftest imports those it offers."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from trt_fakes import FakeGpu, FakeTensorRT
+
+from murank.trt import _cuda
+
+if TYPE_CHECKING:
+    from image_job import ImageJob
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "ImageJob":
+    """Folders of crops and an engine for `murank rerank`."""
+    from image_job import ImageJob
+
+    return ImageJob(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
+    """The only GPU, made up; keys of this machine go into the test's folder."""
+    fake = FakeGpu()
+    monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: fake)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return fake
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    """The only TensorRT, made up."""
+    pytest.importorskip("onnxruntime")
+    fake = FakeTensorRT()
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    return fake
