@@ -1,9 +1,7 @@
 """`murank bench`: refuses before it loads anything, measures, compares."""
 
 import json
-import os
 import sys
-from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from murank.bench._settings import BenchSettings
 from murank.bench._store import load_report
 from murank.cli import _bench, main
 from murank.cli._bench_report import report_lines
-from murank.cli._parser import threads
 from murank.engine.manifest import Manifest, manifest_bytes, read_manifest
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -89,13 +86,6 @@ def test_options_that_cannot_be(
     engine: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     refuse(capsys, engine, *options, says=message)
-
-
-def test_threads_up_to_eight_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert threads("24") == 24
-    with pytest.raises(ArgumentTypeError, match="at most 24: 8 for each of the 3 processors"):
-        threads("25")
 
 
 def test_a_gallery_beyond_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
