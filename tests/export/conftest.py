@@ -2,34 +2,50 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from random_checkpoint import make_checkpoint
+from random_checkpoint import SIZES, make_checkpoint
 from safetensors.torch import load_file, save_file
+from traced_once import TracedOnce
 
 from murank import Engine
 from murank.engine.precision import Precision
 from murank.prompt import Layout
-from murank_export import ExportSettings, export_engine
+from murank_export import ExportSettings, export_engine, scorer
+
+# Two of each: the last decoder layer is another than the first, as is the last block of a tower
+# with windows. Qwen3 adds to the inputs of layers 1 and 2, so that the last has to be a third.
+LEAST = {**SIZES["tiny"], "layers": 2, "depth": 2}
+SIZES.update(qwen2_vl=LEAST, qwen2_5_vl=LEAST, qwen3_vl={**LEAST, "layers": 3})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trace equal towers and decoders once in a session: nothing costs tests of exports more."""
+    store = tmp_path_factory.mktemp("traced")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("export_vision", "export_decoder"):
+            patch.setattr(scorer, name, TracedOnce(getattr(scorer, name), store))
+        yield
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a shrunken checkpoint, by family: the same on every machine."""
-    made: dict[str, Path] = {}
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folder of a shrunken checkpoint, by family and size: the same on every machine."""
+    made: dict[tuple[str, str | None], Path] = {}
 
-    def of(family: str) -> Path:
-        if family not in made:
+    def of(family: str, size: str | None = None) -> Path:
+        if (family, size) not in made:
             folder = tmp_path_factory.mktemp("checkpoints") / family
-            make_checkpoint(folder, family)
+            make_checkpoint(folder, family, size or family)
             # Its normalisation is another family's; each has its own without the file.
             (folder / "preprocessor_config.json").unlink(missing_ok=True)
-            made[family] = folder
-        return made[family]
+            made[family, size] = folder
+        return made[family, size]
 
     return of
 

@@ -161,6 +161,7 @@ def test_canonical_names(name: str, short: str) -> None:
     assert canonical(name) == short
 
 
+@pytest.mark.parametrize("adapted", ["qwen2_vl"], indirect=True)  # graphs of others: elsewhere
 def test_the_engine_answers_as_the_adapted_model(
     adapted: Adapted, crops: Any, tmp_path: Path
 ) -> None:

@@ -15,13 +15,11 @@ from murank.engine.precision import Precision
 EngineFolder = Callable[..., Path]
 Crops = list[NDArray[np.uint8]]
 QDQ: list[Precision] = ["int8-qdq", "fp8", "int4"]
-# An export takes ten seconds. Smoothing differs by family; fp8 and int4 are the same layers in all.
+# An export takes long. Smoothing differs by family; fp8 and int4 are the same layers in all.
 CASES: list[tuple[str, Precision]] = [
     *(("qwen2_vl", precision) for precision in QDQ),
     ("qwen2_5_vl", "int8-qdq"),
-    ("qwen2_5_vl", "int4"),
     ("qwen3_vl", "int8-qdq"),
-    ("qwen3_vl", "fp8"),
 ]
 KIND = {
     "int8-qdq": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN, "int4": TensorProto.INT4
@@ -100,7 +98,7 @@ def test_every_layer_is_quantised_but_embedding_and_answers(
             given = graph.made_by[node.input[0]]
             assert (given.op_type == "DequantizeLinear") == (precision != "int4")
             assert graph.types[node.output[0]] == TensorProto.FLOAT16
-        assert narrow >= 5
+        assert narrow >= 4
         kept = plain.pop(0 if name == "vision" else -1)
         wide = TensorProto.FLOAT16 if name == "vision" else TensorProto.FLOAT
         assert kept.data_type == wide
@@ -115,7 +113,7 @@ def test_what_layers_share_is_quantised_once(
     engine_folder: EngineFolder, precision: Precision
 ) -> None:
     found = graphs(engine_folder("qwen2_vl", "prefix_first", precision))
-    layers, blocks = 3, 3
+    layers, blocks = 2, 2
     # Of the last layer, q reads the last token alone, k and v all.
     assert len(found["decoder"].of("QuantizeLinear")) == 4 * layers + 1
     assert len(found["vision"].of("QuantizeLinear")) == 4 * blocks + 2
