@@ -22,8 +22,6 @@ def load_model(kind: Any, folder: Path, **settings: Any) -> Any:
         The weights cannot be read, or some are missing: transformers would make them up. Or the
         folder leads transformers to weights that are not its own.
     """
-    from safetensors import SafetensorError
-
     _check_own_weights(folder)
     with quiet():
         try:
@@ -35,7 +33,10 @@ def load_model(kind: Any, folder: Path, **settings: Any) -> Any:
                 output_loading_info=True,
                 **settings,
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:
+            # A config of other types or sizes than meant fails wherever it is first used.
             raise InputError(f"{folder} cannot be loaded: {one_line(error)}") from error
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:

@@ -51,7 +51,7 @@ def export_hf_encoder(
         Another kind of model, no preprocessor_config.json, or a graph that does not agree.
     """
     kind = read_json(folder / "config.json").get("model_type")
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         raise InputError(f"{folder}: model_type is {kind!r}; as encoder: {', '.join(MODELS)}")
     preprocessing, mean, std = _preprocessing(folder, kind, given)
     import transformers

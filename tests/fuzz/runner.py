@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.mutate import BYTES
-from fuzz.targets import Target
+from fuzz.target import Target
 
 from murank import MurankError
 from murank.images._bits import DarkImageWarning
@@ -61,6 +61,7 @@ def run(target: Target, seeds: Iterable[int], folder: Path) -> tuple[Counter[str
     """Run cases; return how often they ended in what way, and those that failed."""
     outcomes: Counter[str] = Counter()
     failures, left = [], list(seeds)
+    target.warm()
     while left:
         ended = _in_child(target, left[:_BATCH], folder)
         left = left[len(ended) :]

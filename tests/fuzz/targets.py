@@ -4,14 +4,14 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fuzz import mutate
-from fuzz.mutate import BYTES, Mutation
+from fuzz.more_targets import more_targets
+from fuzz.mutate import BYTES
+from fuzz.target import JSON, MINIATURE, Target, archive
 from PIL import Image
 
 from murank import load_features, load_ranking
@@ -31,27 +31,21 @@ from murank.images import load_image
 from murank.pairs import load_pairs
 from murank.prompt import load_template
 
-MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature"
 ENGINE = MINIATURE / "engine"
-_JSON = (mutate.json_tree, mutate.json_tree, mutate.json_tree, mutate.text_numbers, *BYTES)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A kind of file, and its reader."""
-
-    name: str
-    seeds: Sequence[bytes]
-    mutations: Sequence[Mutation]
-    read: Callable[[Path], object]  # given the file
-    file: str  # its name, or its path in a folder of the case's own
-    cases: int = 60  # in CI
-    prepare: Callable[[Path], object] = lambda _folder: None  # what must lie around the file
 
 
 def targets() -> dict[str, Target]:
     """All of them, by name."""
-    made = [*_images(), *_arrays(), *_texts(), *_engines(), *_jobs(), *_caches(), *_adapters()]
+    made = [
+        *_images(),
+        *_arrays(),
+        *_texts(),
+        *_engines(),
+        *_jobs(),
+        *_caches(),
+        *_adapters(),
+        *more_targets(),
+    ]
     return {target.name: target for target in made}
 
 
@@ -82,20 +76,14 @@ def _images() -> list[Target]:
     ]
 
 
-def _archive(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
 def _arrays() -> list[Target]:
     paths = np.array(["query/a", "query/b", "gallery/a", "gallery/b", "gallery/c"])
     ids = np.array([1, 2, 1, 2, 3])
     rows = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    features = _archive(features=rows, paths=paths, pids=ids, camids=ids, num_query=np.array(2))
+    features = archive(features=rows, paths=paths, pids=ids, camids=ids, num_query=np.array(2))
     places = np.array([[0, 1], [1, 2]])
-    mu = _archive(probs=np.array([[0.1, 0.2], [0.3, 0.4]], np.float32), gallery_indices=places)
-    ranking = _archive(
+    mu = archive(probs=np.array([[0.1, 0.2], [0.3, 0.4]], np.float32), gallery_indices=places)
+    ranking = archive(
         indices=places, distances=rows[:2, :2], query_paths=paths[:2], gallery_paths=paths[2:],
         q_pids=ids[:2], g_pids=ids[2:], q_camids=ids[:2], g_camids=ids[2:],
     )  # fmt: skip
@@ -115,10 +103,10 @@ def _texts() -> list[Target]:
     told = json.dumps(report(None).to_json()).encode()
     prompts = [(MINIATURE / name).read_bytes() for name in ("prompt.json", "bare_prompt.json")]
     return [
-        Target("pairs", [pairs], _JSON, load_pairs, "pairs.json", 150),
+        Target("pairs", [pairs], JSON, load_pairs, "pairs.json", 150),
         Target("csv", [csv], (mutate.text_numbers, *BYTES), read_csv_list, "list.csv", 250),
-        Target("prompt", prompts, _JSON, load_template, "prompt.json", 150),
-        Target("bench report", [told], _JSON, load_report, "report.json", 150),
+        Target("prompt", prompts, JSON, load_template, "prompt.json", 150),
+        Target("bench report", [told], JSON, load_report, "report.json", 150),
     ]
 
 
@@ -146,8 +134,8 @@ def _engines() -> list[Target]:
 
     manifest = [(ENGINE / "manifest.json").read_bytes()]
     return [
-        Target("manifest", manifest, _JSON, check, "manifest.json", 250, _around),
-        Target("engine", manifest, _JSON, load, "manifest.json", 25, _around),
+        Target("manifest", manifest, JSON, check, "manifest.json", 250, _around),
+        Target("engine", manifest, JSON, load, "manifest.json", 25, _around),
         Target("onnx", graphs, BYTES, external_data_files, "a.onnx", 150),
         Target(
             "prompt tensors", [(ENGINE / "prompt.safetensors").read_bytes()], tensors,
@@ -169,7 +157,7 @@ def _jobs() -> list[Target]:
     how = (mutate.zip_members,) * 4 + BYTES
     return [
         Target("stage", [file.getvalue()], how, read_stage, "mu.npz", 150),
-        Target("job", [told], _JSON, enter, ".murank-batch/job.json", 100),
+        Target("job", [told], JSON, enter, ".murank-batch/job.json", 100),
     ]
 
 
@@ -228,12 +216,12 @@ def _adapters() -> list[Target]:
         (case / "checkpoint" / "latest.pt").write_bytes(checkpoint.getvalue())
 
     return [
-        Target("adapter", [(folder / config).read_bytes()], _JSON, adapter, config, 60, around),
+        Target("adapter", [(folder / config).read_bytes()], JSON, adapter, config, 60, around),
         Target(
             "adapter weights", [(folder / weights).read_bytes()],
             (mutate.json_header,) * 4 + BYTES, adapter, weights, 60, around,
         ),
-        Target("training", [training], _JSON, resume, "training.json", 60, begun),
+        Target("training", [training], JSON, resume, "training.json", 60, begun),
         Target(
             "checkpoint", [checkpoint.getvalue()], (mutate.zip_members,) * 2 + BYTES, resume,
             "checkpoint/latest.pt", 100, begun,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from fuzz.runner import run
-from fuzz.targets import Target, targets
+from fuzz.target import Target
+from fuzz.targets import targets
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

@@ -74,7 +74,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     config = read_json(folder / "config.json")
     family = config.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise InputError(
             f"{folder}: model_type is {family!r}; murank exports {', '.join(FAMILIES)} (dense)"
         )
@@ -100,9 +100,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def _is_set(config: object, key: str) -> bool:
     """Whether a key has a value at any depth."""
-    if not isinstance(config, dict):
-        return False
-    return bool(config.get(key)) or any(_is_set(value, key) for value in config.values())
+    waiting = [config]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if one.get(key):
+                return True
+            waiting += one.values()
+    return False
 
 
 def _check_all_taken(model: Any, folder: Path) -> None:
@@ -169,9 +174,15 @@ def _chat_template(folder: Path, tokenizer: Any) -> str:
     """
     jinja, wrapped = folder / "chat_template.jinja", folder / "chat_template.json"
     if jinja.exists():
-        return jinja.read_text("utf-8")
+        try:
+            return jinja.read_text("utf-8")
+        except ValueError as error:
+            raise InputError(f"{jinja} is not UTF-8") from error
     if wrapped.exists():
-        return str(read_json(wrapped)["chat_template"])
+        template = read_json(wrapped).get("chat_template")
+        if not isinstance(template, str):
+            raise InputError(f"{wrapped} must hold a text under chat_template")
+        return template
     if not isinstance(tokenizer.chat_template, str):
         raise InputError(f"{folder} has no chat template (chat_template.json or .jinja)")
     return tokenizer.chat_template
