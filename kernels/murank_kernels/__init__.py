@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from murank_kernels._re_ranking import re_ranking
     from murank_kernels._selection import smallest_k
     from murank_kernels._simple import simple, simple_blocks
+    from murank_kernels.alignment import AlignmentWarning, CameraAlignment, align_cameras
 
 __all__ = [
+    "AlignmentWarning",
+    "CameraAlignment",
     "DeviceUnavailableError",
     "DistanceBlocks",
     "InvalidInputError",
@@ -32,6 +35,7 @@ __all__ = [
     "OnlineQuery",
     "RankEvaluation",
     "RankEvaluator",
+    "align_cameras",
     "ca_jaccard",
     "ca_jaccard_blocks",
     "ecn",
@@ -58,6 +62,7 @@ _HOMES = {
     "_re_ranking": ("re_ranking",),
     "_selection": ("smallest_k",),
     "_simple": ("simple", "simple_blocks"),
+    "alignment": ("AlignmentWarning", "CameraAlignment", "align_cameras"),
 }
 
 

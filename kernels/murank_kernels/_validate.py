@@ -141,6 +141,13 @@ def as_not_negative(value: Any, name: str) -> float:
     return float(value)
 
 
+def as_positive(value: Any, name: str) -> float:
+    """Return a finite real number above 0."""
+    if not isinstance(value, Real | np.floating) or not 0 < float(value) < np.inf:
+        raise InvalidInputError(f"{name} must be finite and above 0, got {value!r}")
+    return float(value)
+
+
 def as_labels(labels: ArrayLike, name: str, length: int) -> NDArray[np.int64]:
     """Return integer labels [length] as int64."""
     given = as_array(labels, name)

@@ -15,7 +15,7 @@ import hashlib
 
 import numpy as np
 from murank_kernels import (
-    ca_jaccard, ecn, evaluate_rank, k_reciprocal, re_ranking, simple, smallest_k
+    align_cameras, ca_jaccard, ecn, evaluate_rank, k_reciprocal, re_ranking, simple, smallest_k
 )
 
 rng = np.random.default_rng(0)
@@ -36,6 +36,7 @@ results = {
     "simple": distances,
     "top_k": np.hstack(k_reciprocal(rows, num_query, top_k=20)),
     "smallest_k": np.hstack(smallest_k(distances, 30)),
+    "align_cameras": align_cameras(rows, camids, num_query=num_query, dims=40),
     "re_ranking": re_ranking(distances, q_q, g_g),
 }
 labels = (rng.integers(40, size=size) for size in (num_query, num_gallery) * 2)
@@ -67,5 +68,5 @@ def digests(numba_threads: int, blas_threads: int) -> str:
 @pytest.mark.parametrize(("numba_threads", "blas_threads"), [(2, 2), (2, 1), (1, 2)])
 def test_same_bits(numba_threads: int, blas_threads: int) -> None:
     one_thread = digests(1, 1).splitlines()
-    assert len(one_thread) == 11
+    assert len(one_thread) == 12
     assert digests(numba_threads, blas_threads).splitlines() == one_thread

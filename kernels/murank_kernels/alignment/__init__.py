@@ -1,0 +1,9 @@
+"""Camera alignment: what a camera adds to all of its images is taken out of their features.
+
+Two linear steps that need no label and no training, fitted on what the cameras saw: the mean of
+each camera is subtracted, and directions in which one person differs between cameras count less.
+"""
+
+from murank_kernels.alignment._alignment import AlignmentWarning, CameraAlignment, align_cameras
+
+__all__ = ["AlignmentWarning", "CameraAlignment", "align_cameras"]

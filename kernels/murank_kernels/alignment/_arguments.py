@@ -1,0 +1,50 @@
+"""Checks of what an alignment is given."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from murank_kernels import _validate
+from murank_kernels._exceptions import InvalidInputError
+from murank_kernels._types import I64
+from murank_kernels.alignment._mutual import Pairs
+
+
+def as_cameras(camids: ArrayLike, num_rows: int) -> I64:
+    """Return camera numbers [num_rows], none of them negative."""
+    cameras = _validate.as_labels(camids, "camids", num_rows)
+    if (cameras < 0).any():
+        row = int(np.argmax(cameras < 0))
+        raise InvalidInputError(
+            f"camids row {row} is {cameras[row]}: a camera's number is 0 or more; fit without "
+            "images of an unknown camera, and give them a number of their own in apply"
+        )
+    return cameras
+
+
+def as_pairs(pairs: ArrayLike | None, weights: ArrayLike | None, num_rows: int) -> Pairs | None:
+    """Return pairs [P,2] of rows and their weights [P]; None: they are to be found."""
+    if pairs is None:
+        if weights is not None:
+            raise InvalidInputError("weights are of pairs: pass pairs, too")
+        return None
+    rows = _validate.as_array(pairs, "pairs")
+    if rows.ndim != 2 or rows.shape[1] != 2 or rows.dtype.kind not in "iu":
+        raise InvalidInputError(f"pairs must be integers [P, 2], got {rows.dtype} {rows.shape}")
+    if rows.size and not (rows.min() >= 0 and rows.max() < num_rows):
+        raise InvalidInputError(f"pairs must be rows in 0..{num_rows - 1}")
+    if (rows[:, 0] == rows[:, 1]).any():
+        raise InvalidInputError("pairs name a row and itself; leave those out")
+    return Pairs(rows.astype(np.int64), _as_weights(weights, len(rows)), len(rows))
+
+
+def _as_weights(
+    weights: ArrayLike | None, num_pairs: int
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    if weights is None:
+        return np.ones(num_pairs)
+    given = _validate.as_array(weights, "weights")
+    if given.shape != (num_pairs,) or given.dtype.kind not in "fiu":
+        raise InvalidInputError(f"weights must be real numbers [{num_pairs}], one a pair")
+    if not (np.isfinite(given).all() and (given >= 0).all()):
+        raise InvalidInputError("weights must be finite and not negative")
+    return given.astype(np.float64)

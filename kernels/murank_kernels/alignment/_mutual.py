@@ -1,0 +1,185 @@
+"""Rows of two cameras that are each other's neighbours: mostly the same person.
+
+Tiles of the distances between every two cameras, never a matrix of them. A task has some rows of
+one camera and all of the other: the lists of its rows are then complete, those of the columns are
+merged afterwards. (distance, row) is a total order, so nothing depends on which task ends first.
+
+Floor at N rows of D values over C even cameras: (1 - 1/C) N² D FLOP.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from murank_kernels import _parallel
+from murank_kernels._compiled import compiled
+from murank_kernels._distances import DistanceTiles
+from murank_kernels._fusion import Changes
+from murank_kernels._neighbors import NOBODY, TILE, empty_lists, insert
+from murank_kernels._parallel import Progress
+from murank_kernels._types import F32, F64, I32, I64
+from murank_kernels._vector import WORD, flag_not_above, make_flags
+
+LENGTH = 3  # neighbours each way
+_ROWS_A_TASK = 2 * TILE
+_SOFTNESS = 0.06  # see `_weights`
+
+Range = tuple[int, int]
+_Task = tuple[Range, Range, Range]  # rows of one camera, of another, those of the first in the task
+Lists = tuple[F32, I32]  # (squared distances, row numbers), nearest first
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows that are taken as the same person."""
+
+    rows: I64  # [P,2] row numbers
+    weights: F64  # [P] in [0,1]
+    num_nearest: int  # how many of them are each other's nearest
+
+
+def mutual_neighbors(
+    rows: F32, camids: I64, *, max_rows: int, length: int = LENGTH,
+    progress: Progress | None = None,
+) -> Pairs:  # fmt: skip
+    """Find the rows of every two cameras that are among each other's `length` nearest.
+
+    Parameters
+    ----------
+    rows : [N,D] float32 unit rows
+    camids : [N]
+    max_rows : of a camera that has more, as many rows are taken, evenly spread.
+    length : neighbours each way.
+    """
+    members = [_spread(np.flatnonzero(camids == camera), max_rows) for camera in np.unique(camids)]
+    kept = np.concatenate(members)
+    stops = np.cumsum([len(some) for some in members])
+    ranges = [(int(stop) - len(some), int(stop)) for some, stop in zip(members, stops, strict=True)]
+    tiles = DistanceTiles.of(np.ascontiguousarray(rows[kept]), _no_changes(len(kept)))
+    tasks = [
+        (first, second, (start, min(start + _ROWS_A_TASK, first[1])))
+        for first, second in combinations(ranges, 2)
+        for start in range(*first, _ROWS_A_TASK)
+    ]
+    done: dict[_Task, tuple[Lists, Lists]] = {}
+
+    def one_task(task: _Task) -> None:
+        done[task] = _lists_between(tiles, task[2], task[1], length)
+
+    _parallel.run(one_task, tasks, "pairs across cameras", progress)
+    found = [
+        _mutual(first, second, [done[task] for task in tasks if task[:2] == (first, second)])
+        for first, second in combinations(ranges, 2)
+    ]
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *(some.pairs for some in found)])
+    distances = np.concatenate([np.empty(0), *(some.distances for some in found)])
+    beyond = np.concatenate([np.empty(0), *(some.beyond for some in found)])
+    return Pairs(kept[pairs], _weights(distances, beyond), int((beyond == 0).sum()))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Pairs of two cameras."""
+
+    pairs: I64  # [P,2]
+    distances: F64  # [P] cosine distances
+    beyond: F64  # [P] what that of the pair has over either row's nearest, the larger of both
+
+
+def _spread(members: I64, most: int) -> I64:
+    if len(members) <= most:
+        return members
+    return members[np.linspace(0, len(members) - 1, most).astype(np.int64)]
+
+
+def _no_changes(num_rows: int) -> Changes:
+    indptr = np.zeros(num_rows + 1, np.int64)
+    return Changes(indptr, np.empty(0, np.int32), np.empty(0, np.float32))
+
+
+def _lists_between(
+    tiles: DistanceTiles, rows: Range, columns: Range, length: int
+) -> tuple[Lists, Lists]:
+    """Lists of some rows over all columns, and of the columns over these rows."""
+    row_lists = empty_lists(rows[1] - rows[0], length)
+    column_lists = empty_lists(columns[1] - columns[0], length)
+    for row in range(*rows, TILE):
+        for column in range(*columns, TILE):
+            part = slice(row, min(row + TILE, rows[1]))
+            tile = tiles.tile(part, column, min(column + TILE, columns[1]))
+            near = (row_lists[0][row - rows[0] :], row_lists[1][row - rows[0] :])
+            far = (column_lists[0][column - columns[0] :], column_lists[1][column - columns[0] :])
+            _offer_tile(tile, row, column, *near, *far)
+    return row_lists, column_lists
+
+
+@compiled
+def _offer_tile(
+    tile: F32, first_row: int, first_column: int, near: F32, who: I32, far: F32, whose: I32
+) -> None:
+    """Offer each entry to the list of its row (`near`, `who`) and of its column (`far`, `whose`).
+
+    Rows and columns come in ascending order, so that an equal distance stays behind.
+    """
+    num_rows, num_columns = tile.shape
+    last = near.shape[1] - 1
+    bounds = far[:num_columns, last].copy()
+    flags = make_flags(num_columns)
+    words = flags.view(np.uint64)
+    for r in range(num_rows):
+        row = tile[r]
+        flag_not_above(row, bounds, near[r, last], flags)
+        for word in range(words.shape[0]):
+            if words[word] == 0:
+                continue
+            for t in range(word * WORD, (word + 1) * WORD):
+                if flags[t] == 0:
+                    continue
+                if row[t] < near[r, last]:
+                    insert(near[r], who[r], row[t], first_column + t)
+                if row[t] < far[t, last]:
+                    insert(far[t], whose[t], row[t], first_row + r)
+                    bounds[t] = far[t, last]
+
+
+def _mutual(first: Range, second: Range, lists: list[tuple[Lists, Lists]]) -> _Found:
+    """Match the lists of the first camera's rows with those of the second's."""
+    near, who = (np.concatenate(part) for part in zip(*(rows for rows, _ in lists), strict=True))
+    far, whose = lists[0][1]
+    for _, (part, part_who) in lists[1:]:
+        _merge(far, whose, part, part_who)
+    there = who != NOBODY
+    column = np.where(there, who - second[0], 0)
+    row = np.arange(*first)[:, None]
+    mutual = there & (whose[column] == row[:, :, None]).any(axis=2)
+    beyond = np.maximum(near - near[:, :1], near - far[column, 0])
+    pairs = np.stack([np.broadcast_to(row, who.shape)[mutual], who[mutual]], axis=1)
+    return _Found(pairs.astype(np.int64), _cosine(near[mutual]), _cosine(beyond[mutual]))
+
+
+def _cosine(squared: F32) -> F64:
+    """Cosine distances from squared Euclidean ones of unit rows."""
+    return squared.astype(np.float64) / 2
+
+
+@compiled
+def _merge(near: F32, who: I32, part: F32, part_who: I32) -> None:
+    """Offer lists of later rows to lists of earlier ones."""
+    last = near.shape[1] - 1
+    for j in range(near.shape[0]):
+        for a in range(part.shape[1]):
+            if part[j, a] < near[j, last]:
+                insert(near[j], who[j], part[j, a], part_who[j, a])
+
+
+def _weights(distances: F64, beyond: F64) -> F64:
+    """How much a pair counts: 1 for nearest neighbours, less the farther it is beyond them.
+
+    Where a person has several images in a camera, their distances are alike and all count; where
+    there is one, what comes second is a stranger, far behind, and counts for nothing.
+    """
+    if not len(distances):
+        return distances
+    scale = _SOFTNESS * float(np.median(distances[beyond == 0]))
+    return np.exp(-beyond / scale) if scale > 0 else (beyond == 0).astype(np.float64)
