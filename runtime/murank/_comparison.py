@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from murank._alignment import Aligned
 from murank._exceptions import InputError
 from murank._features import FeatureSet
+from murank._intervals import Gain, paired_gain
+from murank._labels import Labels
 from murank._methods import METHODS, Progress, distance_blocks, kernel_errors
 from murank._metrics import Metrics, metrics_of
 from murank._mu import MuDistances
@@ -22,14 +25,21 @@ _ADDED: Mapping[Fused, str] = {
 class Compared:
     """One line of the comparison."""
 
-    name: str  # "encoder" or the method
+    name: str  # "encoder" (as it is, or aligned) or the method
     fused: Fused  # nothing, mu of the candidates, mu between gallery images as well, or it alone
     metrics: Metrics
+    gain: Gain | None = None  # in mAP, of mu over the same without it
 
     @property
     def label(self) -> str:
         """The name, and which mu took part."""
         return self.name + _ADDED[self.fused]
+
+    @property
+    def verdict(self) -> str | None:
+        """A sentence on what mu does here."""
+        what = _ADDED[self.fused].removeprefix(" + ")
+        return None if self.gain is None else self.gain.verdict(what, self.name)
 
 
 def compare(
@@ -37,11 +47,14 @@ def compare(
     mu: MuDistances | None = None,
     gallery_mu: MuDistances | None = None,
     *,
+    aligned: Aligned | None = None,
     alpha: float | None = None,
     protocol: Mapping[str, Any] | None = None,
     progress: Callable[[str], Progress] | None = None,
 ) -> list[Compared]:
     """Evaluate the encoder and every method by the kernels' defaults, without and with mu.
+
+    With `aligned` features, every line but the first is of these.
 
     Raises
     ------
@@ -49,6 +62,37 @@ def compare(
         The features have no labels or nothing to find, or the kernels refuse mu or `alpha`; before
         any work.
     """
+    labels = check_comparable(features, mu, gallery_mu, alpha=alpha, protocol=protocol)
+    named: Callable[[str], Progress | None] = progress or (lambda _name: None)
+    used, names, found = features, _NAMES, []
+    if aligned is not None and aligned.level != "off":
+        used, names = aligned.features, dict.fromkeys(_NAMES, aligned.label)
+        plain = distance_blocks("none", features, progress=named(ENCODER))
+        found.append(Compared(ENCODER, "none", metrics_of(_evaluate(plain, labels, protocol))))
+    without: dict[str, Any] = {}  # average precisions [Q] of each name without mu
+    for method, fused in _lines(with_mu=mu is not None, with_gallery=gallery_mu is not None):
+        name = names.get(method, method)
+        given = _given(fused, mu, gallery_mu, alpha)
+        shown = named(name + _ADDED[fused])
+        evaluation = _evaluate(
+            distance_blocks(method, used, progress=shown, **given), labels, protocol
+        )
+        if fused == "none":
+            without[name] = evaluation.all_AP
+        gain = None if fused == "none" else paired_gain(without[name], evaluation.all_AP)
+        found.append(Compared(name, fused, metrics_of(evaluation), gain))
+    return found
+
+
+def check_comparable(
+    features: FeatureSet,
+    mu: MuDistances | None,
+    gallery_mu: MuDistances | None,
+    *,
+    alpha: float | None,
+    protocol: Mapping[str, Any] | None,
+) -> Labels:
+    """Raise what `compare` would raise, before any work; return the labels."""
     labels = features.labels
     if labels is None or not labels.counted(protocol or {}).num_matches().any():
         raise InputError(
@@ -57,28 +101,27 @@ def compare(
     weight: dict[str, Any] = {} if alpha is None else {"alpha": alpha}
     # The kernels refuse bad mu, of either kind, here: not after half of the lines.
     distance_blocks("k-reciprocal", features, mu, gallery_mu=gallery_mu, **weight)
-    found = []
-    for method, fused in _lines(with_mu=mu is not None, with_gallery=gallery_mu is not None):
-        line = Compared(_NAMES.get(method, method), fused, {})
-        given: dict[str, Any] = {} if fused == "none" else {"mu": mu, **weight}
-        if fused in ("gallery", "gallery only"):
-            given["gallery_mu"] = gallery_mu
-        blocks = distance_blocks(
-            method, features, progress=None if progress is None else progress(line.label), **given
-        )
-        metrics = _evaluate(blocks, labels.as_arguments(), protocol or {})
-        found.append(Compared(line.name, fused, metrics))
-    return found
+    return labels
 
 
-def _evaluate(blocks: Any, labels: tuple[Any, ...], protocol: Mapping[str, Any]) -> Metrics:
+def _given(
+    fused: Fused, mu: MuDistances | None, gallery_mu: MuDistances | None, alpha: float | None
+) -> dict[str, Any]:
+    """Return what a line gives to its method."""
+    if fused == "none":
+        return {}
+    given: dict[str, Any] = {"mu": mu} if alpha is None else {"mu": mu, "alpha": alpha}
+    return {**given, "gallery_mu": gallery_mu} if fused.startswith("gallery") else given
+
+
+def _evaluate(blocks: Any, labels: Labels, protocol: Mapping[str, Any] | None) -> Any:
     from murank_kernels import RankEvaluator
 
     with kernel_errors():
-        evaluator = RankEvaluator(*labels, **{"junk": "keep", **protocol})
+        evaluator = RankEvaluator(*labels.as_arguments(), **{"junk": "keep", **(protocol or {})})
         for first_query, distances in blocks:
             evaluator.update(first_query, distances)
-        return metrics_of(evaluator.result())
+        return evaluator.result()
 
 
 def _lines(*, with_mu: bool, with_gallery: bool) -> Iterator[tuple[str, Fused]]:

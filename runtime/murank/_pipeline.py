@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._alignment import OFF, Aligned, Alignment
 from murank._features import FeatureSet
 from murank._labels import Labels
 from murank._methods import Progress, distance_blocks, kernel_errors, used_parameters
@@ -30,6 +31,7 @@ class Settings:
     protocol: Mapping[str, Any]  # keyword arguments of RankEvaluator
     top_k: int = 50
     device: str = "cpu"
+    alignment: Alignment = OFF
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Clock:
 
 def rerank(
     features: FeatureSet,
+    aligned: Aligned,
     mu: MuDistances | None,
     settings: Settings,
     *,
@@ -65,7 +68,7 @@ def rerank(
     progress: Callable[[str], Progress] | None = None,
     keep_before: bool = False,
 ) -> Outcome:
-    """Re-rank, and evaluate before and after where labels exist.
+    """Re-rank what was aligned, and evaluate every step where labels exist.
 
     `gallery_mu` is mu between gallery images, [G,M], for a method that takes it. With `keep_before`
     the ranking by the encoder alone is kept, too.
@@ -78,27 +81,39 @@ def rerank(
     named: Callable[[str], Progress | None] = progress or (lambda _name: None)
     with clock.stage("prepare"):
         blocks = distance_blocks(
-            settings.method, features, mu, gallery_mu=gallery_mu, device=settings.device,
+            settings.method, aligned.features, mu, gallery_mu=gallery_mu, device=settings.device,
             progress=named(settings.method), **settings.parameters,
         )  # fmt: skip
         reason = _why_not_evaluated(features, settings)
     labels = features.labels if reason is None else None
-    before = before_best = None
-    if settings.method != "none" and (labels is not None or keep_before):
+
+    def by_encoder(some: FeatureSet, name: str, best: _Best | None) -> dict[str, Any] | None:
+        plain = distance_blocks("none", some, device=settings.device, progress=named(name))
+        return _walk(plain, _evaluator(labels, settings), best)
+
+    before = between = before_best = None
+    changed = settings.method != "none" or aligned.level != "off"
+    if changed and (labels is not None or keep_before):
         with clock.stage("encoder"):
-            plain = distance_blocks(
-                "none", features, device=settings.device, progress=named("encoder")
-            )
             before_best = _Best(features, settings.top_k) if keep_before else None
-            before = _walk(plain, _evaluator(labels, settings), before_best)
+            before = by_encoder(features, "encoder", before_best)
+    if aligned.level != "off" and settings.method != "none" and labels is not None:
+        with clock.stage("aligned"):
+            between = by_encoder(aligned.features, "aligned", None)
     with clock.stage("rerank"):
         best = _Best(features, settings.top_k)
         after = _walk(blocks, _evaluator(labels, settings), best)
+    if aligned.level != "off" and settings.method == "none":
+        between = after
     summary = {
         **_description(features, mu, gallery_mu, settings),
-        "metrics": {"before": before or after, "after": after},
+        "alignment": aligned.to_json(settings.alignment),
+        "metrics": {"before": before or after, "aligned": between, "after": after},
         "not_evaluated": reason,
-        "notes": [] if labels is None else labels.junk_notes(settings.protocol),
+        "notes": [
+            *([] if labels is None else labels.junk_notes(settings.protocol)),
+            *aligned.notes,
+        ],
         "seconds": clock.seconds,
     }
     ranking = best.ranking(features)

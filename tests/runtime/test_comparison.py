@@ -7,6 +7,7 @@ import pytest
 
 import murank_kernels as kernels
 from murank import FeatureSet, InputError, MuDistances
+from murank._alignment import Alignment, align
 from murank._comparison import Compared, compare
 from murank._methods import Progress
 from murank._metrics import Metrics
@@ -247,3 +248,28 @@ def test_mu_that_does_not_fit(
     refused("gallery_mu must have shape", features, mu, mu)
     refused("gallery", features, mu, own)
     refused("gallery", features, None, own)
+
+
+def test_what_mu_does_is_told_with_an_interval(features: FeatureSet, mu: MuDistances) -> None:
+    found = {(line.name, line.fused): line for line in compare(features, mu)}
+    for (name, fused), line in found.items():
+        if fused == "none":
+            assert line.gain is None
+            assert line.verdict is None
+            continue
+        assert line.gain is not None
+        before, after = found[name, "none"].metrics["mAP"], line.metrics["mAP"]
+        assert line.gain.mean == pytest.approx(after - before)  # type: ignore[operator]
+        assert line.gain.low <= line.gain.mean <= line.gain.high
+        assert "mu makes" in str(line.verdict)
+        assert name in str(line.verdict)
+
+
+def test_aligned_lines_are_those_of_aligned_features(features: FeatureSet, mu: MuDistances) -> None:
+    aligned = align(features, Alignment("mean"))
+    found = metrics_of(compare(features, mu, aligned=aligned))
+    plain = {
+        label.replace("encoder", "aligned (mean, 16)"): metrics
+        for label, metrics in metrics_of(compare(aligned.features, mu)).items()
+    }
+    agree(found, {"encoder": direct("encoder", features), **plain})

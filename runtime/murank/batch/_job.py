@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from murank._alignment import OFF, Aligned, Alignment, align
 from murank._features import FeatureSet
 from murank._mu import MuDistances
 from murank._pipeline import Clock
@@ -55,6 +56,7 @@ class Plan:
     order: Order = "given"
     strict: bool = False
     device: str = "cpu"  # of the kernels
+    alignment: Alignment = OFF  # candidates are chosen on what it gives
 
     @property
     def job(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class Plan:
             "--top-k-candidates": self.top_k_candidates,
             "--gallery-mu": self.gallery_mu,
             "--order": self.order if self.scores else None,
+            "--align-cameras": self.alignment.to_json() if self.scores else None,
         }
 
     @property
@@ -95,6 +98,7 @@ class Prepared:
     """What there is to re-rank."""
 
     features: FeatureSet
+    aligned: Aligned
     mu: MuDistances | None  # from the engine
     gallery_mu: MuDistances | None  # the same between gallery images
     fingerprint: str  # of the features
@@ -125,7 +129,9 @@ def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -
     else:
         features, paths = source.features, source.image_paths
         made_from = current = source.fingerprint
-    work = _pairs(plan, features, paths, clock, report)
+    with clock.stage("align"):
+        aligned = align(features, plan.alignment, progress=report.part("align"))
+    work = _pairs(plan, aligned.features, paths, clock, report)
     for pairs in work.values():
         pairs.check(strict=plan.strict)
     found_mu: dict[MuStage, Scored] = {}
@@ -149,7 +155,7 @@ def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -
         "skipped": [*skipped, *(skip._asdict() for skip in skips)],
         "stages": states,
     }
-    return Prepared(features, mu, gallery_mu, current, summary)
+    return Prepared(features, aligned, mu, gallery_mu, current, summary)
 
 
 def _pairs(

@@ -4,14 +4,16 @@ import argparse
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from murank._comparison import Compared, compare
+from murank._alignment import align
+from murank._comparison import Compared, check_comparable, compare
 from murank._exceptions import InputError, UsageError
 from murank._features import load_features
 from murank._mu import MuDistances, load_mu
 from murank._ranking import SUMMARY_FILE
 from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES, is_unfinished
+from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
@@ -36,6 +38,7 @@ def parser() -> Parser:
     result.add_argument("--mu-gallery", metavar="M.npz", type=Path, help="beside --features")
     result.add_argument("--num-query", type=positive, metavar="N", help="of --features")
     result.add_argument("--alpha", type=float, metavar="X", help="weight of mu, in [0, 1] (0.2)")
+    add_alignment(result)
     add_protocol(result)
     result.add_argument("--json", action="store_true", help="print JSON, no table")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -50,26 +53,38 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--alpha weighs mu: it needs --mu, or a folder with mu.npz")
     features = load_features(files.features, args.num_query)
     mu, gallery_mu = _load(files.mu), _load(files.gallery_mu)
+    alignment = alignment_of(args)
+    check_comparable(features, mu, gallery_mu, alpha=args.alpha, protocol=protocol)
     with ProgressLine(quiet=args.quiet) as line:
+        aligned = align(features, alignment, progress=line.part("align"))
         found = compare(
-            features, mu, gallery_mu, alpha=args.alpha, protocol=protocol, progress=line.part
-        )
+            features, mu, gallery_mu, aligned=aligned, alpha=args.alpha, protocol=protocol,
+            progress=line.part,
+        )  # fmt: skip
     notes = [] if features.labels is None else features.labels.junk_notes(protocol)
+    notes += aligned.notes
+    verdicts = [one.verdict for one in found if one.verdict is not None]
     if args.json:
-        rows = [{"name": one.name, "fused": one.fused, "metrics": one.metrics} for one in found]
-        report = {"schema_version": 1, "protocol": protocol, "rows": rows, "notes": notes}
+        report = {
+            "schema_version": 1, "protocol": protocol, "alignment": aligned.to_json(alignment),
+            "rows": [_row(one) for one in found], "notes": [*verdicts, *notes],
+        }  # fmt: skip
         say_json(report)
     else:
-        say(*comparison_table(found))
-        say(*notes)
+        say(*comparison_table(found), *verdicts, *notes)
     return 0
+
+
+def _row(one: Compared) -> dict[str, Any]:
+    gain = None if one.gain is None else one.gain.to_json()
+    return {"name": one.name, "fused": one.fused, "metrics": one.metrics, "gain": gain}
 
 
 def comparison_table(found: list[Compared]) -> list[str]:
     """Return the lines of a table; behind each line with mu, what mu added."""
     lines = table({one.label: one.metrics for one in found}, _SHOWN)
     before = {one.name: one.metrics for one in found if one.fused == "none"}
-    if len(before) == len(found):
+    if all(one.fused == "none" for one in found):
         return lines
     text = [lines[0] + "   mu adds:" + "".join(f"{name:>10}" for name in _SHOWN)]
     for one, line in zip(found, lines[1:], strict=True):

@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from murank._alignment import align
 from murank._exceptions import InputError, UsageError
 from murank._features import load_features
 from murank._labels import Labels
@@ -14,6 +15,7 @@ from murank._metrics import Metrics, cmc_metrics, metrics_of
 from murank._npz import open_npz, read_npz
 from murank._ranking import load_ranking, ranking_file
 from murank._truncated import evaluate_truncated
+from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._table import table
@@ -31,6 +33,7 @@ class _Result:
     num_query: int
     num_valid: int
     notes: list[str] = field(default_factory=list)  # what the reader must know
+    aligned: "_Result | None" = None  # of the same features after alignment
 
 
 def parser() -> Parser:
@@ -43,6 +46,7 @@ def parser() -> Parser:
     result.add_argument("file", metavar="FILE", help=".npz, or the folder of a ranking")
     result.add_argument("--num-query", type=positive, metavar="N", help="for a features file")
     result.add_argument("--max-rank", type=positive, default=50, metavar="N", help="of CMC (50)")
+    add_alignment(result)
     add_protocol(result)
     result.add_argument("--json", action="store_true", help="print JSON, no table")
     return result
@@ -55,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     kind = _kind(path)
     if kind != "features" and args.num_query is not None:
         raise UsageError(f"--num-query is for a features file; {path} holds {kind}")
+    if kind != "features" and (args.align_cameras != "auto" or args.align_dims is not None):
+        raise UsageError(f"--align-cameras is for a features file; {path} holds {kind}")
     if kind == "ranking" and protocol["protocol"] != "market1501":
         raise UsageError("a ranking is evaluated by --protocol market1501 only")
     result = _EVALUATE[kind](path, args, protocol)
@@ -81,8 +87,16 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
     labels = features.labels
     if labels is None:
         raise InputError(f"{path} has no pids and camids to evaluate by")
+    asked = alignment_of(args)
+    aligned = align(features, asked)
     blocks = distance_blocks("none", features)
-    return _full("euclidean", blocks, labels, args.max_rank, protocol)
+    found = _full("euclidean", blocks, labels, args.max_rank, protocol)
+    found = replace(found, notes=[*found.notes, *aligned.notes])
+    if aligned.level == "off":
+        return found
+    blocks = distance_blocks("none", aligned.features)
+    after = _full(aligned.label, blocks, labels, args.max_rank, protocol)
+    return replace(found, aligned=after)
 
 
 def _distances(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
@@ -139,14 +153,19 @@ def _as_json(path: Path, kind: str, protocol: dict[str, Any], result: _Result) -
         "kind": kind,
         "protocol": protocol,
         "counts": {"num_query": result.num_query, "num_valid": result.num_valid},
-        "metrics": result.metrics,
-        "cmc": result.cmc,
+        **_values(result),
+        "aligned": None if result.aligned is None else _values(result.aligned),
         "notes": result.notes,
     }
+
+
+def _values(result: _Result) -> dict[str, Any]:
+    return {"metrics": result.metrics, "cmc": result.cmc}
 
 
 def _print_table(result: _Result, protocol: dict[str, Any]) -> None:
     say(f"{result.num_valid} of {result.num_query} queries evaluated ({protocol['protocol']})")
     columns = [name for name in result.metrics if name != "mINP"]
-    say(*table({result.name: result.metrics}, columns))
+    rows = [result] if result.aligned is None else [result, result.aligned]
+    say(*table({row.name: row.metrics for row in rows}, columns))
     say(*result.notes)

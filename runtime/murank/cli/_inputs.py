@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from murank._alignment import Aligned, align
 from murank._atomic import made_folder, readable_errors, sole_writer
 from murank._features import FeatureSet, load_features
 from murank._mu import MuDistances, load_mu
@@ -45,6 +46,7 @@ class Inputs:
     """What there is to re-rank, and where the result goes."""
 
     features: FeatureSet
+    aligned: Aligned
     mu: MuDistances | None
     gallery_mu: MuDistances | None  # between gallery images
     summary: Mapping[str, Any]  # JSON-ready
@@ -58,7 +60,7 @@ def open_inputs(
     """Yield them; the output folder stays ours inside. Raises what the stages raise."""
     check_sheet(args)
     if args.engine is None:
-        yield _from_files(args, clock)
+        yield _from_files(args, settings, clock, line)
         return
     plan, given = _plan(args, settings, clock)
     with _workspace(args, plan) as workspace:
@@ -66,6 +68,7 @@ def open_inputs(
         named = {key: getattr(args, key) for key in _NAMED if getattr(args, key) is not None}
         yield Inputs(
             features=prepared.features,
+            aligned=prepared.aligned,
             mu=prepared.mu if given.mu is None else given.mu,
             gallery_mu=prepared.gallery_mu if given.gallery_mu is None else given.gallery_mu,
             summary={**prepared.summary, "inputs": named},
@@ -73,13 +76,18 @@ def open_inputs(
         )
 
 
-def _from_files(args: argparse.Namespace, clock: Clock) -> Inputs:
+def _from_files(
+    args: argparse.Namespace, settings: Settings, clock: Clock, line: ProgressLine
+) -> Inputs:
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
     with clock.stage("load"):
         features = load_features(args.features, args.num_query)
         given = _given_mu(args)
         check_images(args, features)
+    check_settings(features, given.mu, settings, gallery_mu=given.gallery_mu)
+    with clock.stage("align"):
+        aligned = align(features, settings.alignment, progress=line.part("align"))
 
     def write(ranking: Ranking, summary: Mapping[str, Any]) -> None:
         folder = Path(args.output)
@@ -89,7 +97,7 @@ def _from_files(args: argparse.Namespace, clock: Clock) -> Inputs:
             )
 
     inputs = {key: getattr(args, key) for key in ("features", *_MU)}
-    return Inputs(features, given.mu, given.gallery_mu, {"inputs": inputs}, write)
+    return Inputs(features, aligned, given.mu, given.gallery_mu, {"inputs": inputs}, write)
 
 
 class _Mu(NamedTuple):
@@ -122,7 +130,7 @@ def _plan(args: argparse.Namespace, settings: Settings, clock: Clock) -> tuple[P
     plan = Plan(
         engine, source, top_k_candidates=candidates_of_query(args),
         gallery_mu=candidates_of_gallery_image(args), order=args.order or "given",
-        strict=args.strict, device=args.device,
+        strict=args.strict, device=args.device, alignment=settings.alignment,
     )  # fmt: skip
     if plan.gallery_mu is not None:
         check_others(stand_in.num_gallery)

@@ -15,14 +15,14 @@ def report(args: argparse.Namespace, summary: dict[str, Any]) -> list[str]:
     """Return the lines."""
     counts, metrics = summary["counts"], summary["metrics"]
     head = f"{counts['num_query']} queries, {counts['num_gallery']} gallery images"
-    before, after = metrics["before"], metrics["after"]
+    after = metrics["after"]
     if after is None:
         lines = [head, summary["not_evaluated"]]
     else:
         protocol = summary["protocol"]["protocol"]
         lines = [f"{head}, {after['num_valid']} queries evaluated ({protocol})"]
-        lines += _comparison(args, before, after)
-        lines += summary["notes"]
+        lines += _comparison(args, metrics, summary["alignment"])
+    lines += summary["notes"]
     skipped = len(summary.get("skipped", ()))
     if skipped:
         where = "with --json" if args.output is None else "in summary.json"
@@ -41,10 +41,17 @@ def _why(skipped: dict[str, Any]) -> str:
     return reason if path in reason else f"{path}: {reason}"
 
 
-def _comparison(args: argparse.Namespace, before: Metrics, after: Metrics) -> list[str]:
-    if args.method == "none":
-        return table({"encoder": before}, _COLUMNS)
-    name = method_name(args)
-    rows = table({"encoder": before, name: after}, _COLUMNS)
-    width = max(len(name), len("encoder"))
-    return [*rows, f"{'gain':<{width}}{gain(before, after, _COLUMNS)}"]
+def _comparison(
+    args: argparse.Namespace, metrics: dict[str, Metrics | None], alignment: dict[str, Any]
+) -> list[str]:
+    before, aligned, after = (metrics[name] for name in ("before", "aligned", "after"))
+    assert before is not None and after is not None  # noqa: S101, PT018  there were labels
+    rows = {"encoder": before}
+    if aligned is not None:
+        rows[f"aligned ({alignment['level']}, {alignment['dims']})"] = aligned
+    if args.method != "none":
+        rows[method_name(args)] = after
+    lines = table(rows, _COLUMNS)
+    if len(rows) == 1:
+        return lines
+    return [*lines, f"{'gain':<{max(map(len, rows))}}{gain(before, after, _COLUMNS)}"]

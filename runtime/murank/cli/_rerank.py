@@ -6,6 +6,7 @@ from murank import _pipeline
 from murank._exceptions import UsageError
 from murank._methods import METHODS
 from murank._ranking import RANKING_FILES
+from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._engine_options import add_engine_options
 from murank.cli._inputs import open_inputs
 from murank.cli._method_options import add_method_options, given_parameters
@@ -33,6 +34,7 @@ def parser() -> Parser:
     add_source_options(result)
     add_engine_options(result)
     add_method_options(result)
+    add_alignment(result)
     add_protocol(result)
     _add_output(result)
     return result
@@ -62,12 +64,13 @@ def run(args: argparse.Namespace) -> int:
         protocol=protocol_of(args),
         top_k=args.top_k,
         device=args.device,
+        alignment=alignment_of(args),
     )
     clock, line = _pipeline.Clock(), ProgressLine(quiet=args.quiet)
     with line, open_inputs(args, settings, clock=clock, line=line) as inputs:
         outcome = _pipeline.rerank(
-            inputs.features, inputs.mu, settings, gallery_mu=inputs.gallery_mu, clock=clock,
-            progress=line.part, keep_before=args.sheet is not None,
+            inputs.features, inputs.aligned, inputs.mu, settings, gallery_mu=inputs.gallery_mu,
+            clock=clock, progress=line.part, keep_before=args.sheet is not None,
         )  # fmt: skip
         summary = {**outcome.summary, **inputs.summary}
         if args.output is not None:
