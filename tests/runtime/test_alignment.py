@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from image_job import ImageJob
 
 import murank_kernels as kernels
-from murank import FeatureSet, InputError, save_features
+from murank import FeatureSet, InputError, load_features, load_mu, save_features
 from murank._alignment import Alignment, align
 from murank.cli import main
 from murank.synthetic import make_features
@@ -139,7 +140,7 @@ def test_rerank_by_the_encoder_alone(
 
 @pytest.mark.parametrize("verb", ["rerank", "evaluate", "compare"])
 def test_tables_show_both(file: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    options = {
+    options: dict[str, list[object]] = {
         "rerank": ["--features", file, "--method", "ecn"],
         "evaluate": [file],
         "compare": ["--features", file],
@@ -183,3 +184,41 @@ def test_only_features_are_aligned(tmp_path: Path, capsys: pytest.CaptureFixture
              q_camids=ids, g_camids=ids + 1)  # fmt: skip
     assert main(["evaluate", str(tmp_path / "d.npz"), "--align-cameras", "mean"]) == 2
     assert "--align-cameras" in capsys.readouterr().err
+
+
+def with_cameras(job: ImageJob) -> list[object]:
+    """The job's images as lists with camids, whatever they are."""
+    source: list[object] = []
+    for flag, folder in (("--query", job.query), ("--gallery", job.gallery)):
+        names = sorted(path.name for path in folder.iterdir())
+        rows = [f"{folder / name},{i},{i % 2}" for i, name in enumerate(names)]
+        file = job.folder / f"{folder.name}.csv"
+        file.write_text("\n".join(["path,pid,camid", *rows]) + "\n")
+        source += [flag, file]
+    return source
+
+
+def test_candidates_are_chosen_on_aligned_features(job: ImageJob) -> None:
+    options = ("-o", job.out, "--top-k-candidates", 3)
+    source = with_cameras(job)
+    assert job.run(*options, "--align-cameras", "mean", source=source) == 0
+    features, mu = load_features(job.out / "features.npz"), load_mu(job.out / "mu.npz")
+    aligned = direct(features, level="mean")
+    expected = kernels.simple(aligned, features.num_query, top_k=3)[1]
+    np.testing.assert_array_equal(mu.candidates, expected)
+    plain = kernels.simple(features.features, features.num_query, top_k=3)[1]
+    assert not np.array_equal(plain, expected), "the test would see no difference"
+    summary = json.loads((job.out / "summary.json").read_text())
+    assert summary["alignment"]["level"] == "mean"
+
+
+def test_an_unfinished_job_of_another_alignment(
+    job: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, options = with_cameras(job), ("-o", job.out, "--top-k-candidates", 3)
+    job.stop_at = ("given", 4)
+    assert job.run(*options, "--align-cameras", "mean", source=source) == 130
+    job.stop_at = None
+    assert job.run(*options, source=source) == 2
+    assert "--align-cameras" in capsys.readouterr().err
+    assert job.run(*options, "--align-cameras", "mean", source=source) == 0
