@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from murank_kernels._fusion import fuse_mu
     from murank_kernels._k_reciprocal import k_reciprocal, k_reciprocal_blocks
     from murank_kernels._online import OnlineKReciprocal, OnlineQuery
+    from murank_kernels._online_cameras import OnlineCaJaccard, OnlineCameraQuery
     from murank_kernels._re_ranking import re_ranking
     from murank_kernels._selection import smallest_k
     from murank_kernels._simple import simple, simple_blocks
@@ -31,6 +32,8 @@ __all__ = [
     "DistanceBlocks",
     "InvalidInputError",
     "MurankKernelsError",
+    "OnlineCaJaccard",
+    "OnlineCameraQuery",
     "OnlineKReciprocal",
     "OnlineQuery",
     "RankEvaluation",
@@ -59,6 +62,7 @@ _HOMES = {
     "_fusion": ("fuse_mu",),
     "_k_reciprocal": ("k_reciprocal", "k_reciprocal_blocks"),
     "_online": ("OnlineKReciprocal", "OnlineQuery"),
+    "_online_cameras": ("OnlineCaJaccard", "OnlineCameraQuery"),
     "_re_ranking": ("re_ranking",),
     "_selection": ("smallest_k",),
     "_simple": ("simple", "simple_blocks"),

@@ -42,7 +42,7 @@ class OnlineQuery:
         first. Raises InvalidInputError unless 1 <= k <= G.
         """
         k = self._as_k(k)
-        return _smallest(self.distances(), k)
+        return smallest(self.distances(), k)
 
     def fused(self, mu: ArrayLike, candidates: ArrayLike) -> "OnlineQuery":
         """Fuse what a pair scorer says into the distances of some candidates: a new query.
@@ -57,7 +57,7 @@ class OnlineQuery:
         d' = (1-alpha) d + alpha * 2 * mu, where d is the encoder's distance. Mu of candidates that
         this query already knew stays, unless they are named again. Raises InvalidInputError.
         """
-        values, indices = _as_row(mu, "mu"), _as_row(candidates, "candidates")
+        values, indices = as_row(mu, "mu"), as_row(candidates, "candidates")
         if len(values) == len(indices) == 0:
             return self
         scores = as_mu(values[None], indices[None], 1, len(self._squared))
@@ -78,7 +78,7 @@ class OnlineQuery:
     def reranked_top(self, k: int) -> tuple[F32, I32]:
         """The k best of `reranked`; see `nearest`."""
         k = self._as_k(k)
-        return _smallest(self.reranked(), k)
+        return smallest(self.reranked(), k)
 
     def _as_k(self, k: int) -> int:
         value = _validate.as_count(k, "k")
@@ -163,20 +163,21 @@ class OnlineKReciprocal:
         Raises InvalidInputError: another length, NaN or infinite values, not floating point; with
         `normalize` a zero feature.
         """
-        given = _as_feature(feature, self.dim, normalize=self._normalize)
+        given = as_feature(feature, self.dim, normalize=self._normalize)
         squared = np.empty(self.num_gallery, np.float32)
         measure(self._rows.features, given, squared)
         return OnlineQuery(self._rows, self._settings, self._alpha, given, squared)
 
 
-def _as_row(values: ArrayLike, name: str) -> NDArray[Any]:
+def as_row(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return values [K] of one query."""
     row = _validate.as_array(values, name)
     if row.ndim != 1:
         raise InvalidInputError(f"{name} must have shape [K], got {row.shape}")
     return row
 
 
-def _as_feature(feature: ArrayLike, dim: int, *, normalize: bool) -> F32:
+def as_feature(feature: ArrayLike, dim: int, *, normalize: bool) -> F32:
     """Check what the query is, then treat it as `k_reciprocal` treats a row."""
     given = _validate.as_array(feature, "feature")
     if given.shape != (dim,):
@@ -193,7 +194,7 @@ def _as_feature(feature: ArrayLike, dim: int, *, normalize: bool) -> F32:
     return row
 
 
-def _smallest(row: F32, k: int) -> tuple[F32, I32]:
+def smallest(row: F32, k: int) -> tuple[F32, I32]:
     """The k smallest of one row, ties: lower index first; in this thread alone."""
     if k > SORT_ABOVE:
         order = np.argsort(row, kind="stable")[:k].astype(np.int32)

@@ -81,16 +81,34 @@ def workers() -> Iterator[int]:
         _single_threaded_blas.leave()
 
 
+_this_thread = threading.local()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, `run` works in the calling thread: for small work, where starting others costs more.
+
+    Callers in other threads are not affected.
+    """
+    with workers():
+        before = getattr(_this_thread, "alone", False)
+        _this_thread.alone = True
+        try:
+            yield
+        finally:
+            _this_thread.alone = before
+
+
 def run(
     work: Callable[[T], object], tasks: Sequence[T], stage: str, progress: Progress | None = None
 ) -> None:
     """Do every task, in no fixed order, over the worker threads; the first error is raised."""
+    if getattr(_this_thread, "alone", False):
+        _one_by_one(work, tasks, stage, progress)
+        return
     with workers() as num_workers:
         if num_workers == 1 or len(tasks) == 1:
-            for done, task in enumerate(tasks, 1):
-                work(task)
-                if progress is not None:
-                    progress(stage, done, len(tasks))
+            _one_by_one(work, tasks, stage, progress)
             return
         with ThreadPoolExecutor(num_workers) as pool:
             pending = {pool.submit(work, task) for task in tasks}
@@ -105,6 +123,15 @@ def run(
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+def _one_by_one(
+    work: Callable[[T], object], tasks: Sequence[T], stage: str, progress: Progress | None
+) -> None:
+    for done, task in enumerate(tasks, 1):
+        work(task)
+        if progress is not None:
+            progress(stage, done, len(tasks))
 
 
 def row_ranges(num_rows: int, rows_each: int) -> list[tuple[int, int]]:

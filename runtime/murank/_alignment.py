@@ -5,9 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from murank._arguments import check_whole
 from murank._exceptions import InputError
 from murank._features import FeatureSet
+from murank._labels import Ids
 from murank._methods import Progress, kernel_errors
 
 Asked: TypeAlias = Literal["auto", "pairs", "mean", "off"]
@@ -30,12 +33,30 @@ class Alignment:
     level: Asked = "auto"
     dims: int | Literal["auto", "all"] = "auto"  # directions kept
 
+    def __post_init__(self) -> None:
+        """Raise InputError for what is no such thing."""
+        if self.level not in ASKED:
+            raise InputError(f"align_cameras must be one of {', '.join(ASKED)}, got {self.level!r}")
+        if isinstance(self.dims, str) and self.dims not in ("auto", "all"):
+            raise InputError(f"align_dims must be 'auto', 'all' or a number, got {self.dims!r}")
+        if not isinstance(self.dims, str):
+            check_whole(self.dims, "align_dims")
+
     def to_json(self) -> list[Any]:
         """What candidates depend on."""
         return [self.level, self.dims]
 
 
 OFF = Alignment("off")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learnt of a gallery's cameras."""
+
+    cameras: Any  # murank_kernels.CameraAlignment, None: rows stay as they are
+    level: Done
+    note: str | None = None  # why less than could be
 
 
 @dataclass(frozen=True)
@@ -68,35 +89,46 @@ class Aligned:
 
 
 def align(features: FeatureSet, asked: Alignment, *, progress: Progress | None = None) -> Aligned:
-    """Fit on the gallery rows, without their pids, and align all rows.
+    """Fit on the gallery rows, without their pids, and align all rows. Raises as `fit` does."""
+    gallery = features.gallery
+    fitted = fit(gallery.features, gallery.camids, asked, progress=progress)
+    if fitted.cameras is None:
+        return Aligned(features, fitted.level, fitted.note)
+    with kernel_errors():
+        rows = fitted.cameras.apply(features.features, features.camids)
+    return Aligned(replace(features, features=rows), fitted.level, fitted.note)
+
+
+def fit(
+    features: NDArray[Any],
+    camids: Ids | None,
+    asked: Alignment,
+    *,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Learn from a gallery's features [G,D] and camids [G].
 
     Raises
     ------
     InputError
-        `pairs` or `mean` was asked for and the features have no camids, or ones that cannot be
-        used; `dims` is more than the features have.
+        `pairs` or `mean` was asked for and there are no camids, or ones that cannot be used; `dims`
+        is more than the features have.
     """
-    level, why_off = _resolved(features, asked)
-    camids = features.camids
+    level, why_off = _resolved(camids, asked)
     if level == "off" or camids is None:
-        return Aligned(features, "off", why_off)
+        return Fitted(None, "off", why_off)
     from murank_kernels import AlignmentWarning, CameraAlignment
 
-    dims = _dims(asked.dims, level, int(features.features.shape[1]))
+    dims = _dims(asked.dims, level, int(features.shape[1]))
     with kernel_errors(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AlignmentWarning)
-        fitted = CameraAlignment.fit(
-            features.gallery.features, camids[features.num_query :],
-            level=level, dims=dims, progress=progress,
-        )  # fmt: skip
-        rows = fitted.apply(features.features, camids)
+        cameras = CameraAlignment.fit(features, camids, level=level, dims=dims, progress=progress)
     notes = [str(one.message) for one in caught if one.category is AlignmentWarning]
-    return Aligned(replace(features, features=rows), fitted.level, notes[0] if notes else None)
+    return Fitted(cameras, cameras.level, notes[0] if notes else None)
 
 
-def _resolved(features: FeatureSet, asked: Alignment) -> tuple[Done, str | None]:
+def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
     """Return what to do, and why `auto` does nothing."""
-    camids = features.camids
     if asked.level == "off":
         return "off", None
     if asked.level != "auto":
@@ -110,7 +142,7 @@ def _resolved(features: FeatureSet, asked: Alignment) -> tuple[Done, str | None]
         return "off", "not aligned: the features have no camids"
     if int(camids.min()) < 0:
         return "off", "not aligned: some camids are negative"
-    _, counts = np.unique(camids[features.num_query :], return_counts=True)
+    _, counts = np.unique(camids, return_counts=True)
     if (counts >= ENOUGH_ROWS).sum() < 2:
         return "off", f"not aligned: fewer than two cameras have {ENOUGH_ROWS} gallery images"
     return "pairs", None

@@ -12,7 +12,7 @@ from murank.images import Preprocessing, ReadyImage
 
 GALLERY = make_images(12)
 SETTINGS: list[tuple[dict[str, Any], str]] = [
-    ({"method": "ecn"}, r"method must be one of k-reciprocal, simple, none, got 'ecn'"),
+    ({"method": "ecn"}, r"method must be one of k-reciprocal, ca-jaccard, simple, none, got 'ecn'"),
     ({"candidates": 0}, "candidates must be"),
     ({"candidates": 13}, "13 candidates a query asked for, but the gallery has 12 images"),
     ({"parameters": {"k3": 1}}, "'k-reciprocal' has no parameter k3: it has k1, k2"),

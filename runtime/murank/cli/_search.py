@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from murank._alignment import Alignment
 from murank._exceptions import InputError, UsageError
 from murank._methods import METHODS
+from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._method_options import OPTIONS
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
@@ -29,8 +31,12 @@ from murank.search import (
 )
 
 _PRACTICE = 16  # gallery images looked at before a deadline is to be kept
-_KEYWORDS = ("k1", "k2", "lambda_value", "squared", "alpha")
-_OPTIONS = [option for option in OPTIONS if option.keyword in _KEYWORDS]
+_OPTIONS = [
+    option
+    for option in OPTIONS
+    if option.keyword == "alpha"
+    or any(option.keyword in METHODS[method].parameters for method in SEARCH_METHODS)
+]
 _ABOUT_MU = ("candidates", "deadline_ms", "settle_top", "warm", "vision_cache_mb", "cache_dir")
 
 
@@ -54,7 +60,12 @@ def parser() -> Parser:
         "--image-root", type=Path, metavar="DIR",
         help="where paths in the .npz start (the current folder)",
     )  # fmt: skip
+    result.add_argument(
+        "--camid", type=not_negative, metavar="N",
+        help="camera of the query images, as in the gallery's camids (unknown)",
+    )  # fmt: skip
     _add_method(result)
+    add_alignment(result)
     _add_engine(result)
     group = result.add_argument_group("output")
     group.add_argument("--top-k", type=positive, default=10, metavar="N", help="shown a query (10)")
@@ -80,6 +91,10 @@ def _add_method(result: Parser) -> None:
     group.add_argument(
         "--deadline-ms", type=_milliseconds, metavar="X",
         help="a query's time: as many candidates are asked about, best first, as it allows",
+    )  # fmt: skip
+    group.add_argument(
+        "--shortlist", type=positive, metavar="M",
+        help="nearest gallery images among which neighbours are looked for (500) [ca-jaccard]",
     )  # fmt: skip
     group.add_argument(
         "--settle-top", type=positive, metavar="R",
@@ -112,6 +127,7 @@ class Search:
 
     sha256: str  # of the engine
     gallery: GalleryImages
+    alignment: Alignment
     parameters: dict[str, Any]
     parts: list[Part]
 
@@ -133,14 +149,19 @@ def run(args: argparse.Namespace) -> int:
         searcher = Searcher(
             engine, gallery.features, gallery.paths, candidates=args.candidates,
             method=args.method, parameters=search.parameters, settle_top=args.settle_top,
+            camids=gallery.camids, align_cameras=search.alignment.level,
+            align_dims=search.alignment.dims, shortlist=args.shortlist,
             progress=line.part("neighbours"),
         )  # fmt: skip
+        if searcher.alignment.note is not None:
+            line.say(f"note: {searcher.alignment.note}")
         _warm(args, searcher, line)
     # A sheet also shows the encoder's first ranks, wherever they are now.
     top_k = args.top_k if args.sheet is None else len(gallery.paths)
     found: list[SearchResult] = []
     for query in args.query:
-        found.append(searcher.search(query, top_k=top_k, deadline_ms=args.deadline_ms))
+        result = searcher.search(query, camid=args.camid, top_k=top_k, deadline_ms=args.deadline_ms)
+        found.append(result)
         if not args.json:
             say(*table_of(query, found[-1], gallery.paths, top_k=args.top_k))
     if args.json:
@@ -171,11 +192,15 @@ def _checked(args: argparse.Namespace) -> Search:
     asks = not args.no_mu and METHODS[args.method].takes_mu
     has_scorer = asks and manifest.scorer is not None
     settings = SearchSettings(
-        args.method, args.candidates, parameters, args.settle_top, len(gallery.paths), has_scorer
-    )
+        args.method, args.candidates, parameters, args.settle_top, len(gallery.paths), has_scorer,
+        gallery.camids is not None, args.shortlist,
+    )  # fmt: skip
     check_parameters(settings)
+    alignment = alignment_of(args)
+    if args.camid is not None and gallery.camids is None:
+        raise UsageError("--camid needs a gallery whose cameras are known: a list with camids")
     parts: list[Part] = ["encoder", "scorer"] if has_scorer else ["encoder"]
-    return Search(sha256, gallery, parameters, parts)
+    return Search(sha256, gallery, alignment, parameters, parts)
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError, UsageError
 from murank._features import load_features
+from murank._labels import Ids
 from murank.cli._progress import ProgressLine
 from murank.datasets import list_images
 from murank.engine.engine import Engine
@@ -23,6 +24,7 @@ class EmbeddedGallery:
 
     paths: list[Path]
     features: NDArray[np.float32]  # [G,D]
+    camids: Ids | None = None  # [G]
     skipped: list[dict[str, str]] = field(default_factory=list)  # path and reason
 
 
@@ -32,6 +34,7 @@ class GalleryImages:
 
     paths: list[Path]
     features: NDArray[np.float32] | None = None  # [G,D]
+    camids: Ids | None = None  # [G]
     notes: tuple[str, ...] = ()  # on how they were found
 
     def embedded(self, engine: Engine, *, strict: bool, line: ProgressLine) -> EmbeddedGallery:
@@ -43,7 +46,7 @@ class GalleryImages:
             An image cannot be used and `strict` is set, or none can be used.
         """
         if self.features is not None:
-            return EmbeddedGallery(self.paths, self.features)
+            return EmbeddedGallery(self.paths, self.features, self.camids)
         skipped: dict[int, str] = {}
         assert engine.encoder is not None  # noqa: S101  its manifest was looked at
         features = embed_images(
@@ -54,9 +57,11 @@ class GalleryImages:
             raise InputError(f"no gallery image can be read; the first: {min(skipped.items())[1]}")
         for reason in skipped.values():
             line.say(f"left out: {reason}")
+        kept = [place for place in range(len(self.paths)) if place not in skipped]
         return EmbeddedGallery(
-            [path for place, path in enumerate(self.paths) if place not in skipped],
+            [self.paths[place] for place in kept],
             features,
+            None if self.camids is None else self.camids[kept],
             [{"path": str(self.paths[i]), "reason": why} for i, why in skipped.items()],
         )
 
@@ -70,7 +75,7 @@ def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Pat
         if root is not None:
             raise UsageError("--image-root needs --gallery F.npz: other paths are known")
         listed = list_images(source)
-        return GalleryImages(list(listed.paths), notes=listed.notes)
+        return GalleryImages(list(listed.paths), camids=listed.camids, notes=listed.notes)
     features = load_features(source)
     gallery = features.gallery
     made_by = features.encoder_sha256
@@ -86,4 +91,4 @@ def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Pat
             f"{encoder.dim}: they are of another engine"
         )
     paths = [(root or Path()) / str(path) for path in gallery.paths]
-    return GalleryImages(paths, gallery.features.astype(np.float32, copy=False))
+    return GalleryImages(paths, gallery.features.astype(np.float32, copy=False), gallery.camids)

@@ -61,6 +61,12 @@ def as_json(
         "gallery": str(args.gallery),
         "num_gallery": searcher.num_gallery,
         "skipped": gallery.skipped,
+        "alignment": {
+            "asked": args.align_cameras,
+            "level": searcher.alignment.level,
+            "note": searcher.alignment.note,
+        },
+        "camid": args.camid,
         "method": settings.method,
         "parameters": used_parameters(
             settings.method, settings.parameters, with_mu=bool(settings.num_candidates)

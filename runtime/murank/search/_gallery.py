@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._alignment import Alignment, fit
 from murank._exceptions import InputError
+from murank._labels import Ids
 from murank._methods import Progress, kernel_errors
 from murank.search._settings import SearchSettings
 
@@ -25,19 +27,66 @@ def check_gallery(features: NDArray[Any], num_images: int, dim: int) -> None:
         )
 
 
+def check_camids(camids: Ids | None, num_images: int) -> Ids | None:
+    """Return the gallery's camids as an array; InputError unless there is one for each image."""
+    if camids is None:
+        return None
+    given = np.asarray(camids)
+    if given.shape != (num_images,) or given.dtype.kind not in "iu":
+        raise InputError(
+            f"the gallery's camids must be {num_images} whole numbers, one an image, got "
+            f"{given.dtype} {list(given.shape)}"
+        )
+    return given
+
+
 def check_parameters(settings: SearchSettings) -> None:
     """Raise InputError for parameters that the kernels refuse, before a gallery is embedded."""
-    online_gallery(np.ones((1, 1), np.float32), settings, None)
+    online_gallery(np.ones((1, 1), np.float32), np.zeros(1, np.int64), settings, None)
+
+
+class OnlineGallery:
+    """Features that were aligned where that is possible, ready for queries."""
+
+    def __init__(
+        self,
+        features: NDArray[Any],
+        camids: Ids | None,
+        asked: Alignment,
+        settings: SearchSettings,
+        progress: Progress | None,
+    ) -> None:
+        """Fit, align, and find the neighbours inside the gallery. Raises InputError."""
+        self.alignment = fit(features, camids, asked, progress=progress)
+        with kernel_errors():
+            rows = self._aligned(features, camids)
+        self._online = online_gallery(rows, camids, settings, progress)
+        self._knows_cameras = settings.method == "ca-jaccard"
+
+    def query(self, feature: NDArray[np.float32], camid: int | None) -> Any:
+        """Measure a query's feature [D] against the gallery; its camera may be unknown."""
+        given = None if camid is None else np.array([camid])
+        (row,) = self._aligned(feature[None], given)
+        return self._online.query(row, camid) if self._knows_cameras else self._online.query(row)
+
+    def _aligned(self, features: NDArray[Any], camids: Ids | None) -> NDArray[Any]:
+        cameras = self.alignment.cameras
+        rows: NDArray[Any] = features if cameras is None else cameras.apply(features, camids)
+        return rows
 
 
 def online_gallery(
-    features: NDArray[Any], settings: SearchSettings, progress: Progress | None
+    features: NDArray[Any], camids: Ids | None, settings: SearchSettings, progress: Progress | None
 ) -> Any:
-    """Return the kernels' `OnlineKReciprocal` of a gallery."""
-    from murank_kernels import OnlineKReciprocal
+    """Return the kernels' gallery for the method."""
+    from murank_kernels import OnlineCaJaccard, OnlineKReciprocal
 
     parameters = dict(settings.parameters)
-    if settings.method != "k-reciprocal":
-        parameters |= _NO_NEIGHBOURS
     with kernel_errors():
+        if settings.method == "ca-jaccard" and camids is not None:
+            if settings.shortlist is not None:
+                parameters["shortlist"] = settings.shortlist
+            return OnlineCaJaccard(features, camids, **parameters)
+        if settings.method != "k-reciprocal":
+            parameters |= _NO_NEIGHBOURS
         return OnlineKReciprocal(features, progress=progress, **parameters)

@@ -3,13 +3,13 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._methods import kernel_errors
 from murank.images import ImageSource, Preprocessing, ReadyImage, decoded, prepare, to_pixels
+from murank.search._gallery import OnlineGallery
 
 Pixels = NDArray[np.uint8]  # [3,H,W]
 
@@ -45,9 +45,15 @@ def query_pixels(
 class Retrieved:
     """A query beside the gallery, and its candidates by the encoder, best first."""
 
-    def __init__(self, gallery: Any, feature: NDArray[np.float32], num_candidates: int) -> None:
+    def __init__(
+        self,
+        gallery: OnlineGallery,
+        feature: NDArray[np.float32],
+        camid: int | None,
+        num_candidates: int,
+    ) -> None:
         with kernel_errors():
-            self.query = gallery.query(feature)
+            self.query = gallery.query(feature, camid)
             self.candidates = np.empty(0, np.int32)  # [K] gallery indices
             if num_candidates:
                 _, self.candidates = self.query.nearest(num_candidates)

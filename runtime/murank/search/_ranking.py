@@ -21,7 +21,7 @@ def rank(
 ) -> tuple[SearchMatch, ...]:
     """Fuse mu [n] of the first n candidates, and return the first `top_k` of the gallery.
 
-    Ordered by the k-reciprocal distance if `is_reranked`, else by the fused distance; ties: lower
+    Ordered by the method's distance if `is_reranked`, else by the fused distance; ties: lower
     index first.
     """
     query, scored = found.query, found.candidates[: len(mu)]

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._alignment import Alignment, Asked, Fitted
 from murank._arguments import called, check_images, check_whole, source_name
 from murank._exceptions import InputError
+from murank._labels import Ids
 from murank._methods import Progress
 from murank._stages import StageWatch
 from murank.engine.encoder import Encoder
@@ -18,7 +20,12 @@ from murank.engine.in_time import Answers
 from murank.engine.pace import Clock, Pace, check_deadline
 from murank.images import ImageSource
 from murank.search._embedding import embed_images
-from murank.search._gallery import check_gallery, check_parameters, online_gallery
+from murank.search._gallery import (
+    OnlineGallery,
+    check_camids,
+    check_gallery,
+    check_parameters,
+)
 from murank.search._query import QueryPixels, Retrieved, query_pixels
 from murank.search._ranking import rank
 from murank.search._result import SearchResult
@@ -47,9 +54,19 @@ class Searcher:
         Gallery images a query that the MLLM is asked about, K; None: 20, or all of a smaller
         gallery.
     method
-        "k-reciprocal", "simple" (mu fused, no neighbours) or "none" (the encoder alone).
+        "k-reciprocal", "ca-jaccard" (needs camids; among the nearest `shortlist`), "simple" (mu
+        fused, no neighbours) or "none" (the encoder alone).
     parameters
-        Of the method: k1, k2, lambda_value, squared, and alpha where there is an MLLM.
+        Of the method: k1, k2, lambda_value, ..., and alpha where there is an MLLM.
+    camids
+        Camera of each gallery image, [G]; with them features are aligned.
+    align_cameras
+        "auto" ("pairs" where two cameras have 50 gallery images), "pairs", "mean" or "off"; see
+        `CameraAlignment`. Fitted on the gallery.
+    align_dims
+        Directions kept, "all", or "auto": with pairs a quarter, at least 128.
+    shortlist
+        Gallery images among which "ca-jaccard" looks; None: 500.
     settle_top
         Stop asking once the first so many ranks can no longer change, whatever the other
         candidates' mu. Exact; with "simple" only. Ranks behind these are then provisional.
@@ -74,6 +91,10 @@ class Searcher:
         candidates: int | None = None,
         method: SearchMethod = "k-reciprocal",
         parameters: Mapping[str, Any] | None = None,
+        camids: Ids | None = None,
+        align_cameras: Asked = "auto",
+        align_dims: int | Literal["auto", "all"] = "auto",
+        shortlist: int | None = None,
         settle_top: int | None = None,
         progress: Progress | None = None,
         clock: Clock = time.perf_counter,
@@ -82,12 +103,14 @@ class Searcher:
         check_images(images, "images")
         features = np.asarray(features)
         check_gallery(features, len(images), self._encoder.part.dim)
+        camids = check_camids(camids, len(images))
         self.engine = engine
         self.settings = SearchSettings(
             method, candidates, parameters or {}, settle_top, len(images),
-            engine.scorer is not None,
+            engine.scorer is not None, camids is not None, shortlist,
         )  # fmt: skip
-        self._gallery = online_gallery(features, self.settings, progress)
+        asked = Alignment(align_cameras, align_dims)
+        self._gallery = OnlineGallery(features, camids, asked, self.settings, progress)
         self._pace = Pace(clock)
         self._scoring = None
         if engine.scorer is not None and self.settings.num_candidates:
@@ -103,6 +126,10 @@ class Searcher:
         candidates: int | None = None,
         method: SearchMethod = "k-reciprocal",
         parameters: Mapping[str, Any] | None = None,
+        camids: Ids | None = None,
+        align_cameras: Asked = "auto",
+        align_dims: int | Literal["auto", "all"] = "auto",
+        shortlist: int | None = None,
         settle_top: int | None = None,
         progress: Progress | None = None,
         clock: Clock = time.perf_counter,
@@ -116,14 +143,16 @@ class Searcher:
         """
         encoder = _encoder_of(engine)
         check_images(images, "images")
+        camids = check_camids(camids, len(images))
         settings = SearchSettings(
             method, candidates, parameters or {}, settle_top, len(images),
-            engine.scorer is not None,
+            engine.scorer is not None, camids is not None, shortlist,
         )  # fmt: skip
         check_parameters(settings)
         features = embed_images(encoder, images, progress=progress)
         return cls(
             engine, features, images, candidates=candidates, method=method, parameters=parameters,
+            camids=camids, align_cameras=align_cameras, align_dims=align_dims, shortlist=shortlist,
             settle_top=settle_top, progress=progress, clock=clock,
         )  # fmt: skip
 
@@ -132,8 +161,18 @@ class Searcher:
         """Images in the gallery."""
         return self.settings.num_gallery
 
+    @property
+    def alignment(self) -> Fitted:
+        """What was done to the features, and why no more."""
+        return self._gallery.alignment
+
     def search(
-        self, query: ImageSource, *, top_k: int = 50, deadline_ms: float | None = None
+        self,
+        query: ImageSource,
+        *,
+        camid: int | None = None,
+        top_k: int = 50,
+        deadline_ms: float | None = None,
     ) -> SearchResult:
         """Rank the gallery for one query.
 
@@ -142,6 +181,8 @@ class Searcher:
         query
             A path, PIL image or uint8 RGB array [H,W,3]; decoded once. A ReadyImage serves only if
             encoder and MLLM want the same preprocessing.
+        camid
+            Its camera, as in the gallery's camids. None: unknown, or one that the gallery has not.
         top_k
             Matches returned, at most.
         deadline_ms
@@ -159,13 +200,15 @@ class Searcher:
         start = self._pace.clock()
         check_deadline(deadline_ms)
         check_whole(top_k, "top_k")
+        if camid is not None:
+            check_whole(camid, "camid", least=0)
         watch = StageWatch()
         with watch.stage("decode"):
             pixels = self._pixels(query, "query")
         with watch.stage("embed"):
             feature = self._encoder.features(pixels.encoder[None], [query])[0]
         with watch.stage("retrieve"):
-            found = Retrieved(self._gallery, feature, self.settings.num_candidates)
+            found = Retrieved(self._gallery, feature, camid, self.settings.num_candidates)
         answers = NOTHING
         if self._scoring is not None and pixels.mllm is not None:
             end = None if deadline_ms is None else start + deadline_ms / 1000
@@ -173,7 +216,13 @@ class Searcher:
             answers = self._scoring.of(pixels.mllm, found, watch, name=name, end=end)
         return self._result(found, answers, top_k, watch)
 
-    def search_many(self, queries: Sequence[ImageSource], *, top_k: int = 50) -> list[SearchResult]:
+    def search_many(
+        self,
+        queries: Sequence[ImageSource],
+        *,
+        camids: Sequence[int | None] | None = None,
+        top_k: int = 50,
+    ) -> list[SearchResult]:
         """Rank the gallery for several queries: embedded together, several a run of the decoder.
 
         Each gets what `search` gives it (mu within 1e-5), and of the seconds an equal share.
@@ -185,6 +234,7 @@ class Searcher:
             As `search` raises it.
         """
         check_images(queries, "queries")
+        known = _query_camids(camids, len(queries))
         if not len(queries):
             return []
         check_whole(top_k, "top_k")
@@ -195,7 +245,8 @@ class Searcher:
             features = self._encoder.features(np.stack([one.encoder for one in pixels]), queries)
         with watch.stage("retrieve"):
             k = self.settings.num_candidates
-            found = [Retrieved(self._gallery, feature, k) for feature in features]
+            pairs = zip(features, known, strict=True)
+            found = [Retrieved(self._gallery, feature, camid, k) for feature, camid in pairs]
         answers = [NOTHING] * len(found)
         if self._scoring is not None:
             seen = [one.mllm for one in pixels if one.mllm is not None]
@@ -236,7 +287,7 @@ class Searcher:
     ) -> SearchResult:
         matches = rank(
             found, answers.mu, self._pace, watch, top_k=min(top_k, self.num_gallery),
-            is_reranked=self.settings.method == "k-reciprocal",
+            is_reranked=self.settings.is_reranked,
         )  # fmt: skip
         return SearchResult(
             matches, len(answers.mu), self.settings.num_candidates, answers.partial,
@@ -245,7 +296,7 @@ class Searcher:
 
     def _practise(self, feature: NDArray[Any]) -> None:
         """Fuse and re-rank once, so that the first deadline knows how long they take."""
-        found = Retrieved(self._gallery, feature, self.settings.num_candidates)
+        found = Retrieved(self._gallery, feature, None, self.settings.num_candidates)
         undecided = Answers(np.full(len(found.candidates), 0.5), partial=False, settled=False)
         self._result(found, undecided, 1, StageWatch())
 
@@ -253,6 +304,17 @@ class Searcher:
         mllm = None if self._scoring is None else self._scoring.preprocessing
         encoder = self._encoder.part.preprocessing
         return query_pixels(query, encoder, mllm, name=source_name(query, name))
+
+
+def _query_camids(camids: Sequence[int | None] | None, count: int) -> Sequence[int | None]:
+    if camids is None:
+        return [None] * count
+    if len(camids) != count:
+        raise InputError(f"camids must be one a query: {count}, got {len(camids)}")
+    for place, camid in enumerate(camids):
+        if camid is not None:
+            check_whole(camid, f"camids[{place}]", least=0)
+    return camids
 
 
 def _places(indices: Sequence[int]) -> list[int]:

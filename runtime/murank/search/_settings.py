@@ -8,7 +8,7 @@ from murank._arguments import check_whole
 from murank._exceptions import InputError
 from murank._methods import METHODS
 
-SearchMethod = Literal["k-reciprocal", "simple", "none"]
+SearchMethod = Literal["k-reciprocal", "ca-jaccard", "simple", "none"]
 SEARCH_METHODS: tuple[SearchMethod, ...] = get_args(SearchMethod)
 DEFAULT_CANDIDATES = 20
 
@@ -23,20 +23,31 @@ class SearchSettings:
     settle_top: int | None
     num_gallery: int
     has_scorer: bool
+    has_camids: bool = False  # of the gallery
+    shortlist: int | None = None  # asked for; None: the kernels' default
 
     def __post_init__(self) -> None:
         if not self.num_gallery:
             raise InputError("the gallery has no image")
         if not isinstance(self.method, str) or self.method not in SEARCH_METHODS:
             raise InputError(
-                f"method must be one of {', '.join(SEARCH_METHODS)}, got {self.method!r}: the "
-                "others look at all queries together (murank rerank)"
+                f"method must be one of {', '.join(SEARCH_METHODS)}, got {self.method!r}: ECN "
+                "looks at all queries together (murank rerank)"
             )
         if METHODS[self.method].needs_mu and not self.has_scorer:
             raise InputError(
                 f"method {self.method!r} fuses mu-distances, and this engine has no MLLM loaded: "
                 "pass method='none', or export one with --mllm"
             )
+        if METHODS[self.method].needs_camids and not self.has_camids:
+            raise InputError(
+                f"method {self.method!r} looks at cameras: pass the gallery's camids, or another "
+                "method"
+            )
+        if self.shortlist is not None:
+            check_whole(self.shortlist, "shortlist")
+            if self.method != "ca-jaccard":
+                raise InputError(f"shortlist is of 'ca-jaccard', and method is {self.method!r}")
         self._check_candidates()
         self._check_parameters()
         self._check_settle_top()
@@ -49,6 +60,11 @@ class SearchSettings:
         if self.candidates is None:
             return min(DEFAULT_CANDIDATES, self.num_gallery)
         return self.candidates
+
+    @property
+    def is_reranked(self) -> bool:
+        """Whether neighbours have a say, and not the fused distance alone."""
+        return bool(METHODS[self.method].parameters)
 
     @property
     def alpha(self) -> float:
