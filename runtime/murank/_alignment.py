@@ -74,9 +74,10 @@ class Aligned:
 
     @property
     def notes(self) -> list[str]:
-        """What the reader of figures must know."""
-        notice = [] if self.level == "off" else [NOTICE]
-        return notice if self.note is None else [*notice, self.note]
+        """What the reader of figures must know; why `auto` did nothing is no news to many."""
+        if self.level == "off":
+            return []
+        return [NOTICE] if self.note is None else [NOTICE, self.note]
 
     def to_json(self, asked: Alignment) -> dict[str, Any]:
         """What a summary says."""

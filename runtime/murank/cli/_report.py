@@ -22,6 +22,8 @@ def report(args: argparse.Namespace, summary: dict[str, Any]) -> list[str]:
         protocol = summary["protocol"]["protocol"]
         lines = [f"{head}, {after['num_valid']} queries evaluated ({protocol})"]
         lines += _comparison(args, metrics, summary["alignment"])
+    if summary["alignment"]["level"] == "off" and summary["alignment"]["note"] is not None:
+        lines.append(summary["alignment"]["note"])
     lines += summary["notes"]
     skipped = len(summary.get("skipped", ()))
     if skipped:
