@@ -50,6 +50,15 @@ def as_array(value: ArrayLike, name: str) -> NDArray[Any]:
 
 def num_rows(features: Any) -> int:
     """Return N of features [N,D], wherever they are."""
+    return _shape(features)[0]
+
+
+def num_columns(features: Any) -> int:
+    """Return D of features [N,D], wherever they are."""
+    return _shape(features)[1]
+
+
+def _shape(features: Any) -> tuple[int, int]:
     if on_device(features):
         shape = tuple(features.__cuda_array_interface__["shape"])
     else:
@@ -58,7 +67,7 @@ def num_rows(features: Any) -> int:
         raise InvalidInputError(f"features must have shape [N, D], got {shape}")
     if shape[0] > _MAX_ROWS:
         raise InvalidInputError(f"features has {shape[0]} rows, at most {_MAX_ROWS} work")
-    return int(shape[0])
+    return int(shape[0]), int(shape[1])
 
 
 def as_features(features: ArrayLike, *, normalize: bool) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import os
 import warnings
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,10 +12,10 @@ from murank_kernels import _validate
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._parallel import Progress
 from murank_kernels._types import F32, F64, I64
-from murank_kernels.alignment._apply import aligned
 from murank_kernels.alignment._arguments import as_cameras, as_pairs
 from murank_kernels.alignment._file import read, write
-from murank_kernels.alignment._fit import Fitted, Level, Settings, fit
+from murank_kernels.alignment._fit import Fitted, Level, Settings, apply, fit
+from murank_kernels.alignment._where import where_they_are
 
 MAX_ROWS = 2048
 
@@ -63,7 +64,7 @@ class CameraAlignment:
         Parameters
         ----------
         features : [N,D] float16, float32 or float64
-            Encoder features of any scale.
+            Encoder features of any scale; an array in a GPU's memory is worked on there.
         camids : [N] int
             Camera of each row, 0 or more.
         level : "pairs" or "mean"
@@ -100,10 +101,11 @@ class CameraAlignment:
         num_rows = _validate.num_rows(features)
         cameras = as_cameras(camids, num_rows)
         given = as_pairs(pairs, weights, num_rows)
-        rows = _validate.as_features(features, normalize=True)
-        if dims is not None:
-            dims = _as_dims(dims, rows.shape[1])
-        fitted = fit(rows, cameras, given, Settings(level, prior, ridge, dims, max_rows), progress)
+        with where_they_are(features) as unit_rows:
+            rows = unit_rows(features)
+            kept = None if dims is None else _as_dims(dims, rows.dim)
+            settings = Settings(level, prior, ridge, kept, max_rows)
+            fitted = fit(rows, cameras, given, settings, progress)
         if fitted.fell_back is not None:
             warnings.warn(
                 f"only the cameras' means are aligned: {fitted.fell_back}",
@@ -165,7 +167,8 @@ class CameraAlignment:
 
         Returns
         -------
-        [N,P] float32 rows of unit length, in the given order. A row without a direction of its own,
+        [N,P] float32 rows of unit length, in the given order, where `features` are: on the GPU a
+        CuPy array. A row without a direction of its own,
         because it is its camera's mean, keeps the mean's.
 
         Raises InvalidInputError.
@@ -173,8 +176,10 @@ class CameraAlignment:
         num_rows = _validate.num_rows(features)
         # No camera has the number -1.
         cameras = np.full(num_rows, -1) if camids is None else as_cameras(camids, num_rows)
-        rows = self._rows(features)
-        return aligned(rows, cameras, self._means, self._fitted.matrix)
+        with where_they_are(features) as unit_rows:
+            rows = unit_rows(self._of_our_width(features))
+            found: F32 = apply(rows, cameras, self._means, self._fitted.matrix).give()
+        return found
 
     def update(
         self, features: ArrayLike, camids: ArrayLike, *, half_life: float | None = None
@@ -195,8 +200,8 @@ class CameraAlignment:
         if half_life is not None:
             half_life = _validate.as_positive(half_life, "half_life")
         cameras = as_cameras(camids, _validate.num_rows(features))
-        rows = self._rows(features)
-        with self._updating:
+        with where_they_are(features) as unit_rows, self._updating:
+            rows = unit_rows(self._of_our_width(features))
             self._means = self._means.with_rows(rows, cameras, half_life)
         return self
 
@@ -225,15 +230,14 @@ class CameraAlignment:
             )
         return cls(fitted, encoder)
 
-    def _rows(self, features: ArrayLike) -> F32:
-        """Return features of the right width as unit rows."""
-        width = np.shape(features)[1]
+    def _of_our_width(self, features: ArrayLike) -> ArrayLike:
+        width = _validate.num_columns(features)
         if width != self.dim:
             raise InvalidInputError(
                 f"features have {width} values a row, but this alignment was fitted on {self.dim}: "
                 "is it of another encoder?"
             )
-        return _validate.as_features(features, normalize=True)
+        return features
 
 
 def align_cameras(
@@ -257,9 +261,11 @@ def align_cameras(
             f"num_query is {first} but there are {num_rows} rows: at least one gallery row must "
             "follow"
         )
-    rows = _validate.as_features(features, normalize=True)
-    alignment = CameraAlignment.fit(rows[first:], cameras[first:], level=level, dims=dims)
-    return alignment.apply(rows, cameras)
+    if not _validate.on_device(features):
+        features = _validate.as_features(features, normalize=True)
+    gallery: Any = features
+    alignment = CameraAlignment.fit(gallery[first:], cameras[first:], level=level, dims=dims)
+    return alignment.apply(features, cameras)
 
 
 def _as_dims(dims: int, width: int) -> int:

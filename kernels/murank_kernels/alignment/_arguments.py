@@ -11,6 +11,10 @@ from murank_kernels.alignment._mutual import Pairs
 
 def as_cameras(camids: ArrayLike, num_rows: int) -> I64:
     """Return camera numbers [num_rows], none of them negative."""
+    if _validate.on_device(camids):
+        from murank_kernels.cuda import to_host
+
+        camids = to_host(camids)
     cameras = _validate.as_labels(camids, "camids", num_rows)
     if (cameras < 0).any():
         row = int(np.argmax(cameras < 0))

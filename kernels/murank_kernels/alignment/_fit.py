@@ -1,4 +1,4 @@
-"""What an alignment learns from the rows of a gallery."""
+"""What an alignment learns from the rows of a gallery, and how it is applied."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -6,12 +6,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from murank_kernels import _parallel
+from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._parallel import Progress
 from murank_kernels._types import F32, I64
-from murank_kernels.alignment._apply import aligned
 from murank_kernels.alignment._means import CameraMeans
 from murank_kernels.alignment._mutual import Pairs, mutual_neighbors
-from murank_kernels.alignment._whitening import inverse_root, largest_variance, within_person
+from murank_kernels.alignment._rows import Rows
+from murank_kernels.alignment._whitening import inverse_root, largest_variance
 
 Level: TypeAlias = Literal["pairs", "mean"]
 
@@ -42,44 +43,60 @@ class Fitted:
 
 
 def fit(
-    rows: F32, cameras: I64, given: Pairs | None, settings: Settings, progress: Progress | None
+    rows: Rows, cameras: I64, given: Pairs | None, settings: Settings, progress: Progress | None
 ) -> Fitted:
-    """Fit on unit rows [N,D] of cameras [N]; `given` pairs are used instead of found ones."""
+    """Fit on N unit rows of cameras [N]; `given` pairs are used instead of found ones."""
     with _parallel.workers():  # one thread each: the same sums for any number of them
         means = CameraMeans.of(rows, cameras, settings.prior)
-        pairs, why = _pairs(rows, cameras, means, given, settings, progress)
-        matrix = _matrix(means.centred(rows, cameras), pairs, settings)
+        centred = means.centred(rows, cameras)
+        pairs = why = None
+        if settings.level == "pairs":
+            pairs, why = _pairs(centred.unit_or(rows), cameras, given, settings, progress)
+        matrix = _matrix(centred, pairs, settings)
     return Fitted("mean" if pairs is None else "pairs", means, matrix, pairs, why)
 
 
-def _pairs(
-    rows: F32, cameras: I64, means: CameraMeans, given: Pairs | None, settings: Settings,
-    progress: Progress | None,
-) -> tuple[Pairs | None, str | None]:  # fmt: skip
-    """Pairs to learn from, or why there are none."""
-    if settings.level == "mean":
-        return None, None
-    if given is None and len(means.camids) == 1:
-        return None, "all rows are of one camera"
-    centred = aligned(rows, cameras, means, None)
-    pairs = given or mutual_neighbors(
-        centred, cameras, max_rows=settings.max_rows, progress=progress
-    )
-    if pairs.num_nearest < MIN_PAIRS:
-        return (
-            None,
-            f"{pairs.num_nearest} pairs of rows of two cameras, at least {MIN_PAIRS} are needed",
+def apply(rows: Rows, cameras: I64, means: CameraMeans, matrix: F32 | None) -> Rows:
+    """Unit rows of N unit rows: centred by camera, times the matrix.
+
+    A row that is its camera's mean has no direction of its own; it keeps that of the mean.
+    Raises InvalidInputError for a row that nothing is left of.
+    """
+    centred = means.centred(rows, cameras).unit_or(rows)
+    if matrix is None:
+        return centred
+    out = centred.times(matrix)
+    lengths = out.lengths()
+    if not lengths.all():
+        raise InvalidInputError(
+            f"features row {int(np.argmax(lengths == 0))} has no direction left after alignment; "
+            "remove that image"
         )
+    return out.unit_or(out, 0)
+
+
+def _pairs(
+    rows: Rows, cameras: I64, given: Pairs | None, settings: Settings, progress: Progress | None
+) -> tuple[Pairs | None, str | None]:
+    """Pairs to learn from, or why there are none."""
+    if given is None and (cameras == cameras[0]).all():
+        return None, "all rows are of one camera"
+    pairs = given or mutual_neighbors(rows, cameras, max_rows=settings.max_rows, progress=progress)
+    if pairs.num_nearest < MIN_PAIRS:
+        found = f"{pairs.num_nearest} pairs of rows of two cameras"
+        return None, f"{found}, at least {MIN_PAIRS} are needed"
     return pairs, None
 
 
-def _matrix(centred: F32, pairs: Pairs | None, settings: Settings) -> F32 | None:
+def _matrix(centred: Rows, pairs: Pairs | None, settings: Settings) -> F32 | None:
     """What centred rows are multiplied with."""
     if pairs is None and settings.dims is None:
         return None
-    root = np.eye(centred.shape[1])
+    root = np.eye(centred.dim)
     if pairs is not None:
-        root = inverse_root(within_person(centred, pairs), settings.ridge)
+        # A difference of two rows of a person has twice the covariance of one.
+        covariance = centred.gap_moments(pairs) / (2 * pairs.weights.sum())
+        root = inverse_root(covariance, settings.ridge)
     if settings.dims is not None:
-        root = root @ largest_variance(centred, root, settings.dims)
+        root = root @ largest_variance(root @ centred.moments() @ root, settings.dims)
     return root.astype(np.float32)

@@ -6,8 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from murank_kernels._types import F32, F64, I64
-
-_ROWS_AT_ONCE = 4096
+from murank_kernels.alignment._rows import Rows
 
 
 @dataclass(frozen=True)
@@ -20,31 +19,27 @@ class CameraMeans:
     prior: float
 
     @classmethod
-    def of(cls, rows: F32, camids: I64, prior: float) -> "CameraMeans":
-        """Sum the unit rows [N,D] of each camera."""
+    def of(cls, rows: Rows, camids: I64, prior: float) -> "CameraMeans":
+        """Sum the N unit rows of each camera."""
         known, places = np.unique(camids, return_inverse=True)
-        sums = np.zeros((len(known), rows.shape[1]))
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            members = np.zeros((len(known), len(rows[part])))
-            members[places[part], np.arange(len(rows[part]))] = 1
-            sums += members @ rows[part].astype(np.float64)
+        sums = rows.sums(places, np.ones(len(places)), len(known))
         return cls(known, np.bincount(places).astype(np.float64), sums, prior)
 
-    def with_rows(self, rows: F32, camids: I64, half_life: float | None) -> "CameraMeans":
+    def with_rows(self, rows: Rows, camids: I64, half_life: float | None) -> "CameraMeans":
         """Add rows in their order; `half_life` rows of its camera later, a row counts half."""
         known = np.union1d(self.camids, camids)
-        counts, sums = np.zeros(len(known)), np.zeros((len(known), rows.shape[1]))
+        counts, sums = np.zeros(len(known)), np.zeros((len(known), rows.dim))
         old = np.searchsorted(known, self.camids)
         counts[old], sums[old] = self.counts, self.sums
-        for camera in np.unique(camids):
-            own = rows[camids == camera].astype(np.float64)
-            place = np.searchsorted(known, camera)
-            ages = np.arange(len(own) - 1, -1, -1.0)
-            share = np.ones(len(own)) if half_life is None else 0.5 ** (ages / half_life)
-            kept = 1.0 if half_life is None else 0.5 ** (len(own) / half_life)
-            counts[place] = kept * counts[place] + share.sum()
-            sums[place] = kept * sums[place] + share @ own
+        places = np.searchsorted(known, camids)
+        seen = np.bincount(places, minlength=len(known))
+        weights = np.ones(len(places))
+        if half_life is not None:
+            weights = 0.5 ** (_ages(places, seen) / half_life)
+            kept = 0.5 ** (seen / half_life)
+            counts, sums = kept * counts, kept[:, None] * sums
+        counts = counts + np.bincount(places, weights, minlength=len(known))
+        sums = sums + rows.sums(places, weights, len(known))
         return CameraMeans(known, counts, sums, self.prior)
 
     @cached_property
@@ -54,15 +49,22 @@ class CameraMeans:
         return mean
 
     @cached_property
-    def _offsets(self) -> F32:
+    def offsets(self) -> F32:
         """[C+1,D] what is subtracted; the last row serves cameras never seen."""
         weight = (self.counts + self.prior)[:, None]
         drawn = (self.sums + self.prior * self.common) / weight
         return np.vstack([drawn, self.common]).astype(np.float32)
 
-    def centred(self, rows: F32, camids: I64) -> F32:
+    def centred(self, rows: Rows, camids: I64) -> Rows:
         """Subtract from each unit row its camera's mean; from a stranger's the common one."""
         places = np.minimum(np.searchsorted(self.camids, camids), len(self.camids) - 1)
         places = np.where(self.camids[places] == camids, places, len(self.camids))
-        centred: F32 = rows - self._offsets[places]
-        return centred
+        return rows.minus(self.offsets, places)
+
+
+def _ages(places: I64, seen: I64) -> I64:
+    """How many rows of its camera came after each row."""
+    order = np.argsort(places, kind="stable")
+    ages = np.empty_like(places)
+    ages[order] = np.repeat(np.cumsum(seen), seen) - 1 - np.arange(len(places))
+    return ages

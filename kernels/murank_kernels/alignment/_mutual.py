@@ -9,6 +9,7 @@ Floor at N rows of D values over C even cameras: (1 - 1/C) N² D FLOP.
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 
@@ -26,8 +27,8 @@ _ROWS_A_TASK = 2 * TILE
 _SOFTNESS = 0.06  # see `_weights`
 
 Range = tuple[int, int]
-_Task = tuple[Range, Range, Range]  # rows of one camera, of another, those of the first in the task
 Lists = tuple[F32, I32]  # (squared distances, row numbers), nearest first
+Two = tuple[Range, Range]  # the rows of two cameras
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,28 @@ class Pairs:
     num_nearest: int  # how many of them are each other's nearest
 
 
+class Searchable(Protocol):
+    """Unit rows, wherever they are."""
+
+    def nearest_between(
+        self, kept: I64, twos: list[Two], length: int, progress: Progress | None
+    ) -> list[tuple[Lists, Lists]]:
+        """For every two cameras, the nearest rows of the second for the first, and back.
+
+        `kept` are the rows taken; ranges, and row numbers in lists, are places among these. A
+        place in a list that nothing takes holds `NOBODY`.
+        """
+
+
 def mutual_neighbors(
-    rows: F32, camids: I64, *, max_rows: int, length: int = LENGTH,
+    rows: Searchable, camids: I64, *, max_rows: int, length: int = LENGTH,
     progress: Progress | None = None,
 ) -> Pairs:  # fmt: skip
     """Find the rows of every two cameras that are among each other's `length` nearest.
 
     Parameters
     ----------
-    rows : [N,D] float32 unit rows
+    rows : N unit rows
     camids : [N]
     max_rows : of a camera that has more, as many rows are taken, evenly spread.
     length : neighbours each way.
@@ -56,26 +70,32 @@ def mutual_neighbors(
     kept = np.concatenate(members)
     stops = np.cumsum([len(some) for some in members])
     ranges = [(int(stop) - len(some), int(stop)) for some, stop in zip(members, stops, strict=True)]
-    tiles = DistanceTiles.of(np.ascontiguousarray(rows[kept]), _no_changes(len(kept)))
-    tasks = [
-        (first, second, (start, min(start + _ROWS_A_TASK, first[1])))
-        for first, second in combinations(ranges, 2)
-        for start in range(*first, _ROWS_A_TASK)
-    ]
-    done: dict[_Task, tuple[Lists, Lists]] = {}
-
-    def one_task(task: _Task) -> None:
-        done[task] = _lists_between(tiles, task[2], task[1], length)
-
-    _parallel.run(one_task, tasks, "pairs across cameras", progress)
-    found = [
-        _mutual(first, second, [done[task] for task in tasks if task[:2] == (first, second)])
-        for first, second in combinations(ranges, 2)
-    ]
+    twos = list(combinations(ranges, 2))
+    lists = rows.nearest_between(kept, twos, length, progress)
+    found = [_mutual(two, *both) for two, both in zip(twos, lists, strict=True)]
     pairs = np.concatenate([np.empty((0, 2), np.int64), *(some.pairs for some in found)])
     distances = np.concatenate([np.empty(0), *(some.distances for some in found)])
     beyond = np.concatenate([np.empty(0), *(some.beyond for some in found)])
     return Pairs(kept[pairs], _weights(distances, beyond), int((beyond == 0).sum()))
+
+
+def nearest_between(
+    rows: F32, twos: list[Two], length: int, progress: Progress | None
+) -> list[tuple[Lists, Lists]]:
+    """Search unit rows [N,D] in host memory, tile by tile, over the worker threads."""
+    tiles = DistanceTiles.of(rows, _no_changes(len(rows)))
+    tasks = [
+        (first, second, (start, min(start + _ROWS_A_TASK, first[1])))
+        for first, second in twos
+        for start in range(*first, _ROWS_A_TASK)
+    ]
+    done: dict[tuple[Range, Range, Range], tuple[Lists, Lists]] = {}
+
+    def one_task(task: tuple[Range, Range, Range]) -> None:
+        done[task] = _lists_between(tiles, task[2], task[1], length)
+
+    _parallel.run(one_task, tasks, "pairs across cameras", progress)
+    return [_together([done[task] for task in tasks if task[:2] == two]) for two in twos]
 
 
 @dataclass(frozen=True)
@@ -143,15 +163,21 @@ def _offer_tile(
                     bounds[t] = far[t, last]
 
 
-def _mutual(first: Range, second: Range, lists: list[tuple[Lists, Lists]]) -> _Found:
-    """Match the lists of the first camera's rows with those of the second's."""
-    near, who = (np.concatenate(part) for part in zip(*(rows for rows, _ in lists), strict=True))
-    far, whose = lists[0][1]
-    for _, (part, part_who) in lists[1:]:
+def _together(parts: list[tuple[Lists, Lists]]) -> tuple[Lists, Lists]:
+    """Lists of both cameras, from those of some rows of the first and of all of the second."""
+    near, who = (np.concatenate(part) for part in zip(*(rows for rows, _ in parts), strict=True))
+    far, whose = parts[0][1]
+    for _, (part, part_who) in parts[1:]:
         _merge(far, whose, part, part_who)
+    return (near, who), (far, whose)
+
+
+def _mutual(two: Two, lists: Lists, other_lists: Lists) -> _Found:
+    """Match the lists of the first camera's rows with those of the second's."""
+    (near, who), (far, whose) = lists, other_lists
     there = who != NOBODY
-    column = np.where(there, who - second[0], 0)
-    row = np.arange(*first)[:, None]
+    column = np.where(there, who - two[1][0], 0)
+    row = np.arange(*two[0])[:, None]
     mutual = there & (whose[column] == row[:, :, None]).any(axis=2)
     beyond = np.maximum(near - near[:, :1], near - far[column, 0])
     pairs = np.stack([np.broadcast_to(row, who.shape)[mutual], who[mutual]], axis=1)

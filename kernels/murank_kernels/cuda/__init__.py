@@ -5,6 +5,7 @@ by CuPy. Without a GPU they run in Numba's simulator. Nothing here is imported b
 is asked for.
 """
 
+from murank_kernels.cuda._alignment import unit_rows
 from murank_kernels.cuda._evaluation import is_float32_matrix, match_places
 from murank_kernels.cuda._methods import (
     ca_jaccard_blocks,
@@ -22,4 +23,5 @@ __all__ = [
     "match_places",
     "simple_blocks",
     "to_host",
+    "unit_rows",
 ]

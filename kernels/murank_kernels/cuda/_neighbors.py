@@ -94,6 +94,13 @@ def _turn(gpu: Arrays, tile: DeviceArray, out: DeviceArray) -> None:
     )  # fmt: skip
 
 
+def turned(gpu: Arrays, tile: DeviceArray) -> DeviceArray:
+    """Transpose a tile."""
+    out = gpu.xp.empty(tile.shape[::-1], np.float32)
+    _turn(gpu, tile, out)
+    return out
+
+
 def empty_lists(gpu: Arrays, num_rows: int, length: int) -> Lists:
     """Lists that nothing has entered yet."""
     return (

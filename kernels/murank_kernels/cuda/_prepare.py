@@ -123,7 +123,7 @@ def _on_device(
 ) -> Prepared:
     stays = _validate.on_device(features)
     if stays:
-        rows = _from_device(gpu, features, normalize=normalize)
+        rows = from_device(gpu, features, normalize=normalize)
     else:
         rows = gpu.put(_validate.as_features(features, normalize=normalize))
     changes, count = _fused_changes(gpu, rows, checked.pairs, checked.alpha)
@@ -138,7 +138,8 @@ def squares(gpu: Arrays, features: DeviceArray) -> DeviceArray:
     return out
 
 
-def _from_device(gpu: Arrays, features: Any, *, normalize: bool) -> DeviceArray:
+def from_device(gpu: Arrays, features: Any, *, normalize: bool) -> DeviceArray:
+    """Check features [N,D] that are on the device, and copy them as float32."""
     given = gpu.put(features)
     if given.dtype.kind != "f":
         raise InvalidInputError(
