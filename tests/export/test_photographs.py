@@ -1,0 +1,134 @@
+"""benchmarks/photographs.py on drawn pictures: tables, and going on where it stood."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photographs
+import plain_encoder
+import pytest
+from photos import figures
+from photos.figures import auc, subset
+from photos.kept import Kept
+from photos.lora import random_alike
+from PIL import Image
+
+from murank import FeatureSet
+from murank.pairs import Pair
+from murank.synthetic import make_features
+
+ROWS = 4 * 4  # levels and methods of the table
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Measure the table of ten people in two cameras; return what is printed."""
+    random = np.random.default_rng(0)
+    height, width = plain_encoder.SIZE
+    for pid in range(10):
+        person = random.integers(0, 256, (height, width, 3))
+        for camera in (1, 2):
+            for shot in range(3):
+                pixels = np.clip(person + random.normal(0, 20, person.shape), 0, 255)
+                file = tmp_path / "pku" / f"{pid:03d}" / f"{camera:02d}_{shot}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(file)
+    encoder = plain_encoder.save(plain_encoder.model(), tmp_path)
+
+    def _run() -> str:
+        words = ["--encoder", encoder, "--test", f"pku-reid:{tmp_path / 'pku'}"]
+        photographs.main([*map(str, words), "--stages", "table", "-o", str(tmp_path / "out")])
+        return capsys.readouterr().out.partition("* pku-reid:")[2]
+
+    return _run
+
+
+def test_a_run_that_was_stopped_goes_on(
+    run: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    evaluate = figures.evaluate
+
+    def counted(features: FeatureSet, method: str, **more: Any) -> figures.Evaluated:
+        if len(calls) == 5:
+            calls.append("stopped")
+            raise KeyboardInterrupt
+        calls.append(method)
+        return evaluate(features, method, **more)
+
+    monkeypatch.setattr(photographs, "evaluate", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    whole = run()
+    assert " 20 queries, 40 gallery images, 2 cameras" in whole
+    assert len(calls) == ROWS + 1, "each row once, and the one that was stopped"
+    assert run() == whole
+    assert len(calls) == ROWS + 1
+    file = sorted((tmp_path / "pku").rglob("*.png"))[-1]
+    Image.new("RGB", plain_encoder.SIZE[::-1]).save(file)
+    assert run() != ""
+    assert len(calls) == 2 * ROWS + 1, "another picture: all anew"
+
+
+def test_figures_of_something_else_or_damaged_are_begun_anew(tmp_path: Path) -> None:
+    file = tmp_path / "f.json"
+    assert Kept(file, {"a": 1}).row("x", lambda: 3) == 3
+    assert Kept(file, {"a": 1}).row("x", lambda: 4) == 3
+    assert Kept(file, {"a": 2}).row("x", lambda: 4) == 4
+    for text in ("", "[]", "{", '{"of": {"a": 2}, "rows": 1}'):
+        file.write_text(text)
+        assert Kept(file, {"a": 2}).row("x", lambda: 5) == 5
+        assert Kept(file, {"a": 2}).row("x", lambda: 6) == 5
+
+
+def test_alternatives_and_one_query_run_through() -> None:
+    """Figures that are told in two tables are the same."""
+    from photos.alternatives import alternatives, crops_needed
+    from photos.one_query import one_query
+
+    made = make_features(num_ids=16, num_cameras=2, images_per_camera=4, dim=80, num_distractors=0)
+
+    class Unkept(Kept):
+        def __init__(self) -> None:
+            """Keep nothing."""
+
+        def row(self, name: str, measure: Callable[[], Any]) -> Any:
+            del name
+            return measure()
+
+    ways = alternatives(made, Unkept())
+    joint = figures.evaluate(figures.aligned(made, "pairs"), "encoder").score
+    assert ways["as it is done, 80 directions"]["encoder"] == pytest.approx(joint)
+    assert set(crops_needed(made, Unkept())) == {"mean, nothing drawn", "mean", "pairs"}
+    alone = one_query(made, Unkept())
+    for level in figures.LEVELS:
+        joint = figures.evaluate(figures.aligned(made, level), "encoder").score
+        assert alone["encoder"][level] == pytest.approx(joint)
+
+
+def test_random_pairs_have_the_answers_and_queries_of_the_mined() -> None:
+    people = {f"{pid}-{shot}": pid for pid in range(6) for shot in range(3)}
+    hard = [
+        Pair(one, other, people[one] == people[other])
+        for one in people for other in people if one != other
+    ]  # fmt: skip
+    drawn = random_alike(hard, people, seed=0)
+    assert [(pair.query, pair.match) for pair in drawn] == [(p.query, p.match) for p in hard]
+    assert all(people[pair.query] == people[pair.candidate] for pair in drawn if pair.match)
+    assert all(people[pair.query] != people[pair.candidate] for pair in drawn if not pair.match)
+    assert all(pair.query != pair.candidate for pair in drawn)
+    assert drawn != hard
+    assert drawn == random_alike(hard, people, seed=0) != random_alike(hard, people, seed=1)
+
+
+def test_auc_leaves_out_the_querys_own_camera() -> None:
+    made = FeatureSet(
+        np.zeros((5, 1), np.float32), np.array(list("abcde")), np.array([1, 1, 1, 2, 3]),
+        np.array([0, 0, 1, 0, 0]), 1,
+    )  # fmt: skip
+    candidates = np.array([[0, 1, 2, 3]])
+    distances = np.array([[9.0, 2, 1, 3]])  # own camera, match, other, other
+    assert auc(made, candidates, distances) == 50
+    assert auc(made, candidates, np.array([[0.0, 2, 2, 3]])) == 75
+    assert subset(made, np.array([0, 2, 4])).num_query == 1
