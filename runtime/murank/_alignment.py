@@ -1,21 +1,31 @@
 """Camera alignment of a feature set: what is asked for, what is done, and why."""
 
+import hashlib
+import os
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._arguments import check_whole
+from murank._atomic import write_files
 from murank._exceptions import InputError
-from murank._features import FeatureSet
+from murank._features import FeatureSet, check_file
 from murank._labels import Ids
 from murank._methods import Progress, kernel_errors
+from murank._npz import open_npz, read_npz
+
+if TYPE_CHECKING:
+    from murank_kernels import CameraAlignment
 
 Asked: TypeAlias = Literal["auto", "pairs", "mean", "off"]
 Done: TypeAlias = Literal["pairs", "mean", "off"]
 ASKED: tuple[Asked, ...] = ("auto", "pairs", "mean", "off")
+
+AlignmentSource: TypeAlias = "str | os.PathLike[str] | CameraAlignment"
 
 ENOUGH_ROWS = 50
 """Gallery rows that a camera needs to count for `auto`."""
@@ -24,6 +34,41 @@ NOTICE = (
     "aligned: features were fitted to the cameras of the unlabelled gallery; published figures "
     "have --align-cameras off"
 )
+GIVEN_NOTICE = (
+    "aligned by {}, which was fitted to cameras without labels; published figures have "
+    "--align-cameras off"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What was learnt beforehand."""
+
+    cameras: Any  # murank_kernels.CameraAlignment
+    name: str  # what messages call it
+
+    @property
+    def sha256(self) -> str:
+        """Of all that it holds."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.cameras.to_arrays().items()):
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def check(self, dim: int, encoder_sha256: str | None) -> None:
+        """Raise InputError unless it suits features of `dim` values, and their encoder if known."""
+        made_for = self.cameras.encoder_sha256
+        if None not in (made_for, encoder_sha256) and made_for != encoder_sha256:
+            raise InputError(
+                f"{self.name} is of another encoder than these features; fit one to them with "
+                "murank align"
+            )
+        if self.cameras.dim != dim:
+            raise InputError(
+                f"{self.name} aligns features of {self.cameras.dim} values, and these have {dim}; "
+                "fit one to them with murank align"
+            )
 
 
 @dataclass(frozen=True)
@@ -32,6 +77,7 @@ class Alignment:
 
     level: Asked = "auto"
     dims: int | Literal["auto", "all"] = "auto"  # directions kept
+    given: Given | None = None  # instead of a fit
 
     def __post_init__(self) -> None:
         """Raise InputError for what is no such thing."""
@@ -41,10 +87,29 @@ class Alignment:
             raise InputError(f"align_dims must be 'auto', 'all' or a number, got {self.dims!r}")
         if not isinstance(self.dims, str):
             check_whole(self.dims, "align_dims")
+        if self.given is not None and (self.level, self.dims) != ("auto", "auto"):
+            raise InputError(
+                f"{self.given.name} is fitted already: leave out alignment, or align_cameras and "
+                "align_dims"
+            )
+
+    def check(self, *, dim: int, camids: Ids | None, encoder_sha256: str | None = None) -> None:
+        """Raise what `fit` would, before there are features: of `dim` values, gallery `camids`."""
+        if self.given is not None:
+            self.given.check(dim, encoder_sha256)
+            return
+        level, _ = _resolved(camids, self)
+        if level != "off":
+            _dims(self.dims, level, dim)
+
+    @property
+    def asked(self) -> str:
+        """What a summary calls it."""
+        return self.level if self.given is None else "given"
 
     def to_json(self) -> list[Any]:
         """What candidates depend on."""
-        return [self.level, self.dims]
+        return [self.level, self.dims] if self.given is None else [self.asked, self.given.sha256]
 
 
 OFF = Alignment("off")
@@ -57,6 +122,7 @@ class Fitted:
     cameras: Any  # murank_kernels.CameraAlignment, None: rows stay as they are
     level: Done
     note: str | None = None  # why less than could be
+    file: str | None = None  # where it was learnt beforehand
 
 
 @dataclass(frozen=True)
@@ -66,6 +132,7 @@ class Aligned:
     features: FeatureSet  # unit rows [N,P], or those given where nothing was done
     level: Done
     note: str | None = None  # why less than could be
+    file: str | None = None  # where it was learnt beforehand
 
     @property
     def label(self) -> str:
@@ -77,12 +144,14 @@ class Aligned:
         """What the reader of figures must know; why `auto` did nothing is no news to many."""
         if self.level == "off":
             return []
-        return [NOTICE] if self.note is None else [NOTICE, self.note]
+        notice = NOTICE if self.file is None else GIVEN_NOTICE.format(self.file)
+        return [notice] if self.note is None else [notice, self.note]
 
     def to_json(self, asked: Alignment) -> dict[str, Any]:
         """What a summary says."""
         return {
-            "asked": asked.level,
+            "asked": asked.asked,
+            "file": self.file,
             "level": self.level,
             "dims": int(self.features.features.shape[1]),
             "note": self.note,
@@ -91,13 +160,27 @@ class Aligned:
 
 def align(features: FeatureSet, asked: Alignment, *, progress: Progress | None = None) -> Aligned:
     """Fit on the gallery rows, without their pids, and align all rows. Raises as `fit` does."""
+    return aligned_by(fit_gallery(features, asked, progress=progress), features)
+
+
+def fit_gallery(
+    features: FeatureSet, asked: Alignment, *, progress: Progress | None = None, **pairs: Any
+) -> Fitted:
+    """Learn from the gallery rows, without their pids. Raises as `fit` does."""
     gallery = features.gallery
-    fitted = fit(gallery.features, gallery.camids, asked, progress=progress)
+    return fit(
+        gallery.features, gallery.camids, asked, encoder_sha256=features.encoder_sha256,
+        progress=progress, **pairs,
+    )  # fmt: skip
+
+
+def aligned_by(fitted: Fitted, features: FeatureSet) -> Aligned:
+    """Align all rows."""
     if fitted.cameras is None:
         return Aligned(features, fitted.level, fitted.note)
     with kernel_errors():
         rows = fitted.cameras.apply(features.features, features.camids)
-    return Aligned(replace(features, features=rows), fitted.level, fitted.note)
+    return Aligned(replace(features, features=rows), fitted.level, fitted.note, fitted.file)
 
 
 def fit(
@@ -105,16 +188,26 @@ def fit(
     camids: Ids | None,
     asked: Alignment,
     *,
+    encoder_sha256: str | None = None,
+    pairs: NDArray[Any] | None = None,
+    weights: NDArray[Any] | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
-    """Learn from a gallery's features [G,D] and camids [G].
+    """Learn from a gallery's features [G,D] and camids [G], or take what is given.
+
+    `encoder_sha256` is of the encoder that made the features; `pairs` [P,2] and their `weights` [P]
+    are used instead of those that would be found.
 
     Raises
     ------
     InputError
         `pairs` or `mean` was asked for and there are no camids, or ones that cannot be used; `dims`
-        is more than the features have.
+        is more than the features have; what is given is of another encoder.
     """
+    if asked.given is not None:
+        asked.given.check(int(features.shape[1]), encoder_sha256)
+        cameras = asked.given.cameras
+        return Fitted(cameras, cameras.level, _why_common(camids), asked.given.name)
     level, why_off = _resolved(camids, asked)
     if level == "off" or camids is None:
         return Fitted(None, "off", why_off)
@@ -123,9 +216,49 @@ def fit(
     dims = _dims(asked.dims, level, int(features.shape[1]))
     with kernel_errors(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AlignmentWarning)
-        cameras = CameraAlignment.fit(features, camids, level=level, dims=dims, progress=progress)
+        cameras = CameraAlignment.fit(
+            features, camids, level=level, dims=dims, pairs=pairs, weights=weights,
+            encoder_sha256=encoder_sha256, progress=progress,
+        )  # fmt: skip
     notes = [str(one.message) for one in caught if one.category is AlignmentWarning]
     return Fitted(cameras, cameras.level, notes[0] if notes else None)
+
+
+def given_alignment(source: "AlignmentSource") -> Given:
+    """Return what was learnt beforehand, from its file or as it is. Raises InputError."""
+    from murank_kernels import CameraAlignment
+
+    if isinstance(source, CameraAlignment):
+        return Given(source, "alignment")
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(
+            "alignment must be a file that murank align wrote, or a CameraAlignment, got "
+            f"{type(source).__name__}"
+        )
+    return load_alignment(source)
+
+
+def load_alignment(path: str | os.PathLike[str]) -> Given:
+    """Read what `save_alignment` wrote. Raises InputError."""
+    from murank_kernels import CameraAlignment
+
+    file = Path(path)
+    with open_npz(file) as archive:
+        names = archive.files
+    with kernel_errors():
+        return Given(CameraAlignment.from_arrays(read_npz(file, names), str(file)), str(file))
+
+
+def save_alignment(path: str | os.PathLike[str], cameras: Any, *, overwrite: bool = False) -> None:
+    """Write a murank_kernels.CameraAlignment; nothing appears half written. Raises OutputError."""
+    file = Path(path)
+    check_file(file, overwrite=overwrite)
+    arrays = cameras.to_arrays()
+    write_files(file.parent, {file.name: lambda handle: np.savez(handle, **arrays)})
+
+
+def _why_common(camids: Ids | None) -> str | None:
+    return None if camids is not None else "cameras are not known: the mean of all stands for each"
 
 
 def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
@@ -136,7 +269,12 @@ def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
         if camids is None:
             raise InputError(
                 f"--align-cameras {asked.level} needs camids, and the features have none; name "
-                "them, or pass --align-cameras off"
+                "them, or leave the cameras unaligned"
+            )
+        if int(camids.min()) < 0:
+            raise InputError(
+                f"--align-cameras {asked.level} needs camids of 0 or more, and the least is "
+                f"{camids.min()}; number the cameras from 0, or leave them unaligned"
             )
         return asked.level, None
     if camids is None:
@@ -154,6 +292,8 @@ def _dims(asked: int | Literal["auto", "all"], level: Done, width: int) -> int |
     if asked == "all" or (asked == "auto" and level == "mean"):
         return None
     if asked != "auto":
+        if asked > width:
+            raise InputError(f"align_dims is {asked}, but features have {width} values a row")
         return asked
     kept = max(128, width // 4)
     return kept if kept < width else None

@@ -61,6 +61,17 @@ def features(tmp_path: Path) -> Path:
     return tmp_path / "f.npz"
 
 
+@written("align --output")
+@pytest.mark.parametrize("again", [False, True])
+def test_align(root: Path, tmp_path: Path, features: Path, again: bool) -> None:
+    options = ["align", features, "-o", root / "a" / "a.npz", "--quiet"]
+    if again:
+        assert verb(*options, "--align-cameras", "mean", "--align-dims", 3) == 0
+        options.append("--overwrite")
+    command = Command(root, lambda: verb(*options), lambda: verb(*options, "--overwrite"))
+    check_every_step(command, tmp_path / "spare")
+
+
 @written("rerank --output")
 @pytest.mark.parametrize("again", [False, True])
 def test_rerank_features(root: Path, tmp_path: Path, features: Path, again: bool) -> None:

@@ -10,6 +10,7 @@ from real_data import REAL
 from murank_kernels import (
     AlignmentWarning,
     CameraAlignment,
+    InvalidInputError,
     align_cameras,
     ca_jaccard_blocks,
     evaluate_rank,
@@ -173,6 +174,23 @@ def test_given_pairs() -> None:
     np.testing.assert_array_equal(ignored.apply(rows, camids), found.apply(rows, camids))
     even = CameraAlignment.fit(rows, camids, pairs=found.pairs)
     assert not np.array_equal(even.apply(rows, camids), found.apply(rows, camids))
+
+
+def test_pair_shares() -> None:
+    """Against the traces of two covariances: of all pairs, and of all but one."""
+    rows, camids, _ = seen_by_cameras()
+    found = CameraAlignment.fit(rows, camids)
+    centred = ref_centred(unit(rows), camids, ref_offsets(unit(rows), camids))
+    first, second = found.pairs.T
+    squared = ((centred[first] - centred[second]) ** 2).sum(axis=1)
+    expected = found.weights * squared / (found.weights * squared).sum()
+    actual = found.pair_shares(rows, camids)
+    # A float32 difference of two rows of length 1 at most, squared.
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=16 * EPS)
+    assert actual.sum() == pytest.approx(1)
+    assert CameraAlignment.fit(rows, camids, level="mean").pair_shares(rows, camids).shape == (0,)
+    with pytest.raises(InvalidInputError, match="rows"):
+        found.pair_shares(rows[:9], camids[:9])
 
 
 def test_a_camera_never_seen_gets_the_common_mean() -> None:

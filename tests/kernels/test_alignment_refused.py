@@ -61,7 +61,9 @@ def test_settings(name: str, value: Any) -> None:
         CameraAlignment.fit(ROWS, CAMIDS, **{name: value})
 
 
-@pytest.mark.parametrize("weights", [[1.0], [[1.0, 1.0]], [1.0, -1.0], [1.0, np.nan], ["a", "b"]])
+@pytest.mark.parametrize(
+    "weights", [[1.0], [[1.0, 1.0]], [1.0, -1.0], [1.0, np.nan], ["a", "b"], [0, 0]]
+)
 def test_weights(weights: Any) -> None:
     with pytest.raises(InvalidInputError, match="weights"):
         CameraAlignment.fit(ROWS, CAMIDS, pairs=[[0, 1], [2, 3]], weights=weights)

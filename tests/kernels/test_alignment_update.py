@@ -92,6 +92,10 @@ def test_saved_and_loaded(settings: Any, tmp_path: Path) -> None:
     assert (loaded.level, loaded.dim, loaded.dims) == (alignment.level, 12, alignment.dims)
     assert loaded.encoder_sha256 == SHA
     assert loaded.pairs.shape == (0, 2)
+    again = CameraAlignment.from_arrays(alignment.to_arrays(), "arrays")
+    np.testing.assert_array_equal(again.apply(ROWS, CAMIDS), alignment.apply(ROWS, CAMIDS))
+    with pytest.raises(InvalidInputError, match="arrays"):
+        CameraAlignment.from_arrays({}, "arrays")
     loaded.update(ROWS, CAMIDS)
     alignment.update(ROWS, CAMIDS)
     np.testing.assert_array_equal(loaded.apply(ROWS, CAMIDS), alignment.apply(ROWS, CAMIDS))

@@ -123,7 +123,9 @@ def test_rerank(features: FeatureSet, file: Path, capsys: pytest.CaptureFixture[
         "aligned": metrics(features, rows),
         "after": metrics(features, rows, k1=8),
     }
-    assert found["alignment"] == {"asked": "auto", "level": "pairs", "dims": 128, "note": None}
+    assert found["alignment"] == {
+        "asked": "auto", "file": None, "level": "pairs", "dims": 128, "note": None
+    }  # fmt: skip
     plain = run(capsys, "rerank", "--features", file, "--method", "k-reciprocal", "--k1", 8,
                 "--align-cameras", "off")  # fmt: skip
     assert plain["metrics"]["aligned"] is None

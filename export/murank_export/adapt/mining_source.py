@@ -14,7 +14,7 @@ from murank._text import is_utf8
 from murank.batch import LazyEngine, Report
 from murank.batch._images import Unreadable, ready_ahead
 from murank.datasets import ImageList, list_images
-from murank.datasets._market_style import parse_name
+from murank.datasets._market_style import is_nobody
 from murank.images import ReadyImage
 from murank_export._hashing import file_sha256
 
@@ -145,7 +145,7 @@ def _embed(
 
 def _people_only(found: Labelled, report: Report) -> Labelled:
     """Leave out who is nobody: they share an id, but are not one person."""
-    nobody = np.array([_is_nobody(*one) for one in zip(found.paths, found.pids, strict=True)])
+    nobody = np.array([is_nobody(*one) for one in zip(found.paths, found.pids, strict=True)])
     if not nobody.any():
         return found
     report.note(
@@ -153,12 +153,6 @@ def _people_only(found: Labelled, report: Report) -> Labelled:
         "Market-1501 names): they show no known person"
     )
     return found.kept(~nobody, NOBODY)
-
-
-def _is_nobody(path: str, pid: int) -> bool:
-    """Say whether a pid stands for no person; 0 does in Market-1501, MSMT17 counts from it."""
-    label = parse_name(Path(path).name)
-    return pid < 0 or (pid == 0 and label is not None and label[0] == 0)
 
 
 def _check_features(found: Labelled) -> None:

@@ -2,18 +2,19 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from murank_kernels import _validate
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._parallel import Progress
 from murank_kernels._types import F32, F64, I64
 from murank_kernels.alignment._arguments import as_cameras, as_pairs
-from murank_kernels.alignment._file import read, write
+from murank_kernels.alignment._file import as_arrays, from_arrays, read, write
 from murank_kernels.alignment._fit import Fitted, Level, Settings, apply, fit
 from murank_kernels.alignment._where import where_they_are
 
@@ -151,6 +152,32 @@ class CameraAlignment:
         pairs = self._fitted.pairs
         return np.empty(0) if pairs is None else pairs.weights.copy()
 
+    def pair_shares(self, features: ArrayLike, camids: ArrayLike) -> F64:
+        """Return [P] how much of the variance between cameras comes from each of `pairs`; sum 1.
+
+        A pair counts by its weight and its squared distance: the largest ones decide which
+        directions count less, and a wrong pair is one of them more often than a right one.
+
+        Parameters
+        ----------
+        features, camids
+            Those that were fitted.
+
+        Raises InvalidInputError.
+        """
+        pairs = self._fitted.pairs
+        if pairs is None:
+            return np.empty(0)
+        num_rows = _validate.num_rows(features)
+        if num_rows <= pairs.rows.max():
+            raise InvalidInputError(f"pairs are of rows up to {pairs.rows.max()}, got {num_rows}")
+        cameras = as_cameras(camids, num_rows)
+        with where_they_are(features) as unit_rows:
+            rows = unit_rows(self._of_our_width(features))
+            parts = pairs.weights * self._means.centred(rows, cameras).gap_squares(pairs)
+        total = parts.sum()
+        return parts / total if total > 0 else parts
+
     @property
     def encoder_sha256(self) -> str | None:
         """Of the encoder whose features were fitted, where that is known."""
@@ -229,6 +256,18 @@ class CameraAlignment:
                 "alignment on this encoder's features"
             )
         return cls(fitted, encoder)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what `save` writes, by name, for those who write files themselves."""
+        return as_arrays(self._means, self._fitted, self._encoder_sha256)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], name: str) -> "CameraAlignment":
+        """Make what `to_arrays` was of; `name` is what an error calls them.
+
+        Raises InvalidInputError.
+        """
+        return cls(*from_arrays(arrays, name))
 
     def _of_our_width(self, features: ArrayLike) -> ArrayLike:
         width = _validate.num_columns(features)

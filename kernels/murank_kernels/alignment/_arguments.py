@@ -51,4 +51,6 @@ def _as_weights(
         raise InvalidInputError(f"weights must be real numbers [{num_pairs}], one a pair")
     if not (np.isfinite(given).all() and (given >= 0).all()):
         raise InvalidInputError("weights must be finite and not negative")
+    if num_pairs and not given.any():
+        raise InvalidInputError("weights are all 0, so that no pair is left; use level='mean'")
     return given.astype(np.float64)

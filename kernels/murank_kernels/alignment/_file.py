@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ def read(path: str | os.PathLike[str]) -> tuple[Fitted, str | None]:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"{path} is no alignment: {error}") from error
-    missing = [name for name in _REQUIRED if name not in arrays]
-    if missing:
-        raise InvalidInputError(f"{path} is no alignment: it has no {missing[0]}")
     return from_arrays(arrays, str(path))
 
 
-def from_arrays(arrays: dict[str, NDArray[Any]], path: str) -> tuple[Fitted, str | None]:
+def from_arrays(arrays: Mapping[str, NDArray[Any]], path: str) -> tuple[Fitted, str | None]:
     """Check arrays of such a file."""
+    missing = [name for name in _REQUIRED if name not in arrays]
+    if missing:
+        raise InvalidInputError(f"{path} is no alignment: it has no {missing[0]}")
     if arrays["version"].shape != () or arrays["version"] != VERSION:
         raise InvalidInputError(f"{path}: its version is not known here; fit it again")
     sums, matrix = arrays["sums"], arrays.get("matrix")

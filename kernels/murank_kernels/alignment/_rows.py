@@ -48,6 +48,9 @@ class Rows(Protocol):
     def gap_moments(self, pairs: Pairs) -> F64:
         """[D,D] weighted sum of d d' over the differences d of the pairs."""
 
+    def gap_squares(self, pairs: Pairs) -> F64:
+        """[P] squared lengths of these differences, without weights."""
+
     def nearest_between(
         self, kept: I64, twos: list[Two], length: int, progress: Progress | None
     ) -> list[tuple[Lists, Lists]]:
@@ -127,11 +130,22 @@ class HostRows:
         """By BLAS's symmetric products."""
         total = np.zeros((self.dim, self.dim))
         for part in _parts(len(pairs.rows)):
-            first, second = pairs.rows[part].T
-            gaps = self.values[first].astype(np.float64) - self.values[second]
+            gaps = self._gaps(pairs, part)
             gaps *= np.sqrt(pairs.weights[part])[:, None]
             total += gaps.T @ gaps
         return total
+
+    def gap_squares(self, pairs: Pairs) -> F64:
+        """Some at a time."""
+        found = np.empty(len(pairs.rows))
+        for part in _parts(len(pairs.rows)):
+            gaps = self._gaps(pairs, part)
+            np.einsum("ij,ij->i", gaps, gaps, out=found[part])
+        return found
+
+    def _gaps(self, pairs: Pairs, part: slice) -> F64:
+        first, second = pairs.rows[part].T
+        return self.values[first].astype(np.float64) - self.values[second]
 
     def nearest_between(
         self, kept: I64, twos: list[Two], length: int, progress: Progress | None

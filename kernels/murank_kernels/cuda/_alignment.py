@@ -83,15 +83,26 @@ class DeviceRows:
 
     def gap_moments(self, pairs: Pairs) -> F64:
         """By float64 products of some pairs at a time."""
-        put = self.gpu.put
 
         def gaps(part: slice) -> DeviceArray:
-            first, second = (put(np.ascontiguousarray(rows)) for rows in pairs.rows[part].T)
-            apart = self.values[first].astype(np.float64) - self.values[second]
-            return apart * put(np.sqrt(pairs.weights[part]))[:, None]
+            weights = self.gpu.put(np.sqrt(pairs.weights[part]))
+            return self._gaps(pairs, part) * weights[:, None]
 
-        starts = range(0, len(pairs.rows), AT_ONCE)
-        return self._moments(gaps(slice(start, start + AT_ONCE)) for start in starts)
+        return self._moments(gaps(part) for part in _parts(pairs))
+
+    def gap_squares(self, pairs: Pairs) -> F64:
+        """Some at a time, copied to the host."""
+        found = np.empty(len(pairs.rows))
+        for part in _parts(pairs):
+            gaps = self._gaps(pairs, part)
+            found[part] = self.gpu.get((gaps * gaps).sum(axis=1))
+        return found
+
+    def _gaps(self, pairs: Pairs, part: slice) -> DeviceArray:
+        first, second = (
+            self.gpu.put(np.ascontiguousarray(rows)) for rows in pairs.rows[part].T
+        )
+        return self.values[first].astype(np.float64) - self.values[second]
 
     def _moments(self, parts: Any) -> F64:
         total = self.gpu.xp.zeros((self.dim, self.dim), np.float64)
@@ -120,6 +131,10 @@ class DeviceRows:
     def give(self) -> Any:
         """The array on the device."""
         return self.gpu.give(self.values)
+
+
+def _parts(pairs: Pairs) -> list[slice]:
+    return [slice(start, start + AT_ONCE) for start in range(0, len(pairs.rows), AT_ONCE)]
 
 
 def _between(

@@ -54,7 +54,7 @@ class Pairs:
         if len(missing) == len(self._signatures) or (missing and strict):
             raise InputError(
                 f"{missing[0]}: no such file ({len(missing)} of {len(self._signatures)} images to "
-                "be scored are missing); relative paths in --features start at --image-root"
+                "be scored are missing); relative paths in a features file start at --image-root"
             )
 
     @cached_property

@@ -23,6 +23,7 @@ VERBS = {
     "build": "an engine folder to TensorRT plans for this device (optional)",
     "rerank": "re-rank a gallery for every query",
     "search": "the images of a gallery nearest to one query, in a given time",
+    "align": "what cameras add to their images, learnt without labels, to a file",
     "compare": "every re-ranker with and without mu, side by side",
     "evaluate": "mAP and CMC of features, distances or a ranking",
     "calibrate": "temperature and operating threshold of an engine, from labelled pairs",

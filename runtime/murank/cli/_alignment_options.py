@@ -1,11 +1,14 @@
 """Options of camera alignment, the same for every verb that compares features."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from murank._alignment import ASKED, ENOUGH_ROWS, Alignment
+from murank._alignment import ASKED, ENOUGH_ROWS, Alignment, load_alignment
 from murank._exceptions import UsageError
 from murank.cli._parser import positive
+
+_NAMES = ("align_cameras", "align_dims", "alignment")
 
 
 def add_alignment(parser: argparse.ArgumentParser) -> None:
@@ -15,23 +18,38 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
         "on the gallery and its camids, without pids)"
     )
     group.add_argument(
-        "--align-cameras", choices=ASKED, default="auto",
+        "--align-cameras", choices=ASKED,
         help="pairs: means of cameras, and directions in which one person differs between them; "
-        f"mean: the former; auto: pairs where two cameras have {ENOUGH_ROWS} gallery images; off: "
-        "as published figures are",
+        f"mean: the former; auto (default): pairs where two cameras have {ENOUGH_ROWS} gallery "
+        "images; off: as published figures are",
     )  # fmt: skip
     group.add_argument(
-        "--align-dims", type=_dims, metavar="N|all",
+        "--align-dims", type=directions, metavar="N|all",
         help="directions kept (with pairs a quarter, at least 128)",
     )  # fmt: skip
+    group.add_argument(
+        "--alignment", type=Path, metavar="A.npz",
+        help="one that murank align fitted, instead of a fit on this gallery",
+    )  # fmt: skip
+
+
+def alignment_flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags that were given."""
+    return [f"--{name.replace('_', '-')}" for name in _NAMES if getattr(args, name) is not None]
 
 
 def alignment_of(args: argparse.Namespace) -> Alignment:
     """Return what is asked for; UsageError if a part has no effect."""
+    if args.alignment is not None:
+        others = [flag for flag in alignment_flags(args) if flag != "--alignment"]
+        if others:
+            raise UsageError(f"{others[0]} is of a fit, and --alignment is fitted: leave one out")
+        return Alignment(given=load_alignment(args.alignment))
     if args.align_dims is not None and args.align_cameras == "off":
         raise UsageError("--align-dims has no effect with --align-cameras off")
-    return Alignment(args.align_cameras, "auto" if args.align_dims is None else args.align_dims)
+    return Alignment(args.align_cameras or "auto", args.align_dims or "auto")
 
 
-def _dims(text: str) -> Any:
+def directions(text: str) -> Any:
+    """Parse a number of directions, or all of them."""
     return text if text == "all" else positive(text)

@@ -12,11 +12,12 @@ from murank._exceptions import InputError, UsageError
 from murank._features import load_features
 from murank._mu import MuDistances, load_mu
 from murank._ranking import SUMMARY_FILE
-from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES, is_unfinished
+from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES
 from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
+from murank.cli._run_folder import features_of_run
 from murank.cli._table import gain, table
 
 _SHOWN = ("mAP", "rank-1", "rank-5")
@@ -108,19 +109,13 @@ def _files(args: argparse.Namespace) -> _Files:
     for flag in ("mu", "mu_gallery", "num_query"):
         if getattr(args, flag) is not None:
             raise UsageError(f"--{flag.replace('_', '-')} goes with --features")
-    if not (args.folder / "features.npz").is_file():
-        raise InputError(
-            f"{args.folder} has no features.npz; name a folder that `murank rerank --engine` "
-            "wrote from images, or pass --features F.npz (and --mu)"
-        )
-    if is_unfinished(args.folder):
-        raise InputError(f"{args.folder} holds an unfinished run; run it again to finish it")
+    features = features_of_run(args.folder)
     used = _used(args.folder)
     mu, gallery_mu = (
         tuple(args.folder / name for name in names.values() if name in used)
         for names in (MU_FILES, GALLERY_MU_FILES)
     )
-    return _Files(args.folder / "features.npz", mu, gallery_mu)
+    return _Files(features, mu, gallery_mu)
 
 
 def _used(folder: Path) -> Collection[str]:

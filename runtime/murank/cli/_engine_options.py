@@ -34,12 +34,17 @@ def add_engine_options(result: Parser) -> None:
         help="also score each gallery image with the M nearest others (M left out: as K); off-line "
         f"work: M x gallery size pairs more [{GALLERY_MU_USERS}]",
     )  # fmt: skip
+    group.add_argument("--no-mu", action="store_true", help="embed the images only")
+    add_running_options(group)
+
+
+def add_running_options(group: argparse._ArgumentGroup) -> None:
+    """Add how pairs are asked about, and how the engine runs; `opened` reads most of them."""
     group.add_argument(
         "--order",
         choices=ORDERS,
         help="of the two images in the prompt (given); both: asked twice, the mean, 3 x the cost",
     )
-    group.add_argument("--no-mu", action="store_true", help="embed the images only")
     group.add_argument(
         "--strict", action="store_true", help="stop at an image that cannot be used, skip none"
     )
@@ -75,6 +80,11 @@ def engine_of(args: argparse.Namespace) -> LazyEngine:
     parts: list[Part] = ["encoder"] if args.features is None else []
     if engine_scores(args) or engine_scores_gallery(args):
         parts.append("scorer")
+    return opened(args, parts)
+
+
+def opened(args: argparse.Namespace, parts: list[Part]) -> LazyEngine:
+    """Return the engine, not loaded; InputError if it lacks one of the parts."""
     options: dict[str, Any] = {
         key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None
     }

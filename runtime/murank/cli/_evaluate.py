@@ -15,7 +15,7 @@ from murank._metrics import Metrics, cmc_metrics, metrics_of
 from murank._npz import open_npz, read_npz
 from murank._ranking import load_ranking, ranking_file
 from murank._truncated import evaluate_truncated
-from murank.cli._alignment_options import add_alignment, alignment_of
+from murank.cli._alignment_options import add_alignment, alignment_flags, alignment_of
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._table import table
@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     kind = _kind(path)
     if kind != "features" and args.num_query is not None:
         raise UsageError(f"--num-query is for a features file; {path} holds {kind}")
-    if kind != "features" and (args.align_cameras != "auto" or args.align_dims is not None):
-        raise UsageError(f"--align-cameras is for a features file; {path} holds {kind}")
+    if kind != "features" and (flags := alignment_flags(args)):
+        raise UsageError(f"{flags[0]} is for a features file; {path} holds {kind}")
     if kind == "ranking" and protocol["protocol"] != "market1501":
         raise UsageError("a ranking is evaluated by --protocol market1501 only")
     result = _EVALUATE[kind](path, args, protocol)

@@ -134,9 +134,21 @@ def _plan(args: argparse.Namespace, settings: Settings, clock: Clock) -> tuple[P
     )  # fmt: skip
     if plan.gallery_mu is not None:
         check_others(stand_in.num_gallery)
+    _check_alignment(plan, stand_in)
     expected = _expected_mu(plan, stand_in, given)
     check_settings(stand_in, expected.mu, settings, gallery_mu=expected.gallery_mu)
     return plan, given
+
+
+def _check_alignment(plan: Plan, features: FeatureSet) -> None:
+    """Raise what would show once all images are embedded."""
+    made = isinstance(plan.source, Images)
+    is_given = plan.alignment.given is not None
+    plan.alignment.check(
+        dim=plan.engine.encoder.dim if made else int(features.features.shape[1]),
+        camids=features.gallery.camids,
+        encoder_sha256=plan.engine.encoder_sha256 if made and is_given else features.encoder_sha256,
+    )
 
 
 def _expected_mu(plan: Plan, features: FeatureSet, given: _Mu) -> _Mu:

@@ -19,7 +19,10 @@ from murank.cli._reading_options import add_reading_options, reading_of
 from murank.cli._search_gallery import GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.engine.engine import Engine, Part
+from murank.engine.files import EngineFiles
+from murank.engine.graph_hash import encoder_sha256
 from murank.engine.integrity import read_pinned
+from murank.engine.manifest import Manifest
 from murank.engine.providers import PROVIDER_NAMES
 from murank.search import (
     DEFAULT_CANDIDATES,
@@ -142,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
         vision_cache_mb=256 if args.vision_cache_mb is None else args.vision_cache_mb,
         **reading_of(args),
     )  # fmt: skip
+    given = search.alignment.given
     with ProgressLine(quiet=args.quiet) as line:
         for note in search.gallery.notes:
             line.note(note)
@@ -151,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
             method=args.method, parameters=search.parameters, settle_top=args.settle_top,
             camids=gallery.camids, align_cameras=search.alignment.level,
             align_dims=search.alignment.dims, shortlist=args.shortlist,
-            progress=line.part("neighbours"),
+            alignment=None if given is None else given.cameras, progress=line.part("neighbours"),
         )  # fmt: skip
         if searcher.alignment.note is not None:
             line.say(f"note: {searcher.alignment.note}")
@@ -197,10 +201,19 @@ def _checked(args: argparse.Namespace) -> Search:
     )  # fmt: skip
     check_parameters(settings)
     alignment = alignment_of(args)
+    _check_alignment(alignment, gallery, manifest, args.engine)
     if args.camid is not None and gallery.camids is None:
         raise UsageError("--camid needs a gallery whose cameras are known: a list with camids")
     parts: list[Part] = ["encoder", "scorer"] if has_scorer else ["encoder"]
     return Search(sha256, gallery, alignment, parameters, parts)
+
+
+def _check_alignment(
+    asked: Alignment, gallery: GalleryImages, manifest: Manifest, folder: Path
+) -> None:
+    assert manifest.encoder is not None  # noqa: S101 - `list_gallery` looked for it
+    made_by = None if asked.given is None else encoder_sha256(EngineFiles(folder, manifest))
+    asked.check(dim=manifest.encoder.dim, camids=gallery.camids, encoder_sha256=made_by)
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def as_json(
         "num_gallery": searcher.num_gallery,
         "skipped": gallery.skipped,
         "alignment": {
-            "asked": args.align_cameras,
+            "asked": searcher.asked_alignment.asked,
+            "file": searcher.alignment.file,
             "level": searcher.alignment.level,
             "note": searcher.alignment.note,
         },

@@ -13,6 +13,17 @@ from murank.datasets import DATASETS, list_images, load_dataset
 
 _BOXES = ("detected", "labeled")
 
+RUNNING_NEEDS: Mapping[str, Sequence[str]] = {
+    "order": ("engine",),
+    "strict": ("engine",),
+    "providers": ("engine",),
+    "threads": ("engine",),
+    "vision_cache_mb": ("engine",),
+    "cache_dir": ("engine",),
+    "cache_max_mb": ("cache_dir",),
+    "cache_max_days": ("cache_dir",),
+    "engine_sha256": ("engine",),
+}
 # An option and those that it is of no use without.
 _NEEDS: Mapping[str, Sequence[str]] = {
     "query": ("gallery", "engine"),
@@ -28,16 +39,8 @@ _NEEDS: Mapping[str, Sequence[str]] = {
     "mu_gallery_swapped": ("mu_gallery",),
     "gallery_mu": ("engine",),
     "no_mu": ("engine",),
-    "strict": ("engine",),
     "top_k_candidates": ("engine",),
-    "order": ("engine",),
-    "providers": ("engine",),
-    "threads": ("engine",),
-    "vision_cache_mb": ("engine",),
-    "cache_dir": ("engine",),
-    "cache_max_mb": ("cache_dir",),
-    "cache_max_days": ("cache_dir",),
-    "engine_sha256": ("engine",),
+    **RUNNING_NEEDS,
 }
 _SCORING = ("order", "vision_cache_mb", "cache_dir")  # of any pairs
 GALLERY_MU_USERS = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)
@@ -113,10 +116,7 @@ def fuses_gallery_mu(args: argparse.Namespace) -> bool:
 def check_sources(args: argparse.Namespace) -> None:
     """Raise UsageError unless there is one source, and every option has an effect."""
     _check_one_source(args)
-    for option, needed in _NEEDS.items():
-        missing = [other for other in needed if not _given(args, other)]
-        if _given(args, option) and missing:
-            raise UsageError(f"{_flag(option)} needs {' and '.join(map(_flag, missing))}")
+    check_needs(args, _NEEDS)
     method = METHODS[args.method]
     if args.mu is not None and not method.takes_mu:
         raise UsageError(f"--method {args.method} does not use --mu; used by: all the others")
@@ -134,6 +134,14 @@ def check_sources(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--method {args.method} fuses mu-distances: it needs --mu, or --engine without --no-mu"
         )
+
+
+def check_needs(args: argparse.Namespace, needs: Mapping[str, Sequence[str]]) -> None:
+    """Raise UsageError if an option is given without those that it is of no use without."""
+    for option, needed in needs.items():
+        missing = [other for other in needed if not _given(args, other)]
+        if _given(args, option) and missing:
+            raise UsageError(f"{_flag(option)} needs {' and '.join(map(_flag, missing))}")
 
 
 def _check_one_source(args: argparse.Namespace) -> None:

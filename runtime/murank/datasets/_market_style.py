@@ -58,6 +58,12 @@ def parse_name(name: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2]) - 1
 
 
+def is_nobody(path: str, pid: int) -> bool:
+    """Say whether a pid stands for no person: below 0, or 0 in Market-1501 names."""
+    label = parse_name(Path(path).name)
+    return pid < 0 or (pid == 0 and label is not None and label[0] == 0)
+
+
 def _read(root: Path, names: tuple[str, ...], layout: str, inner: str = "") -> Dataset:
     # The downloads unpack into a folder of their own, which tools put into one more.
     homes = ("", *names, *(f"{outer}/{names[0]}" for outer in names))

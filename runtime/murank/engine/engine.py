@@ -25,6 +25,7 @@ from murank.engine.cache import MemoryCache, content_key
 from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
 from murank.engine.encoder import Encoder
 from murank.engine.files import EngineFiles
+from murank.engine.graph_hash import encoder_sha256
 from murank.engine.in_time import ImageTokens, score_in_time
 from murank.engine.integrity import check_engine, read_pinned
 from murank.engine.manifest import Manifest
@@ -52,6 +53,8 @@ class Engine:
         What the folder says of itself.
     sha256
         Of the manifest, which holds those of all files.
+    encoder_sha256
+        Of all that features depend on; None if it is not known, or there is no encoder.
     encoder, scorer
         The loaded parts; None if the engine lacks one, or it was not asked for.
     fallback
@@ -69,9 +72,10 @@ class Engine:
         vision_memory: MemoryCache,
         vision_disk: DiskCache | None,
         fallback: str | None = None,
+        features_of: str | None = None,
     ) -> None:
         self.manifest = manifest
-        self.sha256 = sha256
+        self.sha256, self.encoder_sha256 = sha256, features_of
         self.encoder, self.scorer = encoder, scorer
         self.fallback = fallback
         self._vision_memory, self._vision_disk = vision_memory, vision_disk
@@ -179,6 +183,7 @@ class Engine:
         return cls(
             manifest, found, encoder=encoder, scorer=scorer, vision_memory=memory,
             vision_disk=disk, fallback=fallback,
+            features_of=None if encoder is None else encoder_sha256(files),
         )  # fmt: skip
 
     @property

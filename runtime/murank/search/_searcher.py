@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._alignment import Alignment, Asked, Fitted
+from murank._alignment import Alignment, AlignmentSource, Asked, Fitted, given_alignment
 from murank._arguments import called, check_images, check_whole, source_name
 from murank._exceptions import InputError
 from murank._labels import Ids
@@ -65,6 +65,8 @@ class Searcher:
         `CameraAlignment`. Fitted on the gallery.
     align_dims
         Directions kept, "all", or "auto": with pairs a quarter, at least 128.
+    alignment
+        Instead of a fit on this gallery: a file that `murank align` wrote, or a CameraAlignment.
     shortlist
         Gallery images among which "ca-jaccard" looks; None: 500.
     settle_top
@@ -94,6 +96,7 @@ class Searcher:
         camids: Ids | None = None,
         align_cameras: Asked = "auto",
         align_dims: int | Literal["auto", "all"] = "auto",
+        alignment: "AlignmentSource | None" = None,
         shortlist: int | None = None,
         settle_top: int | None = None,
         progress: Progress | None = None,
@@ -109,7 +112,8 @@ class Searcher:
             method, candidates, parameters or {}, settle_top, len(images),
             engine.scorer is not None, camids is not None, shortlist,
         )  # fmt: skip
-        asked = Alignment(align_cameras, align_dims)
+        self.asked_alignment = _asked(engine, camids, align_cameras, align_dims, alignment)
+        asked = self.asked_alignment
         self._gallery = OnlineGallery(features, camids, asked, self.settings, progress)
         self._pace = Pace(clock)
         self._scoring = None
@@ -129,6 +133,7 @@ class Searcher:
         camids: Ids | None = None,
         align_cameras: Asked = "auto",
         align_dims: int | Literal["auto", "all"] = "auto",
+        alignment: "AlignmentSource | None" = None,
         shortlist: int | None = None,
         settle_top: int | None = None,
         progress: Progress | None = None,
@@ -149,11 +154,12 @@ class Searcher:
             engine.scorer is not None, camids is not None, shortlist,
         )  # fmt: skip
         check_parameters(settings)
+        _asked(engine, camids, align_cameras, align_dims, alignment)
         features = embed_images(encoder, images, progress=progress)
         return cls(
             engine, features, images, candidates=candidates, method=method, parameters=parameters,
-            camids=camids, align_cameras=align_cameras, align_dims=align_dims, shortlist=shortlist,
-            settle_top=settle_top, progress=progress, clock=clock,
+            camids=camids, align_cameras=align_cameras, align_dims=align_dims, alignment=alignment,
+            shortlist=shortlist, settle_top=settle_top, progress=progress, clock=clock,
         )  # fmt: skip
 
     @property
@@ -304,6 +310,20 @@ class Searcher:
         mllm = None if self._scoring is None else self._scoring.preprocessing
         encoder = self._encoder.part.preprocessing
         return query_pixels(query, encoder, mllm, name=source_name(query, name))
+
+
+def _asked(
+    engine: Engine,
+    camids: Ids | None,
+    level: Asked,
+    dims: int | Literal["auto", "all"],
+    source: "AlignmentSource | None",
+) -> Alignment:
+    """Return what is asked for; InputError if it does not suit this engine's features."""
+    asked = Alignment(level, dims, None if source is None else given_alignment(source))
+    dim = _encoder_of(engine).part.dim
+    asked.check(dim=dim, camids=camids, encoder_sha256=engine.encoder_sha256)
+    return asked
 
 
 def _query_camids(camids: Sequence[int | None] | None, count: int) -> Sequence[int | None]:

@@ -35,6 +35,13 @@ def test_as_on_the_cpu(settings: Any) -> None:
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=TOLERANCE)
 
 
+def test_pair_shares() -> None:
+    gpu = CameraAlignment.fit(there(), CAMIDS)
+    here = gpu.pair_shares(ROWS.astype(np.float32), CAMIDS)
+    assert here.sum() == pytest.approx(1)
+    np.testing.assert_allclose(gpu.pair_shares(there(), CAMIDS), here, rtol=0, atol=TOLERANCE)
+
+
 def test_one_call_and_a_stranger() -> None:
     expected = align_cameras(ROWS.astype(np.float32), CAMIDS, num_query=3, level="mean")
     actual = align_cameras(there(), CAMIDS, num_query=3, level="mean")
