@@ -109,6 +109,7 @@ def environment(**changes: object) -> Environment:
 def settings_record(**changes: object) -> SettingsRecord:
     values: dict[str, object] = {
         "scenario": "SingleStream", "candidates": 20, "gallery_size": 1000, "gallery_pool": 80,
+        "alignment": "off",
         "method": "k-reciprocal", "images": "drawn", "duration_s": 10.0, "uncached_share": 0.25,
         "warmup_s": 2.0, "qps": None, "streams": None, "deadline_ms": None, "seed": 0,
     }  # fmt: skip

@@ -124,15 +124,38 @@ class Fitted:
     note: str | None = None  # why less than could be
     file: str | None = None  # where it was learnt beforehand
 
+    def apply(self, features: NDArray[Any], camids: Ids | None) -> NDArray[Any]:
+        """Return aligned rows, or those given where nothing is done. Raises InputError."""
+        if self.cameras is None:
+            return features
+        with kernel_errors():
+            rows: NDArray[Any] = self.cameras.apply(features, camids)
+        return rows
+
+    def to_json(self, asked: Alignment, dims: int) -> dict[str, Any]:
+        """What a summary says; `dims` is the width of an aligned row."""
+        return {
+            "asked": asked.asked, "file": self.file, "level": self.level, "dims": dims,
+            "note": self.note,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Aligned:
     """A feature set after alignment, and what was done to it."""
 
     features: FeatureSet  # unit rows [N,P], or those given where nothing was done
-    level: Done
-    note: str | None = None  # why less than could be
-    file: str | None = None  # where it was learnt beforehand
+    fitted: Fitted
+
+    @property
+    def level(self) -> Done:
+        """What was done."""
+        return self.fitted.level
+
+    @property
+    def note(self) -> str | None:
+        """Why less than could be."""
+        return self.fitted.note
 
     @property
     def label(self) -> str:
@@ -144,18 +167,13 @@ class Aligned:
         """What the reader of figures must know; why `auto` did nothing is no news to many."""
         if self.level == "off":
             return []
-        notice = NOTICE if self.file is None else GIVEN_NOTICE.format(self.file)
+        file = self.fitted.file
+        notice = NOTICE if file is None else GIVEN_NOTICE.format(file)
         return [notice] if self.note is None else [notice, self.note]
 
     def to_json(self, asked: Alignment) -> dict[str, Any]:
         """What a summary says."""
-        return {
-            "asked": asked.asked,
-            "file": self.file,
-            "level": self.level,
-            "dims": int(self.features.features.shape[1]),
-            "note": self.note,
-        }
+        return self.fitted.to_json(asked, int(self.features.features.shape[1]))
 
 
 def align(features: FeatureSet, asked: Alignment, *, progress: Progress | None = None) -> Aligned:
@@ -177,10 +195,9 @@ def fit_gallery(
 def aligned_by(fitted: Fitted, features: FeatureSet) -> Aligned:
     """Align all rows."""
     if fitted.cameras is None:
-        return Aligned(features, fitted.level, fitted.note)
-    with kernel_errors():
-        rows = fitted.cameras.apply(features.features, features.camids)
-    return Aligned(replace(features, features=rows), fitted.level, fitted.note, fitted.file)
+        return Aligned(features, fitted)
+    rows = fitted.apply(features.features, features.camids)
+    return Aligned(replace(features, features=rows), fitted)
 
 
 def fit(
@@ -261,6 +278,11 @@ def _why_common(camids: Ids | None) -> str | None:
     return None if camids is not None else "cameras are not known: the mean of all stands for each"
 
 
+def level_of(camids: Ids | None, asked: Alignment) -> Done:
+    """Return what will be done, unless there are too few pairs. Raises InputError as `fit` does."""
+    return _resolved(camids, asked)[0]
+
+
 def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
     """Return what to do, and why `auto` does nothing."""
     if asked.level == "off":
@@ -271,7 +293,7 @@ def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
                 f"--align-cameras {asked.level} needs camids, and the features have none; name "
                 "them, or leave the cameras unaligned"
             )
-        if int(camids.min()) < 0:
+        if int(camids.min(initial=0)) < 0:
             raise InputError(
                 f"--align-cameras {asked.level} needs camids of 0 or more, and the least is "
                 f"{camids.min()}; number the cameras from 0, or leave them unaligned"
@@ -279,7 +301,7 @@ def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
         return asked.level, None
     if camids is None:
         return "off", "not aligned: the features have no camids"
-    if int(camids.min()) < 0:
+    if int(camids.min(initial=0)) < 0:
         return "off", "not aligned: some camids are negative"
     _, counts = np.unique(camids, return_counts=True)
     if (counts >= ENOUGH_ROWS).sum() < 2:

@@ -20,6 +20,7 @@ from murank.pairs import load_pairs
 from murank.sheet.drawing import UNREADABLE
 from murank.synthetic import make_features
 from murank_export.adapt import MiningSettings, mine_pairs, mining
+from murank_kernels import align_cameras
 
 Run = Callable[..., tuple[int, str, str]]
 FILES = {"train.json", "val.json", "mining.json"}
@@ -51,6 +52,49 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def test_candidates_of_aligned_features(run: Run, tmp_path: Path) -> None:
+    """Against features that were aligned beforehand, all rows being gallery."""
+    made = make_features(num_ids=40, num_cameras=3, num_distractors=9, dim=24, camera_shift=1.5)
+    save_features(tmp_path / "f.npz", made)
+    assert made.pids is not None
+    assert made.camids is not None
+    kept = made.pids > 0
+    given, camids = made.features[kept], made.camids[kept]
+    paths = [str(path) for path in made.paths[kept]]
+    plain = mine_pairs(given, made.pids[kept], None, MiningSettings())
+    expected: dict[str, Any] = {"off": given}
+    for level in ("mean", "pairs"):
+        expected[level] = align_cameras(given, camids, level=level, dims=None)
+    expected["auto"] = expected["pairs"]
+    for asked, rows in expected.items():
+        options = [] if asked == "auto" else ["--align-cameras", asked]
+        code, _, err = run("--features", tmp_path / "f.npz", "--overwrite", *options)
+        assert code == 0, err
+        mined = mine_pairs(rows, made.pids[kept], None, MiningSettings())
+        folder = tmp_path / "out" / "pairs"
+        found = load_pairs(folder / "train.json")
+        assert found == mined.parts["train"].named(paths)
+        assert (found == plain.parts["train"].named(paths)) == (asked == "off")
+        record = json.loads((folder / "mining.json").read_text())
+        assert record["alignment"] == {
+            "asked": asked, "file": None, "level": "pairs" if asked == "auto" else asked,
+            "dims": 24, "note": None,
+        }  # fmt: skip
+
+
+def test_a_fitted_alignment(run: Run, features: Path, tmp_path: Path) -> None:
+    """Few images for `auto`; a file that was learnt elsewhere serves."""
+    assert run("--features", features, *SPLIT)[0] == 0
+    folder, file = tmp_path / "out" / "pairs", tmp_path / "a.npz"
+    note = json.loads((folder / "mining.json").read_text())["alignment"]["note"]
+    assert "50" in note
+    assert main(["align", str(features), "-o", str(file), "--align-cameras", "mean"]) == 0
+    code, _, err = run("--features", features, *SPLIT, "--overwrite", "--alignment", file)
+    assert code == 0, err
+    how = json.loads((folder / "mining.json").read_text())["alignment"]
+    assert (how["asked"], how["file"], how["level"]) == ("given", str(file), "mean")
 
 
 def test_features_to_pairs(run: Run, features: Path, tmp_path: Path) -> None:

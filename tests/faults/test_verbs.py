@@ -18,7 +18,7 @@ from murank.synthetic import make_features
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 READ: dict[str, str] = {
-    "adapt mine": "--features --engine --images --image-root",
+    "adapt mine": "--features --engine --images --image-root --alignment",
     "adapt train": "--mllm --pairs --image-root --prompt --init-adapter --adapter-targets",
     "export": "--mllm --adapter --prompt --encoder --encoder-output",
     "rerank": "--features --query --gallery --root --image-root --mu --mu-swapped --mu-gallery "

@@ -31,16 +31,20 @@ def test_written_and_read(tmp_path: Path, whole: Report) -> None:
     write_report(file, whole)
     assert load_report(file) == whole
     assert file.stat().st_mode & 0o777 == 0o600
-    assert json.loads(file.read_text())["schema_version"] == 2
+    assert json.loads(file.read_text())["schema_version"] == 3
     assert report_text(load_report(file)) + "\n" == file.read_text()
 
 
-def test_version_1_had_no_notes(tmp_path: Path, whole: Report) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_versions(tmp_path: Path, whole: Report, version: int) -> None:
+    """The first had no notes, and neither knew of cameras."""
     data = json.loads(report_text(whole))
-    del data["notes"]
+    del data["settings"]["alignment"]
+    if version == 1:
+        del data["notes"]
     file = tmp_path / "a.json"
-    file.write_text(json.dumps({**data, "schema_version": 1}))
-    assert load_report(file) == replace(whole, notes=[])
+    file.write_text(json.dumps({**data, "schema_version": version}))
+    assert load_report(file) == replace(whole, notes=whole.notes if version == 2 else [])
 
 
 def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: Report) -> None:
@@ -52,8 +56,8 @@ def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: Report) -> 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["schema_version"], 3, "made by a newer murank (schema_version 3, this one reads 2)"),
-        (["schema_version"], 0, "schema_version must be 2, got 0"),
+        (["schema_version"], 4, "made by a newer murank (schema_version 4, this one reads 3)"),
+        (["schema_version"], 0, "schema_version must be 3, got 0"),
         (["status"], "done", "status must be one of complete, interrupted, got 'done'"),
         (["settings", "scenario"], "Single", "settings.scenario must be one of SingleStream"),
         (["settings", "qps"], 0, "settings.qps must be above 0"),

@@ -49,6 +49,23 @@ def test_the_candidates_of_a_query_are_different_images(candidates: int, size: i
         assert len(set((nearest % settings.pool).tolist())) == candidates
 
 
+def test_cameras_are_those_of_the_images(tmp_path: Path) -> None:
+    """Drawn people are seen by six cameras in turn; those of a list are its own."""
+    drawn = drawn_workload(tmp_path, SMALL)
+    camids = drawn.camids(SMALL.gallery_size)
+    assert camids is not None
+    numbers = [int(path.stem.split("-")[1]) for path in drawn.gallery(SMALL.gallery_size)]
+    assert camids.tolist() == [number % 6 for number in numbers]
+    rows = [f"{path},1,{100 + place}" for place, path in enumerate(drawn.pool)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,pid,camid", *rows]) + "\n")
+    given = given_workload(tmp_path / "list.csv", SMALL)
+    assert given.camids(3) is not None
+    for path, camid in zip(given.gallery(70), given.camids(70).tolist(), strict=True):  # type: ignore[union-attr]
+        assert camid == 100 + drawn.pool.index(path)
+    (tmp_path / "bare.csv").write_text("\n".join(["path", *(str(p) for p in drawn.pool)]) + "\n")
+    assert given_workload(tmp_path / "bare.csv", SMALL).camids(3) is None
+
+
 def test_galleries_are_reproducible() -> None:
     asked = random_features(SMALL.asked, 16, seed=1)
     one, same = (gallery_features(asked, SMALL.pool, SMALL) for _ in range(2))

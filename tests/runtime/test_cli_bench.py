@@ -18,6 +18,7 @@ from murank.bench._store import load_report
 from murank.cli import _bench, main
 from murank.cli._bench_report import report_lines
 from murank.engine.manifest import Manifest, manifest_bytes, read_manifest
+from murank.search import Searcher
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 SHORT = ("--duration", "0.4", "--warmup", "0.05", "--candidates", "4", "--gallery-size", "50",
@@ -192,6 +193,33 @@ def test_given_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (settings.images, settings.gallery_pool) == ("given", 15)  # 16 images, one is asked
     few = ("--candidates", "16", "--images", str(folder / "query"))
     refuse(capsys, ENGINE, *SHORT, *few, says="16 candidates and a query are 17: pass a smaller")
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [
+        ((), "off"),  # 50 images of six cameras
+        (("--gallery-size", "400", "--align-cameras", "off"), "off"),
+        (("--gallery-size", "400", "--cold-runs", "1"), "pairs"),
+        (("--align-cameras", "mean"), "mean"),
+    ],
+)
+def test_features_are_aligned(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...],
+    level: str,
+) -> None:  # fmt: skip
+    made: list[Searcher] = []
+
+    class Noted(Searcher):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            made.append(self)
+
+    monkeypatch.setattr(_subject, "Searcher", Noted)
+    cold = () if "--cold-runs" in options else ("--skip-cold",)
+    assert main(["bench", str(ENGINE), *SHORT, *cold, *options, "--json", "-"]) == 0
+    found = Report.from_json(json.loads(capsys.readouterr().out)).settings
+    assert [found.alignment] == [one.alignment.level for one in made] == [level]
 
 
 def test_interrupted(

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from murank import UsageError
+from murank._alignment import Alignment, fit
 from murank._features import check_file
+from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._output import notes, say, say_json
 from murank.cli._progress import ProgressLine
 from murank.cli._reading_options import (
@@ -77,9 +79,12 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "the baseline",
     )  # fmt: skip
 
+    add_alignment(parser)
+
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
+    asked = alignment_of(args)
     settings = MiningSettings(args.k, args.val_ratio, args.seed, args.cross_camera, args.random)
     _check_usage(args)
     from murank_export.adapt.mining import mine_pairs
@@ -91,14 +96,22 @@ def run(args: argparse.Namespace) -> int:
     if args.sheet is not None:
         check_file(args.sheet, overwrite=args.overwrite)
     with ProgressLine(quiet=args.quiet) as line:
-        labelled = _labelled(args, line)
+        labelled = _labelled(args, asked, line)
         root = args.image_root or Path()
         if args.sheet is not None:
             check_images(labelled.paths, root)
+        fitted = fit(
+            labelled.features, labelled.camids, asked, encoder_sha256=labelled.encoder_sha256,
+            progress=line.part("align"),
+        )  # fmt: skip
+        rows = fitted.apply(labelled.features, labelled.camids)
         mined = mine_pairs(
-            labelled.features, labelled.pids, labelled.camids, settings, progress=line.part("mine")
+            rows, labelled.pids, labelled.camids, settings, progress=line.part("mine")
         )
-    record = {**mining_record(labelled, mined, settings), "notes": notes()}
+    record = {
+        **mining_record(labelled, mined, settings),
+        "alignment": fitted.to_json(asked, int(rows.shape[1])), "notes": notes(),
+    }  # fmt: skip
     named = {name: pairs.named(labelled.paths) for name, pairs in mined.parts.items()}
     write_folder(args.output, named, record)
     if args.sheet is not None:
@@ -113,13 +126,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _labelled(args: argparse.Namespace, line: ProgressLine) -> "Labelled":
+def _labelled(args: argparse.Namespace, asked: Alignment, line: ProgressLine) -> "Labelled":
     from murank.batch import LazyEngine
     from murank_export.adapt.mining_source import from_features, from_images
 
     if args.features is not None:
         return from_features(args.features, line)
-    return from_images(args.images, LazyEngine(args.engine, ["encoder"], reading_of(args)), line)
+    engine = LazyEngine(args.engine, ["encoder"], reading_of(args))
+    return from_images(args.images, engine, line, asked)
 
 
 def _check_usage(args: argparse.Namespace) -> None:

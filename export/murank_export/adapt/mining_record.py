@@ -42,6 +42,9 @@ def summary(record: Mapping[str, Any], folder: Path) -> list[str]:
         for name, counts in record["pairs"].items()
         for kind in _KINDS
     ]
+    how = record["alignment"]
+    if how["level"] != "off":
+        lines.append(f"candidates are of features aligned to cameras ({how['level']})")
     return [*lines, f"pairs: {folder}"]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import InputError, load_features
+from murank._alignment import OFF, Alignment
 from murank._npz import read_npz
 from murank._text import is_utf8
 from murank.batch import LazyEngine, Report
@@ -32,6 +33,7 @@ class Labelled:
     camids: NDArray[np.integer[Any]] | None  # [N]
     origin: dict[str, Any]  # JSON-ready: what was read, with its sha256
     left_out: dict[str, int]  # number of images, by reason
+    encoder_sha256: str | None = None  # of the encoder that made the features, where known
 
     def kept(self, keep: NDArray[np.bool_], reason: str) -> "Labelled":
         """Return the images where `keep` [N] is true; the others are counted by the reason."""
@@ -62,16 +64,20 @@ def from_features(file: Path, report: Report) -> Labelled:
     origin = {"features": file.name, "sha256": file_sha256(file)}
     paths = [str(path) for path in given.paths]
     _check_paths(paths)
-    found = Labelled(given.features, paths, given.pids, given.camids, origin, {})
+    made_by = given.encoder_sha256
+    found = Labelled(given.features, paths, given.pids, given.camids, origin, {}, made_by)
     found = _people_only(found, report)
     _check_features(found)
     return found
 
 
-def from_images(sources: Sequence[Path], engine: LazyEngine, report: Report) -> Labelled:
+def from_images(
+    sources: Sequence[Path], engine: LazyEngine, report: Report, alignment: Alignment = OFF
+) -> Labelled:
     """Embed the images of folders in Market-1501 names, or of .csv lists with a column pid.
 
-    Images that cannot be read are left out, with a note.
+    Images that cannot be read are left out, with a note. What `alignment` will need is looked for
+    beforehand.
 
     Raises
     ------
@@ -83,6 +89,8 @@ def from_images(sources: Sequence[Path], engine: LazyEngine, report: Report) -> 
     for note in (note for images in lists for note in images.notes):
         report.note(note)
     listed = _joined(lists)
+    made_by = None if alignment.given is None else engine.encoder_sha256
+    alignment.check(dim=engine.encoder.dim, camids=listed.camids, encoder_sha256=made_by)
     origin = {
         "images": [source.name for source in sources],
         "engine": engine.folder.name,
@@ -90,7 +98,7 @@ def from_images(sources: Sequence[Path], engine: LazyEngine, report: Report) -> 
     }
     found = _people_only(replace(listed, origin=origin), report)
     features, reasons = _embed(found.paths, engine, report)
-    found = replace(found, features=features)
+    found = replace(found, features=features, encoder_sha256=made_by)
     if reasons:
         first = next(iter(reasons.values()))
         report.note(f"{_images(len(reasons))} left out, unreadable; the first: {first}")

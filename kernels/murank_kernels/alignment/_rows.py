@@ -145,7 +145,8 @@ class HostRows:
 
     def _gaps(self, pairs: Pairs, part: slice) -> F64:
         first, second = pairs.rows[part].T
-        return self.values[first].astype(np.float64) - self.values[second]
+        gaps: F64 = self.values[first].astype(np.float64) - self.values[second]
+        return gaps
 
     def nearest_between(
         self, kept: I64, twos: list[Two], length: int, progress: Progress | None

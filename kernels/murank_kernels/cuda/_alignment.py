@@ -99,9 +99,7 @@ class DeviceRows:
         return found
 
     def _gaps(self, pairs: Pairs, part: slice) -> DeviceArray:
-        first, second = (
-            self.gpu.put(np.ascontiguousarray(rows)) for rows in pairs.rows[part].T
-        )
+        first, second = (self.gpu.put(np.ascontiguousarray(rows)) for rows in pairs.rows[part].T)
         return self.values[first].astype(np.float64) - self.values[second]
 
     def _moments(self, parts: Any) -> F64:

@@ -46,12 +46,15 @@ def cold_job(
         features = str(folder / "features.npy")
         np.save(features, gallery_features(asked, len(workload.pool), settings))
     queries = NewQueries(folder, workload.asked, settings.seed)
+    camids = workload.camids(settings.gallery_size)
     job = {
         "engine": str(engine), "sha256": sha256, "parts": list(parts),
         "providers": providers, "threads": threads, "features": features,
         "candidates": settings.candidates, "method": settings.method,
         "gallery": [str(path) for path in workload.gallery(settings.gallery_size)],
         "queries": [str(path) for path in queries.take(_QUERIES)],
+        "camids": None if camids is None else camids.tolist(),
+        "align_cameras": settings.align_cameras,
         "bits": bits, "decode_limits": decode_limits.to_json(),
     }  # fmt: skip
     file = folder / "cold.json"

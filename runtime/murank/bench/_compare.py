@@ -14,7 +14,7 @@ Verdict = Literal["regression", "improvement", "no difference", "undecided"]
 # Of the settings, those that change what is asked of an engine.
 _SAME_LOAD = (
     "scenario", "candidates", "gallery_size", "gallery_pool", "method", "images", "qps", "streams",
-    "deadline_ms",
+    "deadline_ms", "alignment",
 )  # fmt: skip
 _OF_THE_RUN = ("started", "load_average")
 

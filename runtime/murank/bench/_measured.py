@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from murank._alignment import Done
 from murank.bench._cold import cold_figures
 from murank.bench._figures import section_of, server_figures
 from murank.bench._samples import Sample
@@ -19,6 +20,7 @@ class Measured:
     environment: Environment
     pool: int
     images_given: bool
+    alignment: Done  # of the gallery's features
     notes: Sequence[str] = ()  # on how these were found
     cached: list[Sample] = field(default_factory=list)
     uncached: list[Sample] = field(default_factory=list)
@@ -74,6 +76,7 @@ def _settings_record(found: Measured) -> SettingsRecord:
         gallery_size=settings.gallery_size,
         gallery_pool=found.pool,
         method=settings.method,
+        alignment=found.alignment,
         images="given" if found.images_given else "drawn",
         duration_s=settings.duration,
         uncached_share=settings.uncached_share,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from murank._alignment import Alignment, Done, level_of
 from murank._aside import temporary_folder
 from murank._exceptions import MachineError, UsageError
 from murank._memory import available_bytes
@@ -110,7 +111,12 @@ def run_bench(
             else given_workload(images, settings, engine.reading)
         )
         found = Measured(
-            settings, told, len(workload.pool), images is not None, notes=workload.notes
+            settings,
+            told,
+            len(workload.pool),
+            images is not None,
+            _alignment(engine, workload, settings),
+            notes=workload.notes,
         )
         try:
             _cold_starts(found, engine, workload, folder, cold, say)
@@ -120,6 +126,13 @@ def run_bench(
                 raise
             return found.report(interrupted=True)
     return found.report(interrupted=False)
+
+
+def _alignment(engine: EngineOptions, workload: Workload, settings: BenchSettings) -> Done:
+    """Return what will be done to features; InputError if that cannot be what is asked for."""
+    if engine.manifest.encoder is None:
+        return "off"
+    return level_of(workload.camids(settings.gallery_size), Alignment(settings.align_cameras))
 
 
 @contextlib.contextmanager

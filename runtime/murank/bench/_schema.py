@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from murank._alignment import Done
 from murank._stages import Stage
 from murank.bench._settings import Method, Scenario
 from murank.engine._records import Must, Record
 from murank.engine.precision import Precision
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _is_list_of(kind: type, values: Any) -> bool:
@@ -23,7 +24,7 @@ def _are_latencies(values: Any) -> bool:
     )
 
 
-SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "2")]
+SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "3")]
 Count = Annotated[int, Must(lambda value: value >= 0, "at least 0")]
 Size = Annotated[int, Must(lambda value: value >= 1, "at least 1")]
 Amount = Annotated[float, Must(lambda value: value >= 0, "at least 0")]
@@ -130,6 +131,7 @@ class SettingsRecord(Record):
     gallery_pool: Size  # distinct images
     method: Method | None  # null: no encoder, nothing is ranked
     images: Literal["drawn", "given"]
+    alignment: Done  # of features to cameras; since version 3
     duration_s: Above0
     uncached_share: Share
     warmup_s: Amount

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from murank._alignment import Asked
 from murank._exceptions import InputError, UsageError
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
@@ -34,6 +35,7 @@ class BenchSettings:
     latency_bound_ms: float | None = None  # of p99, Server
     streams: int | None = None  # queries in a group, MultiStream
     deadline_ms: float | None = None
+    align_cameras: Asked = "auto"  # where the cameras of the images are known
     sweep: bool = False  # also measure other numbers of candidates
     seed: int = 0
 

@@ -54,7 +54,11 @@ def load_report(path: Path) -> Report:
 
 
 def _as_now(data: Any) -> Any:
-    """Return a report of version 1 as of today's: it kept no notes."""
-    if isinstance(data, dict) and data.get("schema_version") == 1:
-        return {**data, "schema_version": SCHEMA_VERSION, "notes": []}
-    return data
+    """Return an older report as one of today's: 1 kept no notes, none before 3 was aligned."""
+    if not isinstance(data, dict) or data.get("schema_version") not in (1, 2):
+        return data
+    notes: dict[str, Any] = {"notes": []} if data["schema_version"] == 1 else {}
+    settings = data.get("settings")
+    if isinstance(settings, dict):
+        settings = {**settings, "alignment": "off"}
+    return {**data, **notes, "schema_version": SCHEMA_VERSION, "settings": settings}

@@ -46,6 +46,7 @@ class SearchSubject:
         self._searcher = Searcher(
             engine, features, workload.gallery(settings.gallery_size),
             candidates=settings.candidates, method=settings.method or "none",
+            camids=workload.camids(settings.gallery_size), align_cameras=settings.align_cameras,
         )  # fmt: skip
 
     def ask(self, query: Path, deadline_ms: float | None) -> Answer:

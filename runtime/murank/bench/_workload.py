@@ -38,11 +38,16 @@ class Workload:
 
     asked: tuple[Image.Image, ...]  # what queries are made from
     pool: tuple[Path, ...]  # distinct gallery images
+    cameras: NDArray[np.integer[Any]] | None  # of each, where known
     notes: tuple[str, ...] = ()  # on how they were found
 
     def gallery(self, size: int) -> list[Path]:
         """Images of a gallery of that size, in turn."""
         return [self.pool[i % len(self.pool)] for i in range(size)]
+
+    def camids(self, size: int) -> NDArray[np.integer[Any]] | None:
+        """Cameras of these images, [size]."""
+        return None if self.cameras is None else np.resize(self.cameras, size)
 
 
 def drawn_workload(
@@ -59,7 +64,7 @@ def drawn_workload(
         crop.save(paths[-1], quality=_QUALITY)
         if progress is not None:
             progress("draw", number + 1, total)
-    return _workload(paths, settings.asked, {})
+    return _workload(paths, settings.asked, np.arange(total) % _CAMERAS, {})
 
 
 def given_workload(
@@ -84,12 +89,18 @@ def given_workload(
     order = np.random.default_rng([settings.seed, 3]).permutation(len(paths))
     asked = min(settings.asked, len(paths) - settings.candidates)
     chosen = [paths[i] for i in order[: asked + settings.pool]]
-    return replace(_workload(chosen, asked, reading), notes=listed.notes)
+    cameras = None if listed.camids is None else listed.camids[order[: len(chosen)]]
+    return replace(_workload(chosen, asked, cameras, reading), notes=listed.notes)
 
 
-def _workload(paths: Sequence[Path], asked: int, reading: Mapping[str, Any]) -> Workload:
+def _workload(
+    paths: Sequence[Path],
+    asked: int,
+    cameras: NDArray[np.integer[Any]] | None,
+    reading: Mapping[str, Any],
+) -> Workload:
     images = tuple(load_image(path, **reading) for path in paths[:asked])
-    return Workload(images, tuple(paths[asked:]))
+    return Workload(images, tuple(paths[asked:]), None if cameras is None else cameras[asked:])
 
 
 def gallery_features(

@@ -53,7 +53,7 @@ def measure(
 def _searching(engine: Engine, job: Mapping[str, Any]) -> Callable[[str], object]:
     searcher = Searcher(
         engine, np.load(job["features"]), job["gallery"], candidates=job["candidates"],
-        method=job["method"],
+        method=job["method"], camids=job["camids"], align_cameras=job["align_cameras"],
     )  # fmt: skip
     return searcher.search
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from murank._alignment import ASKED
 from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, InputError, UsageError
 from murank._features import check_file
 from murank.bench._run import EngineOptions, run_bench
@@ -27,7 +28,7 @@ _STDOUT = Path("-")
 _COLD_RUNS = 3
 _AS_SETTINGS = (
     "scenario", "candidates", "gallery_size", "duration", "uncached_share", "warmup", "qps",
-    "latency_bound_ms", "streams", "deadline_ms", "seed",
+    "latency_bound_ms", "streams", "deadline_ms", "seed", "align_cameras",
 )  # fmt: skip
 
 
@@ -79,6 +80,10 @@ def _add_load(result: Parser, defaults: BenchSettings) -> None:
         help=f"images ({defaults.gallery_size}); most features are made up",
     )  # fmt: skip
     group.add_argument("--method", choices=METHODS, help="(k-reciprocal)")
+    group.add_argument(
+        "--align-cameras", choices=ASKED,
+        help="align features to the images' cameras (auto: pairs where two have enough images)",
+    )  # fmt: skip
     group.add_argument(
         "--duration", type=float, default=defaults.duration, metavar="S",
         help=f"seconds that are measured ({defaults.duration:g})",
@@ -160,7 +165,11 @@ def _settings(args: argparse.Namespace, manifest: Manifest) -> BenchSettings:
     method = _method(args, manifest)
     if args.deadline_ms is not None and (manifest.scorer is None or method == "none"):
         raise UsageError("--deadline-ms leaves out candidates, and here the MLLM sees none")
+    if args.align_cameras is not None and manifest.encoder is None:
+        raise UsageError("--align-cameras is of features, and this engine has no encoder")
     chosen: dict[str, Any] = {name: getattr(args, name) for name in _AS_SETTINGS}
+    if chosen["align_cameras"] is None:
+        del chosen["align_cameras"]
     return BenchSettings(**chosen, method=method, sweep=args.sweep or args.plot is not None)
 
 

@@ -34,10 +34,12 @@ def report_lines(report: Report) -> Iterator[str]:
 def _head(report: Report) -> str:
     asked, where = report.settings, report.environment
     method = "scoring alone" if asked.method is None else asked.method
+    aligned = "" if asked.alignment == "off" else f" on aligned features ({asked.alignment})"
     used = sorted({name[0] for name in where.providers.values() if name})
     return (
         f"{asked.scenario}: {asked.candidates} candidates of {asked.gallery_size} images, "
-        f"{method}, {where.precision}, {', '.join(used) or 'not loaded'}, {where.cores} cores"
+        f"{method}{aligned}, {where.precision}, {', '.join(used) or 'not loaded'}, "
+        f"{where.cores} cores"
     )
 
 

@@ -58,21 +58,15 @@ class OnlineGallery:
     ) -> None:
         """Fit, align, and find the neighbours inside the gallery. Raises InputError."""
         self.alignment = fit(features, camids, asked, progress=progress)
-        with kernel_errors():
-            rows = self._aligned(features, camids)
+        rows = self.alignment.apply(features, camids)
         self._online = online_gallery(rows, camids, settings, progress)
         self._knows_cameras = settings.method == "ca-jaccard"
 
     def query(self, feature: NDArray[np.float32], camid: int | None) -> Any:
         """Measure a query's feature [D] against the gallery; its camera may be unknown."""
         given = None if camid is None else np.array([camid])
-        (row,) = self._aligned(feature[None], given)
+        (row,) = self.alignment.apply(feature[None], given)
         return self._online.query(row, camid) if self._knows_cameras else self._online.query(row)
-
-    def _aligned(self, features: NDArray[Any], camids: Ids | None) -> NDArray[Any]:
-        cameras = self.alignment.cameras
-        rows: NDArray[Any] = features if cameras is None else cameras.apply(features, camids)
-        return rows
 
 
 def online_gallery(
