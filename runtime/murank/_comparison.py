@@ -68,13 +68,13 @@ def compare(
     if aligned is not None and aligned.level != "off":
         used, names = aligned.features, dict.fromkeys(_NAMES, aligned.label)
         plain = distance_blocks("none", features, progress=named(ENCODER))
-        found.append(Compared(ENCODER, "none", metrics_of(_evaluate(plain, labels, protocol))))
+        found.append(Compared(ENCODER, "none", metrics_of(evaluation_of(plain, labels, protocol))))
     without: dict[str, Any] = {}  # average precisions [Q] of each name without mu
     for method, fused in _lines(with_mu=mu is not None, with_gallery=gallery_mu is not None):
         name = names.get(method, method)
         given = _given(fused, mu, gallery_mu, alpha)
         shown = named(name + _ADDED[fused])
-        evaluation = _evaluate(
+        evaluation = evaluation_of(
             distance_blocks(method, used, progress=shown, **given), labels, protocol
         )
         if fused == "none":
@@ -114,7 +114,8 @@ def _given(
     return {**given, "gallery_mu": gallery_mu} if fused.startswith("gallery") else given
 
 
-def _evaluate(blocks: Any, labels: Labels, protocol: Mapping[str, Any] | None) -> Any:
+def evaluation_of(blocks: Any, labels: Labels, protocol: Mapping[str, Any] | None) -> Any:
+    """Return the kernels' RankEvaluation of blocks of distances."""
     from murank_kernels import RankEvaluator
 
     with kernel_errors():

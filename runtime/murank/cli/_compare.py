@@ -11,7 +11,9 @@ from murank._comparison import Compared, check_comparable, compare
 from murank._exceptions import InputError, UsageError
 from murank._features import load_features
 from murank._mu import MuDistances, load_mu
+from murank._proposal import PROPOSED, check_proposable, propose
 from murank._ranking import SUMMARY_FILE
+from murank._told import told_among_candidates
 from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES
 from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._output import say, say_json
@@ -39,6 +41,11 @@ def parser() -> Parser:
     result.add_argument("--mu-gallery", metavar="M.npz", type=Path, help="beside --features")
     result.add_argument("--num-query", type=positive, metavar="N", help="of --features")
     result.add_argument("--alpha", type=float, metavar="X", help="weight of mu, in [0, 1] (0.2)")
+    result.add_argument(
+        "--propose", nargs="?", const=PROPOSED[0], choices=PROPOSED, metavar="METHOD",
+        help=f"choose alpha and the number of candidates for a method ({PROPOSED[0]}) by "
+        f"cross-validation, alpha 0 allowed; METHOD: {', '.join(PROPOSED)}",
+    )  # fmt: skip
     add_alignment(result)
     add_protocol(result)
     result.add_argument("--json", action="store_true", help="print JSON, no table")
@@ -52,27 +59,42 @@ def run(args: argparse.Namespace) -> int:
     files = _files(args)
     if not (files.mu or files.gallery_mu) and args.alpha is not None:
         raise UsageError("--alpha weighs mu: it needs --mu, or a folder with mu.npz")
+    if not files.mu and args.propose is not None:
+        raise UsageError("--propose weighs mu: it needs --mu, or a folder with mu.npz")
     features = load_features(files.features, args.num_query)
     mu, gallery_mu = _load(files.mu), _load(files.gallery_mu)
     alignment = alignment_of(args)
-    check_comparable(features, mu, gallery_mu, alpha=args.alpha, protocol=protocol)
+    labels = check_comparable(features, mu, gallery_mu, alpha=args.alpha, protocol=protocol)
+    if args.propose is not None:
+        check_proposable(labels, protocol)
+    proposal = None
     with ProgressLine(quiet=args.quiet) as line:
         aligned = align(features, alignment, progress=line.part("align"))
         found = compare(
             features, mu, gallery_mu, aligned=aligned, alpha=args.alpha, protocol=protocol,
             progress=line.part,
         )  # fmt: skip
-    notes = [] if features.labels is None else features.labels.junk_notes(protocol)
-    notes += aligned.notes
+        if mu is not None and args.propose is not None:
+            proposal = propose(
+                args.propose, aligned.features, mu, labels, protocol=protocol, progress=line.part
+            )
+    used = None if aligned.level == "off" else aligned.features
+    told = None if mu is None else told_among_candidates(mu, labels, features, used)
+    notes = [*labels.junk_notes(protocol), *aligned.notes]
     verdicts = [one.verdict for one in found if one.verdict is not None]
     if args.json:
         report = {
             "schema_version": 1, "protocol": protocol, "alignment": aligned.to_json(alignment),
-            "rows": [_row(one) for one in found], "notes": [*verdicts, *notes],
+            "rows": [_row(one) for one in found],
+            "among_candidates": None if told is None else told.to_json(),
+            "proposal": None if proposal is None else proposal.to_json(),
+            "notes": [*verdicts, *notes],
         }  # fmt: skip
         say_json(report)
     else:
-        say(*comparison_table(found), *verdicts, *notes)
+        say(*comparison_table(found), *verdicts)
+        say(*([] if told is None else told.lines), *([] if proposal is None else proposal.lines))
+        say(*notes)
     return 0
 
 
