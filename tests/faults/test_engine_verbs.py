@@ -68,7 +68,8 @@ def test_calibrate(
     pairs.write_text(f"[{', '.join(rows)}]")
 
     def loaded(folder: Path, **_options: object) -> object:
-        return SimpleNamespace(manifest=read_manifest(folder), sha256=engine_sha256(folder))
+        sha256 = engine_sha256(folder)
+        return SimpleNamespace(manifest=read_manifest(folder), sha256=sha256, encoder=None)
 
     scored = SimpleNamespace(log_odds=odds, same=same, skipped=(), pairs=())
     monkeypatch.setattr(Engine, "from_pretrained", loaded)

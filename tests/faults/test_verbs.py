@@ -27,7 +27,7 @@ READ: dict[str, str] = {
     "align": "source --engine --image-root --engine-sha256",
     "compare": "folder --features --mu --mu-gallery --alignment",
     "evaluate": "file --alignment",
-    "calibrate": "--pairs --image-root --sha256",
+    "calibrate": "--pairs --image-root --sha256 --alignment",
     "inspect": "engine",
     "verify": "engine --sha256",
     "bench": "engine --images --sha256",

@@ -6,7 +6,11 @@ from typing import Any
 
 from murank._alignment import ASKED, ENOUGH_ROWS, Alignment, load_alignment
 from murank._exceptions import UsageError
+from murank._labels import Ids
 from murank.cli._parser import positive
+from murank.engine.files import EngineFiles
+from murank.engine.graph_hash import encoder_sha256
+from murank.engine.manifest import Manifest
 
 _NAMES = ("align_cameras", "align_dims", "alignment")
 
@@ -48,6 +52,15 @@ def alignment_of(args: argparse.Namespace) -> Alignment:
     if args.align_dims is not None and args.align_cameras == "off":
         raise UsageError("--align-dims has no effect with --align-cameras off")
     return Alignment(args.align_cameras or "auto", args.align_dims or "auto")
+
+
+def check_for_engine(
+    asked: Alignment, folder: Path, manifest: Manifest, camids: Ids | None
+) -> None:
+    """Raise what a fit to features of an engine's encoder would, before it is loaded."""
+    assert manifest.encoder is not None  # noqa: S101
+    made_by = None if asked.given is None else encoder_sha256(EngineFiles(folder, manifest))
+    asked.check(dim=manifest.encoder.dim, camids=camids, encoder_sha256=made_by)
 
 
 def directions(text: str) -> Any:

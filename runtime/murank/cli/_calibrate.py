@@ -6,18 +6,26 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from murank._alignment import OFF, Alignment
 from murank._atomic import check_writable, sole_writer
 from murank._exceptions import InputError, OutputError, UsageError
 from murank._features import check_file
 from murank.calibration import Target, calibrate, distinct_pairs, score_pairs
+from murank.calibration._encoder import cameras_of, embed_pairs, image_names
 from murank.calibration._store import store_alone
 from murank.calibration.plot import check_plot, write_plot
+from murank.cli._alignment_options import (
+    add_alignment,
+    alignment_flags,
+    alignment_of,
+    check_for_engine,
+)
 from murank.cli._calibrate_report import Done, as_json, report_lines
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, threads
 from murank.cli._progress import ProgressLine
 from murank.cli._reading_options import add_reading_options, reading_of
-from murank.engine.engine import Engine
+from murank.engine.engine import Engine, Part
 from murank.engine.manifest import read_manifest
 from murank.engine.providers import PROVIDER_NAMES
 from murank.pairs import Pair, load_pairs, without_junk
@@ -69,6 +77,7 @@ def parser() -> Parser:
     result.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
     add_reading_options(result)
     result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
+    add_alignment(result)
     result.add_argument("--json", action="store_true", help="print JSON, with the DET curve")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return result
@@ -91,13 +100,20 @@ def _run(args: argparse.Namespace, target: Target) -> int:
     distinct = distinct_pairs(given)
     pairs = without_junk(distinct)
     _check_kinds(pairs, target)
+    asked, parts = _asked_of_encoder(args, pairs)
     engine = Engine.from_pretrained(
-        args.engine, providers=args.providers, threads=args.threads, parts=["scorer"],
+        args.engine, providers=args.providers, threads=args.threads, parts=parts,
         sha256=args.sha256, **reading_of(args),
     )  # fmt: skip
     with ProgressLine(quiet=args.quiet) as line:
         if junk := len(distinct) - len(pairs):
             line.note(f"{junk} pairs left out, for an image is junk: its name says pid -1")
+        embedded = None
+        if engine.encoder is not None:
+            embedded = embed_pairs(
+                engine.encoder, pairs, asked, encoder_sha256=engine.encoder_sha256,
+                root=args.image_root, progress=line.part("embed"),
+            )  # fmt: skip
         scored = score_pairs(
             engine, pairs, root=args.image_root, strict=args.strict, progress=line.part("calibrate")
         )
@@ -109,7 +125,8 @@ def _run(args: argparse.Namespace, target: Target) -> int:
         after = store_alone(
             args.engine, engine.manifest, engine.sha256, measured, pairs_sha256=pairs_sha256
         )
-    done = Done(args.engine, engine.sha256, after, len(given) - len(distinct), len(pairs))
+    told = None if embedded is None else embedded.told(scored)
+    done = Done(args.engine, engine.sha256, after, len(given) - len(distinct), len(pairs), told)
     if args.json:
         said = as_json(done, measured, scored)
         say_json({**said, "pairs_sha256": pairs_sha256})
@@ -124,6 +141,20 @@ def _target(args: argparse.Namespace) -> Target:
     if args.fnmr is not None:
         return Target("fnmr", args.fnmr)
     return Target() if args.fmr is None else Target("fmr", args.fmr)
+
+
+def _asked_of_encoder(
+    args: argparse.Namespace, pairs: Sequence[Pair]
+) -> tuple[Alignment, list[Part]]:
+    """Return how features are aligned, and what is to be loaded; raises what `fit` would."""
+    manifest = read_manifest(args.engine)
+    if manifest.encoder is None:
+        if flags := alignment_flags(args):
+            raise UsageError(f"{flags[0]} is of features, and {args.engine} has no encoder")
+        return OFF, ["scorer"]
+    asked = alignment_of(args)
+    check_for_engine(asked, args.engine, manifest, cameras_of(image_names(pairs)))
+    return asked, ["encoder", "scorer"]
 
 
 def _check_outputs(args: argparse.Namespace) -> None:

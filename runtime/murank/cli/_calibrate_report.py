@@ -5,8 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from murank._told import Told
 from murank.calibration import Measured, Quality, Rate, ScoredPairs
 
+_HARD = (
+    "note: pairs that adapt mine chose are those which an encoder gets wrong, so that its AUC is "
+    "low there; murank compare has both among candidates"
+)
 _SHOWN = 5  # skipped images that are named
 
 
@@ -19,6 +24,7 @@ class Done:
     sha256: str | None  # None: nothing was written
     repeated: int  # pairs that were there once more
     wanted: int  # pairs without those
+    told: Told | None = None  # by the MLLM beside the encoder, where the engine has one
 
 
 def as_json(done: Done, measured: Measured, scored: ScoredPairs) -> dict[str, Any]:
@@ -45,6 +51,7 @@ def as_json(done: Done, measured: Measured, scored: ScoredPairs) -> dict[str, An
         "fnmr": _rate(point.fnmr),
         "eer": measured.eer,
         "auc": measured.auc,
+        "beside_encoder": None if done.told is None else done.told.to_json(),
         "det": {
             "threshold": det.thresholds.tolist(),
             "fmr": det.fmr.tolist(),
@@ -67,6 +74,7 @@ def report_lines(done: Done, measured: Measured, scored: ScoredPairs) -> Iterato
     yield _row("temperature 1", measured.before)
     yield _row(f"temperature {measured.temperature:.4g}", measured.after)
     yield f"AUC        {measured.auc:.4f}"
+    yield from () if done.told is None else (*done.told.lines, _HARD)
     yield f"EER        {100 * measured.eer:.2f} %"
     yield f"threshold  mu <= {point.threshold:.6g} ({measured.target})"
     yield f"FMR        {_counted(point.fmr, 'different-person')}"

@@ -10,7 +10,7 @@ from typing import Any
 from murank._alignment import Alignment
 from murank._exceptions import InputError, UsageError
 from murank._methods import METHODS
-from murank.cli._alignment_options import add_alignment, alignment_of
+from murank.cli._alignment_options import add_alignment, alignment_of, check_for_engine
 from murank.cli._method_options import OPTIONS
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
@@ -19,10 +19,7 @@ from murank.cli._reading_options import add_reading_options, reading_of
 from murank.cli._search_gallery import GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.engine.engine import Engine, Part
-from murank.engine.files import EngineFiles
-from murank.engine.graph_hash import encoder_sha256
 from murank.engine.integrity import read_pinned
-from murank.engine.manifest import Manifest
 from murank.engine.providers import PROVIDER_NAMES
 from murank.search import (
     DEFAULT_CANDIDATES,
@@ -201,19 +198,11 @@ def _checked(args: argparse.Namespace) -> Search:
     )  # fmt: skip
     check_parameters(settings)
     alignment = alignment_of(args)
-    _check_alignment(alignment, gallery, manifest, args.engine)
+    check_for_engine(alignment, args.engine, manifest, gallery.camids)
     if args.camid is not None and gallery.camids is None:
         raise UsageError("--camid needs a gallery whose cameras are known: a list with camids")
     parts: list[Part] = ["encoder", "scorer"] if has_scorer else ["encoder"]
     return Search(sha256, gallery, alignment, parameters, parts)
-
-
-def _check_alignment(
-    asked: Alignment, gallery: GalleryImages, manifest: Manifest, folder: Path
-) -> None:
-    assert manifest.encoder is not None  # noqa: S101 - `list_gallery` looked for it
-    made_by = None if asked.given is None else encoder_sha256(EngineFiles(folder, manifest))
-    asked.check(dim=manifest.encoder.dim, camids=gallery.camids, encoder_sha256=made_by)
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:
