@@ -11,6 +11,7 @@ from murank import save_features
 from murank.cli import main
 from murank.cli._compare import _files
 from murank.cli._compare import parser as _compare_parser
+from murank.engine.manifest import read_manifest
 from murank.synthetic import make_features
 
 TINY = (
@@ -81,6 +82,21 @@ def test_rerank_features(root: Path, tmp_path: Path, features: Path, again: bool
     command = Command(
         root, lambda: verb(*options, "--overwrite"), seal="out/summary.json", changing=TIMES
     )
+    check_every_step(command, tmp_path / "spare")
+
+
+@written("compare --store")
+def test_store(job: ImageJob, tmp_path: Path) -> None:
+    """The engine is the old one or the new one at every step; without --store nothing changes."""
+    assert job.run("-o", job.out, "--top-k-candidates", 3, "--quiet") == 0
+    options = ["compare", job.out, "--propose", "--quiet"]
+    before = (job.engine / "manifest.json").read_bytes()
+    assert verb(*options) == 0
+    assert (job.engine / "manifest.json").read_bytes() == before
+    command = Command(
+        job.engine, lambda: verb(*options, "--store", job.engine),
+        read=lambda: read_manifest(job.engine),
+    )  # fmt: skip
     check_every_step(command, tmp_path / "spare")
 
 

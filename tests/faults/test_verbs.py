@@ -36,7 +36,7 @@ READ: dict[str, str] = {
     "doctor": "--engine",
     "world": "--domain",
 }
-WRITE_NOTHING = ("compare", "evaluate", "inspect", "verify", "plan")
+WRITE_NOTHING = ("evaluate", "inspect", "verify", "plan")
 
 
 def test_every_option_that_writes_is_stopped_at_every_step() -> None:
@@ -59,7 +59,6 @@ def test_a_verb_that_writes_nothing(
     make_engine(tmp_path / "small")
     shutil.copytree(ENGINE, tmp_path / "engine")
     runs: dict[str, Sequence[object]] = {
-        "compare": ("--features", tmp_path / "f.npz", "--quiet"),
         "evaluate": (tmp_path / "f.npz",),
         "inspect": (tmp_path / "small",),
         "verify": (tmp_path / "engine", "--quiet"),

@@ -1,6 +1,7 @@
 """`murank search` on the shipped engine: what it prints, writes and refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ import pytest
 from PIL import Image
 
 from murank import Engine, FeatureSet, Searcher, save_features
+from murank._intervals import Gain
+from murank._proposal import Proposal
+from murank.calibration import store_defaults
 from murank.cli import main
 from murank.engine.files import EngineFiles
 from murank.engine.graph_hash import encoder_sha256
+from murank.engine.manifest import engine_sha256
 from murank.world import draw_crop, make_domain, make_people
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -32,9 +37,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def search(place: Path, *options: object, gallery: object = None) -> int:
+def search(place: Path, *options: object, gallery: object = None, engine: Path = ENGINE) -> int:
     arguments = [
-        ENGINE, "--gallery", gallery or place / "gallery", "--providers", "cpu", "--quiet",
+        engine, "--gallery", gallery or place / "gallery", "--providers", "cpu", "--quiet",
         "--query", place / "query" / "0_0.png", *options,
     ]  # fmt: skip
     return main(["search", *map(str, arguments)])
@@ -50,6 +55,35 @@ def refused(capsys: pytest.CaptureFixture[str], place: Path, *options: object, *
     captured = capsys.readouterr()
     assert captured.out == ""
     return captured.err
+
+
+def test_an_engines_own_proposal(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Taken as if it had been named, unless something is; where it is to leave mu out, no MLLM."""
+    engine = tmp_path / "engine"
+    shutil.copytree(ENGINE, engine)
+    gain = Gain(0.01, 0.0, 0.02, 9)
+    for method, alpha, count in (("k-reciprocal", 0.4, 50), ("none", 0.5, 3)):
+        proposal = Proposal(method, alpha, count, gain, {}, people=9, folds=5)
+        store_defaults(engine, proposal, asked=engine_sha256(engine))
+    assert search(place, "--json", engine=engine) == 0
+    found = told(capsys)
+    assert search(place, "--json", "--alpha", 0.4, "--candidates", 12) == 0  # there are no more
+    named = told(capsys)
+    assert (found["parameters"]["alpha"], found["candidates"]) == (0.4, 12)
+    assert found["queries"][0]["matches"] == named["queries"][0]["matches"]
+    assert any("own default" in note for note in found["notes"])
+    for options, expected in ((["--candidates", 4], (0.2, 4)), (["--alpha", 0.1], (0.1, 12))):
+        assert search(place, "--json", *options, engine=engine) == 0
+        found = told(capsys)
+        assert (found["parameters"]["alpha"], found["candidates"]) == expected
+    proposal = Proposal("k-reciprocal", 0.0, 0, gain, {}, people=9, folds=5)
+    store_defaults(engine, proposal, asked=engine_sha256(engine))
+    assert search(place, "--json", engine=engine) == 0
+    assert told(capsys)["candidates"] == 0
+    assert search(place, "--json", "--no-mu", "--method", "none", engine=engine) == 0
+    assert not any("own default" in note for note in told(capsys)["notes"])
 
 
 def test_json_says_what_the_searcher_says(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from murank.calibration._measure import Measured, calibrate
 from murank.calibration._quality import Quality, Reliability
 from murank.calibration._rates import OperatingPoint, Rate
 from murank.calibration._scoring import ScoredPairs, Skipped, distinct_pairs, score_pairs
-from murank.calibration._store import store_calibration
+from murank.calibration._store import store_calibration, store_defaults
 from murank.calibration._target import Target
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "distinct_pairs",
     "score_pairs",
     "store_calibration",
+    "store_defaults",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from murank._atomic import abandoned, readable_errors, replace_file, sole_writer
 from murank._exceptions import InputError
+from murank._proposal import Proposal
 from murank._version import __version__
 from murank.calibration._measure import Measured
 from murank.engine.manifest import (
@@ -13,8 +14,10 @@ from murank.engine.manifest import (
     PLANS,
     Calibration,
     Manifest,
+    MuDefaults,
     engine_sha256,
     manifest_bytes,
+    read_manifest_once,
 )
 
 
@@ -81,7 +84,48 @@ def _calibrated(manifest: Manifest, measured: Measured, pairs_sha256: str) -> Ma
         murank_version=__version__,
     )
     scorer = replace(manifest.scorer, tau=measured.temperature)
-    return replace(manifest, scorer=scorer, calibration=record)
+    # What was proposed by mu at another temperature is not of this one.
+    return replace(manifest, scorer=scorer, calibration=record, mu_defaults={})
+
+
+def store_defaults(folder: Path, proposal: Proposal, *, asked: str) -> str:
+    """Put a proposal into manifest.json, for its method, and return the engine's new sha256.
+
+    Parameters
+    ----------
+    folder
+        The engine.
+    proposal
+        By mu of this engine.
+    asked
+        Sha256 of the engine that gave mu: this one, or as it was before proposals were stored.
+
+    Raises
+    ------
+    InputError
+        It is of another engine, or of this one before it was calibrated.
+    OutputError
+        The folder cannot be written to, or another process is at work in it.
+    """
+    with sole_writer(folder):
+        manifest, sha256 = read_manifest_once(folder)
+        # Proposals change no answer: what gave mu for one of them still would.
+        alike = {sha256, *(one.engine_sha256 for one in manifest.mu_defaults.values())}
+        if asked not in alike:
+            raise InputError(
+                f"{folder} is not the engine that was asked for mu, or has changed since: run "
+                "murank rerank with it again"
+            )
+        gain = proposal.held_out
+        record = MuDefaults(
+            alpha=proposal.alpha, candidates=proposal.candidates, gain=gain.mean, low=gain.low,
+            high=gain.high, queries=gain.num_queries, people=proposal.people,
+            engine_sha256=asked, murank_version=__version__,
+        )  # fmt: skip
+        found = {**manifest.mu_defaults, proposal.method: record}
+        with readable_errors(folder):
+            _replace(folder, manifest_bytes(replace(manifest, mu_defaults=found)))
+        return engine_sha256(folder)
 
 
 def _replace(folder: Path, raw: bytes) -> None:

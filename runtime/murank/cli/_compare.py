@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from murank._alignment import align
+from murank._atomic import check_writable
 from murank._comparison import Compared, check_comparable, compare
 from murank._exceptions import InputError, UsageError
 from murank._features import load_features
@@ -15,12 +16,14 @@ from murank._proposal import PROPOSED, check_proposable, propose
 from murank._ranking import SUMMARY_FILE
 from murank._told import told_among_candidates
 from murank.batch._workspace import GALLERY_MU_FILES, MU_FILES
+from murank.calibration import store_defaults
 from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
 from murank.cli._run_folder import features_of_run
 from murank.cli._table import gain, table
+from murank.engine.manifest import read_manifest
 
 _SHOWN = ("mAP", "rank-1", "rank-5")
 
@@ -46,6 +49,11 @@ def parser() -> Parser:
         help=f"choose alpha and the number of candidates for a method ({PROPOSED[0]}) by "
         f"cross-validation, alpha 0 allowed; METHOD: {', '.join(PROPOSED)}",
     )  # fmt: skip
+    result.add_argument(
+        "--store", type=Path, metavar="ENGINE",
+        help="keep the proposal with the engine that gave mu: rerank and search take it where "
+        "--alpha and the number of candidates are not named; the engine's sha256 changes",
+    )  # fmt: skip
     add_alignment(result)
     add_protocol(result)
     result.add_argument("--json", action="store_true", help="print JSON, no table")
@@ -61,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--alpha weighs mu: it needs --mu, or a folder with mu.npz")
     if not files.mu and args.propose is not None:
         raise UsageError("--propose weighs mu: it needs --mu, or a folder with mu.npz")
+    asked = None if args.store is None else _asked_engine(args)
     features = load_features(files.features, args.num_query)
     mu, gallery_mu = _load(files.mu), _load(files.gallery_mu)
     alignment = alignment_of(args)
@@ -78,6 +87,9 @@ def run(args: argparse.Namespace) -> int:
             proposal = propose(
                 args.propose, aligned.features, mu, labels, protocol=protocol, progress=line.part
             )
+    stored = None
+    if proposal is not None and asked is not None:
+        stored = store_defaults(args.store, proposal, asked=asked)
     used = None if aligned.level == "off" else aligned.features
     told = None if mu is None else told_among_candidates(mu, labels, features, used)
     notes = [*labels.junk_notes(protocol), *aligned.notes]
@@ -88,12 +100,15 @@ def run(args: argparse.Namespace) -> int:
             "rows": [_row(one) for one in found],
             "among_candidates": None if told is None else told.to_json(),
             "proposal": None if proposal is None else proposal.to_json(),
-            "notes": [*verdicts, *notes],
+            "sha256": stored, "notes": [*verdicts, *notes],
         }  # fmt: skip
         say_json(report)
     else:
         say(*comparison_table(found), *verdicts)
         say(*([] if told is None else told.lines), *([] if proposal is None else proposal.lines))
+        say(
+            *([] if stored is None else [f"stored with {args.store}, whose sha256 is now {stored}"])
+        )
         say(*notes)
     return 0
 
@@ -114,6 +129,19 @@ def comparison_table(found: list[Compared]) -> list[str]:
         added = gain(before[one.name], one.metrics, _SHOWN)
         text.append(line + (f"{'':11}{added}" if one.fused != "none" else ""))
     return text
+
+
+def _asked_engine(args: argparse.Namespace) -> str:
+    """Return the sha256 of the engine that gave mu; raise what stands in the way of storing."""
+    if args.propose is None or args.folder is None:
+        raise UsageError("--store needs --propose, and a folder that says which engine gave mu")
+    try:
+        found = json.loads((args.folder / SUMMARY_FILE).read_bytes())["engine"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{args.folder} does not say which engine gave mu") from error
+    read_manifest(args.store)
+    check_writable(args.store)
+    return str(found)
 
 
 class _Files(NamedTuple):

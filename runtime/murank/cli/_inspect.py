@@ -97,6 +97,7 @@ def _print_sections(
         _section("scorer", _scorer(manifest.scorer, _memory(manifest.scorer, manifest)))
     if manifest.calibration is not None:
         _section("calibration", _calibration(manifest.calibration))
+    _section("mu by default", _mu_defaults(manifest))
     _section("parity", _measured(parity))
     _section("files", _files(manifest))
     say(_NOTE)
@@ -167,6 +168,16 @@ def _calibration(found: Calibration) -> Rows:
         f"{found.same_pairs} of one person (prior {found.prior:g}), {found.different_pairs} of "
         f"two, {_short(found.pairs_sha256)}; {found.precision}, murank {found.murank_version}",
     )
+
+
+def _mu_defaults(manifest: Manifest) -> Rows:
+    for method, found in manifest.mu_defaults.items():
+        what = f"alpha {found.alpha:g}, {found.candidates} candidates" if found.alpha else "none"
+        yield (
+            method,
+            f"{what}; held out {100 * found.gain:+.1f} mAP, 95 % interval {100 * found.low:+.1f} "
+            f"to {100 * found.high:+.1f}, {found.queries} queries of {found.people} people",
+        )
 
 
 def _measured(parity: Mapping[str, Mapping[str, Any]]) -> Rows:

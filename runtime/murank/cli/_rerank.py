@@ -10,6 +10,7 @@ from murank.cli._alignment_options import add_alignment, alignment_of
 from murank.cli._engine_options import add_engine_options
 from murank.cli._inputs import open_inputs
 from murank.cli._method_options import add_method_options, given_parameters
+from murank.cli._mu_defaults import take_defaults
 from murank.cli._output import notes, say, say_json
 from murank.cli._parser import Parser, add_protocol, positive, protocol_of
 from murank.cli._progress import ProgressLine
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--format needs -o")
     if args.output is None and args.sheet is None and args.overwrite:
         raise UsageError("--overwrite needs -o or --sheet")
+    taken = take_defaults(args)
     settings = _pipeline.Settings(
         method=args.method,
         parameters=given_parameters(args, with_mu=fuses_mu(args) or fuses_gallery_mu(args)),
@@ -67,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         alignment=alignment_of(args),
     )
     clock, line = _pipeline.Clock(), ProgressLine(quiet=args.quiet)
+    if taken is not None:
+        line.note(taken)
     with line, open_inputs(args, settings, clock=clock, line=line) as inputs:
         outcome = _pipeline.rerank(
             inputs.features, inputs.aligned, inputs.mu, settings, gallery_mu=inputs.gallery_mu,

@@ -12,6 +12,7 @@ from murank._exceptions import InputError, UsageError
 from murank._methods import METHODS
 from murank.cli._alignment_options import add_alignment, alignment_of, check_for_engine
 from murank.cli._method_options import OPTIONS
+from murank.cli._mu_defaults import defaults_of, note_of
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
 from murank.cli._progress import ProgressLine
@@ -20,6 +21,7 @@ from murank.cli._search_gallery import GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.engine.engine import Engine, Part
 from murank.engine.integrity import read_pinned
+from murank.engine.manifest import MuDefaults
 from murank.engine.providers import PROVIDER_NAMES
 from murank.search import (
     DEFAULT_CANDIDATES,
@@ -130,6 +132,8 @@ class Search:
     alignment: Alignment
     parameters: dict[str, Any]
     parts: list[Part]
+    candidates: int | None  # of a query; None: the searcher's default
+    taken: MuDefaults | None  # the engine's own, where nothing was named
 
 
 def run(args: argparse.Namespace) -> int:
@@ -146,9 +150,14 @@ def run(args: argparse.Namespace) -> int:
     with ProgressLine(quiet=args.quiet) as line:
         for note in search.gallery.notes:
             line.note(note)
+        if search.taken is not None:
+            line.note(note_of(search.taken, args.method, "--alpha or --candidates"))
         gallery = search.gallery.embedded(engine, strict=args.strict, line=line)
+        candidates = args.candidates
+        if candidates is None and search.candidates is not None:
+            candidates = min(search.candidates, len(gallery.paths))
         searcher = Searcher(
-            engine, gallery.features, gallery.paths, candidates=args.candidates,
+            engine, gallery.features, gallery.paths, candidates=candidates,
             method=args.method, parameters=search.parameters, settle_top=args.settle_top,
             camids=gallery.camids, align_cameras=search.alignment.level,
             align_dims=search.alignment.dims, shortlist=args.shortlist,
@@ -192,8 +201,14 @@ def _checked(args: argparse.Namespace) -> Search:
     gallery = list_gallery(args.gallery, args.image_root, manifest, args.engine)
     asks = not args.no_mu and METHODS[args.method].takes_mu
     has_scorer = asks and manifest.scorer is not None
+    candidates, taken = args.candidates, None
+    if has_scorer and candidates is None and "alpha" not in parameters:
+        taken = defaults_of(manifest, args.method)
+    if taken is not None and taken.alpha:
+        parameters["alpha"], candidates = taken.alpha, min(taken.candidates, len(gallery.paths))
+    has_scorer = has_scorer and (taken is None or taken.alpha > 0)
     settings = SearchSettings(
-        args.method, args.candidates, parameters, args.settle_top, len(gallery.paths), has_scorer,
+        args.method, candidates, parameters, args.settle_top, len(gallery.paths), has_scorer,
         gallery.camids is not None, args.shortlist,
     )  # fmt: skip
     check_parameters(settings)
@@ -202,7 +217,7 @@ def _checked(args: argparse.Namespace) -> Search:
     if args.camid is not None and gallery.camids is None:
         raise UsageError("--camid needs a gallery whose cameras are known: a list with camids")
     parts: list[Part] = ["encoder", "scorer"] if has_scorer else ["encoder"]
-    return Search(sha256, gallery, alignment, parameters, parts)
+    return Search(sha256, gallery, alignment, parameters, parts, candidates, taken)
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:
