@@ -82,7 +82,11 @@ def test_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, _engine: object, features: Any, images: list[str], **kept: Any) -> None:
             assert features.shape == (30, 256)
             assert len(images) == 30
-            assert kept == {"candidates": 4, "method": "k-reciprocal"}
+            numbers = [int(Path(image).stem.split("-")[1]) for image in images]
+            assert kept == {
+                "candidates": 4, "method": "k-reciprocal", "align_cameras": "auto",
+                "camids": [number % 6 for number in numbers],
+            }  # fmt: skip
             clock.work(0.5)
             self.spent = self.seconds()
 
