@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from photos.alternatives import alternatives, crops_needed, few_in_two_cameras
+from photos.alternatives import alternatives, crops_needed, few_in_two_cameras, small_galleries
 from photos.figures import LEVELS, METHODS, Score, aligned, evaluate
 from photos.kept import Kept
 from photos.one_query import QUERIES, one_query
@@ -149,14 +149,19 @@ def _alternatives(run: _Run) -> list[str]:
     ways = run.measure("alternatives", alternatives)
     crops = run.measure("crops", crops_needed)
     few = run.measure("few", few_in_two_cameras)
+    small = run.measure("small", small_galleries)
     return [
         *(
             scores_table(f"ways to fit, {one}", by_set(ways, one))
             for one in ("encoder", "CA-Jaccard")
         ),
         *(
-            scores_table(f"{name}: images a camera, k-reciprocal", one)
+            scores_table(f"{name}: images a camera that are fitted, k-reciprocal", one)
             for name, one in crops.items()
+        ),
+        *(
+            scores_table(f"{name}: images a camera in all, k-reciprocal", one)
+            for name, one in small.items()
         ),
         *(scores_table(f"{name}: people in two cameras", one) for name, one in few.items()),
     ]

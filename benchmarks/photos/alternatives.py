@@ -12,12 +12,14 @@ from typing import Any, cast
 import numpy as np
 from photos.figures import Array, Score, aligned, aligned_by, evaluate, subset
 from photos.kept import Kept
+from photos.tables import mean_score
 
 import murank_kernels
 from murank import FeatureSet
 from murank_kernels import AlignmentWarning, CameraAlignment
 
 CROPS = (5, 20, 50, 100, 300)
+GALLERIES = (100, 300, 600)
 SHARES = (0.1, 0.05)
 _DRAWS = 3
 _MANY_PEOPLE = 500
@@ -40,6 +42,10 @@ class Gallery:
         rows = features.gallery
         assert rows.camids is not None and rows.pids is not None  # noqa: PT018  of readers here
         return cls(rows.features, rows.camids, rows.pids)
+
+    def only(self, rows: Array) -> Gallery:
+        """Keep some rows."""
+        return Gallery(self.features[rows], self.camids[rows], self.pids[rows])
 
     def fit(self, **settings: Any) -> CameraAlignment:
         """Fit; too few pairs fall back to the means, as the program does."""
@@ -86,7 +92,7 @@ def _ways(gallery: Gallery, dims: int) -> Iterator[tuple[str, Settings]]:
         name = f"{count} nearest each way" + (", weight 1/(1+rank)" if fades else ", all alike")
         yield name, partial(mutual, gallery, _cosine, count, dims=dims, fades=fades)
     yield "1 nearest by CA-Jaccard", partial(mutual, gallery, _by_ca_jaccard, 1, dims=dims)
-    yield "the right pairs (labels)", partial(right_pairs, gallery, dims=dims)
+    yield "as it is done, without wrong pairs", partial(right_pairs, gallery, dims=dims)
 
 
 def mutual(
@@ -109,13 +115,11 @@ def mutual(
 
 
 def right_pairs(gallery: Gallery, *, dims: int) -> dict[str, Any]:
-    """All pairs of one person in two cameras: what no appliance knows."""
-    found = [np.empty((0, 2), np.int64)]
-    for pid in np.unique(gallery.pids):
-        rows = np.flatnonzero(gallery.pids == pid)
-        i, j = np.nonzero(np.triu(gallery.camids[rows][:, None] != gallery.camids[rows]))
-        found.append(np.stack([rows[i], rows[j]], axis=1))
-    return {"dims": dims, "pairs": np.concatenate(found)}
+    """Pairs as they are found, without those of two people: what no appliance knows."""
+    made = gallery.fit(dims=dims)
+    pids = gallery.pids[made.pairs]
+    right = pids[:, 0] == pids[:, 1]
+    return {"dims": dims, "pairs": made.pairs[right], "weights": made.weights[right]}
 
 
 def crops_needed(features: FeatureSet, kept: Kept) -> dict[str, dict[str, Score]]:
@@ -128,11 +132,23 @@ def crops_needed(features: FeatureSet, kept: Kept) -> dict[str, dict[str, Score]
         "pairs": {"dims": quarter(features)},
     }  # fmt: skip
     for count in (one for one in CROPS if one < least):
-        seen = _some_of_each(gallery, count)
+        seen = gallery.only(_some_of_each(gallery.camids, count))
         for name, settings in ways.items():
             found.setdefault(name, {})[str(count)] = kept.row(
                 f"{name} of {count}",
                 partial(_fitted_on, features, seen, settings),
+            )
+    return found
+
+
+def small_galleries(features: FeatureSet, kept: Kept) -> dict[str, dict[str, Score]]:
+    """Measure k-reciprocal on galleries that hold a few images of each camera; three draws."""
+    least = int(np.unique(Gallery.of(features).camids, return_counts=True)[1].min())
+    found: dict[str, dict[str, Score]] = {}
+    for count in (one for one in GALLERIES if one < least):
+        for level in ("as is", "mean", "pairs"):
+            found.setdefault(level, {})[str(count)] = kept.row(
+                f"{level} of {count}", partial(_in_small_galleries, features, count, level)
             )
     return found
 
@@ -154,13 +170,38 @@ def _fitted_on(features: FeatureSet, seen: Gallery, settings: dict[str, Any]) ->
     return evaluate(aligned_by(features, seen.fit(**settings)), "k-reciprocal").score
 
 
+def _in_small_galleries(features: FeatureSet, count: int, level: str) -> Score:
+    return mean_score(
+        [
+            evaluate(aligned(_small(features, count, draw), level), "k-reciprocal").score
+            for draw in range(_DRAWS)
+        ]
+    )
+
+
+def _small(features: FeatureSet, count: int, draw: int) -> FeatureSet:
+    """Keep `count` gallery images of each camera, and the queries that find a match in them."""
+    labels = features.labels
+    assert labels is not None
+    rows = _some_of_each(labels.g_camids, count, draw)
+    cameras: dict[int, set[int]] = {}
+    for pid, camid in zip(
+        labels.g_pids[rows].tolist(), labels.g_camids[rows].tolist(), strict=True
+    ):
+        cameras.setdefault(pid, set()).add(camid)
+    asked = zip(labels.q_pids.tolist(), labels.q_camids.tolist(), strict=True)
+    matched = [bool(cameras.get(pid, set()) - {camid}) for pid, camid in asked]
+    queries = np.flatnonzero(matched)
+    return subset(features, np.concatenate([queries, features.num_query + rows]))
+
+
 def _mean_of_draws(features: FeatureSet, share: float, level: str) -> Score:
-    scores = [
-        evaluate(aligned(_few(features, share, draw), level), "CA-Jaccard").score
-        for draw in range(_DRAWS)
-    ]
-    mean = np.mean(scores, axis=0)
-    return float(mean[0]), float(mean[1])
+    return mean_score(
+        [
+            evaluate(aligned(_few(features, share, draw), level), "CA-Jaccard").score
+            for draw in range(_DRAWS)
+        ]
+    )
 
 
 def _few(features: FeatureSet, share: float, draw: int) -> FeatureSet:
@@ -179,12 +220,12 @@ def _few(features: FeatureSet, share: float, draw: int) -> FeatureSet:
     return subset(features, np.flatnonzero(kept))
 
 
-def _some_of_each(gallery: Gallery, count: int) -> Gallery:
-    random = np.random.default_rng(0)
-    cameras = np.unique(gallery.camids)
-    members = [random.permutation(np.flatnonzero(gallery.camids == one))[:count] for one in cameras]
-    rows = np.sort(np.concatenate(members))
-    return Gallery(gallery.features[rows], gallery.camids[rows], gallery.pids[rows])
+def _some_of_each(camids: Array, count: int, draw: int = 0) -> Array:
+    """Draw `count` rows of each camera."""
+    random = np.random.default_rng(draw)
+    cameras = np.unique(camids)
+    members = [random.permutation(np.flatnonzero(camids == one))[:count] for one in cameras]
+    return np.sort(np.concatenate(members))
 
 
 def _ranks(distances: Array) -> Array:

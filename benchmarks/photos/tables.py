@@ -30,7 +30,7 @@ def table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]])
 def mean_of(figures: Sequence[Mapping[str, Mapping[str, Score]]]) -> dict[str, dict[str, Score]]:
     """Mean over random halves of one set, cell by cell."""
     return {
-        row: {column: _mean([one[row][column] for one in figures]) for column in cells}
+        row: {column: mean_score([one[row][column] for one in figures]) for column in cells}
         for row, cells in figures[0].items()
     }
 
@@ -80,6 +80,7 @@ def _cell(score: Score) -> str:
     return f"{score[0]:.1f}/{score[1]:.1f}"
 
 
-def _mean(scores: Sequence[Score]) -> Score:
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Mean of several draws or halves."""
     mean = np.mean(scores, axis=0)
     return float(mean[0]), float(mean[1])

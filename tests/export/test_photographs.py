@@ -84,7 +84,7 @@ def test_figures_of_something_else_or_damaged_are_begun_anew(tmp_path: Path) -> 
 
 def test_alternatives_and_one_query_run_through() -> None:
     """Figures that are told in two tables are the same."""
-    from photos.alternatives import alternatives, crops_needed
+    from photos.alternatives import alternatives, crops_needed, small_galleries
     from photos.one_query import one_query
 
     made = make_features(num_ids=16, num_cameras=2, images_per_camera=4, dim=80, num_distractors=0)
@@ -101,10 +101,23 @@ def test_alternatives_and_one_query_run_through() -> None:
     joint = figures.evaluate(figures.aligned(made, "pairs"), "encoder").score
     assert ways["as it is done, 80 directions"]["encoder"] == pytest.approx(joint)
     assert set(crops_needed(made, Unkept())) == {"mean, nothing drawn", "mean", "pairs"}
+    assert small_galleries(made, Unkept()) == {}, "no camera has a hundred images"
     alone = one_query(made, Unkept())
     for level in figures.LEVELS:
         joint = figures.evaluate(figures.aligned(made, level), "encoder").score
         assert alone["encoder"][level] == pytest.approx(joint)
+
+
+def test_small_galleries_have_as_many_of_each_camera_and_only_queries_with_a_match() -> None:
+    from photos.alternatives import _small
+
+    made = make_features(num_ids=30, num_cameras=3, images_per_camera=2, dim=8, num_distractors=0)
+    small = _small(made, 7, 0)
+    assert small.labels is not None
+    assert small.labels.num_matches().all()
+    assert np.unique(small.labels.g_camids, return_counts=True)[1].tolist() == [7] * 3
+    everything = _small(made, 1000, 0)
+    assert everything.paths.tolist() == made.paths.tolist()
 
 
 def test_random_pairs_have_the_answers_and_queries_of_the_mined() -> None:
