@@ -242,25 +242,34 @@ def test_progress_is_not_on_stdout(
     assert json.loads(capsys.readouterr().out)["target"] == {"kind": "eer", "value": None}
 
 
+def parted(engine: Engine, crops: Crops, threshold: float) -> tuple[Any, Crops, list[Any]]:
+    """A query, candidates on both sides of the threshold, and their ranking."""
+    for place, query in enumerate(crops):
+        candidates = [*crops[:place], *crops[place + 1 :]]
+        everyone = engine.rank(query, candidates)
+        if everyone[2]["mu"] <= threshold < everyone[-1]["mu"]:
+            return query, candidates, everyone
+    raise AssertionError("the threshold parts no query's candidates")
+
+
 def test_candidates_within_a_threshold(calibrate: Run, engine_copy: Path, crops: Crops) -> None:
     found = said(calibrate("--json", "--fnmr", "0.5"))
     engine = Engine.from_pretrained(engine_copy, providers="cpu")
-    everyone = engine.rank(crops[0], crops[1:12])
     threshold = found["threshold"]
+    query, candidates, everyone = parted(engine, crops[:12], threshold)
     within = [row for row in everyone if row["mu"] <= threshold]
-    assert 0 < len(within) < len(everyone)
-    assert engine.rank(crops[0], crops[1:12], threshold="calibrated") == within
-    assert engine.rank(crops[0], crops[1:12], threshold=threshold) == within
-    assert engine.rank(crops[0], crops[1:12], 1, threshold=threshold) == within[:1]
-    worst = [crops[1 + row["corpus_id"]] for row in everyone[len(within) :]]
-    assert engine.rank(crops[0], worst, threshold="calibrated") == []
-    assert engine.rank(crops[0], crops[1:12], threshold=1) == everyone
-    assert engine.rank(crops[0], crops[1:12], threshold=0.0) == []
+    assert engine.rank(query, candidates, threshold="calibrated") == within
+    assert engine.rank(query, candidates, threshold=threshold) == within
+    assert engine.rank(query, candidates, 1, threshold=threshold) == within[:1]
+    worst = [candidates[row["corpus_id"]] for row in everyone[len(within) :]]
+    assert engine.rank(query, worst, threshold="calibrated") == []
+    assert engine.rank(query, candidates, threshold=1) == everyone
+    assert engine.rank(query, candidates, threshold=0.0) == []
     at = everyone[2]["mu"]
-    assert engine.rank(crops[0], crops[1:12], threshold=at) == everyone[:3]
+    assert engine.rank(query, candidates, threshold=at) == everyone[:3]
     with pytest.raises(InputError, match=r"calibrated with order='given', not 'both': pass a"):
-        engine.rank(crops[0], crops[1:3], order="both", threshold="calibrated")
-    assert len(engine.rank(crops[0], crops[1:3], order="both", threshold=1.0)) == 2
+        engine.rank(query, candidates[:2], order="both", threshold="calibrated")
+    assert len(engine.rank(query, candidates[:2], order="both", threshold=1.0)) == 2
 
 
 def test_thresholds_that_cannot_be(engine: Engine, crops: Crops) -> None:

@@ -48,7 +48,7 @@ def test_integers_have_as_many_or_twice(
     assert integer["fp32", False] == wide["fp32", False]
     layers = wide["fp32", True] - integer["fp32", True]
     assert integer["int8", True] == terms * layers
-    assert layers > 0.7 * wide["fp32", True]  # patches are embedded in floats
+    assert layers > wide["fp32", True] / 2  # patches are embedded in floats: many of two layers'
 
 
 def test_precisions_have_other_weights(engine_folder: EngineFolder) -> None:

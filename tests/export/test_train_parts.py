@@ -142,12 +142,8 @@ def test_the_loss_is_the_cross_entropy_of_tokens_that_count() -> None:
     torch.testing.assert_close(answer_loss(logits, torch.tensor([[2, 1]])), wanted)
 
 
-LANGUAGE = {
-    f"model.language_model.layers.{layer}.{name}_proj"
-    for layer in range(3)
-    for name in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
-                 "mlp.gate", "mlp.up", "mlp.down")
-}  # fmt: skip
+LANGUAGE = ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
+            "mlp.gate", "mlp.up", "mlp.down")  # fmt: skip
 VISION = {
     "qwen2_vl": ("fc1", "fc2"),
     "qwen2_5_vl": ("gate_proj", "up_proj", "down_proj"),
@@ -165,10 +161,18 @@ def test_adapters_go_where_the_method_has_them(checkpoint: Folder, family: str) 
     adapted = add_adapter(loaded, TrainSettings(*PATHS), None)
     weights = trainable(adapted)
     modules = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in weights}
-    vision = {
-        f"model.visual.blocks.{block}.mlp.{name}" for block in range(3) for name in VISION[family]
+    config = loaded.model.config
+    language = {
+        f"model.language_model.layers.{layer}.{name}_proj"
+        for layer in range(config.text_config.num_hidden_layers)
+        for name in LANGUAGE
     }
-    assert modules == LANGUAGE | vision
+    vision = {
+        f"model.visual.blocks.{block}.mlp.{name}"
+        for block in range(config.vision_config.depth)
+        for name in VISION[family]
+    }
+    assert modules == language | vision
     assert {value.dtype for value in weights.values()} == {torch.float32}
     frozen = {value.dtype for value in loaded.model.parameters() if not value.requires_grad}
     assert frozen == {torch.bfloat16}
