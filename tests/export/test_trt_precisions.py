@@ -99,7 +99,7 @@ def test_what_changes_promise(
 ) -> None:
     """The weights foretold from an fp16 engine are about those that an export then has.
 
-    Scales come to them: a good deal in two layers as small as these, 3 % of 4 bits in real ones. And
+    Scales come to them: a good deal in two so small layers, 3 % of 4 bits in real ones. And
     layers whose inputs no block divides stay float16: many here, few or none in real models.
     """
     half, narrow = (engine_folder(precision=one) for one in ("fp16", precision))
