@@ -237,6 +237,10 @@ def fit(
             features, camids, level=level, dims=dims, pairs=pairs, weights=weights,
             encoder_sha256=encoder_sha256, progress=progress,
         )  # fmt: skip
+        if asked.dims == "auto" and cameras.level != level:  # means alone want all directions
+            cameras = CameraAlignment.fit(
+                features, camids, level="mean", encoder_sha256=encoder_sha256
+            )
     notes = [str(one.message) for one in caught if one.category is AlignmentWarning]
     return Fitted(cameras, cameras.level, notes[0] if notes else None)
 

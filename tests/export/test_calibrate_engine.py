@@ -242,11 +242,11 @@ def test_progress_is_not_on_stdout(
     assert json.loads(capsys.readouterr().out)["target"] == {"kind": "eer", "value": None}
 
 
-def parted(engine: Engine, crops: Crops, threshold: float) -> tuple[Any, Crops, list[Any]]:
+def parted(engine: Engine, crops: Crops, threshold: float) -> tuple[Any, Crops, Any]:
     """A query, candidates on both sides of the threshold, and their ranking."""
     for place, query in enumerate(crops):
         candidates = [*crops[:place], *crops[place + 1 :]]
-        everyone = engine.rank(query, candidates)
+        everyone: Any = engine.rank(query, candidates)
         if everyone[2]["mu"] <= threshold < everyone[-1]["mu"]:
             return query, candidates, everyone
     raise AssertionError("the threshold parts no query's candidates")

@@ -161,15 +161,15 @@ def test_adapters_go_where_the_method_has_them(checkpoint: Folder, family: str) 
     adapted = add_adapter(loaded, TrainSettings(*PATHS), None)
     weights = trainable(adapted)
     modules = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in weights}
-    config = loaded.model.config
+    sizes: Any = loaded.model.config
     language = {
         f"model.language_model.layers.{layer}.{name}_proj"
-        for layer in range(config.text_config.num_hidden_layers)
+        for layer in range(sizes.text_config.num_hidden_layers)
         for name in LANGUAGE
     }
     vision = {
         f"model.visual.blocks.{block}.mlp.{name}"
-        for block in range(config.vision_config.depth)
+        for block in range(sizes.vision_config.depth)
         for name in VISION[family]
     }
     assert modules == language | vision

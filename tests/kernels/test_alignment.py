@@ -90,7 +90,9 @@ def ref_aligned(rows: Rows, camids: Ids, num_query: int, level: str, dims: int |
             gap = centred[i] - centred[j]
             total += weight * np.outer(gap, gap)
         spread = total / (2 * sum(weights.values()))
-        values, vectors = np.linalg.eigh(spread + RIDGE * np.trace(spread) / len(spread) * root)
+        rows_each = len(gallery) / len(np.unique(cameras))
+        ridge = RIDGE * max(1, 400 / rows_each) ** 2
+        values, vectors = np.linalg.eigh(spread + ridge * np.trace(spread) / len(spread) * root)
         root = vectors @ np.diag(values**-0.5) @ vectors.T
     out = ref_centred(rows, camids, offsets) @ root
     if dims is not None:

@@ -87,6 +87,7 @@ def test_too_few_pairs_are_told(features: FeatureSet) -> None:
     found = align(few, Alignment("pairs"))
     assert found.level == "mean"
     assert "pairs" in str(found.note)
+    assert found.features.features.shape[1] == 160, "means alone want all directions"
 
 
 @pytest.mark.parametrize("level", ["pairs", "mean"])

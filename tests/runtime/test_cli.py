@@ -9,7 +9,7 @@ import pytest
 from murank import __version__
 from murank.cli import VERBS, main
 
-HEAVY = ("numba", "murank_kernels", "torch", "onnxruntime")
+HEAVY = ("numba", "scipy", "torch", "onnxruntime")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])

@@ -73,7 +73,8 @@ class CameraAlignment:
         prior : float
             A camera's mean is drawn towards the common mean as by so many rows of it.
         ridge : float
-            Added to the variance of every direction, in units of their average; above 0.
+            Added to the variance of every direction, in units of their average; above 0. With fewer
+            than 400 rows a camera, n, times (400/n)².
         dims : int or None
             Directions to keep: those in which aligned rows vary most. None: all D.
         pairs : [P,2] int or None

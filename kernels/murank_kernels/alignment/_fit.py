@@ -19,6 +19,8 @@ Level: TypeAlias = Literal["pairs", "mean"]
 MIN_PAIRS = 32
 """Nearest pairs that `pairs` needs."""
 
+_MANY_ROWS = 400  # of a camera, on average: see `_caution`
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -52,7 +54,8 @@ def fit(
         pairs = why = None
         if settings.level == "pairs":
             pairs, why = _pairs(centred.unit_or(rows), cameras, given, settings, progress)
-        matrix = _matrix(centred, pairs, settings)
+        ridge = settings.ridge * _caution(cameras)
+        matrix = _matrix(centred, pairs, ridge, settings.dims)
     return Fitted("mean" if pairs is None else "pairs", means, matrix, pairs, why)
 
 
@@ -88,15 +91,25 @@ def _pairs(
     return pairs, None
 
 
-def _matrix(centred: Rows, pairs: Pairs | None, settings: Settings) -> F32 | None:
+def _caution(cameras: I64) -> float:
+    """How much larger the ridge is where pairs are less to be trusted.
+
+    Among few rows of a camera, few show a person whom another camera's few rows show, too; the
+    nearest are then mostly strangers (docs/photographs.md).
+    """
+    rows_each = len(cameras) / len(np.unique(cameras))
+    return max(1.0, _MANY_ROWS / rows_each) ** 2
+
+
+def _matrix(centred: Rows, pairs: Pairs | None, ridge: float, dims: int | None) -> F32 | None:
     """What centred rows are multiplied with."""
-    if pairs is None and settings.dims is None:
+    if pairs is None and dims is None:
         return None
     root = np.eye(centred.dim)
     if pairs is not None:
         # A difference of two rows of a person has twice the covariance of one.
         covariance = centred.gap_moments(pairs) / (2 * pairs.weights.sum())
-        root = inverse_root(covariance, settings.ridge)
-    if settings.dims is not None:
-        root = root @ largest_variance(root @ centred.moments() @ root, settings.dims)
+        root = inverse_root(covariance, ridge)
+    if dims is not None:
+        root = root @ largest_variance(root @ centred.moments() @ root, dims)
     return root.astype(np.float32)
