@@ -138,7 +138,8 @@ class OnlineCaJaccard:
         shape = _validate.as_array(gallery, "gallery").shape
         if len(shape) != 2 or 0 in shape:
             raise InvalidInputError(f"gallery must have shape [G, D], got {shape}")
-        self._camids = _validate.as_labels(camids, "camids", shape[0])
+        given = _validate.as_labels(camids, "camids", shape[0])
+        self._known, self._camids = np.unique(given, return_inverse=True)  # numbered from 0
         self._features = _validate.as_features(gallery, normalize=normalize)
         self._normalize = bool(normalize)
         self._length = min(shape[0], shortlist or shape[0])
@@ -166,15 +167,16 @@ class OnlineCaJaccard:
         Raises InvalidInputError: another length, NaN or infinite values, not floating point; with
         `normalize` a zero feature; a camera that is no whole number.
         """
-        if camid is None:
-            camid = int(self._camids.max()) + 1
-        else:
-            camid = _validate.as_count(camid, "camid", least=-(2**62))
+        place = len(self._known)  # a camera of its own
+        if camid is not None:
+            camid = _validate.as_count(camid, "camid", least=-(2**63))
+            (found,) = np.nonzero(self._known == camid)
+            place = int(found[0]) if len(found) else place
         given = as_feature(feature, self.dim, normalize=self._normalize)
         squared = np.empty(self.num_gallery, np.float32)
         measure(self._features, given, squared)
         nothing = np.empty(0), np.empty(0, np.int64)
-        return OnlineCameraQuery(self, given, camid, squared, *nothing)
+        return OnlineCameraQuery(self, given, place, squared, *nothing)
 
     def fused_squared(self, feature: F32, mu: F64, places: I64) -> F32:
         """Squared fused distances [K] of a query to gallery rows with known mu; for queries."""

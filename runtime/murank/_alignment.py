@@ -1,8 +1,8 @@
 """Camera alignment of a feature set: what is asked for, what is done, and why."""
 
 import hashlib
+import itertools
 import os
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -125,12 +125,23 @@ class Fitted:
     file: str | None = None  # where it was learnt beforehand
 
     def apply(self, features: NDArray[Any], camids: Ids | None) -> NDArray[Any]:
-        """Return aligned rows, or those given where nothing is done. Raises InputError."""
+        """Return aligned rows, or those given where nothing is done. Raises InputError.
+
+        A camid below 0 is that of an unknown camera.
+        """
         if self.cameras is None:
             return features
+        if camids is not None and (camids < 0).any():
+            camids = np.where(camids < 0, self._stranger, camids)
         with kernel_errors():
             rows: NDArray[Any] = self.cameras.apply(features, camids)
         return rows
+
+    @property
+    def _stranger(self) -> int:
+        """A camera that was never seen: its rows get the mean of all."""
+        known = set(self.cameras.camids.tolist())
+        return next(number for number in itertools.count() if number not in known)
 
     def to_json(self, asked: Alignment, dims: int) -> dict[str, Any]:
         """What a summary says; `dims` is the width of an aligned row."""
@@ -197,6 +208,11 @@ def aligned_by(fitted: Fitted, features: FeatureSet) -> Aligned:
     if fitted.cameras is None:
         return Aligned(features, fitted)
     rows = fitted.apply(features.features, features.camids)
+    unknown = 0 if features.camids is None else int((features.camids < 0).sum())
+    if unknown and fitted.note is None:
+        fitted = replace(
+            fitted, note=f"{unknown} images are of unknown cameras (camid below 0): the mean of all"
+        )
     return Aligned(replace(features, features=rows), fitted)
 
 
@@ -224,25 +240,24 @@ def fit(
     if asked.given is not None:
         asked.given.check(int(features.shape[1]), encoder_sha256)
         cameras = asked.given.cameras
-        return Fitted(cameras, cameras.level, _why_common(camids), asked.given.name)
+        return Fitted(cameras, cameras.level, _why_common(camids, cameras), asked.given.name)
     level, why_off = _resolved(camids, asked)
     if level == "off" or camids is None:
         return Fitted(None, "off", why_off)
-    from murank_kernels import AlignmentWarning, CameraAlignment
+    from murank_kernels import CameraAlignment
 
     dims = _dims(asked.dims, level, int(features.shape[1]))
-    with kernel_errors(), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", AlignmentWarning)
+    with kernel_errors():
         cameras = CameraAlignment.fit(
             features, camids, level=level, dims=dims, pairs=pairs, weights=weights,
-            encoder_sha256=encoder_sha256, progress=progress,
+            encoder_sha256=encoder_sha256, progress=progress, quiet=True,
         )  # fmt: skip
+        note = cameras.fell_back
         if asked.dims == "auto" and cameras.level != level:  # means alone want all directions
             cameras = CameraAlignment.fit(
                 features, camids, level="mean", encoder_sha256=encoder_sha256
             )
-    notes = [str(one.message) for one in caught if one.category is AlignmentWarning]
-    return Fitted(cameras, cameras.level, notes[0] if notes else None)
+    return Fitted(cameras, cameras.level, note)
 
 
 def given_alignment(source: "AlignmentSource") -> Given:
@@ -278,8 +293,13 @@ def save_alignment(path: str | os.PathLike[str], cameras: Any, *, overwrite: boo
     write_files(file.parent, {file.name: lambda handle: np.savez(handle, **arrays)})
 
 
-def _why_common(camids: Ids | None) -> str | None:
-    return None if camids is not None else "cameras are not known: the mean of all stands for each"
+def _why_common(camids: Ids | None, cameras: Any) -> str | None:
+    if camids is None:
+        return "cameras are not known: the mean of all stands for each"
+    strange = len(np.setdiff1d(camids, cameras.camids))
+    if not strange:
+        return None
+    return f"{strange} cameras are not known: the mean of all stands for them"
 
 
 def level_of(camids: Ids | None, asked: Alignment) -> Done:

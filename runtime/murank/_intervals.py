@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 REPEATS = 2000
 LEVEL = 0.95
+ENOUGH = 30  # queries, for a verdict: of fewer, resamples tell little
+_ROUNDING = 1e-9
 _QUERIES_AT_ONCE = 2_000_000  # drawn, 16 MB
 
 
@@ -30,9 +32,11 @@ class Gain:
             f"{100 * self.mean:+.1f} {metric}, 95 % interval {100 * self.low:+.1f} to "
             f"{100 * self.high:+.1f}"
         )
-        if self.low > 0:
+        if self.num_queries < ENOUGH:
+            return f"{what} and {to}: {figures}, and {self.num_queries} queries tell little"
+        if self.low > _ROUNDING:
             return f"{what} makes {to} better on these images: {figures}"
-        if self.high < 0:
+        if self.high < -_ROUNDING:
             return f"{what} makes {to} worse on these images: {figures}"
         return f"{what} makes no certain difference to {to} on these images: {figures}"
 

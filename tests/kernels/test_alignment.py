@@ -90,7 +90,7 @@ def ref_aligned(rows: Rows, camids: Ids, num_query: int, level: str, dims: int |
             gap = centred[i] - centred[j]
             total += weight * np.outer(gap, gap)
         spread = total / (2 * sum(weights.values()))
-        rows_each = len(gallery) / len(np.unique(cameras))
+        rows_each = np.mean([(cameras == camera).sum() for camera in cameras])
         ridge = RIDGE * max(1, 400 / rows_each) ** 2
         values, vectors = np.linalg.eigh(spread + ridge * np.trace(spread) / len(spread) * root)
         root = vectors @ np.diag(values**-0.5) @ vectors.T
@@ -234,6 +234,40 @@ def test_too_few_pairs_are_said() -> None:
     with pytest.warns(AlignmentWarning, match="pairs"):
         actual = align_cameras(rows, camids)
     np.testing.assert_array_equal(actual, align_cameras(rows, camids, level="mean"))
+
+
+def test_cameras_of_one_row_do_not_switch_pairs_off() -> None:
+    """The ridge goes by how many rows most rows have beside them."""
+    rows, camids, _ = seen_by_cameras(people=80)
+    odd = camids.copy()
+    odd[:4] = 100 + np.arange(4)
+    both = CameraAlignment.fit(rows, camids), CameraAlignment.fit(rows, odd)
+    angles = np.sum(both[0].apply(rows, camids)[4:] * both[1].apply(rows, camids)[4:], axis=1)
+    assert angles.min() > 0.98
+
+
+def test_the_same_images_in_two_cameras() -> None:
+    """Pairs of equal rows say nothing of what differs."""
+    rows, camids, _ = seen_by_cameras(cameras=1)
+    twice, cameras = np.vstack([rows, rows]), np.r_[camids, camids + 1]
+    for dims in (None, 5):
+        with pytest.warns(AlignmentWarning, match="same"):
+            alignment = CameraAlignment.fit(twice, cameras, dims=dims)
+        assert alignment.level == "mean"
+        assert np.isfinite(alignment.apply(twice, cameras)).all()
+
+
+def test_many_cameras() -> None:
+    rows, _, _ = seen_by_cameras(people=70, cameras=1)
+    camids = np.arange(len(rows)) % 70
+    assert CameraAlignment.fit(rows, camids).apply(rows, camids).shape == rows.shape
+
+
+def test_quiet() -> None:
+    rows, camids, _ = seen_by_cameras()
+    one = CameraAlignment.fit(rows, np.zeros_like(camids), quiet=True)
+    assert "one camera" in str(one.fell_back)
+    assert CameraAlignment.fit(rows, camids).fell_back is None
 
 
 def test_a_camera_of_equal_rows() -> None:

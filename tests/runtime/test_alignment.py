@@ -82,6 +82,21 @@ def test_auto_does_nothing_and_says_why(features: FeatureSet, change: Any, why: 
     assert (found.level, why in str(found.note)) == ("off", True)
 
 
+def test_a_query_of_an_unknown_camera(features: FeatureSet) -> None:
+    """A camid below 0 among the queries: the common mean, and a note."""
+    camids = np.asarray(features.camids).copy()
+    camids[:2] = -1
+    found = align(replace(features, camids=camids), Alignment("mean"))
+    known = align(features, Alignment("mean"))
+    np.testing.assert_array_equal(found.features.features[2:], known.features.features[2:])
+    fitted = kernels.CameraAlignment.fit(
+        features.gallery.features, np.asarray(features.gallery.camids), level="mean"
+    )
+    expected = fitted.apply(features.features[:2])
+    np.testing.assert_array_equal(found.features.features[:2], expected)
+    assert "2 images are of unknown cameras" in str(found.note)
+
+
 def test_too_few_pairs_are_told(features: FeatureSet) -> None:
     few = replace(features, camids=(np.arange(len(features.paths)) % 97 > 0).astype(int))
     found = align(few, Alignment("pairs"))

@@ -66,7 +66,7 @@ def test_an_engines_own_proposal(
     gain = Gain(0.01, 0.0, 0.02, 9)
     for method, alpha, count in (("k-reciprocal", 0.4, 50), ("none", 0.5, 3)):
         proposal = Proposal(method, alpha, count, gain, {}, people=9, folds=5)
-        store_defaults(engine, proposal, asked=engine_sha256(engine))
+        store_defaults(engine, proposal, asked=engine_sha256(engine), alignment="off")
     assert search(place, "--json", engine=engine) == 0
     found = told(capsys)
     assert search(place, "--json", "--alpha", 0.4, "--candidates", 12) == 0  # there are no more
@@ -79,7 +79,7 @@ def test_an_engines_own_proposal(
         found = told(capsys)
         assert (found["parameters"]["alpha"], found["candidates"]) == expected
     proposal = Proposal("k-reciprocal", 0.0, 0, gain, {}, people=9, folds=5)
-    store_defaults(engine, proposal, asked=engine_sha256(engine))
+    store_defaults(engine, proposal, asked=engine_sha256(engine), alignment="off")
     assert search(place, "--json", engine=engine) == 0
     assert told(capsys)["candidates"] == 0
     assert search(place, "--json", "--no-mu", "--method", "none", engine=engine) == 0

@@ -46,3 +46,14 @@ def test_verdict(low: float, high: float, word: str) -> None:
     assert word in text
     assert f"{100 * low:+.1f} to {100 * high:+.1f}" in text
     assert gain.to_json()["level"] == 0.95
+
+
+def test_few_queries_give_no_verdict() -> None:
+    text = paired_gain(np.array([0.5]), np.array([0.6])).verdict("mu", "ecn")
+    assert "better" not in text
+    assert "1 queries" in text
+
+
+def test_rounding_is_no_gain() -> None:
+    before = np.full(50, 0.5)
+    assert "better" not in paired_gain(before, np.nextafter(before, 1)).verdict("mu", "ecn")

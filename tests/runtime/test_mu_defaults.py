@@ -30,7 +30,9 @@ def proposal(method: str = "k-reciprocal", alpha: float = 0.3, candidates: int =
 
 
 def store(job: ImageJob, **given: Any) -> str:
-    return store_defaults(job.engine, proposal(**given), asked=engine_sha256(job.engine))
+    return store_defaults(
+        job.engine, proposal(**given), asked=engine_sha256(job.engine), alignment="off"
+    )
 
 
 def summary(job: ImageJob, *options: object) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def test_refused(job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert says in capsys.readouterr().err
     before = read_manifest(job.engine)
     with pytest.raises(InputError, match="again"):
-        store_defaults(job.engine, proposal(), asked="ab" * 32)
+        store_defaults(job.engine, proposal(), asked="ab" * 32, alignment="off")
     assert read_manifest(job.engine) == before
 
 
@@ -130,5 +132,5 @@ def test_half_a_proposal(alpha: float, candidates: int) -> None:
     with pytest.raises(InputError, match="together"):
         MuDefaults(
             alpha=alpha, candidates=candidates, gain=0.0, low=0.0, high=0.0, queries=1, people=1,
-            engine_sha256="ab" * 32, murank_version="0",
+            alignment="off", engine_sha256="ab" * 32, murank_version="0",
         )  # fmt: skip

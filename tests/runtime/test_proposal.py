@@ -94,8 +94,9 @@ def test_one_kind_of_pairs_tells_nothing() -> None:
      ((0.7, 0.6, None), False), ((0.7, 0.7, 0.7), False)],
 )  # fmt: skip
 def test_the_sentence(figures: tuple[float, float, float | None], less: bool) -> None:
-    lines = Told(*figures, same=3, different=4).lines
+    lines = Told(*figures, same=30, different=40).lines
     assert len(lines) == 1 + less
+    assert len(Told(*figures, same=3, different=40).lines) == 1, "three pairs tell nothing"
 
 
 def ref_proposal(method: str, features: FeatureSet, mu: MuDistances) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class CameraAlignment:
         max_rows: int = MAX_ROWS,
         encoder_sha256: str | None = None,
         progress: Progress | None = None,
+        quiet: bool = False,
     ) -> "CameraAlignment":
         """Learn from a gallery.
 
@@ -74,7 +75,7 @@ class CameraAlignment:
             A camera's mean is drawn towards the common mean as by so many rows of it.
         ridge : float
             Added to the variance of every direction, in units of their average; above 0. With fewer
-            than 400 rows a camera, n, times (400/n)².
+            than 400 rows a camera, n on average over rows, times (400/n)².
         dims : int or None
             Directions to keep: those in which aligned rows vary most. None: all D.
         pairs : [P,2] int or None
@@ -87,6 +88,8 @@ class CameraAlignment:
             Of the encoder that made the features; `save` keeps it, `load` compares it.
         progress
             As in `k_reciprocal`.
+        quiet : bool
+            No warning: `fell_back` says the same.
 
         Warns AlignmentWarning where it falls back to `mean`.
 
@@ -108,18 +111,21 @@ class CameraAlignment:
             kept = None if dims is None else _as_dims(dims, rows.dim)
             settings = Settings(level, prior, ridge, kept, max_rows)
             fitted = fit(rows, cameras, given, settings, progress)
-        if fitted.fell_back is not None:
-            warnings.warn(
-                f"only the cameras' means are aligned: {fitted.fell_back}",
-                AlignmentWarning,
-                stacklevel=2,
-            )
-        return cls(fitted, encoder_sha256)
+        alignment = cls(fitted, encoder_sha256)
+        if alignment.fell_back is not None and not quiet:
+            warnings.warn(alignment.fell_back, AlignmentWarning, stacklevel=2)
+        return alignment
 
     @property
     def level(self) -> Level:
         """What is done; "mean" also where `pairs` fell back to it."""
         return self._fitted.level
+
+    @property
+    def fell_back(self) -> str | None:
+        """Why `level` is less than was asked for; None: it is not."""
+        why = self._fitted.fell_back
+        return None if why is None else f"only the cameras' means are aligned: {why}"
 
     @property
     def dim(self) -> int:

@@ -1,6 +1,7 @@
 """An alignment on disk: one .npz, nothing pickled."""
 
 import os
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,7 @@ def write(
     path: str | os.PathLike[str], means: CameraMeans, fitted: Fitted, encoder_sha256: str | None
 ) -> None:
     """Write it aside, then give it its name."""
-    aside = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    aside = Path(f"{os.fspath(path)}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with aside.open("xb") as file:
             np.savez(file, **as_arrays(means, fitted, encoder_sha256))  # type: ignore[arg-type]
@@ -58,7 +59,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Fitted, str | None]:
             stream.seek(0)
             file = np.load(stream, allow_pickle=False)
             arrays = {name: file[name] for name in (*_REQUIRED, "matrix") if name in file}
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"{path} is no alignment: {error}") from error

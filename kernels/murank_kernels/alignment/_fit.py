@@ -8,7 +8,7 @@ import numpy as np
 from murank_kernels import _parallel
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._parallel import Progress
-from murank_kernels._types import F32, I64
+from murank_kernels._types import F32, F64, I64
 from murank_kernels.alignment._means import CameraMeans
 from murank_kernels.alignment._mutual import Pairs, mutual_neighbors
 from murank_kernels.alignment._rows import Rows
@@ -19,7 +19,8 @@ Level: TypeAlias = Literal["pairs", "mean"]
 MIN_PAIRS = 32
 """Nearest pairs that `pairs` needs."""
 
-_MANY_ROWS = 400  # of a camera, on average: see `_caution`
+_MANY_ROWS = 400  # of a camera, averaged over rows: see `_caution`
+_ROUNDING = 1e-10  # variance of unit rows that is none
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,15 @@ def fit(
         pairs = why = None
         if settings.level == "pairs":
             pairs, why = _pairs(centred.unit_or(rows), cameras, given, settings, progress)
+        covariance = None
+        if pairs is not None:
+            # A difference of two rows of a person has twice the covariance of one.
+            covariance = centred.gap_moments(pairs) / (2 * pairs.weights.sum())
+            if np.trace(covariance) < _ROUNDING:
+                pairs = covariance = None
+                why = "the rows of each pair are the same"
         ridge = settings.ridge * _caution(cameras)
-        matrix = _matrix(centred, pairs, ridge, settings.dims)
+        matrix = _matrix(centred, covariance, ridge, settings.dims)
     return Fitted("mean" if pairs is None else "pairs", means, matrix, pairs, why)
 
 
@@ -70,9 +78,9 @@ def apply(rows: Rows, cameras: I64, means: CameraMeans, matrix: F32 | None) -> R
         return centred
     out = centred.times(matrix)
     lengths = out.lengths()
-    if not lengths.all():
+    if not (lengths > 0).all():
         raise InvalidInputError(
-            f"features row {int(np.argmax(lengths == 0))} has no direction left after alignment; "
+            f"features row {int(np.argmin(lengths > 0))} has no direction left after alignment; "
             "remove that image"
         )
     return out.unit_or(out, 0)
@@ -97,19 +105,16 @@ def _caution(cameras: I64) -> float:
     Among few rows of a camera, few show a person whom another camera's few rows show, too; the
     nearest are then mostly strangers (docs/photographs.md).
     """
-    rows_each = len(cameras) / len(np.unique(cameras))
+    _, counts = np.unique(cameras, return_counts=True)
+    rows_each = float((counts.astype(np.float64) ** 2).sum()) / len(cameras)  # of a row's camera
     return max(1.0, _MANY_ROWS / rows_each) ** 2
 
 
-def _matrix(centred: Rows, pairs: Pairs | None, ridge: float, dims: int | None) -> F32 | None:
-    """What centred rows are multiplied with."""
-    if pairs is None and dims is None:
+def _matrix(centred: Rows, covariance: F64 | None, ridge: float, dims: int | None) -> F32 | None:
+    """What centred rows are multiplied with; the covariance is within a person."""
+    if covariance is None and dims is None:
         return None
-    root = np.eye(centred.dim)
-    if pairs is not None:
-        # A difference of two rows of a person has twice the covariance of one.
-        covariance = centred.gap_moments(pairs) / (2 * pairs.weights.sum())
-        root = inverse_root(covariance, ridge)
+    root = np.eye(centred.dim) if covariance is None else inverse_root(covariance, ridge)
     if dims is not None:
         root = root @ largest_variance(root @ centred.moments() @ root, dims)
     return root.astype(np.float32)

@@ -95,7 +95,10 @@ def nearest_between(
         done[task] = _lists_between(tiles, task[2], task[1], length)
 
     _parallel.run(one_task, tasks, "pairs across cameras", progress)
-    return [_together([done[task] for task in tasks if task[:2] == two]) for two in twos]
+    parts: dict[Two, list[tuple[Lists, Lists]]] = {}
+    for task in tasks:
+        parts.setdefault(task[:2], []).append(done[task])
+    return [_together(parts[two]) for two in twos]
 
 
 @dataclass(frozen=True)

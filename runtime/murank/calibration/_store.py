@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+from murank._alignment import Done
 from murank._atomic import abandoned, readable_errors, replace_file, sole_writer
 from murank._exceptions import InputError
 from murank._proposal import Proposal
@@ -88,7 +89,7 @@ def _calibrated(manifest: Manifest, measured: Measured, pairs_sha256: str) -> Ma
     return replace(manifest, scorer=scorer, calibration=record, mu_defaults={})
 
 
-def store_defaults(folder: Path, proposal: Proposal, *, asked: str) -> str:
+def store_defaults(folder: Path, proposal: Proposal, *, asked: str, alignment: Done) -> str:
     """Put a proposal into manifest.json, for its method, and return the engine's new sha256.
 
     Parameters
@@ -97,6 +98,8 @@ def store_defaults(folder: Path, proposal: Proposal, *, asked: str) -> str:
         The engine.
     proposal
         By mu of this engine.
+    alignment
+        Of the features it was proposed on.
     asked
         Sha256 of the engine that gave mu: this one, or as it was before proposals were stored.
 
@@ -120,7 +123,7 @@ def store_defaults(folder: Path, proposal: Proposal, *, asked: str) -> str:
         record = MuDefaults(
             alpha=proposal.alpha, candidates=proposal.candidates, gain=gain.mean, low=gain.low,
             high=gain.high, queries=gain.num_queries, people=proposal.people,
-            engine_sha256=asked, murank_version=__version__,
+            alignment=alignment, engine_sha256=asked, murank_version=__version__,
         )  # fmt: skip
         found = {**manifest.mu_defaults, proposal.method: record}
         with readable_errors(folder):

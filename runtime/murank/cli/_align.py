@@ -9,6 +9,7 @@ import numpy as np
 from murank._alignment import Alignment, Fitted, aligned_by, fit_gallery, save_alignment
 from murank._exceptions import InputError, UsageError
 from murank._features import FeatureSet, check_file, load_features
+from murank._methods import distance_blocks
 from murank._pipeline import Clock, Settings, rerank
 from murank.batch import LazyEngine
 from murank.batch._judging import Judged, judge_pairs
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     asked.check(dim=int(gallery.features.shape[1]), camids=gallery.camids)
     engine = None if args.engine is None else opened(args, ["scorer"])
     judged = None
+    distance_blocks("none", features)  # names the row that cannot be used
     with ProgressLine(quiet=args.quiet) as line:
         fitted = fit_gallery(features, asked, progress=line.part("align"))
         found = fitted

@@ -89,10 +89,11 @@ def run(args: argparse.Namespace) -> int:
             )
     stored = None
     if proposal is not None and asked is not None:
-        stored = store_defaults(args.store, proposal, asked=asked)
+        stored = store_defaults(args.store, proposal, asked=asked, alignment=aligned.level)
     used = None if aligned.level == "off" else aligned.features
     told = None if mu is None else told_among_candidates(mu, labels, features, used)
     notes = [*labels.junk_notes(protocol), *aligned.notes]
+    why_off = [aligned.note] if aligned.level == "off" and aligned.note is not None else []
     verdicts = [one.verdict for one in found if one.verdict is not None]
     if args.json:
         report = {
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         say(
             *([] if stored is None else [f"stored with {args.store}, whose sha256 is now {stored}"])
         )
-        say(*notes)
+        say(*why_off, *notes)
     return 0
 
 

@@ -34,6 +34,7 @@ class _Result:
     num_valid: int
     notes: list[str] = field(default_factory=list)  # what the reader must know
     aligned: "_Result | None" = None  # of the same features after alignment
+    alignment: dict[str, Any] | None = None  # what was done, JSON-ready
 
 
 def parser() -> Parser:
@@ -88,10 +89,10 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
     if labels is None:
         raise InputError(f"{path} has no pids and camids to evaluate by")
     asked = alignment_of(args)
+    blocks = distance_blocks("none", features)  # names the row that cannot be used
     aligned = align(features, asked)
-    blocks = distance_blocks("none", features)
     found = _full("euclidean", blocks, labels, args.max_rank, protocol)
-    found = replace(found, notes=[*found.notes, *aligned.notes])
+    found = replace(found, notes=[*found.notes, *aligned.notes], alignment=aligned.to_json(asked))
     if aligned.level == "off":
         return found
     blocks = distance_blocks("none", aligned.features)
@@ -154,6 +155,7 @@ def _as_json(path: Path, kind: str, protocol: dict[str, Any], result: _Result) -
         "protocol": protocol,
         "counts": {"num_query": result.num_query, "num_valid": result.num_valid},
         **_values(result),
+        "alignment": result.alignment,
         "aligned": None if result.aligned is None else _values(result.aligned),
         "notes": result.notes,
     }

@@ -19,8 +19,13 @@ def note_of(found: MuDefaults, method: str, flags: str) -> str:
     what = f"alpha {found.alpha:g} and {found.candidates} candidates" if found.alpha else "no mu"
     return (
         f"{what}: the engine's own default for {method}, proposed on {found.queries} labelled "
-        f"queries ({100 * found.gain:+.1f} mAP held out); name {flags} for another choice"
+        f"queries, alignment {found.alignment}; name {flags} for another choice"
     )
+
+
+def is_of(found: MuDefaults, asked: str | None) -> bool:
+    """Whether it was proposed on features aligned as `--align-cameras` asks; None: by default."""
+    return asked in (None, "auto", found.alignment)
 
 
 def take_defaults(args: argparse.Namespace) -> str | None:
@@ -29,7 +34,7 @@ def take_defaults(args: argparse.Namespace) -> str | None:
     if not engine_scores(args) or any(value is not None for value in named):
         return None
     found = defaults_of(read_manifest(Path(args.engine)), args.method)
-    if found is None:
+    if found is None or not is_of(found, args.align_cameras):
         return None
     if found.alpha:
         args.option_alpha, args.top_k_candidates = found.alpha, found.candidates

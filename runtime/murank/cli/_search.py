@@ -12,7 +12,7 @@ from murank._exceptions import InputError, UsageError
 from murank._methods import METHODS
 from murank.cli._alignment_options import add_alignment, alignment_of, check_for_engine
 from murank.cli._method_options import OPTIONS
-from murank.cli._mu_defaults import defaults_of, note_of
+from murank.cli._mu_defaults import defaults_of, is_of, note_of
 from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
 from murank.cli._progress import ProgressLine
@@ -163,6 +163,11 @@ def run(args: argparse.Namespace) -> int:
             align_dims=search.alignment.dims, shortlist=args.shortlist,
             alignment=None if given is None else given.cameras, progress=line.part("neighbours"),
         )  # fmt: skip
+        if searcher.alignment.level != "off":
+            line.say(
+                f"features are aligned to the gallery's cameras ({searcher.alignment.level}): "
+                "distances are of aligned ones; --align-cameras off leaves them as they are"
+            )
         if searcher.alignment.note is not None:
             line.say(f"note: {searcher.alignment.note}")
         _warm(args, searcher, line)
@@ -204,6 +209,8 @@ def _checked(args: argparse.Namespace) -> Search:
     candidates, taken = args.candidates, None
     if has_scorer and candidates is None and "alpha" not in parameters:
         taken = defaults_of(manifest, args.method)
+        if taken is not None and not is_of(taken, args.align_cameras):
+            taken = None
     if taken is not None and taken.alpha:
         parameters["alpha"], candidates = taken.alpha, min(taken.candidates, len(gallery.paths))
     has_scorer = has_scorer and (taken is None or taken.alpha > 0)

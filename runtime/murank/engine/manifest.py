@@ -256,6 +256,7 @@ class MuDefaults(Record):
     high: float
     queries: Size
     people: Size
+    alignment: Literal["pairs", "mean", "off"]  # of the features it was proposed on
     engine_sha256: Sha256  # of the engine that gave mu: this one, before this was stored
     murank_version: Name
 

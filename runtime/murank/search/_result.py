@@ -13,7 +13,7 @@ class SearchMatch:
     corpus_id: int  # its place in the gallery
     distance: float  # what it was ranked by, small = same person
     mu: float | None  # p("different person"); None where the MLLM did not see it
-    encoder_distance: float  # Euclidean, of unit features, in [0,2]
+    encoder_distance: float  # Euclidean, of unit features (aligned ones, if they are), in [0,2]
 
 
 @dataclass(frozen=True)
