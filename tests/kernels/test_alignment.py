@@ -258,9 +258,20 @@ def test_the_same_images_in_two_cameras() -> None:
 
 
 def test_many_cameras() -> None:
-    rows, _, _ = seen_by_cameras(people=70, cameras=1)
-    camids = np.arange(len(rows)) % 70
-    assert CameraAlignment.fit(rows, camids).apply(rows, camids).shape == rows.shape
+    """120 of them: 7,140 times two."""
+    rows, _, _ = seen_by_cameras(people=1200, cameras=1)
+    camids = np.arange(len(rows)) % 120
+    assert CameraAlignment.fit(rows, camids).level == "pairs"
+
+
+def test_cameras_of_few_rows_are_in_no_pair() -> None:
+    """Whoever they show is nearest in them."""
+    rows, camids, _ = seen_by_cameras()
+    camids[:19] = 50
+    used = CameraAlignment.fit(rows, camids).pairs
+    assert 50 not in camids[used]
+    camids[:20] = 50
+    assert 50 in camids[CameraAlignment.fit(rows, camids).pairs]
 
 
 def test_quiet() -> None:

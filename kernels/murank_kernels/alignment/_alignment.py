@@ -83,7 +83,8 @@ class CameraAlignment:
         weights : [P] float or None
             How much each of `pairs` counts, not negative. None: all alike.
         max_rows : int
-            Of a camera with more rows, as many, evenly spread, are searched for pairs.
+            Of a camera with more rows, as many, evenly spread, are searched for pairs; of one with
+            fewer than 20, none.
         encoder_sha256 : str or None
             Of the encoder that made the features; `save` keeps it, `load` compares it.
         progress

@@ -35,8 +35,9 @@ class CameraMeans:
         seen = np.bincount(places, minlength=len(known))
         weights = np.ones(len(places))
         if half_life is not None:
-            weights = 0.5 ** (_ages(places, seen) / half_life)
-            kept = 0.5 ** (seen / half_life)
+            with np.errstate(over="ignore"):  # half of a half of ...: 0
+                weights = 0.5 ** (_ages(places, seen) / half_life)
+                kept = 0.5 ** (seen / half_life)
             counts, sums = kept * counts, kept[:, None] * sums
         counts = counts + np.bincount(places, weights, minlength=len(known))
         sums = sums + rows.sums(places, weights, len(known))

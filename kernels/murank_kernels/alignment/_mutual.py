@@ -25,6 +25,7 @@ from murank_kernels._vector import WORD, flag_not_above, make_flags
 LENGTH = 3  # neighbours each way
 _ROWS_A_TASK = 2 * TILE
 _SOFTNESS = 0.06  # see `_weights`
+_LEAST_ROWS = 20  # of a camera: in fewer somebody is nearest whoever it is
 
 Range = tuple[int, int]
 Lists = tuple[F32, I32]  # (squared distances, row numbers), nearest first
@@ -63,15 +64,18 @@ def mutual_neighbors(
     ----------
     rows : N unit rows
     camids : [N]
-    max_rows : of a camera that has more, as many rows are taken, evenly spread.
+    max_rows : of a camera that has more, as many rows are taken, evenly spread; of one that has
+        fewer than 20, none.
     length : neighbours each way.
     """
-    members = [_spread(np.flatnonzero(camids == camera), max_rows) for camera in np.unique(camids)]
-    kept = np.concatenate(members)
+    known, counts = np.unique(camids, return_counts=True)
+    cameras = known[counts >= _LEAST_ROWS]
+    members = [_spread(np.flatnonzero(camids == camera), max_rows) for camera in cameras]
+    kept = np.concatenate([np.empty(0, np.int64), *members])
     stops = np.cumsum([len(some) for some in members])
     ranges = [(int(stop) - len(some), int(stop)) for some, stop in zip(members, stops, strict=True)]
     twos = list(combinations(ranges, 2))
-    lists = rows.nearest_between(kept, twos, length, progress)
+    lists = rows.nearest_between(kept, twos, length, progress) if twos else []
     found = [_mutual(two, *both) for two, both in zip(twos, lists, strict=True)]
     pairs = np.concatenate([np.empty((0, 2), np.int64), *(some.pairs for some in found)])
     distances = np.concatenate([np.empty(0), *(some.distances for some in found)])
