@@ -162,6 +162,9 @@ def _checkpoints() -> list[Target]:
         shutil.copytree(base, folder, dirs_exist_ok=True)
 
     def load(file: Path) -> object:
+        import torch
+
+        torch.set_num_threads(1)  # a fork has none of the threads that its parent started
         return load_checkpoint(file.parent).grid(None)
 
     def warm() -> object:
