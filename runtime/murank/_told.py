@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._features import FeatureSet
-from murank._intervals import ENOUGH
 from murank._labels import JUNK_PID, Labels
 from murank._mu import MuDistances
 
 _AT_ONCE = 4096  # pairs
+_ENOUGH = 20  # pairs of a kind, for a sentence
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Told:
             f"AUC of {self.same} pairs of one person and {self.different} of two: mu "
             f"{self.mu:.4f}, encoder {self.encoder:.4f}{aligned}"
         ]
-        if self.mu < best and min(self.same, self.different) >= ENOUGH:
+        if self.mu < best and min(self.same, self.different) >= _ENOUGH:
             found.append(
                 f"the MLLM tells less than the encoder on these pairs (AUC {self.mu:.4f} against "
                 f"{best:.4f}): its mu may make rankings worse"
