@@ -91,7 +91,7 @@ def ref_aligned(rows: Rows, camids: Ids, num_query: int, level: str, dims: int |
             total += weight * np.outer(gap, gap)
         spread = total / (2 * sum(weights.values()))
         rows_each = np.mean([(cameras == camera).sum() for camera in cameras])
-        ridge = RIDGE * max(1, 400 / rows_each) ** 2
+        ridge = RIDGE * max(1, 400 / rows_each)
         values, vectors = np.linalg.eigh(spread + ridge * np.trace(spread) / len(spread) * root)
         root = vectors @ np.diag(values**-0.5) @ vectors.T
     out = ref_centred(rows, camids, offsets) @ root

@@ -75,7 +75,7 @@ class CameraAlignment:
             A camera's mean is drawn towards the common mean as by so many rows of it.
         ridge : float
             Added to the variance of every direction, in units of their average; above 0. With fewer
-            than 400 rows a camera, n on average over rows, times (400/n)².
+            than 400 rows a camera, n on average over rows, times 400/n.
         dims : int or None
             Directions to keep: those in which aligned rows vary most. None: all D.
         pairs : [P,2] int or None

@@ -107,7 +107,7 @@ def _caution(cameras: I64) -> float:
     """
     _, counts = np.unique(cameras, return_counts=True)
     rows_each = float((counts.astype(np.float64) ** 2).sum()) / len(cameras)  # of a row's camera
-    return max(1.0, _MANY_ROWS / rows_each) ** 2
+    return max(1.0, _MANY_ROWS / rows_each)
 
 
 def _matrix(centred: Rows, covariance: F64 | None, ridge: float, dims: int | None) -> F32 | None:
