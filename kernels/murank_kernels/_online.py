@@ -18,17 +18,9 @@ from murank_kernels._selection import SORT_ABOVE, select_rows
 from murank_kernels._types import F32, I32
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class OnlineQuery:
-    """One query against a gallery; made by `OnlineKReciprocal.query`, never changed.
+class Ranked:
+    """What every query of a gallery in memory offers, whatever re-ranks it."""
 
-    Any number of them may be alive and used from several threads. Distances: small = same person.
-    """
-
-    _rows: GalleryRows
-    _settings: Settings
-    _alpha: float
-    _feature: F32  # [D]
     _squared: F32  # [G] squared distances, with mu where it is known
 
     def distances(self) -> F32:
@@ -43,6 +35,35 @@ class OnlineQuery:
         """
         k = self._as_k(k)
         return smallest(self.distances(), k)
+
+    def reranked(self) -> F32:
+        """[G] float32 final distances."""
+        raise NotImplementedError
+
+    def reranked_top(self, k: int) -> tuple[F32, I32]:
+        """The k best of `reranked`; see `nearest`."""
+        k = self._as_k(k)
+        return smallest(self.reranked(), k)
+
+    def _as_k(self, k: int) -> int:
+        value = _validate.as_count(k, "k")
+        if value > len(self._squared):
+            raise InvalidInputError(f"k is {value}, but the gallery has {len(self._squared)} items")
+        return value
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OnlineQuery(Ranked):
+    """One query against a gallery; made by `OnlineKReciprocal.query`, never changed.
+
+    Any number of them may be alive and used from several threads. Distances: small = same person.
+    """
+
+    _rows: GalleryRows
+    _settings: Settings
+    _alpha: float
+    _feature: F32  # [D]
+    _squared: F32  # [G] squared distances, with mu where it is known
 
     def fused(self, mu: ArrayLike, candidates: ArrayLike) -> "OnlineQuery":
         """Fuse what a pair scorer says into the distances of some candidates: a new query.
@@ -74,17 +95,6 @@ class OnlineQuery:
     def reranked(self) -> F32:
         """[G] float32 final distances: those of `k_reciprocal` for this query alone."""
         return rerank(self._rows, self._squared, self._settings)
-
-    def reranked_top(self, k: int) -> tuple[F32, I32]:
-        """The k best of `reranked`; see `nearest`."""
-        k = self._as_k(k)
-        return smallest(self.reranked(), k)
-
-    def _as_k(self, k: int) -> int:
-        value = _validate.as_count(k, "k")
-        if value > len(self._squared):
-            raise InvalidInputError(f"k is {value}, but the gallery has {len(self._squared)} items")
-        return value
 
 
 class OnlineKReciprocal:

@@ -12,7 +12,7 @@ from murank_kernels._ca_jaccard import ca_jaccard
 from murank_kernels._encoding import FLOOR
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._fusion import fused_changes
-from murank_kernels._online import as_feature, as_row, smallest
+from murank_kernels._online import Ranked, as_feature, as_row, smallest
 from murank_kernels._online_rows import measure
 from murank_kernels._scores import ScoredPairs, as_mu
 from murank_kernels._types import F32, F64, I64
@@ -22,7 +22,7 @@ _SMALL = 2048  # rows for which starting workers costs more than they save
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OnlineCameraQuery:
+class OnlineCameraQuery(Ranked):
     """One query of a camera; made by `OnlineCaJaccard.query`, never changed.
 
     Any number of them may be alive and used from several threads. Distances: small = same person.
@@ -34,14 +34,6 @@ class OnlineCameraQuery:
     _squared: F32  # [G] squared distances, with mu where it is known
     _mu: F64  # [K] of
     _places: I64  # [K] these gallery rows
-
-    def distances(self) -> F32:
-        """[G] float32 Euclidean distances, with mu fused in where it is known."""
-        return np.sqrt(self._squared)
-
-    def nearest(self, k: int) -> tuple[F32, Any]:
-        """The k nearest of `distances`, as `OnlineQuery.nearest`."""
-        return smallest(self.distances(), self._as_k(k))
 
     def fused(self, mu: ArrayLike, candidates: ArrayLike) -> "OnlineCameraQuery":
         """Fuse what a pair scorer says of some candidates: a new query, as `OnlineQuery.fused`."""
@@ -69,16 +61,6 @@ class OnlineCameraQuery:
         return self._gallery.rerank(
             self._feature, self._camid, self._squared, self._mu, self._places
         )
-
-    def reranked_top(self, k: int) -> tuple[F32, Any]:
-        """The k best of `reranked`; see `nearest`."""
-        return smallest(self.reranked(), self._as_k(k))
-
-    def _as_k(self, k: int) -> int:
-        value = _validate.as_count(k, "k")
-        if value > len(self._squared):
-            raise InvalidInputError(f"k is {value}, but the gallery has {len(self._squared)} items")
-        return value
 
 
 class OnlineCaJaccard:
