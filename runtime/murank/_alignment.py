@@ -174,6 +174,11 @@ class Aligned:
         return f"aligned ({self.level}, {self.features.features.shape[1]})"
 
     @property
+    def why_not(self) -> list[str]:
+        """Why `auto` did nothing, in a line; none: it did, or nothing was asked for."""
+        return [self.note] if self.level == "off" and self.note is not None else []
+
+    @property
     def notes(self) -> list[str]:
         """What the reader of figures must know; why `auto` did nothing is no news to many."""
         if self.level == "off":

@@ -331,3 +331,40 @@ def test_too_few_pairs_to_ask_about(
     assert main(ask(job, 5)) == 2
     assert "--verify-pairs" in capsys.readouterr().err
     assert not job.loaded
+
+
+@pytest.mark.parametrize(
+    ("reason", "verbs"),
+    [
+        ("rows", ("rerank", "evaluate", "compare")), ("cameras", ("rerank", "evaluate", "compare")),
+        ("negative", ("rerank", "evaluate", "compare")), ("none", ("rerank",)),
+    ],
+)  # fmt: skip
+def test_why_auto_does_nothing_is_one_line(
+    features: FeatureSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str,
+    verbs: tuple[str, ...],
+) -> None:  # fmt: skip
+    rows, camids = slice(features.features.shape[0]), np.asarray(features.camids)
+    if reason == "rows":
+        rows = slice(features.num_query + 60)
+    given = {
+        "rows": camids[rows], "cameras": np.where(np.arange(len(camids)) % 60, 1, 2),
+        "negative": np.where(camids == 2, -1, camids), "none": None,
+    }[reason]  # fmt: skip
+    assert features.pids is not None
+    some = FeatureSet(
+        features.features[rows], features.paths[rows], features.pids[rows], given,
+        features.num_query,
+    )  # fmt: skip
+    save_features(tmp_path / "f.npz", some)
+    words = {
+        "rerank": ["rerank", "--method", "none", "--features"], "evaluate": ["evaluate"],
+        "compare": ["compare", "--features"],
+    }  # fmt: skip
+    for verb in verbs:
+        call = [*words[verb], str(tmp_path / "f.npz")]
+        note = run(capsys, *call)["alignment"]["note"]
+        assert main(call) == 0
+        assert capsys.readouterr().out.splitlines().count(note) == 1
+        assert main([*call, "--align-cameras", "off"]) == 0
+        assert note not in capsys.readouterr().out

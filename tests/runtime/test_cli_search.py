@@ -63,10 +63,10 @@ def test_an_engines_own_proposal(
     """Taken as if it had been named, unless something is; where it is to leave mu out, no MLLM."""
     engine = tmp_path / "engine"
     shutil.copytree(ENGINE, engine)
-    gain = Gain(0.01, 0.0, 0.02, 9)
+    gain, asked = Gain(0.01, 0.0, 0.02, 9), engine_sha256(ENGINE)
     for method, alpha, count in (("k-reciprocal", 0.4, 50), ("none", 0.5, 3)):
         proposal = Proposal(method, alpha, count, gain, {}, people=9, folds=5)
-        store_defaults(engine, proposal, asked=engine_sha256(engine), alignment="off")
+        store_defaults(engine, proposal, asked=asked, alignment="off")
     assert search(place, "--json", engine=engine) == 0
     found = told(capsys)
     assert search(place, "--json", "--alpha", 0.4, "--candidates", 12) == 0  # there are no more
@@ -79,9 +79,17 @@ def test_an_engines_own_proposal(
         found = told(capsys)
         assert (found["parameters"]["alpha"], found["candidates"]) == expected
     proposal = Proposal("k-reciprocal", 0.0, 0, gain, {}, people=9, folds=5)
-    store_defaults(engine, proposal, asked=engine_sha256(engine), alignment="off")
-    assert search(place, "--json", engine=engine) == 0
-    assert told(capsys)["candidates"] == 0
+    store_defaults(engine, proposal, asked=asked, alignment="off")
+    for options, void in (
+        ([], set()),
+        (["--warm", "--deadline-ms", 50], {"--warm", "--deadline-ms"}),
+    ):
+        assert search(place, "--json", *options, engine=engine) == 0
+        found = told(capsys)
+        assert found["candidates"] == 0
+        (note,) = [one for one in found["notes"] if "own default" in one]
+        assert "--alpha" in note
+        assert {flag for flag in ("--warm", "--deadline-ms") if flag in note} == void
     assert search(place, "--json", "--no-mu", "--method", "none", engine=engine) == 0
     assert not any("own default" in note for note in told(capsys)["notes"])
 

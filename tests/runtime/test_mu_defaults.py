@@ -12,13 +12,13 @@ from image_job import NUM_QUERY, ImageJob
 from murank import InputError
 from murank._intervals import Gain
 from murank._proposal import Proposal
-from murank.calibration import store_defaults
-from murank.calibration._store import _calibrated
+from murank.calibration import calibrate, store_calibration, store_defaults
 from murank.cli import main
 from murank.engine.manifest import (
     MuDefaults,
     engine_sha256,
     manifest_bytes,
+    manifest_sha256,
     read_manifest,
 )
 
@@ -30,9 +30,8 @@ def proposal(method: str = "k-reciprocal", alpha: float = 0.3, candidates: int =
 
 
 def store(job: ImageJob, **given: Any) -> str:
-    return store_defaults(
-        job.engine, proposal(**given), asked=engine_sha256(job.engine), alignment="off"
-    )
+    asked = manifest_sha256(read_manifest(job.engine).answering)
+    return store_defaults(job.engine, proposal(**given), asked=asked, alignment="off")
 
 
 def summary(job: ImageJob, *options: object) -> dict[str, Any]:
@@ -83,6 +82,68 @@ def test_rerank_leaves_mu_out(job: ImageJob) -> None:
     assert summary(job, "--method", "simple")["top_k_candidates"] == 10, "it cannot do without"
 
 
+def test_what_it_leaves_without_effect_is_said(job: ImageJob, tmp_path: Path) -> None:
+    store(job, alpha=0.0, candidates=0)
+    options = ["--order", "both", "--cache-dir", tmp_path / "c", "--vision-cache-mb", 0]
+    for more, void in (
+        ([], set()), (options, {"--order", "--cache-dir", "--vision-cache-mb"}),
+        (["--strict", "--threads", 1], set()),  # of the encoder, too
+    ):  # fmt: skip
+        (note,) = [one for one in summary(job, *more)["notes"] if "own default" in one]
+        assert "--alpha" in note
+        assert {one for one in {"--strict", "--threads", *map(str, options)} if one in note} == void
+    source = ["--features", job.out / "features.npz"]
+    assert job.run("-o", tmp_path / "o", "--strict", "--threads", 1, source=source) == 0
+    notes = json.loads((tmp_path / "o" / "summary.json").read_text())["notes"]
+    (note,) = [one for one in notes if "own default" in one]
+    assert "--strict, --threads" in note
+    assert job.loaded == []
+
+
+def test_what_was_made_before_is_used_after(job: ImageJob) -> None:
+    """A proposal changes no feature and no answer; a calibration changes answers alone."""
+    summary(job, "--top-k-candidates", 2)
+    for method, alpha, candidates in (("k-reciprocal", 0.3, 2), ("ecn", 0.4, 3)):
+        store(job, method=method, alpha=alpha, candidates=candidates)
+        found = summary(job)
+        assert found["parameters"]["alpha"] == 0.3
+        assert found["engine"]["sha256"] == engine_sha256(job.engine)
+        assert (job.done, job.loaded) == ({}, [])
+    calibrate_engine(job)
+    assert summary(job, "--top-k-candidates", 2)["stages"]["features.npz"] == "reused"
+    assert job.done == {"given": 2 * NUM_QUERY}
+
+
+def test_a_stopped_run_goes_on_after_a_proposal(job: ImageJob) -> None:
+    job.stop_at = ("given", 2 * 2)  # two queries are a part
+    options = ("-o", job.out, "--top-k-candidates", 2)
+    assert job.run(*options) == 130
+    job.stop_at = None
+    store(job)
+    assert job.run(*options) == 0
+    assert job.done == {"given": 2 * (NUM_QUERY - 2)}
+
+
+def test_from_an_older_run_to_an_engine_with_proposals(
+    job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    assert job.run("-o", job.out, "--top-k-candidates", 3) == 0
+
+    def keep(folder: Path) -> int:
+        return main(["compare", str(folder), "--propose", "--store", str(job.engine)])
+
+    assert keep(job.out) == 0
+    assert job.run("-o", other, "--top-k-candidates", 3) == 0  # by the engine as it is now
+    assert keep(other) == 0
+    assert keep(job.out) == 0
+    calibrate_engine(job)  # another engine to what these runs were asked
+    capsys.readouterr()
+    for folder in (job.out, other):
+        assert keep(folder) == 2
+        assert "again" in capsys.readouterr().err
+
+
 def test_from_a_run_to_its_engine(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.run("-o", job.out, "--top-k-candidates", 3) == 0
     capsys.readouterr()
@@ -117,14 +178,22 @@ def test_refused(job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_calibration_makes_it_void(job: ImageJob) -> None:
-    from murank.calibration import calibrate
-
+    before = read_manifest(job.engine)
     store(job)
+    calibrate_engine(job)
+    after = read_manifest(job.engine)
+    assert after.mu_defaults == {}
+    assert after.exported == before != after.answering == after
+
+
+def calibrate_engine(job: ImageJob) -> None:
     random = np.random.default_rng(0)
     odds = np.concatenate([random.normal(-2, 3, 300), random.normal(3, 3, 320)])
     measured = calibrate(odds, np.arange(620) < 300)
-    changed = _calibrated(read_manifest(job.engine), measured, "ab" * 32)
-    assert changed.mu_defaults == {}
+    manifest = read_manifest(job.engine)
+    store_calibration(
+        job.engine, manifest, engine_sha256(job.engine), measured, pairs_sha256="ab" * 32
+    )
 
 
 @pytest.mark.parametrize(("alpha", "candidates"), [(0.0, 3), (0.3, 0)])

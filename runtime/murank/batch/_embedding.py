@@ -48,7 +48,10 @@ def embed(
     """
     fingerprints = [
         fingerprint(
-            "features", engine.sha256, engine.read_as, images.signatures[start : start + _PART]
+            "features",
+            engine.exported_sha256,
+            engine.read_as,
+            images.signatures[start : start + _PART],
         )
         for start in range(0, len(images.paths), _PART)
     ]

@@ -39,6 +39,20 @@ class LazyEngine:
         return self._read[1]
 
     @cached_property
+    def answers_sha256(self) -> str:
+        """Of all that mu depends on; also before and after `murank compare --store`."""
+        from murank.engine.manifest import manifest_sha256
+
+        return manifest_sha256(self.manifest.answering)
+
+    @cached_property
+    def exported_sha256(self) -> str:
+        """Of the engine as it was exported: its features are the same ever since."""
+        from murank.engine.manifest import manifest_sha256
+
+        return manifest_sha256(self.manifest.exported)
+
+    @cached_property
     def encoder_sha256(self) -> str | None:
         """Of all that features depend on. Raises InputError if the encoder's graph is damaged."""
         from murank.engine.files import EngineFiles

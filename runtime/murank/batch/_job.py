@@ -62,7 +62,7 @@ class Plan:
     def job(self) -> dict[str, Any]:
         """What the stages depend on, by the name a user knows it by."""
         return {
-            "--engine": self.engine.sha256,
+            "--engine": self.engine.answers_sha256,
             "--bits": self.engine.bits,
             "images": self._images,
             "--top-k-candidates": self.top_k_candidates,
@@ -183,6 +183,7 @@ def _engine(engine: LazyEngine, records: Mapping[str, Record]) -> dict[str, Any]
     return {
         "folder": str(engine.folder),
         "sha256": engine.sha256,
+        "answers_sha256": engine.answers_sha256,
         "precision": engine.manifest.precision,
         "providers": providers,
     }

@@ -106,7 +106,9 @@ def score(
     """
     starts = range(0, len(pairs.query_paths), _PART)
     signatures = [
-        fingerprint(what.name, engine.sha256, engine.read_as, made_from, pairs.signature(queries))
+        fingerprint(
+            what.name, engine.answers_sha256, engine.read_as, made_from, pairs.signature(queries)
+        )
         for queries in (range(i, min(i + _PART, len(pairs.query_paths))) for i in starts)
     ]
     halves = [_half(what, one, signatures, workspace, report) for one in HALVES[order]]

@@ -18,7 +18,8 @@ from murank.engine.manifest import (
     MuDefaults,
     engine_sha256,
     manifest_bytes,
-    read_manifest_once,
+    manifest_sha256,
+    read_manifest,
 )
 
 
@@ -101,7 +102,7 @@ def store_defaults(folder: Path, proposal: Proposal, *, asked: str, alignment: D
     alignment
         Of the features it was proposed on.
     asked
-        Sha256 of the engine that gave mu: this one, or as it was before proposals were stored.
+        Sha256 of the engine that gave mu, without proposals: they change no answer.
 
     Raises
     ------
@@ -111,10 +112,8 @@ def store_defaults(folder: Path, proposal: Proposal, *, asked: str, alignment: D
         The folder cannot be written to, or another process is at work in it.
     """
     with sole_writer(folder):
-        manifest, sha256 = read_manifest_once(folder)
-        # Proposals change no answer: what gave mu for one of them still would.
-        alike = {sha256, *(one.engine_sha256 for one in manifest.mu_defaults.values())}
-        if asked not in alike:
+        manifest = read_manifest(folder)
+        if asked != manifest_sha256(manifest.answering):
             raise InputError(
                 f"{folder} is not the engine that was asked for mu, or has changed since: run "
                 "murank rerank with it again"

@@ -93,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
     used = None if aligned.level == "off" else aligned.features
     told = None if mu is None else told_among_candidates(mu, labels, features, used)
     notes = [*labels.junk_notes(protocol), *aligned.notes]
-    why_off = [aligned.note] if aligned.level == "off" and aligned.note is not None else []
     verdicts = [one.verdict for one in found if one.verdict is not None]
     if args.json:
         report = {
@@ -110,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         say(
             *([] if stored is None else [f"stored with {args.store}, whose sha256 is now {stored}"])
         )
-        say(*why_off, *notes)
+        say(*aligned.why_not, *notes)
     return 0
 
 
@@ -133,11 +132,11 @@ def comparison_table(found: list[Compared]) -> list[str]:
 
 
 def _asked_engine(args: argparse.Namespace) -> str:
-    """Return the sha256 of the engine that gave mu; raise what stands in the way of storing."""
+    """Return the sha256 of what gave mu; raise what stands in the way of storing."""
     if args.propose is None or args.folder is None:
         raise UsageError("--store needs --propose, and a folder that says which engine gave mu")
     try:
-        found = json.loads((args.folder / SUMMARY_FILE).read_bytes())["engine"]["sha256"]
+        found = json.loads((args.folder / SUMMARY_FILE).read_bytes())["engine"]["answers_sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{args.folder} does not say which engine gave mu") from error
     read_manifest(args.store)

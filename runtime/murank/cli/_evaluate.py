@@ -35,6 +35,7 @@ class _Result:
     notes: list[str] = field(default_factory=list)  # what the reader must know
     aligned: "_Result | None" = None  # of the same features after alignment
     alignment: dict[str, Any] | None = None  # what was done, JSON-ready
+    why_not: list[str] = field(default_factory=list)  # aligned
 
 
 def parser() -> Parser:
@@ -92,7 +93,10 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
     blocks = distance_blocks("none", features)  # names the row that cannot be used
     aligned = align(features, asked)
     found = _full("euclidean", blocks, labels, args.max_rank, protocol)
-    found = replace(found, notes=[*found.notes, *aligned.notes], alignment=aligned.to_json(asked))
+    found = replace(
+        found, notes=[*found.notes, *aligned.notes], alignment=aligned.to_json(asked),
+        why_not=aligned.why_not,
+    )  # fmt: skip
     if aligned.level == "off":
         return found
     blocks = distance_blocks("none", aligned.features)
@@ -170,4 +174,4 @@ def _print_table(result: _Result, protocol: dict[str, Any]) -> None:
     columns = [name for name in result.metrics if name != "mINP"]
     rows = [result] if result.aligned is None else [result, result.aligned]
     say(*table({row.name: row.metrics for row in rows}, columns))
-    say(*result.notes)
+    say(*result.why_not, *result.notes)

@@ -1,10 +1,11 @@
 """What was proposed for an engine (`murank compare --store`), where a user names nothing else."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from murank._methods import METHODS
-from murank.cli._sources import engine_scores
+from murank.cli._sources import engine_scores, void_flags
 from murank.engine.manifest import Manifest, MuDefaults, read_manifest
 
 
@@ -14,9 +15,11 @@ def defaults_of(manifest: Manifest, method: str) -> MuDefaults | None:
     return None if found is not None and not found.alpha and METHODS[method].needs_mu else found
 
 
-def note_of(found: MuDefaults, method: str, flags: str) -> str:
-    """Say what is taken, and how to take something else."""
-    what = f"alpha {found.alpha:g} and {found.candidates} candidates" if found.alpha else "no mu"
+def note_of(found: MuDefaults, method: str, flags: str, void: Sequence[str] = ()) -> str:
+    """Say what is taken, which flags are `void` with it, and how to take something else."""
+    what = f"alpha {found.alpha:g} and {found.candidates} candidates"
+    if not found.alpha:
+        what = "the MLLM is not asked" + (f", {', '.join(void)} without effect" if void else "")
     return (
         f"{what}: the engine's own default for {method}, proposed on {found.queries} labelled "
         f"queries, alignment {found.alignment}; name {flags} for another choice"
@@ -40,4 +43,4 @@ def take_defaults(args: argparse.Namespace) -> str | None:
         args.option_alpha, args.top_k_candidates = found.alpha, found.candidates
     else:
         args.no_mu = True
-    return note_of(found, args.method, "--alpha or --top-k-candidates")
+    return note_of(found, args.method, "--alpha or --top-k-candidates", void_flags(args))

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ _OPTIONS = [
     or any(option.keyword in METHODS[method].parameters for method in SEARCH_METHODS)
 ]
 _ABOUT_MU = ("candidates", "deadline_ms", "settle_top", "warm", "vision_cache_mb", "cache_dir")
+_CACHE_LIMITS = ("cache_max_mb", "cache_max_days")
 
 
 def parser() -> Parser:
@@ -151,7 +153,8 @@ def run(args: argparse.Namespace) -> int:
         for note in search.gallery.notes:
             line.note(note)
         if search.taken is not None:
-            line.note(note_of(search.taken, args.method, "--alpha or --candidates"))
+            void = _given(args, (*_ABOUT_MU, *_CACHE_LIMITS))
+            line.note(note_of(search.taken, args.method, "--alpha or --candidates", void))
         gallery = search.gallery.embedded(engine, strict=args.strict, line=line)
         candidates = args.candidates
         if candidates is None and search.candidates is not None:
@@ -241,13 +244,21 @@ def _parameters(args: argparse.Namespace) -> dict[str, Any]:
         if option.keyword in given and not used:
             without = why_not if is_alpha else f"--method {args.method}"
             raise UsageError(f"{option.flag} has no effect with {without}")
-    for name in ("cache_max_mb", "cache_max_days"):
-        if getattr(args, name) is not None and args.cache_dir is None:
-            raise UsageError(f"--{name.replace('_', '-')} needs --cache-dir")
-    for name in _ABOUT_MU:
-        if getattr(args, name) not in (None, False) and not asks:
-            raise UsageError(f"--{name.replace('_', '-')} has no effect with {why_not}")
+    if args.cache_dir is None and (flags := _given(args, _CACHE_LIMITS)):
+        raise UsageError(f"{flags[0]} needs --cache-dir")
+    if not asks and (flags := _given(args, _ABOUT_MU)):
+        raise UsageError(f"{flags[0]} has no effect with {why_not}")
     return given
+
+
+def _given(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Return the flags among these that were given; 0 is given, too, and a switch off is not."""
+    values = ((name, getattr(args, name)) for name in names)
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, value in values
+        if value is not None and value is not False
+    ]
 
 
 def _milliseconds(text: str) -> float:

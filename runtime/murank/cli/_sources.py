@@ -136,6 +136,14 @@ def check_sources(args: argparse.Namespace) -> None:
         )
 
 
+def void_flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags that were given and have no effect, as the MLLM is not asked after all."""
+    names: Sequence[str] = (*_SCORING, "cache_max_mb", "cache_max_days")
+    if args.features is not None:  # then nothing else asks the engine
+        names = [name for name in RUNNING_NEEDS if name != "engine_sha256"]
+    return [_flag(name) for name in names if _given(args, name)]
+
+
 def check_needs(args: argparse.Namespace, needs: Mapping[str, Sequence[str]]) -> None:
     """Raise UsageError if an option is given without those that it is of no use without."""
     for option, needed in needs.items():

@@ -257,7 +257,7 @@ class MuDefaults(Record):
     queries: Size
     people: Size
     alignment: Literal["pairs", "mean", "off"]  # of the features it was proposed on
-    engine_sha256: Sha256  # of the engine that gave mu: this one, before this was stored
+    engine_sha256: Sha256  # of this engine without proposals, which is what gave mu
     murank_version: Name
 
     def __post_init__(self) -> None:
@@ -326,6 +326,16 @@ class Manifest(Record):
         return replace(self.scorer, tau=self.calibration.exported_tau)
 
     @property
+    def answering(self) -> "Manifest":
+        """All that answers depend on: what is proposed chooses what is asked, not the answer."""
+        return replace(self, mu_defaults={})
+
+    @property
+    def exported(self) -> "Manifest":
+        """As it was before calibration and proposals; features depend on no more."""
+        return replace(self, scorer=self.exported_scorer, calibration=None, mu_defaults={})
+
+    @property
     def named(self) -> dict[str, str]:
         """Files that the parts name, by key."""
         names: dict[str, str | None] = {"golden": self.golden, "parity": self.parity}
@@ -384,6 +394,11 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     raw = write_json(manifest.to_json())
     Manifest.from_json(parse_json(raw, Path(MANIFEST)))
     return raw
+
+
+def manifest_sha256(manifest: Manifest) -> str:
+    """Return the sha256 that an engine with this manifest has."""
+    return hashlib.sha256(manifest_bytes(manifest)).hexdigest()
 
 
 def engine_sha256(folder: str | os.PathLike[str]) -> str:
