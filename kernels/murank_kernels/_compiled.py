@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-call, attr-defined, list-item"
+# mypy: disable-error-code="misc"
 """Numba's decorator, and its cache on disk where that can be had.
 
 A cache may have no place, be read-only (filled when an image was built) or be damaged (power cut):

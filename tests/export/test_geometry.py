@@ -115,10 +115,10 @@ def their_rotation(family: str, text: Any, x: torch.Tensor, position: torch.Tens
     """Rotate [1,heads,S,D] by positions [3,1,S] as the family's attention does."""
     cos, sin = text.rotary_emb(x, position)
     if family == "qwen3_vl":
-        rotated, _ = modeling_qwen3_vl.apply_rotary_pos_emb(x, x, cos, sin)  # type: ignore[no-untyped-call]
+        rotated, _ = modeling_qwen3_vl.apply_rotary_pos_emb(x, x, cos, sin)
     else:
         sections = text.config.rope_scaling["mrope_section"]
-        rotated, _ = modeling_qwen2_vl.apply_multimodal_rotary_pos_emb(  # type: ignore[no-untyped-call]
+        rotated, _ = modeling_qwen2_vl.apply_multimodal_rotary_pos_emb(
             x, x, cos, sin, sections
         )
     found: torch.Tensor = rotated

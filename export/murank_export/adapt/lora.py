@@ -46,7 +46,7 @@ def add_adapter(checkpoint: Checkpoint, settings: TrainSettings, init: Adapter |
         _check_targets(checkpoint.model, targets)
         config = LoraConfig(
             r=settings.rank or RANK,
-            lora_alpha=settings.alpha or ALPHA,  # type: ignore[arg-type]  # a float works as well
+            lora_alpha=settings.alpha or ALPHA,  # a float works as well
             target_modules=list(targets),
         )
     else:

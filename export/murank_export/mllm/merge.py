@@ -221,7 +221,7 @@ def _apply_muse(model: nn.Module, file: Path, alpha: float, rank: int | None) ->
         raise InputError(f"{file} holds no lora_A and lora_B")
     config = LoraConfig(
         target_modules=list(pairs),
-        lora_alpha=alpha,  # type: ignore[arg-type]  # a float works as well
+        lora_alpha=alpha,  # a float works as well
         rank_pattern={re.escape(name): a.shape[0] for name, (a, _) in pairs.items()},
     )
     with _fitting(file):
