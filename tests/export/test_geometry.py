@@ -118,9 +118,7 @@ def their_rotation(family: str, text: Any, x: torch.Tensor, position: torch.Tens
         rotated, _ = modeling_qwen3_vl.apply_rotary_pos_emb(x, x, cos, sin)
     else:
         sections = text.config.rope_scaling["mrope_section"]
-        rotated, _ = modeling_qwen2_vl.apply_multimodal_rotary_pos_emb(
-            x, x, cos, sin, sections
-        )
+        rotated, _ = modeling_qwen2_vl.apply_multimodal_rotary_pos_emb(x, x, cos, sin, sections)
     found: torch.Tensor = rotated
     return found
 
