@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import other_seeds
 import pytest
 from numpy.typing import NDArray
 from random_checkpoint import SIZES, make_checkpoint
@@ -16,6 +17,8 @@ from murank import Engine
 from murank.engine.precision import Precision
 from murank.prompt import Layout
 from murank_export import ExportSettings, export_engine, scorer
+
+other_seeds.move_seeds_of_torch()
 
 # Two of each: the last decoder layer is another than the first, as is the last block of a tower
 # with windows. Qwen3 adds to the inputs of layers 1 and 2, so that the last has to be a third.
