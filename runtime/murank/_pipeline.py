@@ -85,41 +85,21 @@ def rerank(
             progress=named(settings.method), **settings.parameters,
         )  # fmt: skip
         reason = _why_not_evaluated(features, settings)
-    labels = features.labels if reason is None else None
-
-    def by_encoder(some: FeatureSet, name: str, best: _Best | None) -> dict[str, Any] | None:
-        plain = distance_blocks("none", some, device=settings.device, progress=named(name))
-        return _walk(plain, _evaluator(labels, settings), best)
-
-    before = between = before_best = None
-    changed = settings.method != "none" or aligned.level != "off"
-    if changed and (labels is not None or keep_before):
-        with clock.stage("encoder"):
-            before_best = _Best(features, settings.top_k) if keep_before else None
-            before = by_encoder(features, "encoder", before_best)
-    if aligned.level != "off" and settings.method != "none" and labels is not None:
-        with clock.stage("aligned"):
-            between = by_encoder(aligned.features, "aligned", None)
-    with clock.stage("rerank"):
-        best = _Best(features, settings.top_k)
-        after = _walk(blocks, _evaluator(labels, settings), best)
-    if aligned.level != "off" and settings.method == "none":
-        between = after
+    steps = _Steps(features, settings, features.labels if reason is None else None, clock, named)
+    encoder, between, after = _all_steps(steps, aligned, blocks, keep_before=keep_before)
     summary = {
         **_description(features, mu, gallery_mu, settings),
         "alignment": aligned.to_json(settings.alignment),
-        "metrics": {"before": before or after, "aligned": between, "after": after},
+        "metrics": {
+            "before": encoder.metrics, "aligned": between and between.metrics,
+            "after": after.metrics,
+        },
         "not_evaluated": reason,
-        "notes": [
-            *([] if labels is None else labels.junk_notes(settings.protocol)),
-            *aligned.notes,
-        ],
+        "notes": [*steps.junk_notes, *aligned.notes],
         "seconds": clock.seconds,
-    }
-    ranking = best.ranking(features)
-    if not keep_before:
-        return Outcome(ranking, None, summary)
-    return Outcome(ranking, before_best.ranking(features) if before_best else ranking, summary)
+    }  # fmt: skip
+    ranking = after.ranking(features)
+    return Outcome(ranking, encoder.ranking(features) if keep_before else None, summary)
 
 
 def check_settings(
@@ -159,6 +139,65 @@ class _Best:
             self._indices, self._distances, query.paths, gallery.paths,
             query.pids, gallery.pids, query.camids, gallery.camids,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One ranking of a run."""
+
+    metrics: dict[str, Any] | None  # None: nothing can be evaluated
+    best: _Best | None  # None: not kept
+
+    def ranking(self, features: FeatureSet) -> Ranking:
+        assert self.best is not None  # noqa: S101
+        return self.best.ranking(features)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What one ranking after the other is made with; each is timed."""
+
+    features: FeatureSet
+    settings: Settings
+    labels: Labels | None  # None: nothing is evaluated
+    clock: Clock
+    named: Callable[[str], Progress | None]
+
+    @property
+    def junk_notes(self) -> list[str]:
+        return [] if self.labels is None else self.labels.junk_notes(self.settings.protocol)
+
+    def by_encoder(self, features: FeatureSet, name: str, *, keep: bool = False) -> _Step:
+        with self.clock.stage(name):
+            blocks = distance_blocks(
+                "none", features, device=self.settings.device, progress=self.named(name)
+            )
+            return self._walked(blocks, keep=keep)
+
+    def reranked(self, blocks: Any) -> _Step:
+        with self.clock.stage("rerank"):
+            return self._walked(blocks, keep=True)
+
+    def _walked(self, blocks: Any, *, keep: bool) -> _Step:
+        best = _Best(self.features, self.settings.top_k) if keep else None
+        return _Step(_walk(blocks, _evaluator(self.labels, self.settings), best), best)
+
+
+def _all_steps(
+    steps: _Steps, aligned: Aligned, blocks: Any, *, keep_before: bool
+) -> tuple[_Step, _Step | None, _Step]:
+    """Rank by the encoder, by aligned features (None: they are not), and by the method's blocks."""
+    is_aligned, reranks = aligned.level != "off", steps.settings.method != "none"
+    has_labels = steps.labels is not None
+    encoder = between = None
+    if (is_aligned or reranks) and (has_labels or keep_before):
+        encoder = steps.by_encoder(steps.features, "encoder", keep=keep_before)
+    if is_aligned and reranks and has_labels:
+        between = steps.by_encoder(aligned.features, "aligned")
+    after = steps.reranked(blocks)
+    if is_aligned and not reranks:
+        between = after
+    return encoder or after, between, after
 
 
 def _walk(blocks: Any, evaluator: Any, best: _Best | None) -> dict[str, Any] | None:
