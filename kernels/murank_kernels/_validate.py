@@ -12,6 +12,7 @@ from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, F64
 
 _MAX_ROWS = 2**31 - 1  # neighbour indices are int32
+_LARGEST_LABEL = 2**63 - 1
 LARGEST = 3e38  # distance that float32 still holds
 _HALF_EPS = 2.0**-10
 _ROWS_LOOKED_AT = 512
@@ -164,6 +165,8 @@ def as_labels(labels: ArrayLike, name: str, length: int) -> NDArray[np.int64]:
         raise InvalidInputError(f"{name} must have shape [{length}], got {given.shape}")
     if given.dtype.kind not in "iu":
         raise InvalidInputError(f"{name} must be integers, got {given.dtype}")
+    if given.dtype == np.uint64 and given.size and given.max() > _LARGEST_LABEL:
+        raise InvalidInputError(f"{name} must be at most {_LARGEST_LABEL}, got {given.max()}")
     return given.astype(np.int64)
 
 

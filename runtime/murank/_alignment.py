@@ -1,7 +1,6 @@
 """Camera alignment of a feature set: what is asked for, what is done, and why."""
 
 import hashlib
-import itertools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,17 +130,9 @@ class Fitted:
         """
         if self.cameras is None:
             return features
-        if camids is not None and (camids < 0).any():
-            camids = np.where(camids < 0, self._stranger, camids)
         with kernel_errors():
             rows: NDArray[Any] = self.cameras.apply(features, camids)
         return rows
-
-    @property
-    def _stranger(self) -> int:
-        """A camera that was never seen: its rows get the mean of all."""
-        known = set(self.cameras.camids.tolist())
-        return next(number for number in itertools.count() if number not in known)
 
     def to_json(self, asked: Alignment, dims: int) -> dict[str, Any]:
         """What a summary says; `dims` is the width of an aligned row."""
@@ -213,11 +204,8 @@ def aligned_by(fitted: Fitted, features: FeatureSet) -> Aligned:
     if fitted.cameras is None:
         return Aligned(features, fitted)
     rows = fitted.apply(features.features, features.camids)
-    unknown = 0 if features.camids is None else int((features.camids < 0).sum())
-    if unknown and fitted.note is None:
-        fitted = replace(
-            fitted, note=f"{unknown} images are of unknown cameras (camid below 0): the mean of all"
-        )
+    if fitted.note in (None, _unknown(features.gallery.camids)):
+        fitted = replace(fitted, note=_unknown(features.camids))
     return Aligned(replace(features, features=rows), fitted)
 
 
@@ -257,7 +245,7 @@ def fit(
             features, camids, level=level, dims=dims, pairs=pairs, weights=weights,
             encoder_sha256=encoder_sha256, progress=progress, quiet=True,
         )  # fmt: skip
-        note = cameras.fell_back
+        note = cameras.fell_back or _unknown(camids)
         if asked.dims == "auto" and cameras.level != level:  # means alone want all directions
             cameras = CameraAlignment.fit(
                 features, camids, level="mean", encoder_sha256=encoder_sha256
@@ -301,10 +289,18 @@ def save_alignment(path: str | os.PathLike[str], cameras: Any, *, overwrite: boo
 def _why_common(camids: Ids | None, cameras: Any) -> str | None:
     if camids is None:
         return "cameras are not known: the mean of all stands for each"
-    strange = len(np.setdiff1d(camids, cameras.camids))
+    strange = len(np.setdiff1d(camids[camids >= 0], cameras.camids))
     if not strange:
+        return _unknown(camids)
+    return f"cameras that are not known: {strange}; the mean of all stands for each"
+
+
+def _unknown(camids: Ids | None) -> str | None:
+    """Say how many rows of a feature set are of unknown cameras."""
+    count = 0 if camids is None else int((camids < 0).sum())
+    if not count:
         return None
-    return f"{strange} cameras are not known: the mean of all stands for them"
+    return f"images of unknown cameras (camid below 0): {count}; they get the mean of all"
 
 
 def level_of(camids: Ids | None, asked: Alignment) -> Done:
@@ -322,17 +318,15 @@ def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
                 f"--align-cameras {asked.level} needs camids, and the features have none; name "
                 "them, or leave the cameras unaligned"
             )
-        if int(camids.min(initial=0)) < 0:
+        if not (camids >= 0).any():
             raise InputError(
-                f"--align-cameras {asked.level} needs camids of 0 or more, and the least is "
-                f"{camids.min()}; number the cameras from 0, or leave them unaligned"
+                f"--align-cameras {asked.level} needs camids of 0 or more, and the gallery's are "
+                "all below, which is unknown; number its cameras, or leave them unaligned"
             )
         return asked.level, None
     if camids is None:
         return "off", "not aligned: the features have no camids"
-    if int(camids.min(initial=0)) < 0:
-        return "off", "not aligned: some camids are negative"
-    _, counts = np.unique(camids, return_counts=True)
+    _, counts = np.unique(camids[camids >= 0], return_counts=True)
     if (counts >= ENOUGH_ROWS).sum() < 2:
         return "off", f"not aligned: fewer than two cameras have {ENOUGH_ROWS} gallery images"
     return "pairs", None

@@ -46,9 +46,10 @@ def seen_by_cameras(
 
 
 def ref_offsets(rows: Rows, camids: Ids) -> dict[int, Rows]:
-    common = rows.mean(axis=0)
+    """A camera below 0 is none: its rows say nothing, and get the common mean."""
+    common = rows[camids >= 0].mean(axis=0)
     offsets = {-1: common}
-    for camera in np.unique(camids):
+    for camera in np.unique(camids[camids >= 0]):
         own = rows[camids == camera]
         offsets[int(camera)] = (own.sum(axis=0) + PRIOR * common) / (len(own) + PRIOR)
     return offsets
@@ -63,7 +64,7 @@ def ref_centred(rows: Rows, camids: Ids, offsets: dict[int, Rows]) -> Rows:
 def ref_pairs(centred: Rows, camids: Ids) -> dict[tuple[int, int], float]:
     """Each pair's weight: every two cameras, every row against every row."""
     z, found = unit(centred), []
-    cameras = np.unique(camids)
+    cameras = np.unique(camids[camids >= 0])
     for a, first in enumerate(cameras):
         for second in cameras[a + 1 :]:
             rows, columns = np.flatnonzero(camids == first), np.flatnonzero(camids == second)
@@ -90,7 +91,7 @@ def ref_aligned(rows: Rows, camids: Ids, num_query: int, level: str, dims: int |
             gap = centred[i] - centred[j]
             total += weight * np.outer(gap, gap)
         spread = total / (2 * sum(weights.values()))
-        rows_each = np.mean([(cameras == camera).sum() for camera in cameras])
+        rows_each = np.mean([(cameras == camera).sum() for camera in cameras if camera >= 0])
         ridge = RIDGE * max(1, 400 / rows_each)
         values, vectors = np.linalg.eigh(spread + ridge * np.trace(spread) / len(spread) * root)
         root = vectors @ np.diag(values**-0.5) @ vectors.T
@@ -120,6 +121,24 @@ def test_some_directions(level: Any) -> None:
     assert actual.shape == (len(rows), 6)
     expected = ref_aligned(rows, camids, 30, level, 6)
     np.testing.assert_allclose(actual @ actual.T, expected @ expected.T, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("level", ["mean", "pairs"])
+@pytest.mark.parametrize("dims", [None, 6])
+def test_rows_of_unknown_cameras_teach_nothing(level: Any, dims: int | None) -> None:
+    """Below 0, whatever the number: in no mean and no pair, and given the common mean."""
+    rows, camids, _ = seen_by_cameras()
+    camids[::9], camids[4::9] = -1, -(1 << 60)
+    actual = align_cameras(rows, camids, num_query=30, level=level, dims=dims)
+    expected = ref_aligned(rows, camids, 30, level, dims)
+    np.testing.assert_allclose(actual @ actual.T, expected @ expected.T, rtol=0, atol=TOLERANCE)
+    alignment = CameraAlignment.fit(rows, camids, level=level, dims=dims)
+    assert alignment.camids.tolist() == np.unique(camids[camids >= 0]).tolist()
+    assert (camids[alignment.pairs] >= 0).all()
+    unknown = camids < 0
+    np.testing.assert_array_equal(
+        alignment.apply(rows[unknown], camids[unknown]), alignment.apply(rows[unknown])
+    )
 
 
 def test_pairs_and_weights() -> None:

@@ -13,8 +13,8 @@ ROWS = RNG.standard_normal((N, D)).astype(np.float32)
 CAMIDS = np.arange(N) % 2
 ALIGNMENT = CameraAlignment.fit(ROWS, CAMIDS)
 BAD_CAMIDS = [
-    None, CAMIDS[:-1], CAMIDS[:, None], CAMIDS.astype(float), np.where(CAMIDS, 1, -1),
-    [str(c) for c in CAMIDS], 3, CAMIDS.astype(bool),
+    None, CAMIDS[:-1], CAMIDS[:, None], CAMIDS.astype(float), 3,
+    [str(c) for c in CAMIDS], CAMIDS.astype(bool), CAMIDS.astype(np.uint64) + 2**63,
 ]  # fmt: skip
 NAN_ROW = np.where(np.arange(N)[:, None] == 4, np.nan, ROWS)
 BAD_ROWS = [ROWS[0], ROWS[:0], ROWS[:, :0], ROWS.astype(int), NAN_ROW, 0 * ROWS, "rows", None]
@@ -28,6 +28,14 @@ def test_camids(camids: Any) -> None:
     if camids is not None:
         with pytest.raises(InvalidInputError, match="camids"):
             ALIGNMENT.apply(ROWS, camids)
+
+
+def test_no_camera_is_known() -> None:
+    for call in (CameraAlignment.fit, align_cameras):
+        with pytest.raises(InvalidInputError, match="camids"):
+            call(ROWS, CAMIDS - 2)
+    with pytest.raises(InvalidInputError, match="camids"):
+        align_cameras(ROWS, np.where(np.arange(N) < 5, 1, -1), num_query=5)
 
 
 @pytest.mark.parametrize("rows", BAD_ROWS, ids=range(len(BAD_ROWS)))

@@ -53,6 +53,22 @@ def test_half_life(chunks: int) -> None:
     np.testing.assert_allclose(alignment.apply(ROWS, CAMIDS), expected, rtol=0, atol=64 * EPS)
 
 
+@pytest.mark.parametrize("half_life", [None, 7.0])
+def test_rows_of_unknown_cameras_are_passed_over(half_life: float | None) -> None:
+    with_unknown, without = fitted("mean"), fitted("mean")
+    more, cameras = RNG.standard_normal((90, 12)), RNG.integers(-2, 6, size=90)
+    with_unknown.update(more, cameras, half_life=half_life)
+    known = cameras >= 0
+    without.update(more[known], cameras[known], half_life=half_life)
+    assert with_unknown.camids.tolist() == without.camids.tolist() == list(range(6))
+    np.testing.assert_allclose(with_unknown.counts, without.counts, rtol=1e-12)
+    np.testing.assert_allclose(
+        with_unknown.apply(ROWS, CAMIDS), without.apply(ROWS, CAMIDS), rtol=0, atol=64 * EPS
+    )
+    with_unknown.update(more[:3], [-1, -1, -5], half_life=half_life)
+    np.testing.assert_allclose(with_unknown.counts, without.counts, rtol=1e-12)
+
+
 def test_a_new_camera_is_learnt() -> None:
     alignment = fitted("mean")
     alignment.update(ROWS[:50], np.full(50, 77))

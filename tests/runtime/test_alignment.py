@@ -11,7 +11,7 @@ from image_job import ImageJob
 
 import murank_kernels as kernels
 from murank import FeatureSet, InputError, load_features, load_mu, save_features
-from murank._alignment import Alignment, align
+from murank._alignment import Alignment, align, fit_gallery
 from murank.cli import main
 from murank.synthetic import make_features
 
@@ -70,7 +70,8 @@ def test_off_changes_nothing(features: FeatureSet) -> None:
     ("change", "why"),
     [
         (lambda f: replace(f, camids=None), "no camids"),
-        (lambda f: replace(f, camids=f.camids - 2), "negative"),
+        (lambda f: replace(f, camids=f.camids - 9), "50 gallery images"),
+        (lambda f: replace(f, camids=np.where(f.camids == 1, 1, -1)), "50 gallery images"),
         (lambda f: replace(f, camids=np.zeros_like(f.camids)), "50 gallery images"),
         (lambda f: replace(f, camids=np.arange(len(f.paths)) // 40), "50 gallery images"),
     ],
@@ -94,7 +95,25 @@ def test_a_query_of_an_unknown_camera(features: FeatureSet) -> None:
     )
     expected = fitted.apply(features.features[:2])
     np.testing.assert_array_equal(found.features.features[:2], expected)
-    assert "2 images are of unknown cameras" in str(found.note)
+    assert "unknown cameras (camid below 0): 2;" in str(found.note)
+
+
+@pytest.mark.parametrize("level", ["auto", "pairs", "mean"])
+def test_gallery_images_of_unknown_cameras(features: FeatureSet, level: Any) -> None:
+    """They take no part in the fit, and do not keep the others from being aligned."""
+    camids = np.asarray(features.camids).copy()
+    camids[0], camids[-3:] = -4, (-1, -1, -2)
+    some = replace(features, camids=camids)
+    found = align(some, Alignment(level, "all"))
+    known = camids[features.num_query :] >= 0
+    fitted = kernels.CameraAlignment.fit(
+        features.gallery.features[known], camids[features.num_query :][known],
+        level="pairs" if level == "auto" else level,
+    )  # fmt: skip
+    expected = fitted.apply(features.features, np.where(camids < 0, 999, camids))
+    np.testing.assert_allclose(found.features.features, expected, rtol=0, atol=1e-5)
+    assert "unknown cameras (camid below 0): 4;" in str(found.note)
+    assert "unknown cameras (camid below 0): 3;" in str(fit_gallery(some, Alignment(level)).note)
 
 
 def test_too_few_pairs_are_told(features: FeatureSet) -> None:
@@ -110,7 +129,7 @@ def test_what_was_asked_for_needs_camids(features: FeatureSet, level: Any) -> No
     with pytest.raises(InputError, match="camids"):
         align(replace(features, camids=None), Alignment(level))
     with pytest.raises(InputError, match="camids"):
-        align(replace(features, camids=np.asarray(features.camids) - 2), Alignment(level))
+        align(replace(features, camids=np.asarray(features.camids) - 4), Alignment(level))
     with pytest.raises(InputError, match="dims"):
         align(features, Alignment(level, 161))
 

@@ -312,7 +312,7 @@ def test_usage(
     assert flag in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("lowest", [None, -1])
+@pytest.mark.parametrize("lowest", [None, -3])
 def test_unfit_features(
     features: FeatureSet, tmp_path: Path, lowest: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -337,7 +337,7 @@ def test_too_few_pairs_to_ask_about(
     ("reason", "verbs"),
     [
         ("rows", ("rerank", "evaluate", "compare")), ("cameras", ("rerank", "evaluate", "compare")),
-        ("negative", ("rerank", "evaluate", "compare")), ("none", ("rerank",)),
+        ("unknown", ("rerank", "evaluate", "compare")), ("none", ("rerank",)),
     ],
 )  # fmt: skip
 def test_why_auto_does_nothing_is_one_line(
@@ -349,7 +349,7 @@ def test_why_auto_does_nothing_is_one_line(
         rows = slice(features.num_query + 60)
     given = {
         "rows": camids[rows], "cameras": np.where(np.arange(len(camids)) % 60, 1, 2),
-        "negative": np.where(camids == 2, -1, camids), "none": None,
+        "unknown": np.where(camids == 1, 1, -1), "none": None,
     }[reason]  # fmt: skip
     assert features.pids is not None
     some = FeatureSet(

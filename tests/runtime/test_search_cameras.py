@@ -64,6 +64,26 @@ def test_auto() -> None:
     assert unknown.alignment.level == "off"
 
 
+@pytest.mark.parametrize("method", ["k-reciprocal", "ca-jaccard"])
+def test_gallery_images_of_unknown_cameras(method: Any) -> None:
+    """They are ranked, with the common mean, and keep nobody else from being aligned."""
+    camids = np.where(np.arange(120) % 17, CAMIDS, -1)
+    engine = make_engine()
+    features = engine.embed(GALLERY)
+    options: dict[str, Any] = {"method": method, "candidates": 4, "align_cameras": "mean"}
+    subject = Searcher(engine, features, GALLERY, camids=camids, **options)
+    known = camids >= 0
+    taught = CameraAlignment.fit(features[known], camids[known], level="mean")
+    given = Searcher(engine, features, GALLERY, camids=camids, method=method, candidates=4,
+                     alignment=taught)  # fmt: skip
+    assert subject.alignment.level == "mean"
+    assert str((~known).sum()) in str(subject.alignment.note)
+    for camid in (4, None):
+        one, other = (some.search(QUERIES[0], camid=camid, top_k=120) for some in (subject, given))
+        assert len(one.matches) == 120
+        np.testing.assert_allclose(sorted(found(one)), sorted(found(other)), rtol=0, atol=1e-5)
+
+
 def test_from_images_is_the_same() -> None:
     engine = make_engine()
     options: dict[str, Any] = {
@@ -83,7 +103,7 @@ def test_from_images_is_the_same() -> None:
         ({"camids": CAMIDS * 1.0}, "camids"),
         ({"camids": None, "method": "ca-jaccard"}, "camids"),
         ({"camids": None, "align_cameras": "mean"}, "camids"),
-        ({"camids": CAMIDS - 1, "align_cameras": "mean"}, "camids"),
+        ({"camids": CAMIDS - 99, "align_cameras": "mean"}, "camids"),
         ({"align_cameras": "mean", "align_dims": 10**6}, "dims"),
         ({"shortlist": 30}, "shortlist"),
         ({"method": "ca-jaccard", "shortlist": 0}, "shortlist"),

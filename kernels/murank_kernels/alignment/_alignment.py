@@ -13,7 +13,7 @@ from murank_kernels import _validate
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._parallel import Progress
 from murank_kernels._types import F32, F64, I64
-from murank_kernels.alignment._arguments import as_cameras, as_pairs
+from murank_kernels.alignment._arguments import as_cameras, as_known_cameras, as_pairs
 from murank_kernels.alignment._file import as_arrays, from_arrays, read, write
 from murank_kernels.alignment._fit import Fitted, Level, Settings, apply, fit
 from murank_kernels.alignment._where import where_they_are
@@ -68,7 +68,7 @@ class CameraAlignment:
         features : [N,D] float16, float32 or float64
             Encoder features of any scale; an array in a GPU's memory is worked on there.
         camids : [N] int
-            Camera of each row, 0 or more.
+            Camera of each row. Below 0: unknown; such a row belongs to no camera and to no pair.
         level : "pairs" or "mean"
             With one camera, or with fewer than 32 pairs, `pairs` does what `mean` does and warns.
         prior : float
@@ -105,7 +105,7 @@ class CameraAlignment:
         ridge = _validate.as_positive(ridge, "ridge")
         max_rows = _validate.as_count(max_rows, "max_rows")
         num_rows = _validate.num_rows(features)
-        cameras = as_cameras(camids, num_rows)
+        cameras = as_known_cameras(camids, num_rows)
         given = as_pairs(pairs, weights, num_rows)
         with where_they_are(features) as unit_rows:
             rows = unit_rows(features)
@@ -198,7 +198,8 @@ class CameraAlignment:
         ----------
         features : [N,D] float16, float32 or float64
         camids : [N] int or None
-            Camera of each row, 0 or more. Cameras never seen, and None, get the common mean.
+            Camera of each row. Those never seen, unknown ones (below 0), and None get the common
+            mean.
 
         Returns
         -------
@@ -209,7 +210,6 @@ class CameraAlignment:
         Raises InvalidInputError.
         """
         num_rows = _validate.num_rows(features)
-        # No camera has the number -1.
         cameras = np.full(num_rows, -1) if camids is None else as_cameras(camids, num_rows)
         with where_they_are(features) as unit_rows:
             rows = unit_rows(self._of_our_width(features))
@@ -225,7 +225,8 @@ class CameraAlignment:
         ----------
         features : [N,D] float16, float32 or float64
         camids : [N] int
-            Camera of each row; new ones are welcome.
+            Camera of each row; new ones are welcome. A row of an unknown one (below 0) is passed
+            over.
         half_life : float or None
             Rows of its camera after which a row counts half, for light that changes. None: all
             rows count alike.

@@ -10,18 +10,19 @@ from murank_kernels.alignment._mutual import Pairs
 
 
 def as_cameras(camids: ArrayLike, num_rows: int) -> I64:
-    """Return camera numbers [num_rows], none of them negative."""
+    """Return camera numbers [num_rows]; one below 0 stands for an unknown camera."""
     if _validate.on_device(camids):
         from murank_kernels.cuda import to_host
 
         camids = to_host(camids)
-    cameras = _validate.as_labels(camids, "camids", num_rows)
-    if (cameras < 0).any():
-        row = int(np.argmax(cameras < 0))
-        raise InvalidInputError(
-            f"camids row {row} is {cameras[row]}: a camera's number is 0 or more; fit without "
-            "images of an unknown camera, and give them a number of their own in apply"
-        )
+    return _validate.as_labels(camids, "camids", num_rows)
+
+
+def as_known_cameras(camids: ArrayLike, num_rows: int) -> I64:
+    """Return the same; there must be a known one."""
+    cameras = as_cameras(camids, num_rows)
+    if not (cameras >= 0).any():
+        raise InvalidInputError("camids are all below 0: no row is of a known camera")
     return cameras
 
 

@@ -90,7 +90,8 @@ def _pairs(
     rows: Rows, cameras: I64, given: Pairs | None, settings: Settings, progress: Progress | None
 ) -> tuple[Pairs | None, str | None]:
     """Pairs to learn from, or why there are none."""
-    if given is None and (cameras == cameras[0]).all():
+    known = cameras[cameras >= 0]
+    if given is None and (known == known[0]).all():
         return None, "all rows are of one camera"
     pairs = given or mutual_neighbors(rows, cameras, max_rows=settings.max_rows, progress=progress)
     if pairs.num_nearest < MIN_PAIRS:
@@ -105,8 +106,8 @@ def _caution(cameras: I64) -> float:
     Among few rows of a camera, few show a person whom another camera's few rows show, too; the
     nearest are then mostly strangers (docs/photographs.md).
     """
-    _, counts = np.unique(cameras, return_counts=True)
-    rows_each = float((counts.astype(np.float64) ** 2).sum()) / len(cameras)  # of a row's camera
+    _, counts = np.unique(cameras[cameras >= 0], return_counts=True)
+    rows_each = float((counts.astype(np.float64) ** 2).sum() / counts.sum())  # of a row's camera
     return max(1.0, _MANY_ROWS / rows_each)
 
 

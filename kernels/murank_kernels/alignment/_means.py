@@ -20,23 +20,26 @@ class CameraMeans:
 
     @classmethod
     def of(cls, rows: Rows, camids: I64, prior: float) -> "CameraMeans":
-        """Sum the N unit rows of each camera."""
-        known, places = np.unique(camids, return_inverse=True)
-        sums = rows.sums(places, np.ones(len(places)), len(known))
-        return cls(known, np.bincount(places).astype(np.float64), sums, prior)
+        """Sum the N unit rows of each camera; a camera below 0 is none."""
+        nothing = cls(np.empty(0, np.int64), np.empty(0), np.empty((0, rows.dim)), prior)
+        return nothing.with_rows(rows, camids, None)
 
     def with_rows(self, rows: Rows, camids: I64, half_life: float | None) -> "CameraMeans":
-        """Add rows in their order; `half_life` rows of its camera later, a row counts half."""
-        known = np.union1d(self.camids, camids)
+        """Add rows in their order; `half_life` rows of its camera later, a row counts half.
+
+        Rows of unknown cameras, below 0, count for nothing.
+        """
+        is_known = camids >= 0
+        known = np.union1d(self.camids, camids[is_known])
         counts, sums = np.zeros(len(known)), np.zeros((len(known), rows.dim))
         old = np.searchsorted(known, self.camids)
         counts[old], sums[old] = self.counts, self.sums
-        places = np.searchsorted(known, camids)
-        seen = np.bincount(places, minlength=len(known))
-        weights = np.ones(len(places))
+        places = np.searchsorted(known, camids)  # of an unknown camera: any, for it has no weight
+        seen = np.bincount(places[is_known], minlength=len(known))
+        weights = is_known.astype(np.float64)
         if half_life is not None:
             with np.errstate(over="ignore"):  # half of a half of ...: 0
-                weights = 0.5 ** (_ages(places, seen) / half_life)
+                weights[is_known] = 0.5 ** (_ages(places[is_known], seen) / half_life)
                 kept = 0.5 ** (seen / half_life)
             counts, sums = kept * counts, kept[:, None] * sums
         counts = counts + np.bincount(places, weights, minlength=len(known))

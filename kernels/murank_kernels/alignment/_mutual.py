@@ -63,12 +63,12 @@ def mutual_neighbors(
     Parameters
     ----------
     rows : N unit rows
-    camids : [N]
+    camids : [N], below 0: in no pair
     max_rows : of a camera that has more, as many rows are taken, evenly spread; of one that has
         fewer than 20, none.
     length : neighbours each way.
     """
-    known, counts = np.unique(camids, return_counts=True)
+    known, counts = np.unique(camids[camids >= 0], return_counts=True)
     cameras = known[counts >= _LEAST_ROWS]
     members = [_spread(np.flatnonzero(camids == camera), max_rows) for camera in cameras]
     kept = np.concatenate([np.empty(0, np.int64), *members])

@@ -127,7 +127,6 @@ def _verified_lines(verified: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _notes(learnt: Learnt) -> list[str]:
-    own = [] if learnt.fitted.note is None else [learnt.fitted.note]
-    if learnt.evaluated is None:
-        return own
-    return list(dict.fromkeys([*own, *learnt.evaluated["notes"]]))
+    if learnt.evaluated is not None:  # its notes say the same, of queries, too
+        return list(learnt.evaluated["notes"])
+    return [] if learnt.fitted.note is None else [learnt.fitted.note]

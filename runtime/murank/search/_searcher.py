@@ -59,7 +59,7 @@ class Searcher:
     parameters
         Of the method: k1, k2, lambda_value, ..., and alpha where there is an MLLM.
     camids
-        Camera of each gallery image, [G]; with them features are aligned.
+        Camera of each gallery image, [G], below 0 where unknown; with them features are aligned.
     align_cameras
         "auto" ("pairs" where two cameras have 50 gallery images), "pairs", "mean" or "off"; see
         `CameraAlignment`. Fitted on the gallery.
