@@ -51,7 +51,11 @@ class Gallery:
         """Fit; too few pairs fall back to the means, as the program does."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AlignmentWarning)
-            return CameraAlignment.fit(self.features, self.camids, **settings)
+            made = CameraAlignment.fit(self.features, self.camids, **settings)
+            if made.fell_back is None:
+                return made
+            # Means alone want all directions.
+            return CameraAlignment.fit(self.features, self.camids, level="mean")
 
 
 def alternatives(features: FeatureSet, kept: Kept) -> dict[str, dict[str, Score]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from murank._exceptions import InputError
@@ -58,6 +59,14 @@ def ready_images(images: Sequence[ImageSource], how: Preprocessing, name: str) -
         prepare(image, how, name=source_name(image, f"{name}[{place}]"))
         for place, image in enumerate(images)
     ]
+
+
+def as_array(value: object, name: str) -> NDArray[Any]:
+    """Return anything array-like as an array; InputError if it is none, as lists of any lengths."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} cannot be read as an array: {error}") from error
 
 
 def check_whole(value: object, name: str, *, least: int = 1) -> int:

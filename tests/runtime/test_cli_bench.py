@@ -66,7 +66,7 @@ def refuse(
         (["--scenario", "Server", "--qps", "5000"], "are 50000 queries, and at most 20000 images"),
         (["--scenario", "MultiStream", "--streams", "20001"], "--streams 20001: at most 20000"),
         (["--threads", "0"], "argument --threads: must be at least 1"),
-        (["--threads", "x"], "argument --threads: invalid threads value: 'x'"),
+        (["--threads", "x"], "argument --threads: must be at least 1"),
         (["--threads", "100000"], "argument --threads: must be at most"),
         (["--latency-bound-ms", "9"], "--latency-bound-ms is used by --scenario Server only"),
         (["--streams", "4"], "--streams is used by --scenario MultiStream only"),

@@ -22,7 +22,7 @@ G = 80  # gallery images of `feature_file`
         ([*FEATURES, "--mu-gallery-swapped", "m"], "--mu-gallery-swapped needs --mu-gallery"),
         ([*IMAGES, "--mu-gallery", "m"], "--mu-gallery needs --features"),
         ([*IMAGES, "--gallery-mu", "0"], "must be at least 1"),
-        ([*IMAGES, "--gallery-mu", "few"], "invalid positive value: 'few'"),
+        ([*IMAGES, "--gallery-mu", "few"], "must be at least 1, a whole number, got 'few'"),
         ([*IMAGES, "--gallery-mu", "--no-mu"], "--gallery-mu and --no-mu contradict each other"),
         ([*IMAGES, "--gallery-mu", "--mu", "m"], "--mu beside --gallery-mu needs --features"),
         (

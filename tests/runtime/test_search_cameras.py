@@ -101,6 +101,7 @@ def test_from_images_is_the_same() -> None:
     [
         ({"camids": CAMIDS[1:]}, "camids"),
         ({"camids": CAMIDS * 1.0}, "camids"),
+        ({"camids": [[0], 4, *CAMIDS[2:]]}, "camids"),
         ({"camids": None, "method": "ca-jaccard"}, "camids"),
         ({"camids": None, "align_cameras": "mean"}, "camids"),
         ({"camids": CAMIDS - 99, "align_cameras": "mean"}, "camids"),
@@ -121,7 +122,20 @@ def test_what_cannot_be_used(options: dict[str, Any], message: str) -> None:
         Searcher(engine, features, GALLERY, **{"camids": CAMIDS, **options})
 
 
-@pytest.mark.parametrize("camid", [-1, 1.0, "0", True])
+@pytest.mark.parametrize("method", ["k-reciprocal", "ca-jaccard"])
+def test_a_query_of_an_unknown_camera(method: Any) -> None:
+    """Below 0 is None, also where gallery images are of such a camera."""
+    engine = make_engine()
+    camids = np.where(np.arange(120) % 17, CAMIDS, -1)
+    subject = Searcher(engine, engine.embed(GALLERY), GALLERY, camids=camids, method=method,
+                       align_cameras="mean", candidates=4)  # fmt: skip
+    expected = found(subject.search(QUERIES[0]))
+    assert found(subject.search(QUERIES[0], camid=-1)) == expected
+    (together, _) = subject.search_many(QUERIES[:2], camids=np.array([-3, 4]))
+    assert [one for one, _ in found(together)] == [one for one, _ in expected]
+
+
+@pytest.mark.parametrize("camid", [1.0, "0", True, 1 << 63])
 def test_cameras_of_queries(camid: Any) -> None:
     subject = searcher(align_cameras="mean")
     with pytest.raises(InputError, match="camid"):
@@ -130,3 +144,5 @@ def test_cameras_of_queries(camid: Any) -> None:
         subject.search_many(QUERIES, camids=[0, 4, camid])
     with pytest.raises(InputError, match="camids"):
         subject.search_many(QUERIES, camids=[0, 4])
+    with pytest.raises(InputError, match="camids"):
+        subject.search_many(QUERIES, camids=4)  # type: ignore[arg-type]

@@ -65,4 +65,7 @@ def check_for_engine(
 
 def directions(text: str) -> Any:
     """Parse a number of directions, or all of them."""
-    return text if text == "all" else positive(text)
+    try:
+        return text if text == "all" else positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or 'all'") from error

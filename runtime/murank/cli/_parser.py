@@ -24,18 +24,19 @@ class Parser(argparse.ArgumentParser):
 
 def positive(text: str) -> int:
     """Parse a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+    return _whole(text, 1)
 
 
 def not_negative(text: str) -> int:
     """Parse a whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return value
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) >= least:
+            return value
+    raise argparse.ArgumentTypeError(f"must be at least {least}, a whole number, got {text!r}")
 
 
 def days(text: str) -> float:

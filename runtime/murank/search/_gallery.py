@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._alignment import Alignment, fit
+from murank._arguments import as_array
 from murank._exceptions import InputError
 from murank._labels import Ids
 from murank._methods import Progress, kernel_errors
@@ -31,7 +32,7 @@ def check_camids(camids: Ids | None, num_images: int) -> Ids | None:
     """Return the gallery's camids as an array; InputError unless there is one for each image."""
     if camids is None:
         return None
-    given = np.asarray(camids)
+    given = as_array(camids, "the gallery's camids")
     if given.shape != (num_images,) or given.dtype.kind not in "iu":
         raise InputError(
             f"the gallery's camids must be {num_images} whole numbers, one an image, got "

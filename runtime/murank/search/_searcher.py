@@ -3,17 +3,18 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._alignment import Alignment, AlignmentSource, Asked, Fitted, given_alignment
-from murank._arguments import called, check_images, check_whole, source_name
+from murank._arguments import as_array, called, check_images, check_whole, source_name
 from murank._exceptions import InputError
 from murank._labels import Ids
 from murank._methods import Progress
 from murank._stages import StageWatch
+from murank._text import shown
 from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
 from murank.engine.in_time import Answers
@@ -33,6 +34,9 @@ from murank.search._scoring import NOTHING, Scoring
 from murank.search._settings import SearchMethod, SearchSettings
 
 _ANY = -(1 << 62)  # the places themselves are looked at later
+_LARGEST_CAMID = 2**63 - 1
+
+QueryCamids: TypeAlias = Sequence[int | None] | Ids
 
 
 class Searcher:
@@ -104,7 +108,7 @@ class Searcher:
     ) -> None:
         self._encoder = _encoder_of(engine)
         check_images(images, "images")
-        features = np.asarray(features)
+        features = as_array(features, "the gallery's features")
         check_gallery(features, len(images), self._encoder.part.dim)
         camids = check_camids(camids, len(images))
         self.engine = engine
@@ -188,7 +192,7 @@ class Searcher:
             A path, PIL image or uint8 RGB array [H,W,3]; decoded once. A ReadyImage serves only if
             encoder and MLLM want the same preprocessing.
         camid
-            Its camera, as in the gallery's camids. None: unknown, or one that the gallery has not.
+            Its camera, as in the gallery's camids. None, or below 0: unknown.
         top_k
             Matches returned, at most.
         deadline_ms
@@ -206,8 +210,7 @@ class Searcher:
         start = self._pace.clock()
         check_deadline(deadline_ms)
         check_whole(top_k, "top_k")
-        if camid is not None:
-            check_whole(camid, "camid", least=0)
+        camid = _camera(camid, "camid")
         watch = StageWatch()
         with watch.stage("decode"):
             pixels = self._pixels(query, "query")
@@ -226,7 +229,7 @@ class Searcher:
         self,
         queries: Sequence[ImageSource],
         *,
-        camids: Sequence[int | None] | None = None,
+        camids: QueryCamids | None = None,
         top_k: int = 50,
     ) -> list[SearchResult]:
         """Rank the gallery for several queries: embedded together, several a run of the decoder.
@@ -326,15 +329,22 @@ def _asked(
     return asked
 
 
-def _query_camids(camids: Sequence[int | None] | None, count: int) -> Sequence[int | None]:
+def _query_camids(camids: QueryCamids | None, count: int) -> Sequence[int | None]:
     if camids is None:
         return [None] * count
-    if len(camids) != count:
-        raise InputError(f"camids must be one a query: {count}, got {len(camids)}")
-    for place, camid in enumerate(camids):
-        if camid is not None:
-            check_whole(camid, f"camids[{place}]", least=0)
-    return camids
+    if not hasattr(camids, "__len__") or len(camids) != count:
+        raise InputError(f"camids must be a list of one a query: {count}, got {shown(camids)}")
+    return [_camera(camid, f"camids[{place}]") for place, camid in enumerate(camids)]
+
+
+def _camera(camid: int | None, name: str) -> int | None:
+    """Return a query's camera; None: it is unknown."""
+    if camid is None:
+        return None
+    number = check_whole(camid, name, least=_ANY)
+    if number > _LARGEST_CAMID:
+        raise InputError(f"{name} must be at most {_LARGEST_CAMID}, got {shown(camid)}")
+    return None if number < 0 else number
 
 
 def _places(indices: Sequence[int]) -> list[int]:
