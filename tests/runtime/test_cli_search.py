@@ -259,3 +259,16 @@ def test_missing_files(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "no such file or folder" in refused(capsys, place, gallery=tmp_path / "none")
     assert main(["search", str(tmp_path), "--gallery", str(place), "--query", __file__]) == 2
     assert "manifest.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("camid", "is_known"), [(0, True), (1, True), (2, False)])
+def test_a_camera_that_the_gallery_has_not(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], camid: int, is_known: bool
+) -> None:
+    images = sorted((place / "gallery").iterdir())
+    lines = [f"{one},{number},{number % 2}" for number, one in enumerate(images)]
+    (tmp_path / "g.csv").write_text("\n".join(["path,pid,camid", *lines]))
+    options = ["--no-mu", "--json", "--camid", camid]
+    assert search(place, *options, gallery=tmp_path / "g.csv") == 0
+    named = [note for note in told(capsys)["notes"] if "--camid" in note]
+    assert len(named) == (not is_known)

@@ -18,7 +18,7 @@ from murank.cli._output import say, say_json
 from murank.cli._parser import Parser, add_cache_options, not_negative, positive, threads
 from murank.cli._progress import ProgressLine
 from murank.cli._reading_options import add_reading_options, reading_of
-from murank.cli._search_gallery import GalleryImages, list_gallery
+from murank.cli._search_gallery import EmbeddedGallery, GalleryImages, list_gallery
 from murank.cli._search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.engine.engine import Engine, Part
 from murank.engine.integrity import read_pinned
@@ -66,7 +66,8 @@ def parser() -> Parser:
     )  # fmt: skip
     result.add_argument(
         "--camid", type=not_negative, metavar="N",
-        help="camera of the query images, as in the gallery's camids (unknown)",
+        help="camera of the query images, as in the gallery's camids: 0 is c1 of Market-1501 names "
+        "(unknown)",
     )  # fmt: skip
     _add_method(result)
     add_alignment(result)
@@ -173,6 +174,7 @@ def run(args: argparse.Namespace) -> int:
             )
         if searcher.alignment.note is not None:
             line.say(f"note: {searcher.alignment.note}")
+        _check_camera(args, searcher, gallery, line)
         _warm(args, searcher, line)
     # A sheet also shows the encoder's first ranks, wherever they are now.
     top_k = args.top_k if args.sheet is None else len(gallery.paths)
@@ -189,6 +191,21 @@ def run(args: argparse.Namespace) -> int:
     if args.sheet is not None:
         write_search_sheet(args, gallery.paths, found)
     return 0
+
+
+def _check_camera(
+    args: argparse.Namespace, searcher: Searcher, gallery: EmbeddedGallery, line: ProgressLine
+) -> None:
+    """Say if nobody knows the camera of the queries: perhaps it has another number there."""
+    if args.camid is None or gallery.camids is None:
+        return
+    fitted = searcher.alignment.cameras
+    known = set(gallery.camids.tolist()) | set([] if fitted is None else fitted.camids.tolist())
+    if args.camid not in known:
+        line.note(
+            f"--camid {args.camid} is none of the gallery's cameras ({min(known)} to {max(known)}):"
+            " the queries count as of an unknown one"
+        )
 
 
 def _warm(args: argparse.Namespace, searcher: Searcher, line: ProgressLine) -> None:
