@@ -159,7 +159,7 @@ def test_search_with_a_cache(place: Path, root: Path, monkeypatch: pytest.Monkey
     options += ["--gallery", place / "gallery", "--threads", 1, "--providers", "cpu"]
     options += ["--candidates", 2, "--cache-dir", root]
     root.mkdir()
-    command = Command(root, lambda: verb(*options), most=6, is_durable=False)
+    command = Command(root, lambda: verb(*options), is_durable=False)
     check_every_step(command, place / "spare")
 
 

@@ -1,27 +1,42 @@
 """Where compiled kernels are kept, and what happens where they cannot be."""
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from numba import config
 
 import murank_kernels
+from murank_kernels import _compiled
 
-# One small kernel is enough; the folder may be read-only for root, too, if it is no folder at all.
+# The folder may be read-only for root, too, if it is no folder at all.
 CALL = """
 import json, numpy, warnings
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
-    from murank_kernels import _compiled, smallest_k
+    from murank_kernels import smallest_k
     from murank_kernels._selection import select_rows
     found = smallest_k(numpy.array([[3.0, 1.0, 2.0]], numpy.float32), 2)[1].tolist()
 stats = select_rows.stats
 print(json.dumps([found, [str(one.message) for one in told], sum(stats.cache_hits.values())]))
 """
+KERNEL = """
+from murank_kernels._compiled import compiled
+
+@compiled
+def one_more(x):
+    return x + 1
+"""
+Call = Callable[[], tuple[list[str], int]]
 
 
 @pytest.fixture
@@ -35,56 +50,70 @@ def package(tmp_path: Path) -> Path:
     return to
 
 
-def call(package: Path, cache: object = None) -> str:
+def test_no_place_at_all(package: Path) -> None:
+    """All of the package, in a process of its own: kernels look for a place as they are loaded."""
+    nowhere = package / "murank_kernels" / "__pycache__"
+    nowhere.write_text("")
     environment = {**os.environ, "PYTHONPATH": str(package), "HOME": "/proc/nobody"}
     environment |= {"XDG_CACHE_HOME": "/proc/nobody", "PYTHONDONTWRITEBYTECODE": "1"}
-    environment["NUMBA_CACHE_DIR"] = "" if cache is None else str(cache)
+    environment["NUMBA_CACHE_DIR"] = str(nowhere)
     done = subprocess.run(
         [sys.executable, "-c", CALL], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def no_folder(path: Path) -> None:
-    """Make a folder impossible at this place."""
-    path.unlink(missing_ok=True)
-    path.write_text("")
-
-
-def test_no_place_at_all(package: Path) -> None:
-    no_folder(package / "murank_kernels" / "__pycache__")
-    is_told_once(call(package, package / "murank_kernels" / "__pycache__"))
-
-
-def test_damaged_files_are_replaced(package: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    assert call(package, cache) == "[[[1, 2]], [], 0]"
-    assert call(package, cache) == "[[[1, 2]], [], 1]"
-    for suffix in ("nbi", "nbc"):
-        for file in cache.rglob(f"_selection.*.{suffix}"):
-            file.write_bytes(b"")
-        is_told_once(call(package, cache))
-        assert call(package, cache) == "[[[1, 2]], [], 1]"
-
-
-def is_told_once(output: str) -> None:
-    found, told, hits = json.loads(output)
+    found, told, hits = json.loads(done.stdout)
     assert (found, hits) == ([[1, 2]], 0)
     assert ["NUMBA_CACHE_DIR" in one for one in told] == [True]
 
 
-WITHOUT_WRITING = """
-import os, tempfile
-def refuse(*_, **__):
-    raise OSError(30, "Read-only file system")
-tempfile.TemporaryFile = refuse
-"""
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the kernel below is kept."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
-def test_a_filled_cache_that_is_read_only(package: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def call(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Load one small kernel and call it, as a new process would; what is told, hits in the cache."""
+    del cache
+    file = tmp_path / "one_kernel.py"
+    file.write_text(KERNEL)
+
+    def call() -> tuple[list[str], int]:
+        monkeypatch.setattr(_compiled, "_warned", False)
+        monkeypatch.setattr(_compiled, "_caches", [])
+        spec = importlib.util.spec_from_file_location("one_kernel", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module: Any = importlib.util.module_from_spec(spec)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            spec.loader.exec_module(module)
+            assert module.one_more(1) == 2
+        return [str(one.message) for one in told], sum(module.one_more.stats.cache_hits.values())
+
+    return call
+
+
+def test_damaged_files_are_replaced(cache: Path, call: Call) -> None:
+    assert call() == ([], 0)
+    assert call() == ([], 1)
+    for suffix in ("nbi", "nbc"):
+        (file,) = cache.rglob(f"one_kernel.*.{suffix}")
+        file.write_bytes(b"")
+        told, hits = call()
+        assert ["NUMBA_CACHE_DIR" in one for one in told] == [True]
+        assert hits == 0
+        assert call() == ([], 1)
+
+
+def test_a_filled_cache_that_is_read_only(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numba itself would pass over it."""
-    cache = tmp_path / "cache"
-    assert call(package, cache) == "[[[1, 2]], [], 0]"
-    (package / "sitecustomize.py").write_text(WITHOUT_WRITING)
-    assert call(package, cache) == "[[[1, 2]], [], 1]"
+
+    def refuse(*_given: object, **_options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    assert call() == ([], 0)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert call() == ([], 1)
