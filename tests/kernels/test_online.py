@@ -145,7 +145,7 @@ def test_against_the_dense_oracle(options: Options) -> None:
     case = main_case()
     q = case.num_query
     online = OnlineKReciprocal(case.features[q:], **options)
-    for i in range(0, q, 7):
+    for i in range(0, q, 25):
         rows = np.concatenate([case.features[i : i + 1], case.features[q:]])
         scores: Options = {"mu": case.mu[i : i + 1], "candidates": case.candidates[i : i + 1]}
         query = online.query(case.features[i])
