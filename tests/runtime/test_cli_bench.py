@@ -21,7 +21,7 @@ from murank.engine.manifest import Manifest, manifest_bytes, read_manifest
 from murank.search import Searcher
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
-SHORT = ("--duration", "0.4", "--warmup", "0.05", "--candidates", "4", "--gallery-size", "50",
+SHORT = ("--duration", "0.2", "--warmup", "0.05", "--candidates", "4", "--gallery-size", "50",
          "--providers", "cpu", "--threads", "1", "--quiet")  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_a_plot_without_matplotlib(
     [
         ((), "p99 ms"),
         (("--scenario", "MultiStream", "--streams", "3"), "those of groups of 3"),
-        (("--scenario", "Server", "--qps", "10"), "p99 within 1000 ms is the bound"),
+        (("--scenario", "Server", "--qps", "20"), "p99 within 1000 ms is the bound"),
         (("--scenario", "Offline"), "cached stages are those of blocks of 32"),
         (("--deadline-ms", "1e-3"), "answers partial"),
         (("--method", "none"), "none, fp32, CPUExecutionProvider"),
