@@ -75,7 +75,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def call(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Load one small kernel and call it, as a new process would; what is told, hits in the cache."""
+    """Load one small kernel and call it as a new process would; what is told, hits of the cache."""
     del cache
     file = tmp_path / "one_kernel.py"
     file.write_text(KERNEL)
