@@ -3,9 +3,10 @@
     python benchmarks/train_miniature.py --work try/miniature          # trains what is missing
     python benchmarks/train_miniature.py --work try/miniature --ship   # replaces what is shipped
 
-A Re-ID encoder of one domain; a small Qwen2-VL pre-trained on 220 other places; LoRA with hard
-mining on the encoder's domain; an engine. About half an hour on two cores, no download. The unseen
-domains (murank.world.UNSEEN) take no part; `tests/export/test_miniature.py` checks that.
+A Re-ID encoder of one domain; a small Qwen2-VL pre-trained on 300 other places; LoRA with hard
+mining on the encoder's domain; an engine. About two CPU hours, nearly all of them the base's, no
+download; killed and started again, it goes on. The unseen domains (murank.world.UNSEEN) take no
+part; `tests/export/test_miniature.py` checks that.
 """
 
 from __future__ import annotations

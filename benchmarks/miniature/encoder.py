@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from miniature.pool import SIZE
-from miniature.pretrain import shifted
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+SIZE = (112, 56)  # height, width of what it takes
 MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)
 RESAMPLE = "bilinear"
 _DIM = 256
@@ -116,7 +115,7 @@ def _conv(inner: int, outer: int, stride: int) -> nn.Sequential:
 
 def _spoiled(pixels: Tensor) -> Tensor:
     """Flip, shift and partly erase, as Re-ID encoders are trained."""
-    images = shifted(pixels)
+    images = _shifted(pixels)
     flip = torch.rand(len(images)) < 0.5
     images = torch.where(flip[:, None, None, None], images.flip(3), images)
     for image in images:
@@ -126,6 +125,13 @@ def _spoiled(pixels: Tensor) -> Tensor:
             x = int(torch.randint(SIZE[1] - wide, ()))
             image[:, y : y + high, x : x + wide] = 255 * MEAN[0]
     return images
+
+
+def _shifted(pixels: Tensor, most: int = 4) -> Tensor:
+    """Move a batch of images by a few pixels, edges repeated."""
+    down, across = torch.randint(0, 2 * most + 1, (2,)).tolist()
+    padded = F.pad(pixels.float(), (most, most, most, most), mode="replicate")
+    return padded[:, :, down : down + pixels.shape[2], across : across + pixels.shape[3]]
 
 
 def _triplet(features: Tensor, labels: Tensor) -> Tensor:

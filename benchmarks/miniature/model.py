@@ -24,11 +24,13 @@ from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_tokens
 
 HERE = Path(__file__).parent
 PROMPT, BARE_PROMPT = HERE / "prompt.json", HERE / "bare_prompt.json"
-PATCH, MERGE = 14, 2
+PATCH, MERGE = 16, 2
 GRID = Grid(SIZE[0] // PATCH, SIZE[1] // PATCH, PATCH, MERGE)
 HIDDEN, LAYERS, HEADS, KV_HEADS, INNER = 192, 4, 6, 2, 320
-DEPTH, WIDTH, VISION_HEADS = 4, 112, 4
+DEPTH, WIDTH, VISION_HEADS = 5, 192, 6  # wide: an image goes through it once, a token often
 
+# What writes into the residual stream.
+_OUTWARD = ("o_proj.weight", "down_proj.weight", "attn.proj.weight", "fc2.weight")
 Rotary = tuple[Tensor, Tensor]
 
 
@@ -51,7 +53,7 @@ def make_base(folder: Path, *, seed: int) -> None:
     }  # fmt: skip
     vision = {
         "depth": DEPTH, "embed_dim": WIDTH, "hidden_size": HIDDEN, "num_heads": VISION_HEADS,
-        "mlp_ratio": 3, "patch_size": PATCH,
+        "mlp_ratio": 2, "patch_size": PATCH,
     }  # fmt: skip
     hf: Any = transformers
     config = hf.Qwen2VLConfig(
@@ -62,11 +64,9 @@ def make_base(folder: Path, *, seed: int) -> None:
     torch.manual_seed(seed)
     model = hf.Qwen2VLForConditionalGeneration(config)
     with torch.no_grad():
-        for name, value in model.model.language_model.named_parameters():
+        for name, value in model.model.named_parameters():
             if value.ndim == 2:  # 0.02 is for wide layers: too little here to learn by
-                value.normal_(
-                    0, 0.025 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.05
-                )
+                value.normal_(0, 0.025 if name.endswith(_OUTWARD) else 0.05)
     model.save_pretrained(folder)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from murank.images import Preprocessing, to_pixels
 from murank.world import draw_crop, make_domain, make_people
 from murank.world.people import BAGS, HATS, PATTERNS, Person
 
-SIZE = (112, 56)  # height, width of the miniature's images
+SIZE = (128, 64)  # height, width of the miniature's images: as crops are drawn
 PREPROCESSING = Preprocessing(*SIZE, "bicubic")
 PEOPLE, SHOTS = 40, 5  # of one domain; crops of a person, each from another camera
 # What the vision tower learns to name, and how many kinds of each there are.
@@ -33,6 +35,11 @@ class Pool:
     attributes: NDArray[np.int64]  # [N,len(ATTRIBUTES)]
     domains: NDArray[np.int64]  # [N]
     people: NDArray[np.int64]  # [N], numbered over all domains
+
+    def places(self, first: int, count: int) -> Pool:
+        """Return some of its domains."""
+        rows = slice(first * PEOPLE * SHOTS, (first + count) * PEOPLE * SHOTS)
+        return Pool(*(array[rows] for array in vars(self).values()))
 
 
 def make_pool(domains: int, *, first: int = 0, workers: int = 2) -> Pool:
@@ -87,8 +94,14 @@ def _draw_domain(number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     pixels, attributes = [], []
     for index, person in enumerate(people):
         cameras = random.permutation(len(domain.cameras))[:SHOTS]
-        for shot, camera in enumerate(cameras):
-            crop = draw_crop(person, domain, int(camera), [number, index, shot, 7])
-            pixels.append(to_pixels(crop, PREPROCESSING))
+        for shot, camera in enumerate(cameras.tolist()):
+            crop = draw_crop(person, domain, camera, [number, index, shot, 7])
+            pixels.append(to_pixels(_as_file(crop, domain.cameras[camera].quality), PREPROCESSING))
             attributes.append(attributes_of(person))
     return np.stack(pixels), np.array(attributes, np.int64)
+
+
+def _as_file(crop: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    crop.save(file, "JPEG", quality=quality)
+    return Image.open(file)

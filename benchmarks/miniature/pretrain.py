@@ -1,221 +1,249 @@
-"""Pre-training of the miniature MLLM: it names attributes, then compares people, in many places.
+"""Pre-training of the miniature MLLM: its eyes first, then the question, then both together.
 
-A stand-in for what a real MLLM brings along: it has seen much. Its pairs are easy: people of one
-place drawn at random, hardly ever look-alikes.
+A stand-in for what a real MLLM brings along: it has seen many places, cameras and people. `tower`:
+the vision tower names attributes and tells people apart by one vector an image. `pairs`: the text
+side learns to answer from the standing tower's tokens, half by the truth, half by what that vector
+says. `together`: all of it. `turn`: to end a turn once it has answered.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from miniature.model import BARE_PROMPT, HIDDEN, PROMPT, Answers, Vision, ask_many, question
+from miniature.degrade import degraded
+from miniature.model import BARE_PROMPT, GRID, HIDDEN, PROMPT, Answers, Vision, ask_many, question
 from miniature.pool import ATTRIBUTES, NOTHING, SHOTS, Pool
+from miniature.stages import Say, Stage, Training
 from torch import Tensor, nn
 
 from murank.prompt import Layout, load_template
 
-Say = Callable[[str], None]
-_CONTRAST = 0.5  # weight of the term that makes the states behind two images comparable
+_CONTRAST = 0.3  # weight of the term that makes the states behind two images comparable
 _TEMPERATURE = 0.1
+_EMBEDDING = 128
+_PEOPLE, _SEEN = 16, 4  # neighbours in the pool, of whom every other is a look-alike; crops of each
 # How the question is put: with the rules or bare, in which layout; and how often (paper is dear).
 _FORMS: tuple[tuple[Path, Layout], ...] = (
     (PROMPT, "prefix_first"), (BARE_PROMPT, "prefix_first"), (PROMPT, "paper"),
 )  # fmt: skip
 _PAPER = 2
-_ORDER = (0, 1, 0, 1, 0, _PAPER)
+_ORDER = (0, 1, 0, 0, 1, 0, 0, _PAPER)
+_HARD, _OTHERS = 2, 1  # candidates that do not match: the most alike, and any; all that match
 
 
 @dataclass(frozen=True)
 class Stages:
     """How long each stage lasts, in steps."""
 
-    attributes: int = 650
-    pairs: int = 500
-    together: int = 600
-    turn: int = 100  # to end a turn once it has answered
+    tower: int = 3000
+    pairs: int = 900
+    together: int = 1200
+    turn: int = 60
 
 
-def pretrain(checkpoint: Any, pool: Pool, stages: Stages, seed: int, say: Say) -> None:
-    """Train the checkpoint's model in place."""
-    torch.manual_seed(seed)
-    vision = Vision(checkpoint)
-    _learn_attributes(checkpoint, vision, pool, stages.attributes, say)
-    tokens = _standardise(checkpoint, vision, pool)
-    trainer = PairTrainer(checkpoint, pool, say)
-    trainer.run(stages.pairs, lambda rows: tokens[rows], {"text": 1e-3})
-    trainer.run(
-        stages.together,
-        lambda rows: vision(shifted(torch.from_numpy(pool.pixels[rows.numpy()]))),
-        {"text": 8e-4, "vision": 2.5e-4},
-    )
-    learn_turns(vision, trainer, pool, stages.turn)
+def pretrain(
+    checkpoint: Any, pool: Pool, held: Pool, stages: Stages, seed: int, *, kept: Path, say: Say
+) -> None:
+    """Train the checkpoint's model in place; curves are of `held`, places that it does not see."""
+    learner = Learner(checkpoint, pool)
+    watcher = Learner(checkpoint, held, learner.heads)
+    text = {"text": 1e-3, "heads": 1e-3}
+    plan = [
+        Stage("tower", stages.tower, learner.tower, {"vision": 1e-3, "heads": 1e-3},
+              figure=watcher.figure),
+        Stage("pairs", stages.pairs, lambda: learner.pairs(trust=0.5), text,
+              begin=learner.standardise, figure=watcher.figure),
+        Stage("together", stages.together, lambda: learner.pairs(together=True),
+              {"text": 8e-4, "heads": 8e-4, "vision": 4e-4}, figure=watcher.figure),
+        Stage("turn", stages.turn, lambda: learner.pairs(with_end=True), {"text": 2e-4},
+              figure=watcher.figure),
+    ]  # fmt: skip
+    Training(learner.parts, say, kept).run(plan, {"crops": len(pool.pixels)}, seed)
 
 
-def learn_turns(vision: Vision, trainer: PairTrainer, pool: Pool, steps: int) -> None:
-    """Train the text side to answer and then to end its turn, as adaptation will ask of it."""
-    with torch.no_grad():
-        tokens = all_tokens(vision, pool)
-    trainer.run(steps, lambda rows: tokens[rows], {"text": 3e-4}, with_end=True)
+class Heads(nn.Module):
+    """What training adds to the model, and leaves behind."""
 
-
-def _learn_attributes(checkpoint: Any, vision: Vision, pool: Pool, steps: int, say: Say) -> None:
-    heads = nn.Linear(8 * HIDDEN, sum(ATTRIBUTES.values()))
-    tower = list(checkpoint.model.model.visual.parameters())
-    optimiser = torch.optim.AdamW(
-        [{"params": tower, "peak": 1.5e-3}, {"params": heads.parameters(), "peak": 3e-3}],
-        weight_decay=0.02,
-    )
-    kinds, labels = list(ATTRIBUTES.values()), torch.from_numpy(pool.attributes)
-    for step in _steps(steps, optimiser, "attributes", say):
-        rows = torch.randint(len(pool.pixels), (128,))
-        found = heads(vision(shifted(torch.from_numpy(pool.pixels[rows.numpy()]))).flatten(1))
-        wanted = labels[rows]
-        losses = [
-            F.cross_entropy(part, wanted[:, i], ignore_index=NOTHING)
-            for i, part in enumerate(found.split(kinds, 1))
-        ]
-        step(sum(losses) / len(losses))  # type: ignore[arg-type]
-
-
-def _standardise(checkpoint: Any, vision: Vision, pool: Pool) -> Tensor:
-    """Give vision tokens zero mean and unit variance, by the merger's last layer; return them."""
-    with torch.no_grad():
-        tokens = all_tokens(vision, pool)
-        mean, spread = tokens.mean((0, 1)), tokens.std((0, 1)) + 1e-4
-        last = checkpoint.model.model.visual.merger.mlp[-1]
-        last.weight.div_(spread[:, None])
-        last.bias.copy_((last.bias - mean) / spread)
-        return (tokens - mean) / spread
-
-
-def all_tokens(vision: Vision, pool: Pool) -> Tensor:
-    """Vision tokens of every crop: [N,T,H]."""
-    starts = range(0, len(pool.pixels), 256)
-    return torch.cat([vision(torch.from_numpy(pool.pixels[s : s + 256])) for s in starts])
-
-
-class PairTrainer:
-    """Same person or not, over pairs of a batch: each image is a query and a candidate."""
-
-    def __init__(self, checkpoint: Any, pool: Pool, say: Say) -> None:
-        self.model, self.say, self.crops = checkpoint.model, say, len(pool.pixels)
+    def __init__(self) -> None:
+        super().__init__()
+        width = GRID.num_tokens * HIDDEN
+        self.attributes = nn.Linear(width, sum(ATTRIBUTES.values()))
+        self.embedding = nn.Linear(width, _EMBEDDING)
         self.projection = nn.Linear(HIDDEN, 64, bias=False)
-        self.domain_size = int((pool.domains == 0).sum())
+        self.odds = nn.Linear(1, 1)  # of a cosine
+
+    def likeness(self, tokens: Tensor) -> Tensor:
+        """Cosines of all images of a batch: [N,T,H] -> [N,N]."""
+        rows = F.normalize(self.embedding(tokens.flatten(1)), dim=-1)
+        return rows @ rows.T
+
+
+class Learner:
+    """Losses of batches of a pool."""
+
+    def __init__(self, checkpoint: Any, pool: Pool, heads: Heads | None = None) -> None:
+        self.model, self.pool = checkpoint.model, pool
+        self.vision = Vision(checkpoint)
+        self.heads = Heads() if heads is None else heads
         self.people = torch.from_numpy(pool.people)
+        self.labels = torch.from_numpy(pool.attributes)
+        self.place_size = int((pool.domains == pool.domains[0]).sum())
         self.asked = [
             question(checkpoint, load_template(prompt), layout) for prompt, layout in _FORMS
         ]
+        self._turns = 0
 
-    def run(
-        self,
-        steps: int,
-        tokens_of: Callable[[Tensor], Tensor],
-        peaks: dict[str, float],
-        *,
-        with_end: bool = False,
-    ) -> None:
-        """Train for a number of steps; `with_end`: the end of the turn instead of the contrast."""
-        parts = {
-            "text": [*self.model.model.language_model.parameters(), *self.projection.parameters()],
-            "vision": list(self.model.model.visual.parameters()),
-        }
-        groups = [{"params": parts[name], "peak": peak} for name, peak in peaks.items()]
-        optimiser = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.98))
-        for number, step in enumerate(_steps(steps, optimiser, "+".join(peaks), self.say)):
-            form = _ORDER[number % len(_ORDER)]
-            asked = self.asked[form]
-            rows, candidates = self._batch(small=form == _PAPER)
-            tokens = tokens_of(rows)
-            people = self.people[rows]
-            same = people[candidates] == people[:, None]
-            said = torch.tensor(asked.answers)[same.long()]
-            given = said if with_end else None
-            answers = ask_many(self.model, asked, tokens, tokens[candidates], said=given)
-            loss = F.cross_entropy(answers.words.flatten(0, 1), said.flatten())
-            if with_end:
-                end = torch.full_like(said, asked.end).flatten()
-                more = F.cross_entropy(answers.next_words.flatten(0, 1), end)
-            else:
-                more = _CONTRAST * self._contrast(answers, people, candidates)
-            step(loss + more, loss)
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What can be trained."""
+        inner = self.model.model
+        return {"vision": inner.visual, "text": inner.language_model, "heads": self.heads}
 
-    def _batch(self, *, small: bool) -> tuple[Tensor, Tensor]:
-        """Rows [n] of images of two domains, and each one's candidates [n,6] among them."""
-        people, shots, each = (4, 3, 4) if small else (5, 4, 6)
-        rows = torch.cat([self._draw(people, shots) for _ in range(2)])
-        person = self.people[rows]
-        domain = rows // self.domain_size
-        same = person[:, None] == person
-        there = domain[:, None] == domain
-        lot = torch.rand(len(rows), len(rows))
-        itself = torch.eye(len(rows), dtype=torch.bool)
-        match = lot.masked_fill(~same | itself, -1)
-        other = lot.masked_fill(same | ~there, -1)
-        half = min(each // 2, shots - 1)
-        chosen = [match.topk(half, 1).indices, other.topk(each - half, 1).indices]
-        return rows, torch.cat(chosen, 1)
+    def tower(self) -> tuple[Tensor, float]:
+        """Attributes, and people told apart: the images of two places."""
+        rows = torch.cat([self._draw(_PEOPLE), self._draw(_PEOPLE)])
+        tokens = self.vision(degraded(self._pixels(rows)))
+        loss, contrast = self._seen(tokens, rows)
+        return loss, float(contrast.detach())
 
-    def _draw(self, people: int, shots: int) -> Tensor:
-        start = self.domain_size * int(torch.randint(self.crops // self.domain_size, ()))
-        count = self.domain_size // SHOTS
-        chosen = torch.randperm(count)[:people]
-        picks = [start + SHOTS * int(one) + torch.randperm(SHOTS)[:shots] for one in chosen]
-        return torch.cat(picks)
+    def pairs(
+        self, *, trust: float = 0.0, together: bool = False, with_end: bool = False
+    ) -> tuple[Tensor, float]:
+        """Answers, with candidates that are hard to tell; `trust`: in what the vector says."""
+        form = int(torch.randint(len(_ORDER), ()))
+        small = _ORDER[form] == _PAPER
+        asked, rows = self.asked[_ORDER[form]], self._draw(6 if small else _PEOPLE)
+        with torch.set_grad_enabled(together):
+            tokens = self.vision(degraded(self._pixels(rows)))
+        people = self.people[rows]
+        same = people[:, None] == people
+        likeness = self.heads.likeness(tokens)
+        candidates = chosen(same, likeness.detach(), hard=1 if small else _HARD)
+        match = same.gather(1, candidates)
+        said = torch.tensor(asked.answers)[match.long()]
+        answers = ask_many(
+            self.model, asked, tokens, tokens[candidates], said=said if with_end else None
+        )
+        wanted = match.float()
+        if trust:
+            vector = self.heads.odds(likeness.gather(1, candidates)[..., None])[..., 0].sigmoid()
+            wanted = (1 - trust) * wanted + trust * vector.detach()
+        loss = _cross_entropy(answers, asked.answers, wanted)
+        more = torch.zeros(())
+        if with_end:
+            end = torch.full_like(said, asked.end).flatten()
+            more = F.cross_entropy(answers.next_words.flatten(0, 1), end)
+        else:
+            more = _CONTRAST * self._behind_images(answers, people, candidates)
+        if together:
+            more = more + 0.3 * self._seen(tokens, rows)[0]
+        return loss + more, float(loss.detach())
 
-    def _contrast(self, answers: Answers, people: Tensor, candidates: Tensor) -> Tensor:
+    def standardise(self) -> None:
+        """Give vision tokens zero mean and unit variance, by the merger's last layer."""
+        with torch.no_grad():
+            rows = torch.randperm(len(self.pool.pixels))[:2048]
+            tokens = torch.cat([self.vision(self._pixels(part)) for part in torch.split(rows, 128)])
+            mean, spread = tokens.mean((0, 1)), tokens.std((0, 1)) + 1e-4
+            last = self.parts["vision"].merger.mlp[-1]  # type: ignore[union-attr, index]
+            last.weight.div_(spread[:, None])
+            last.bias.copy_((last.bias - mean) / spread)
+            for head in (self.heads.attributes, self.heads.embedding):  # they see what they saw
+                by_token = head.weight.reshape(len(head.weight), -1, HIDDEN)
+                head.bias.add_((by_token * mean).sum((1, 2)))
+                head.weight.copy_((by_token * spread).flatten(1))
+
+    def figure(self) -> str:
+        """AUC of the vector and of mu over hard pairs, images as they are; percent."""
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            found = [self._opinions() for _ in range(12)]
+        match, *opinions = (torch.cat(part).flatten().numpy() for part in zip(*found, strict=True))
+        vector, mu = (100 * _auc(opinion, match) for opinion in opinions)
+        return f"AUC on held-out places: vector {vector:.1f}, mu {mu:.1f}"
+
+    def _opinions(self) -> tuple[Tensor, Tensor, Tensor]:
+        rows, asked = self._draw(_PEOPLE), self.asked[0]
+        same = self.people[rows][:, None] == self.people[rows]
+        tokens = self.vision(self._pixels(rows))
+        likeness = self.heads.likeness(tokens)
+        candidates = chosen(same, likeness, hard=_HARD)
+        logits = ask_many(self.model, asked, tokens, tokens[candidates]).logits
+        return (
+            same.gather(1, candidates),
+            likeness.gather(1, candidates),
+            logits[..., 1] - logits[..., 0],
+        )
+
+    def _seen(self, tokens: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of the tower, and its part that tells people apart."""
+        found, wanted = self.heads.attributes(tokens.flatten(1)), self.labels[rows]
+        named = [
+            F.cross_entropy(part, wanted[:, i], ignore_index=NOTHING)
+            for i, part in enumerate(found.split(list(ATTRIBUTES.values()), 1))
+        ]
+        people = self.people[rows]
+        same = people[:, None] == people
+        likeness = self.heads.likeness(tokens)
+        contrast = _info_nce(likeness / _TEMPERATURE, same)
+        there = (rows[:, None] // self.place_size) == rows // self.place_size
+        odds = self.heads.odds(likeness.detach()[..., None])[..., 0]
+        asked = there & ~torch.eye(len(rows), dtype=torch.bool)
+        calibrated = F.binary_cross_entropy_with_logits(
+            odds[asked], same[asked].float(), pos_weight=torch.tensor(10.0)
+        )
+        return sum(named, contrast * 0) / len(named) + contrast + 0.1 * calibrated, contrast
+
+    def _behind_images(self, answers: Answers, people: Tensor, candidates: Tensor) -> Tensor:
         """InfoNCE on the states behind the images: without it nothing is learned for long."""
-        query = F.normalize(self.projection(answers.query), dim=-1)
-        other = F.normalize(self.projection(answers.candidates), dim=-1).flatten(0, 1)
-        likeness = torch.cat([query, other]) @ query.T / _TEMPERATURE
+        query = F.normalize(self.heads.projection(answers.query), dim=-1)
+        other = F.normalize(self.heads.projection(answers.candidates), dim=-1).flatten(0, 1)
         owners = torch.cat([people, people[candidates].flatten()])
-        same = (owners[:, None] == people).float()
-        itself = torch.arange(len(people))
-        same[itself, itself] = 0
-        likeness = likeness.index_put((itself, itself), torch.tensor(-1e9))
-        share = likeness - likeness.logsumexp(1, keepdim=True)
-        return -((share * same).sum(1) / same.sum(1).clamp(min=1)).mean()
+        likeness = query @ torch.cat([query, other]).T / _TEMPERATURE
+        return _info_nce(likeness, people[:, None] == owners)
+
+    def _pixels(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(self.pool.pixels[rows.numpy()])
+
+    def _draw(self, people: int) -> Tensor:
+        """Rows of crops of people who stand together in the pool, of one place."""
+        places, there = len(self.pool.pixels) // self.place_size, self.place_size // SHOTS
+        first = there * int(torch.randint(places, ())) + int(torch.randint(there - people + 1, ()))
+        shots = torch.rand(people, SHOTS).topk(_SEEN, 1).indices
+        return (SHOTS * (first + torch.arange(people))[:, None] + shots).flatten()
 
 
-def shifted(pixels: Tensor, most: int = 4) -> Tensor:
-    """Move a batch of images by a few pixels, edges repeated."""
-    down, across = torch.randint(0, 2 * most + 1, (2,)).tolist()
-    padded = F.pad(pixels.float(), (most, most, most, most), mode="replicate")
-    return padded[:, :, down : down + pixels.shape[2], across : across + pixels.shape[3]]
+def chosen(same: Tensor, likeness: Tensor, *, hard: int) -> Tensor:
+    """Candidates [N,K] of each of N images: those that match, the most alike others, and any."""
+    lot = torch.rand(same.shape)
+    itself = torch.eye(len(same), dtype=torch.bool)
+    match = lot.masked_fill(~same | itself, -1).topk(int(same[0].sum()) - 1, 1).indices
+    alike = likeness.masked_fill(same, -2).topk(hard, 1).indices
+    rest = lot.masked_fill(same, -1).scatter(1, alike, -1).topk(_OTHERS, 1).indices
+    found = torch.cat([match, alike, rest], 1)
+    return found.gather(1, torch.rand(found.shape).argsort(1))
 
 
-class _Step:
-    """Takes steps of an optimiser, and keeps a running mean of the loss."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer) -> None:
-        self._optimiser = optimiser
-        self._parameters = [one for group in optimiser.param_groups for one in group["params"]]
-        self.mean: float | None = None
-
-    def __call__(self, loss: Tensor, shown: Tensor | None = None) -> None:
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimiser.step()
-        value = float((loss if shown is None else shown).detach())
-        self.mean = value if self.mean is None else 0.95 * self.mean + 0.05 * value
+def _cross_entropy(answers: Answers, words: tuple[int, int], wanted: Tensor) -> Tensor:
+    """Of No and Yes among all words; `wanted` [B,K] is the share of Yes."""
+    no, yes = answers.words.log_softmax(-1)[..., list(words)].unbind(-1)
+    return -((1 - wanted) * no + wanted * yes).mean()
 
 
-def _steps(count: int, optimiser: torch.optim.Optimizer, name: str, say: Say) -> Iterator[_Step]:
-    """Yield what takes one step, `count` times: warm-up, then a cosine to a twentieth."""
-    step, start = _Step(optimiser), time.monotonic()
-    for number in range(count):
-        share = min(1.0, (number + 1) / 50) * (0.525 + 0.475 * math.cos(math.pi * number / count))
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * share
-        yield step
-        if (number + 1) % 100 == 0:
-            say(
-                f"{name} {number + 1}/{count} loss {step.mean:.3f} {time.monotonic() - start:.0f} s"
-            )
+def _info_nce(likeness: Tensor, same: Tensor) -> Tensor:
+    """Supervised contrast: rows of images, columns of others of which the first are the same."""
+    itself = torch.eye(*same.shape, dtype=torch.bool)
+    share = likeness.masked_fill(itself, -1e9)
+    share = share - share.logsumexp(1, keepdim=True)
+    ours = (same & ~itself).float()
+    return -((share * ours).sum(1) / ours.sum(1).clamp(min=1)).mean()
+
+
+def _auc(opinion: Any, match: Any) -> float:
+    others = np.sort(opinion[~match])
+    return float((np.searchsorted(others, opinion[match]) / len(others)).mean())

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from miniature.encoder import MEAN, RESAMPLE, STD, save_onnx, train_encoder
+from miniature.encoder import SIZE as ENCODER_SIZE
 from miniature.model import PROMPT, load_base, make_base
 from miniature.pool import SIZE, load_pool
 from miniature.pretrain import Stages, pretrain
@@ -29,7 +30,8 @@ from murank.prompt import Layout
 from murank.world import TRAINING
 from murank.world.market import TRAIN, WorldSettings, write_world
 
-POOL_DOMAINS = 220  # broad-0 to broad-219
+POOL_DOMAINS = 300  # broad-0 to broad-299
+HELD_DOMAINS = 10  # the next ones, for the curves of the training
 ENCODER_STEPS = 1200
 BASE_SEED = 0
 STAGES = Stages()
@@ -70,7 +72,7 @@ class Recipe:
         if not file.exists():
             images = list_images(self.world / TRAIN)
             assert images.pids is not None
-            how = Preprocessing(*SIZE, RESAMPLE)
+            how = Preprocessing(*ENCODER_SIZE, RESAMPLE)
             pixels = np.stack([to_pixels(load_image(path), how) for path in images.paths])
             with self._step("encoder"):
                 encoder = train_encoder(
@@ -85,14 +87,18 @@ class Recipe:
         """The MLLM as "pre-trained" on broad domains: a checkpoint folder, float16."""
         folder = self.work.parent / "base"
         if not folder.exists():
-            pool = load_pool(self.work.parent / "pool.npz", POOL_DOMAINS)
+            pool = load_pool(self.work.parent / "pool.npz", POOL_DOMAINS + HELD_DOMAINS)
             aside = self.work.parent / "base-unfinished"
             shutil.rmtree(aside, ignore_errors=True)
             with self._step("base"):
                 make_base(aside, seed=BASE_SEED)
                 checkpoint = load_base(aside)
                 checkpoint.model.train()
-                pretrain(checkpoint, pool, STAGES, BASE_SEED, self.say)
+                pretrain(
+                    checkpoint, pool.places(0, POOL_DOMAINS),
+                    pool.places(POOL_DOMAINS, HELD_DOMAINS), STAGES, BASE_SEED,
+                    kept=self.work.parent / "base-kept" / "state.pt", say=self.say,
+                )  # fmt: skip
                 checkpoint.model.half().save_pretrained(aside)
                 aside.rename(folder)
         return folder
@@ -171,7 +177,8 @@ class Recipe:
     def _encoder_options(self) -> Sequence[object]:
         mean, std = (",".join(map(str, values)) for values in (MEAN, STD))
         return (
-            "--encoder", self.encoder, "--encoder-size", f"{SIZE[0]}x{SIZE[1]}",
+            "--encoder", self.encoder,
+            "--encoder-size", f"{ENCODER_SIZE[0]}x{ENCODER_SIZE[1]}",
             "--encoder-resample", RESAMPLE, "--encoder-mean", mean, "--encoder-std", std,
         )  # fmt: skip
 
