@@ -150,7 +150,7 @@ class Learner:
             rows = torch.randperm(len(self.pool.pixels))[:2048]
             tokens = torch.cat([self.vision(self._pixels(part)) for part in torch.split(rows, 128)])
             mean, spread = tokens.mean((0, 1)), tokens.std((0, 1)) + 1e-4
-            last = self.parts["vision"].merger.mlp[-1]  # type: ignore[union-attr, index]
+            last: Any = self.model.model.visual.merger.mlp[-1]
             last.weight.div_(spread[:, None])
             last.bias.copy_((last.bias - mean) / spread)
             for head in (self.heads.attributes, self.heads.embedding):  # they see what they saw
