@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from random_checkpoint import SIZES, make_checkpoint
 from safetensors.torch import load_file, save_file
-from traced_once import TracedOnce
+from traced_once import TracedOnce, list_operators_once
 
 from murank import Engine
 from murank.engine.precision import Precision
@@ -31,6 +31,7 @@ def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trace equal towers and decoders once in a session: nothing costs tests of exports more."""
     store = tmp_path_factory.mktemp("traced")
     with pytest.MonkeyPatch.context() as patch:
+        list_operators_once(patch)
         for name in ("export_vision", "export_decoder"):
             patch.setattr(scorer, name, TracedOnce(getattr(scorer, name), store))
         yield
