@@ -49,6 +49,8 @@ MODELS = (
     "tests/export/test_export_job.py",
     "tests/export/test_scorer_parity.py",
 )
+# And these, with GPUS=all alone: see tests/longer.py.
+LONGER = ("tests/export/test_bf16.py", "tests/export/test_trt_build.py")
 # A variable of torch's libraries changes nothing in a file that never loads them.
 OF_TORCH: tuple[Mapping[str, str], ...] = (
     {"ATEN_CPU_CAPABILITY": "default"},
@@ -74,7 +76,8 @@ def matrix(*, short: bool) -> Iterator[tuple[Mapping[str, str], Sequence[str]]]:
     if short:
         yield TOGETHER, CHEAP
         return
-    yield {"GPUS": "all"}, (*ARRAYS, *MODELS)  # and nothing else: see kernels/cuda/test_compile.py
+    # And nothing else: see kernels/cuda/test_compile.py.
+    yield {"GPUS": "all"}, (*ARRAYS, *MODELS, *LONGER)
     yield from ((change, MODELS) for change in OF_TORCH)
     yield from ((change, (*ARRAYS, *MODELS)) for change in (*OF_ALL, *OTHER_SEEDS, TOGETHER))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from longer import longer
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -19,7 +20,7 @@ QDQ: list[Precision] = ["int8-qdq", "fp8", "int4"]
 CASES: list[tuple[str, Precision]] = [
     *(("qwen2_vl", precision) for precision in QDQ),
     ("qwen2_5_vl", "int8-qdq"),
-    ("qwen3_vl", "int8-qdq"),
+    *longer(("qwen3_vl", "int8-qdq")),
 ]
 KIND = {
     "int8-qdq": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN, "int4": TensorProto.INT4

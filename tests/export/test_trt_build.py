@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from longer import longer
 from numpy.typing import NDArray
 
 from murank import InputError, MachineError
@@ -95,7 +96,7 @@ def test_tensorrt_itself_has_no_fp8_for_gpus_without_it(engine_folder: EngineFol
         ("qwen2_5_vl", "paper", "fp32"),
         ("qwen2_5_vl", "prefix_first", "int8-qdq"),
         ("qwen3_vl", "prefix_first", "bf16"),
-        ("qwen3_vl", "prefix_first", "int8-qdq"),
+        *longer(("qwen3_vl", "prefix_first", "int8-qdq")),
     ],
 )
 def test_each_family(
