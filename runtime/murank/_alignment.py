@@ -123,6 +123,11 @@ class Fitted:
     note: str | None = None  # why less than could be
     file: str | None = None  # where it was learnt beforehand
 
+    @property
+    def why_not(self) -> list[str]:
+        """Why `auto` did nothing, in a line; none: it did, or nothing was asked for."""
+        return [self.note] if self.level == "off" and self.note is not None else []
+
     def apply(self, features: NDArray[Any], camids: Ids | None) -> NDArray[Any]:
         """Return aligned rows, or those given where nothing is done. Raises InputError.
 
@@ -163,11 +168,6 @@ class Aligned:
     def label(self) -> str:
         """The name of its line in a table."""
         return f"aligned ({self.level}, {self.features.features.shape[1]})"
-
-    @property
-    def why_not(self) -> list[str]:
-        """Why `auto` did nothing, in a line; none: it did, or nothing was asked for."""
-        return [self.note] if self.level == "off" and self.note is not None else []
 
     @property
     def notes(self) -> list[str]:

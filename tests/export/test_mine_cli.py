@@ -86,10 +86,12 @@ def test_candidates_of_aligned_features(run: Run, tmp_path: Path) -> None:
 
 def test_a_fitted_alignment(run: Run, features: Path, tmp_path: Path) -> None:
     """Few images for `auto`; a file that was learnt elsewhere serves."""
-    assert run("--features", features, *SPLIT)[0] == 0
+    code, out, _ = run("--features", features, *SPLIT)
+    assert code == 0
     folder, file = tmp_path / "out" / "pairs", tmp_path / "a.npz"
     note = json.loads((folder / "mining.json").read_text())["alignment"]["note"]
     assert "50" in note
+    assert out.splitlines().count(note) == 1
     assert main(["align", str(features), "-o", str(file), "--align-cameras", "mean"]) == 0
     code, _, err = run("--features", features, *SPLIT, "--overwrite", "--alignment", file)
     assert code == 0, err
@@ -137,7 +139,7 @@ def test_features_to_pairs(run: Run, features: Path, tmp_path: Path) -> None:
         assert told[kind]["similarity"]["max"] == pytest.approx(similarity[-1])
         assert told[kind]["similarity"]["median"] == pytest.approx(np.median(similarity))
 
-    first, _, *rows, last = out.splitlines()
+    first, _, *rows, last, _ = out.splitlines()
     assert first == f"{kept.sum()} images; 9 people train, 3 validate"
     assert [" ".join(row.split()[:2]) for row in rows] == [
         "train positives", "train negatives", "val positives", "val negatives"

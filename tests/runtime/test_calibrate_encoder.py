@@ -88,6 +88,8 @@ def test_beside_the_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*map(str, words)]) == 0
     text = capsys.readouterr().out
     assert ("tells less than the encoder" in text) == (beside["mu"] < beside["encoder"])
+    (why,) = [note for note in found["notes"] if "not aligned" in note]
+    assert text.splitlines().count(why) == 1
     other = CameraAlignment.fit(rows, CAMIDS, level="mean", encoder_sha256="ab" * 32)
     save_alignment(tmp_path / "other.npz", other)
     assert "other.npz" in refused(capsys, *words, "--alignment", tmp_path / "other.npz")

@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         say_json(record)
     else:
-        say(*summary(record, args.output))
+        say(*summary(record, args.output), *fitted.why_not)
     return 0
 
 

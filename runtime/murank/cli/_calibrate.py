@@ -127,11 +127,12 @@ def _run(args: argparse.Namespace, target: Target) -> int:
         )
     told = None if embedded is None else embedded.told(scored)
     done = Done(args.engine, engine.sha256, after, len(given) - len(distinct), len(pairs), told)
+    why_not = [] if embedded is None else embedded.alignment.why_not
     if args.json:
         said = as_json(done, measured, scored)
-        say_json({**said, "pairs_sha256": pairs_sha256})
+        say_json({**said, "notes": [*said["notes"], *why_not], "pairs_sha256": pairs_sha256})
     else:
-        say(*report_lines(done, measured, scored))
+        say(*report_lines(done, measured, scored), *why_not)
     return 0
 
 

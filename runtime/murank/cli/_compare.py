@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         say(
             *([] if stored is None else [f"stored with {args.store}, whose sha256 is now {stored}"])
         )
-        say(*aligned.why_not, *notes)
+        say(*aligned.fitted.why_not, *notes)
     return 0
 
 

@@ -95,7 +95,7 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
     found = _full("euclidean", blocks, labels, args.max_rank, protocol)
     found = replace(
         found, notes=[*found.notes, *aligned.notes], alignment=aligned.to_json(asked),
-        why_not=aligned.why_not,
+        why_not=aligned.fitted.why_not,
     )  # fmt: skip
     if aligned.level == "off":
         return found

@@ -35,6 +35,18 @@ def test_as_on_the_cpu(settings: Any) -> None:
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=TOLERANCE)
 
 
+def test_rows_of_unknown_cameras() -> None:
+    camids = np.where(np.arange(72) == 32, -1, CAMIDS)  # whose pair is not needed
+    gpu, here = (CameraAlignment.fit(rows, camids) for rows in (there(), ROWS.astype(np.float32)))
+    assert gpu.level == here.level == "pairs"
+    np.testing.assert_array_equal(gpu.pairs, here.pairs)
+    gpu.update(there(ROWS[:9]), camids[:9], half_life=4)
+    here.update(ROWS[:9].astype(np.float32), camids[:9], half_life=4)
+    expected = here.apply(ROWS.astype(np.float32), camids)
+    actual = np.asarray(gpu.apply(there(), camids))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+
+
 def test_pair_shares() -> None:
     gpu = CameraAlignment.fit(there(), CAMIDS)
     here = gpu.pair_shares(ROWS.astype(np.float32), CAMIDS)
