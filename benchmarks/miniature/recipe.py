@@ -113,12 +113,20 @@ class Recipe:
 
     @property
     def pairs(self) -> Path:
-        """Hard pairs of the training people, mined by the encoder."""
-        folder = self.work / "pairs"
+        """Hard pairs of the training people: what the aligned encoder still confuses."""
+        return self._mined("pairs", "pairs")
+
+    @property
+    def unaligned_pairs(self) -> Path:
+        """The same of the encoder's features as they are."""
+        return self._mined("unaligned-pairs", "off")
+
+    def _mined(self, name: str, level: str) -> Path:
+        folder = self.work / name
         if not folder.exists():
             self.murank(
                 "adapt", "mine", "--engine", self.encoder_engine, "--images", self.world / TRAIN,
-                "--k", 4, "--seed", self.seed, "-o", folder,
+                "--align-cameras", level, "--k", 4, "--seed", self.seed, "-o", folder,
             )  # fmt: skip
         return folder
 

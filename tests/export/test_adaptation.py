@@ -1,0 +1,64 @@
+"""The figures of benchmarks/adaptation.py, against sums made pair by pair."""
+
+from itertools import product
+from pathlib import Path
+
+import adaptation
+import numpy as np
+import pytest
+from adaptation import DOMAINS, K, _encoder_distances, _opinion, report
+
+from murank.world import UNSEEN
+
+
+@pytest.fixture
+def test() -> adaptation.Test:
+    random = np.random.default_rng(2)
+    queries, gallery = 9, 150
+    pids = random.integers(0, 12, queries + gallery)
+    camids = random.integers(1, 4, queries + gallery)
+    people = random.standard_normal((12, 160))
+    raw = people[pids] + 6 * random.standard_normal((queries + gallery, 160))
+    return adaptation.Test([Path()] * len(pids), pids, camids, queries, raw.astype(np.float32))
+
+
+def in_order(one: float, other: float) -> float:
+    return (one < other) + 0.5 * (one == other)
+
+
+def test_opinion_counts_pairs_of_candidates(test: adaptation.Test) -> None:
+    mu = np.random.default_rng(3).integers(0, 4, (test.num_query, K)) / 4  # with ties
+    distances = _encoder_distances(test)
+    matches, others, where_wrong = [], [], []
+    for query, row in enumerate(test.candidates[:, :K] + test.num_query):
+        same = [test.pids[one] == test.pids[query] for one in row]
+        seen = [test.camids[one] == test.camids[query] for one in row]
+        ours = [i for i in range(K) if same[i] and not seen[i]]
+        rest = [i for i in range(K) if not same[i]]
+        matches += [mu[query, i] for i in ours]
+        others += [mu[query, i] for i in rest]
+        for i, j in product(ours, rest):
+            if distances[query, i] > distances[query, j]:
+                where_wrong.append(in_order(mu[query, i], mu[query, j]))
+    everywhere = [in_order(one, other) for one, other in product(matches, others)]
+    assert len(where_wrong) > 20
+    wanted = 100 * np.mean(everywhere), 100 * np.mean(where_wrong)
+    np.testing.assert_allclose(_opinion(test, mu), wanted)
+
+
+def test_the_encoder_is_never_right_where_it_is_wrong(test: adaptation.Test) -> None:
+    assert _opinion(test, _encoder_distances(test))[1] == 0
+
+
+def test_a_row_ends_with_the_mean_of_the_unseen_domains() -> None:
+    rows = [
+        "encoder", "encoder + mu", "k-reciprocal", "k-reciprocal + mu",
+        "k-reciprocal + mu, gallery mu", "ECN", "ECN + mu", "CA-Jaccard", "CA-Jaccard + mu",
+    ]  # fmt: skip
+    seeds = [
+        {d: dict.fromkeys(rows, (10.0 * i + seed, 1.0)) for i, d in enumerate(DOMAINS)}
+        for seed in range(2)
+    ]
+    line = next(one for one in report(seeds).splitlines() if one.startswith("| encoder |"))
+    mean = np.mean([10.0 * DOMAINS.index(d) + 0.5 for d in UNSEEN])
+    assert line.endswith(f"| {mean:.1f} ±0.5 / 1.0 ±0.0 |")
