@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import numpy as np
 from numba import config, njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _caches: list[Any] = []  # of every kernel that has one
@@ -44,6 +46,23 @@ def _compiled(function: Any, **options: Any) -> Any:
 def cache_folders() -> list[Path]:
     """Where compiled kernels are kept; empty: nowhere."""
     return sorted({Path(cache.cache_path) for cache in _caches})
+
+
+class _Memory:
+    """Shows an array's memory as one that may be written to."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        shown = array.__array_interface__
+        self.__array_interface__ = {**shown, "data": (shown["data"][0], False)}
+        self._array = array  # lives as long as what is made of this
+
+
+def to_read(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array, without a copy, for kernels that only read it.
+
+    To Numba a read-only array is of another type, and kernels would be compiled for it anew.
+    """
+    return array if array.flags.writeable else np.asarray(_Memory(array))
 
 
 class _ReadOnlyLocator:

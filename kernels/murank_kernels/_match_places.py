@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank_kernels import _parallel
-from murank_kernels._compiled import compiled
+from murank_kernels._compiled import compiled, to_read
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, I64
 
@@ -103,7 +103,7 @@ def match_places(
     """
     indptr, matches = matches_of(order, starts, stops, g_camids, q_camids)
     places = np.empty(indptr[-1], np.int64)
-    rows = np.ascontiguousarray(rows)
+    rows = to_read(np.ascontiguousarray(rows))
 
     def some(part: tuple[int, int]) -> None:
         if np.isnan(rows[slice(*part)].min()):

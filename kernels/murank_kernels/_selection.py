@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank_kernels import _parallel, _validate
-from murank_kernels._compiled import compiled
+from murank_kernels._compiled import compiled, to_read
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._neighbors import empty_lists, insert
 from murank_kernels._types import F32, I32
@@ -56,6 +56,7 @@ def smallest_k(distances: NDArray[np.floating], k: int) -> tuple[F32, I32]:
 
 def select(rows: F32, k: int) -> tuple[F32, I32]:
     """Do what `smallest_k` does, for rows that are known to be good."""
+    rows = to_read(rows)
     values, indices = empty_lists(len(rows), k)
 
     def some(part: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from murank_kernels._compiled import compiled
+from murank_kernels._compiled import compiled, to_read
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, F64
 
@@ -83,7 +83,7 @@ def as_features(features: ArrayLike, *, normalize: bool) -> NDArray[np.float32]:
     given = np.ascontiguousarray(given)
     out = np.empty(given.shape, np.float32)
     norms = np.empty(len(given))
-    _copy_rows(given, normalize, out, norms)
+    _copy_rows(to_read(given), normalize, out, norms)
     check_norms(given, norms, normalize=normalize)
     return out
 

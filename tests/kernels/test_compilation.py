@@ -9,6 +9,30 @@ from pathlib import Path
 
 import murank_kernels
 
+# What is read-only is of another type to Numba; kernels are not compiled for it anew.
+READ_ONLY = """
+import numpy as np
+from murank_kernels import _match_places, _selection, _validate
+from murank_kernels import evaluate_rank, simple, smallest_k
+
+rows = np.random.default_rng(0).random((9, 4), np.float32)
+distances, pids = np.ascontiguousarray(simple(rows, 3)), np.arange(9) % 3
+kernels = _validate._copy_rows, _match_places._places, _selection.select_rows
+
+def answers():
+    ranked = evaluate_rank(distances, pids[:3], pids[3:], np.zeros(3, int), np.ones(6, int))
+    found = simple(rows, 3), smallest_k(distances, 2)[1], ranked.all_AP
+    return [array.tobytes() for array in found]
+
+def compiled():
+    return [len(kernel.signatures) for kernel in kernels]
+
+wanted, before = answers(), compiled()
+rows.flags.writeable = distances.flags.writeable = False
+assert answers() == wanted
+assert compiled() == before == [1, 1, 1], (compiled(), before)
+assert not rows.flags.writeable and not distances.flags.writeable
+"""
 LIST_KERNELS = """
 import importlib, json, pkgutil
 
@@ -31,18 +55,18 @@ print(json.dumps(kernels))
 @lru_cache
 def kernels() -> dict[str, tuple[int, bool]]:
     """Name -> (compiled signatures, cached on disk), in a fresh process."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(murank_kernels.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", LIST_KERNELS],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, tuple[int, bool]] = json.loads(done.stdout)
+    found: dict[str, tuple[int, bool]] = json.loads(printed_by(LIST_KERNELS))
     assert found
     return found
+
+
+def printed_by(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(murank_kernels.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_import_compiles_nothing() -> None:
@@ -51,3 +75,7 @@ def test_import_compiles_nothing() -> None:
 
 def test_every_kernel_is_cached() -> None:
     assert [name for name, (_, cached) in kernels().items() if not cached] == []
+
+
+def test_read_only_arrays_compile_nothing_more() -> None:
+    printed_by(READ_ONLY)

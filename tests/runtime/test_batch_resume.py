@@ -23,16 +23,15 @@ def distances(job: ImageJob) -> NDArray[np.float32]:
     return load_ranking(job.out).distances
 
 
-@pytest.fixture
-def uninterrupted(job: ImageJob) -> dict[str, NDArray[np.float32]]:
-    """Results of whole runs, by order; the output folder is gone again."""
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NDArray[np.float32]]:
+    """Results of whole runs, by order; what is ranked is the same in each job."""
     found = {}
-    for order in ("given", "both"):
-        assert job.run("-o", job.out, *OPTIONS, "--order", order, "--quiet") == 0
-        found[order] = distances(job)
-        for path in job.out.iterdir():
-            path.unlink()
-        job.out.rmdir()
+    with pytest.MonkeyPatch.context() as patch:
+        job = ImageJob(tmp_path_factory.mktemp("whole"), patch)
+        for order in ("given", "both"):
+            assert job.run("-o", job.out, *OPTIONS, "--order", order, "--quiet", "--overwrite") == 0
+            found[order] = distances(job)
     return found
 
 
