@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 kernel: Any = importlib.import_module("numba.cuda.simulator.kernel")
+devicearray: Any = importlib.import_module("numba.cuda.simulator.cudadrv.devicearray")
 
 
 class Thread(threading.Thread):
@@ -63,6 +64,7 @@ class Block(kernel.BlockManager):  # type: ignore[misc]
 
     def run(self, grid_point: Any, *arguments: Any) -> None:
         Block.globals = self._f.__globals__
+        arguments = tuple(bare(argument) for argument in arguments)
         places = list(np.ndindex(*self._block_dim))
         self._kept.extend(Thread() for _ in range(len(places) - len(self._kept)))
         threads = self._kept[: len(places)]
@@ -79,6 +81,15 @@ class Block(kernel.BlockManager):  # type: ignore[misc]
         for thread in sorted(threads, key=lambda thread: thread.given_up):  # the cause first
             if thread.failed is not None:
                 raise thread.failed
+
+
+def bare(argument: Any) -> Any:
+    """Return the array in the simulator's two wrappers, which cost more than the work of kernels.
+
+    They would let `array.field` stand for `array["field"]`, which no kernel here has.
+    """
+    wrapped = isinstance(argument, devicearray.FakeWithinKernelCUDAArray)
+    return argument._item._ary if wrapped else argument
 
 
 def run_one_after_another(threads: list[Thread]) -> bool:
