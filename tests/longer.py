@@ -3,8 +3,11 @@
 import os
 from typing import TypeVar
 
+import pytest
+
 T = TypeVar("T")
 ALL = os.environ.get("GPUS") == "all"
+only_longer = pytest.mark.skipif(not ALL, reason="a longer run: GPUS=all")
 
 
 def longer(*cases: T) -> tuple[T, ...]:

@@ -50,7 +50,12 @@ MODELS = (
     "tests/export/test_scorer_parity.py",
 )
 # And these, with GPUS=all alone: see tests/longer.py.
-LONGER = ("tests/export/test_bf16.py", "tests/export/test_trt_build.py")
+LONGER = (
+    "tests/export/test_bf16.py",
+    "tests/export/test_miniature.py",
+    "tests/export/test_plan_engine.py",
+    "tests/export/test_trt_build.py",
+)
 # A variable of torch's libraries changes nothing in a file that never loads them.
 OF_TORCH: tuple[Mapping[str, str], ...] = (
     {"ATEN_CPU_CAPABILITY": "default"},

@@ -52,6 +52,13 @@ def asked(checkpoint: Callable[[str], Path]) -> Callable[[str], Asked]:
     return of
 
 
+@pytest.fixture(scope="module")
+def collected(asked: Callable[[str], Asked]) -> tuple[Asked, dict[nn.Module, Tensor]]:
+    """Of one family, and what was collected: shared, never change it."""
+    one = asked("qwen2_vl")
+    return one, one.collect()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_layer_that_a_graph_takes_has_inputs_and_they_are_dropped_with_it(
     asked: Callable[[str], Asked], family: str
@@ -71,10 +78,10 @@ def test_every_layer_that_a_graph_takes_has_inputs_and_they_are_dropped_with_it(
 
 
 def test_rows_of_what_the_layer_is_given_without_the_static_prefix(
-    asked: Callable[[str], Asked],
+    collected: tuple[Asked, dict[nn.Module, Tensor]],
 ) -> None:
-    one = asked("qwen2_vl")
-    inputs, model = one.collect(), one.checkpoint.model.model
+    one, inputs = collected
+    model = one.checkpoint.model.model
     layers = [model.language_model.layers[1].self_attn.k_proj, model.visual.blocks[1].mlp.fc2]
     given: list[list[Tensor]] = [[], []]
 
@@ -102,9 +109,10 @@ def test_rows_of_what_the_layer_is_given_without_the_static_prefix(
         assert set(found[-len(found) // PAIRS :]) <= last
 
 
-def test_layers_that_are_given_the_same_share_it(asked: Callable[[str], Asked]) -> None:
-    one = asked("qwen2_vl")
-    inputs = one.collect()
+def test_layers_that_are_given_the_same_share_it(
+    collected: tuple[Asked, dict[nn.Module, Tensor]],
+) -> None:
+    one, inputs = collected
     for layer in one.checkpoint.model.model.language_model.layers:
         q, k, v, out = (
             inputs[getattr(layer.self_attn, name)]
@@ -118,9 +126,11 @@ def test_layers_that_are_given_the_same_share_it(asked: Callable[[str], Asked]) 
         assert len({id(rows) for rows in (q, out, gate, down)}) == 4
 
 
-def test_the_same_again_and_no_hook_stays(asked: Callable[[str], Asked]) -> None:
-    one = asked("qwen2_vl")
-    first, again = one.collect(), one.collect()
+def test_the_same_again_and_no_hook_stays(
+    collected: tuple[Asked, dict[nn.Module, Tensor]],
+) -> None:
+    one, first = collected
+    again = one.collect()
     assert list(first) == list(again)
     assert all(torch.equal(rows, again[layer]) for layer, rows in first.items())
     modules: list[Any] = list(one.checkpoint.model.modules())

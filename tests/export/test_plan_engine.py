@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from longer import longer
 from plan_devices import made_device
 
 from murank.engine.manifest import read_manifest
@@ -40,7 +41,7 @@ def test_precisions_have_the_same_products(engine_folder: EngineFolder) -> None:
     assert half["fp32", False] > 0  # attention's scores stay in float32
 
 
-@pytest.mark.parametrize(("precision", "terms"), [("int8", 1), ("w8a16", 2)])
+@pytest.mark.parametrize(("precision", "terms"), [("int8", 1), *longer(("w8a16", 2))])
 def test_integers_have_as_many_or_twice(
     engine_folder: EngineFolder, precision: str, terms: int
 ) -> None:
