@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from longer import only_longer
 from miniature.model import (
     BARE_PROMPT,
     GRID,
@@ -29,7 +30,11 @@ from murank.prompt import Layout, default_template, load_template
 from murank.world import TRAINING, UNSEEN
 from murank.world.market import GALLERY, TRAIN, _people
 from murank_export import EncoderSettings, ExportSettings, export_engine
+from murank_export.mllm.adapter import read_adapter
+from murank_export.mllm.checkpoint import load_checkpoint
+from murank_export.mllm.merge import apply_adapter
 from murank_export.mllm.reference import ask
+from murank_export.mllm.tokens import answer_ids, prompt_tokens
 
 ENGINE, BASE, ADAPTER = HERE / "engine", HERE / "base", HERE / "adapter"
 
@@ -93,6 +98,24 @@ def test_shipped_size() -> None:
     assert sum(file.stat().st_size for file in files) < 15e6
 
 
+def test_the_shipped_engine_answers_as_base_and_adapter() -> None:
+    """As PyTorch, the adapter beside the base's weights: nothing is merged or exported."""
+    engine, checkpoint = Engine.from_pretrained(ENGINE), load_checkpoint(BASE)
+    part = engine.manifest.scorer
+    assert part is not None
+    apply_adapter(checkpoint.model, read_adapter(ADAPTER), lora_alpha=None, lora_rank=None)
+    tokens = prompt_tokens(checkpoint, load_template(PROMPT), "prefix_first")
+    grid, size = checkpoint.grid((part.preprocessing.height, part.preprocessing.width))
+    crops = np.random.default_rng(1).integers(0, 256, (4, *size, 3)).astype(np.uint8)
+    pixels = list(crops.transpose(0, 3, 1, 2))
+    answers = answer_ids(checkpoint.tokenizer)
+    logits = ask(checkpoint, tokens, grid, answers, pixels[0], pixels[1:]).logits
+    difference = (logits[:, 1] - logits[:, 0]).astype(np.float64)
+    mu = engine.mu(crops[0], list(crops[1:]))
+    np.testing.assert_allclose(mu, 1 / (1 + np.exp(difference)), atol=3e-5, rtol=0)
+
+
+@only_longer
 def test_base_and_adapter_make_the_shipped_engine(tmp_path: Path) -> None:
     scorer = Engine.from_pretrained(ENGINE).manifest.scorer
     assert scorer is not None
