@@ -122,17 +122,16 @@ def assert_same_gradients(one: TrainSettings, other: TrainSettings) -> None:
 def test_it_learns_pairs_by_heart(
     checkpoint: Callable[..., Path], tmp_path: Path, pack: int
 ) -> None:
-    """Better than the best guess: who always says Yes and No with 1/2 loses ln(2) / 2 a token."""
+    """Whatever the seed, matches come before others, and the loss falls more than by a guess."""
     made = MadePairs(tmp_path, checkpoint("qwen2_vl", "tiny"))  # which a third layer helps
     pairs = made.of(range(2))
     assert len(pairs) == 8
     made.write("train", pairs)
     made.write("val", pairs)
-    settings = made.but(pack=pack, batch_size=8, steps=30, eval_every=30, dropout=0.0, lr=2e-2)
+    settings = made.but(pack=pack, batch_size=8, steps=30, eval_every=30, dropout=0.0, lr=5e-3)
     trained = train_adapter(settings)
-    assert trained.before.loss > 2
-    assert trained.last.loss < 0.25
-    assert (trained.best.accuracy, trained.best.auc) == (1, 1)
+    assert trained.last.loss < trained.before.loss / 4
+    assert trained.best.auc == 1
     assert (trained.before.step, trained.last.step, trained.steps) == (0, 30, 30)
 
 
@@ -232,7 +231,7 @@ def test_what_is_written(made: MadePairs) -> None:
     before = torch.random.get_rng_state()
     trained = train_adapter(made.settings, told.append, lambda *one: shown.append(one))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert [line.split(":")[0] for line in told] == [
+    assert [line.split(":")[0] for line in told if not line.startswith("note")] == [
         "load checkpoint ...", "hash model and pairs ...", "step 0", "step 3", "step 6",
     ]  # fmt: skip
     assert [one[1:] for one in shown] == [(step, 6) for step in range(1, 7)]
