@@ -41,7 +41,7 @@ def default_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-EVALUATE, RERANK = "evaluate {f} --json", "rerank --features {f} --method none --json"
+EVALUATE, RERANK = "evaluate {f} --json", "rerank --features {f} --method none --json --quiet"
 INSPECT = f'inspect "{ENGINE}" --json'  # quick: it loads no compiler
 
 
