@@ -52,7 +52,9 @@ def main() -> None:
         for name, weight in sorted(parts.items(), key=lambda part: -part[1])[:8]:
             print(f"  {name:<20} {weight:6.0f} MB")
         print(f"import murank: {seconds(python, 'import murank'):.2f} s (median of {ROUNDS})")
-        engine = "import murank; from murank.engine.session import onnxruntime; onnxruntime()"
+        engine = (
+            "import murank; from murank.backends.onnx.session import onnxruntime; onnxruntime()"
+        )
         print(f"import murank and onnxruntime: {seconds(python, engine):.2f} s")
     print(f"Python {sys.version.split()[0]}")
 

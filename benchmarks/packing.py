@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from random_checkpoint import SIZES, make_checkpoint
 
-from murank.pairs import Pair
+from murank.pairs.labelled import Pair
 from murank.prompt import LAYOUTS, Layout, default_template
 from murank_export.adapt import TrainSettings
 from murank_export.adapt.lora import add_adapter

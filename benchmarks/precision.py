@@ -42,9 +42,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import Engine
-from murank.engine.integrity import hash_files
-from murank.engine.manifest import MANIFEST, manifest_bytes, read_manifest
-from murank.engine.precision import ARITHMETIC, INTEGER
+from murank.folder.integrity import hash_files
+from murank.folder.manifest import MANIFEST, manifest_bytes, read_manifest
+from murank.folder.precision import ARITHMETIC, INTEGER
 
 CANDIDATES, THREADS = 20, 2
 WEIGHT_ONLY = {"weights 8 bit": (8, 1), "weights 8 bit, a8": (8, 4), "weights 4 bit": (4, 1)}

@@ -26,7 +26,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from murank.engine.precision import Precision
+from murank.folder.precision import Precision
 
 CANDIDATES, ROUNDS = 10, 3
 

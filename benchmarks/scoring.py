@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.engine.manifest import ScorerPart, read_manifest
-from murank.engine.precision import INTEGER
+from murank.folder.manifest import ScorerPart, read_manifest
+from murank.folder.precision import INTEGER
 from murank.prompt import LAYOUTS
 
 CANDIDATES = 20

@@ -20,7 +20,7 @@ from pathlib import Path
 from miniature.model import HERE
 from miniature.recipe import BASE_SEED, ENCODER_STEPS, LORA, POOL_DOMAINS, STAGES, Recipe
 
-from murank.engine.manifest import engine_sha256
+from murank.folder.manifest import engine_sha256
 from murank.world import TRAINING
 
 SEED = 0  # of the shipped one

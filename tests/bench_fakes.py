@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from murank.bench._clock import Clock
-from murank.bench._samples import Answer, Sample
-from murank.bench._schema import Environment, Memory, Report, Section, SettingsRecord
+from murank.bench.clock import Clock
+from murank.bench.samples import Answer, Sample
+from murank.bench.schema import Environment, Memory, Report, Section, SettingsRecord
 
 CANDIDATES = 20
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from murank.engine.integrity import hash_files
-from murank.engine.manifest import (
+from murank.folder.integrity import hash_files
+from murank.folder.manifest import (
     AdapterSource,
     AnswerIds,
     EncoderPart,

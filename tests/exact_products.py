@@ -2,7 +2,7 @@
 
 import pytest
 
-from murank._integer_products import multiplies_exactly
+from murank.machine.integer_products import multiplies_exactly
 
 # Others saturate, in what onnxruntime gives them: murank refuses them, and there is no right value.
 needs_exact_products = pytest.mark.skipif(

@@ -12,11 +12,12 @@ from engine_folder import edit_manifest, make_engine
 from numpy.typing import NDArray
 from PIL import Image
 
-from murank.batch import _embedding, _scoring
 from murank.cli import main
 from murank.engine.engine import Engine
-from murank.engine.manifest import engine_sha256, read_manifest
+from murank.folder.manifest import engine_sha256, read_manifest
 from murank.images import ReadyImage
+from murank.jobs import embed as _embedding
+from murank.jobs import score as _scoring
 
 PEOPLE, DISTRACTORS = 4, 2
 NUM_QUERY, NUM_GALLERY = PEOPLE, 2 * PEOPLE + DISTRACTORS

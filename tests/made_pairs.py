@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from murank.pairs import Pair, save_pairs
+from murank.pairs.labelled import Pair, save_pairs
 from murank_export.adapt.settings import TrainSettings
 
 PROMPT = {

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from murank.engine.session import Session, SessionSettings
+from murank.backends.onnx.session import Session, SessionSettings
 from murank_export import EncoderSettings
 from murank_export.encoder import IMAGENET_MEAN, IMAGENET_STD, ExportedEncoder, export_encoder
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from trt_fakes import FakeGpu, FakeTensorRT
 
-from murank.trt import _cuda
+from murank.backends.trt import cuda as _cuda
 
 if TYPE_CHECKING:
     from image_job import ImageJob

@@ -15,9 +15,9 @@ from types import ModuleType
 
 import pytest
 
-from murank import _telemetry
 from murank.cli import main
-from murank.doctor import _examine
+from murank.doctor import examination as _examine
+from murank.machine import telemetry as _telemetry
 
 ROOT = Path(__file__).parents[1]
 ENGINE = ROOT / "benchmarks" / "miniature" / "engine"

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import MachineError
-from murank.engine.files import EngineFiles
-from murank.engine.manifest import read_manifest
-from murank.trt import PlanSession
-from murank.trt._faults import GpuError
+from murank.backends.trt import PlanSession
+from murank.backends.trt.faults import GpuError
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import read_manifest
 
 _BFLOAT16 = 16  # onnx.TensorProto
 _ALIGNMENT = 256  # bytes: what NvInferRuntime.h asks of setTensorAddress
@@ -41,7 +41,7 @@ class Block:
 
 
 class FakeGpu:
-    """See murank.trt._cuda.Gpu."""
+    """See murank.backends.trt.cuda.Gpu."""
 
     def __init__(self, compute_capability: str = "8.7") -> None:
         self.name, self.driver = "Fake Orin", "12.6"

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from murank.engine.manifest import ScorerPart, read_manifest
+from murank.folder.manifest import ScorerPart, read_manifest
 
 FLOAT, BF16, HALF = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.FLOAT16
 

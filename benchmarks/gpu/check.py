@@ -34,8 +34,8 @@ from gpu.context import Context  # noqa: E402
 from gpu.report import file_name, report  # noqa: E402
 from gpu.rows import Row, exit_code  # noqa: E402
 
-from murank._atomic import write_files  # noqa: E402
-from murank.engine.precision import Precision  # noqa: E402
+from murank.files.atomic import write_files  # noqa: E402
+from murank.folder.precision import Precision  # noqa: E402
 
 BUDGET = 470.0  # seconds in all
 LIMITS = {  # seconds of one section

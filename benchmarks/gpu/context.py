@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpu.rows import CannotRun
 
-from murank.engine.precision import Precision
+from murank.folder.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def need(*modules: str) -> None:
 def need_driver() -> None:
     """Raise CannotRun where there is no NVIDIA driver or GPU."""
     from murank import MachineError
-    from murank.doctor._driver import gpus
+    from murank.doctor.gpus import gpus
 
     try:
         found = gpus()["gpus"]

@@ -25,7 +25,7 @@ from miniature.pretrain import Stages, pretrain
 from murank.cli import main
 from murank.datasets import list_images
 from murank.images import Preprocessing, load_image, to_pixels
-from murank.pairs import Pair, load_pairs, save_pairs
+from murank.pairs.labelled import Pair, load_pairs, save_pairs
 from murank.prompt import Layout
 from murank.world import TRAINING
 from murank.world.market import TRAIN, WorldSettings, write_world

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from murank._atomic import write_files
+from murank.files.atomic import write_files
 
 Say = Callable[[str], None]
 _WARM_UP, _FLOOR = 100, 0.03  # steps; share of the peak at the end

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import FeatureSet, MuDistances
-from murank._alignment import Alignment, align
-from murank._methods import distance_blocks
+from murank.rerank.alignment import Alignment, align
+from murank.rerank.methods import distance_blocks
 from murank_kernels import CameraAlignment, RankEvaluator
 
 Array = NDArray[Any]

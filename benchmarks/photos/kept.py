@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from murank._atomic import write_files
+from murank.files.atomic import write_files
 
 Measure = Callable[[], Any]
 

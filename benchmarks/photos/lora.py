@@ -16,8 +16,8 @@ from photos.kept import Kept
 from photos.stages import Embedding, murank
 
 from murank import FeatureSet, MuDistances
-from murank._intervals import Gain, paired_gain
-from murank.pairs import Pair, load_pairs, save_pairs
+from murank.pairs.labelled import Pair, load_pairs, save_pairs
+from murank.rerank.intervals import Gain, paired_gain
 
 VARIANTS = ("none", "hard", "random")
 LEVELS: Mapping[str, str] = {"as is": "off", "pairs": "pairs"}  # ours, and --align-cameras

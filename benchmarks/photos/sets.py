@@ -11,10 +11,10 @@ import numpy as np
 
 from murank import InputError
 from murank.datasets import DATASETS, Dataset, ImageList, list_images, load_dataset
-from murank.datasets._files import find_home, images_below
-from murank.datasets._lists import Image, image_list, make_dataset
-from murank.datasets._msmt17 import MSMT17_LAYOUT, _listed
-from murank.datasets._splits import NUM_SPLITS
+from murank.datasets.image_files import find_home, images_below
+from murank.datasets.image_lists import Image, image_list, make_dataset
+from murank.datasets.msmt17 import MSMT17_LAYOUT, _listed
+from murank.datasets.splits import NUM_SPLITS
 
 _Labels = tuple[int, int]  # pid, camid
 

@@ -16,7 +16,7 @@ from photos.sets import as_csv
 from murank import FeatureSet, MuDistances, load_features, load_mu
 from murank.cli import main
 from murank.datasets import Dataset, ImageList
-from murank.datasets._lists import Image, image_list
+from murank.datasets.image_lists import Image, image_list
 
 CANDIDATES = 10  # gallery images a query whose mu is asked for
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from murank import OutputError
-from murank._atomic import new_folder
-from murank.engine.manifest import MANIFEST
+from murank.files.atomic import new_folder
+from murank.folder.manifest import MANIFEST
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from murank import MachineError
-from murank.cli._output import keep_note, say, say_error, say_json
-from murank.cli._parser import Parser, positive
-from murank.engine.manifest import engine_sha256
-from murank.engine.precision import Precision
+from murank.cli.output import keep_note, say, say_error, say_json
+from murank.cli.parser import Parser, positive
+from murank.folder.manifest import engine_sha256
+from murank.folder.precision import Precision
 from murank.prompt import LAYOUTS
 from murank_export._steps import NOTE, Report
 

@@ -12,9 +12,9 @@ import onnx.inliner
 from onnx import TensorProto, helper
 
 from murank import InputError
-from murank.engine.files import check_graph
+from murank.backends.onnx.session import onnxruntime
 from murank.engine.neighbours import ROWS_FLOAT16, ROWS_FLOAT32
-from murank.engine.session import onnxruntime
+from murank.folder.contents import check_graph
 from murank.images import Preprocessing
 from murank_export._loading import one_line
 from murank_export.hf_encoder import export_hf_encoder

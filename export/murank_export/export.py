@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import InputError, __version__
-from murank.engine._plain import check_utf8
-from murank.engine.integrity import hash_files
-from murank.engine.manifest import (
+from murank.files.plain import check_utf8
+from murank.folder.integrity import hash_files
+from murank.folder.manifest import (
     LARGEST_TAU,
     MANIFEST,
     MOST_PAIRS,
@@ -123,11 +123,11 @@ def _encoder(
     """Export the encoder, if there is one; return its part and what it was measured by."""
     if settings.encoder is None:
         return None, {}
+    from murank.backends.onnx.session import SessionSettings
     from murank.engine.encoder import Encoder, NoFeatureError
-    from murank.engine.files import EngineFiles
     from murank.engine.golden import resized
     from murank.engine.neighbours import encoder_fault
-    from murank.engine.session import SessionSettings
+    from murank.folder.contents import EngineFiles
     from murank_export.encoder import export_encoder
 
     with steps.step("encoder: export and check"):

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import InputError
-from murank._library import library
-from murank.engine.session import onnxruntime
+from murank.backends.onnx.session import onnxruntime
 from murank.images import Preprocessing
+from murank.machine.library import library
 from murank_export._loading import load_model, one_line, read_json
 from murank_export._quiet import quiet_exporter
 

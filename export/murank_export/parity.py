@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import ParityError
-from murank.engine.files import EngineFiles
+from murank.backends.onnx.session import SessionSettings
 from murank.engine.golden import golden_scorer
-from murank.engine.manifest import ScorerPart
-from murank.engine.precision import ARITHMETIC, Float, Precision
 from murank.engine.scorer import Scorer
-from murank.engine.session import SessionSettings
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import ScorerPart
+from murank.folder.precision import ARITHMETIC, Float, Precision
 from murank_export.graphs.emulated import EMULATION, emulate_bfloat16
 
 # Differences of the log-odds of "No", relative to itself where that is above 1.

@@ -9,9 +9,9 @@ from safetensors.numpy import save
 
 from murank import InputError, ParityError
 from murank.engine.golden import TOLERANCE, resized
-from murank.engine.manifest import AnswerIds, ScorerPart, Shapes
 from murank.engine.neighbours import scorer_fault
-from murank.engine.precision import ARITHMETIC
+from murank.folder.manifest import AnswerIds, ScorerPart, Shapes
+from murank.folder.precision import ARITHMETIC
 from murank.images import Preprocessing
 from murank.prompt import PromptTemplate
 from murank_export._steps import NOTE, Steps

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from murank.engine.precision import Precision
+from murank.folder.precision import Precision
 from murank.prompt import Layout
 
 

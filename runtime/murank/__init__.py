@@ -16,17 +16,17 @@ from murank._exceptions import (
     UsageError,
     UserError,
 )
-from murank._telemetry import switch_off as _switch_telemetry_off
 from murank._version import __version__
+from murank.machine.telemetry import switch_off as _switch_telemetry_off
 
 if TYPE_CHECKING:
-    from murank._features import FeatureSet, Items, load_features, save_features
-    from murank._labels import Labels
-    from murank._mu import MuDistances, load_mu
-    from murank._ranking import Ranking, load_ranking, write_ranking
-    from murank._truncated import TruncatedEvaluation, evaluate_truncated
+    from murank.datasets.labels import Labels
     from murank.engine.engine import Engine
-    from murank.engine.ranked import CandidateMatch, Ranked
+    from murank.engine.results import CandidateMatch, Ranked
+    from murank.rerank.features import FeatureSet, Items, load_features, save_features
+    from murank.rerank.mu import MuDistances, load_mu
+    from murank.rerank.ranking import Ranking, load_ranking, write_ranking
+    from murank.rerank.truncated import TruncatedEvaluation, evaluate_truncated
     from murank.search import Searcher, SearchMatch, SearchResult
 
 _switch_telemetry_off()
@@ -62,13 +62,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_features": ("FeatureSet", "Items", "load_features", "save_features"),
-    "_labels": ("Labels",),
-    "_mu": ("MuDistances", "load_mu"),
-    "_ranking": ("Ranking", "load_ranking", "write_ranking"),
-    "_truncated": ("TruncatedEvaluation", "evaluate_truncated"),
+    "rerank.features": ("FeatureSet", "Items", "load_features", "save_features"),
+    "datasets.labels": ("Labels",),
+    "rerank.mu": ("MuDistances", "load_mu"),
+    "rerank.ranking": ("Ranking", "load_ranking", "write_ranking"),
+    "rerank.truncated": ("TruncatedEvaluation", "evaluate_truncated"),
     "engine.engine": ("Engine",),
-    "engine.ranked": ("CandidateMatch", "Ranked"),
+    "engine.results": ("CandidateMatch", "Ranked"),
     "search": ("SearchMatch", "SearchResult", "Searcher"),
 }
 

@@ -3,7 +3,7 @@
 import sys
 from types import TracebackType
 
-from murank import _process
+from murank.machine import process as _process
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
     """Show the traceback of a bug; what it quotes may come from outside."""
     import traceback
 
-    from murank._text import plain, plain_lines
+    from murank.checks.text import plain, plain_lines
 
     *lines, last = traceback.format_exception(kind, error, trace)
     print(plain_lines("".join(lines)), plain(last.rstrip("\n")), sep="", file=sys.stderr)

@@ -15,7 +15,7 @@ Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 to 
 
 from typing import ClassVar
 
-from murank._text import plain
+from murank.checks.text import plain
 
 EXIT_OK = 0
 EXIT_INTERRUPTED = 130

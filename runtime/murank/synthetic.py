@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank._features import FeatureSet
+from murank.rerank.features import FeatureSet
 
 _DISTRACTOR_PID = 0  # as in Market-1501; people of the set are numbered from 1
 _LEAST = {"num_ids": 1, "num_cameras": 2, "images_per_camera": 2, "dim": 2}

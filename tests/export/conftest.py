@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from traced_once import TracedOnce, list_operators_once
 
 from murank import Engine
-from murank.engine.precision import Precision
+from murank.folder.precision import Precision
 from murank.prompt import Layout
 from murank_export import ExportSettings, export_engine, scorer
 

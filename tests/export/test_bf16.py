@@ -17,7 +17,7 @@ from typed_graph import BF16, FLOAT, HALF, part_of, round_to_bfloat16, typed
 
 from murank.cli import main
 from murank.engine.golden import golden_log_odds
-from murank.engine.integrity import check_engine
+from murank.folder.integrity import check_engine
 from murank_export.parity import scorer_on_cpu
 
 FAMILIES = ["qwen2_vl", "qwen3_vl", *longer("qwen2_5_vl")]  # an export takes long

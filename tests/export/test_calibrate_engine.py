@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from murank import Engine, InputError
 from murank.cli import main
-from murank.engine.manifest import engine_sha256
+from murank.folder.manifest import engine_sha256
 
 Crops = list[NDArray[np.uint8]]
 Entry = dict[str, str]

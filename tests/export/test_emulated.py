@@ -16,10 +16,10 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from typed_graph import BF16, FLOAT, TypedGraph, part_of, round_to_bfloat16, typed
 
+from murank.backends.onnx.session import Session
 from murank.engine.golden import resized
-from murank.engine.onnx_references import external_data_files
-from murank.engine.precision import Precision
-from murank.engine.session import Session
+from murank.folder.onnx_references import external_data_files
+from murank.folder.precision import Precision
 from murank.prompt import default_template
 from murank_export.golden import golden_images
 from murank_export.graphs.decoder import Decoder

@@ -20,7 +20,7 @@ from transformers.models.siglip.image_processing_siglip import SiglipImageProces
 from transformers.models.vit.image_processing_vit import ViTImageProcessor
 
 from murank import InputError
-from murank.engine.session import Session, SessionSettings
+from murank.backends.onnx.session import Session, SessionSettings
 from murank.images import load_image, to_pixels
 from murank_export import EncoderSettings
 from murank_export.encoder import ExportedEncoder, export_encoder

@@ -13,8 +13,8 @@ from plain_encoder import DIM, SIZE, by_hand, exported, images, model, normalise
 from real_data import OSNET
 
 from murank import InputError
-from murank.engine.onnx_references import external_data_files
-from murank.engine.session import Session, SessionSettings
+from murank.backends.onnx.session import Session, SessionSettings
+from murank.folder.onnx_references import external_data_files
 from murank_export import EncoderSettings, encoder
 from murank_export.encoder import IMAGENET_MEAN, IMAGENET_STD, export_encoder
 

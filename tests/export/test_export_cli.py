@@ -17,9 +17,9 @@ from plain_encoder import model, save
 from safetensors.torch import load_file, save_file
 
 from murank.cli import main
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import engine_sha256
-from murank.engine.precision import ARITHMETIC
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import engine_sha256
+from murank.folder.precision import ARITHMETIC
 from murank_export.mllm.checkpoint import load_checkpoint
 
 Capture = pytest.CaptureFixture[str]

@@ -15,12 +15,13 @@ from exact_products import needs_exact_products
 from plain_encoder import DIM, model, save
 from safetensors.numpy import load_file
 
-from murank import InputError, OutputError, ParityError, __version__, _exchange
+from murank import InputError, OutputError, ParityError, __version__
 from murank.engine.golden import resized
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import read_manifest
-from murank.engine.onnx_references import external_data_files
-from murank.engine.precision import Precision
+from murank.files import exchange as _exchange
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import read_manifest
+from murank.folder.onnx_references import external_data_files
+from murank.folder.precision import Precision
 from murank.images import Preprocessing
 from murank.prompt import default_template
 from murank_export import Exported, ExportSettings, export, export_engine

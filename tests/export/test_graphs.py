@@ -12,11 +12,11 @@ import torch
 from exact_products import needs_exact_products
 from numpy.typing import NDArray
 
-from murank.engine.files import EngineFiles
+from murank.backends.onnx.session import Session, SessionSettings
 from murank.engine.golden import golden_scorer
-from murank.engine.manifest import read_manifest
-from murank.engine.precision import INTEGER, Precision
-from murank.engine.session import Session, SessionSettings
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import read_manifest
+from murank.folder.precision import INTEGER, Precision
 from murank.images import Preprocessing
 from murank.prompt import default_template
 from murank_export.graphs.decoder import Decoder

@@ -10,8 +10,8 @@ from exact_products import needs_exact_products
 from numpy.typing import NDArray
 from torch import nn
 
-from murank.engine.precision import INTEGER, Precision
-from murank.engine.session import Session, SessionSettings
+from murank.backends.onnx.session import Session, SessionSettings
+from murank.folder.precision import INTEGER, Precision
 from murank_export.graphs.layers import project, take_linear
 from murank_export.graphs.onnx_file import _export
 

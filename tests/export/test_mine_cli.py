@@ -16,7 +16,7 @@ from PIL import Image
 
 from murank import load_features, save_features
 from murank.cli import main
-from murank.pairs import load_pairs
+from murank.pairs.labelled import load_pairs
 from murank.sheet.drawing import UNREADABLE
 from murank.synthetic import make_features
 from murank_export.adapt import MiningSettings, mine_pairs, mining

@@ -24,8 +24,8 @@ from miniature.pool import SIZE
 from miniature.recipe import evaluation_world, random_alike, training_world
 
 from murank import Engine
-from murank.engine.manifest import engine_sha256
-from murank.pairs import Pair
+from murank.folder.manifest import engine_sha256
+from murank.pairs.labelled import Pair
 from murank.prompt import Layout, default_template, load_template
 from murank.world import TRAINING, UNSEEN
 from murank.world.market import GALLERY, TRAIN, _people

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from murank import InputError
-from murank.pairs import Pair
+from murank.pairs.labelled import Pair
 from murank_export.adapt import MiningSettings, hardest, mine_pairs
 from murank_export.adapt.mining import Mined, MinedPairs
 from murank_export.adapt.split import split_ids

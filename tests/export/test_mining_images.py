@@ -13,8 +13,8 @@ from plain_encoder import model, save
 
 from murank import Engine, FeatureSet, save_features
 from murank.cli import main
-from murank.engine.manifest import engine_sha256
-from murank.pairs import load_pairs
+from murank.folder.manifest import engine_sha256
+from murank.pairs.labelled import load_pairs
 
 Run = Callable[..., tuple[int, str, str]]
 SPLIT = ("--val-ratio", "0.25")

@@ -15,7 +15,7 @@ from photos.lora import random_alike
 from PIL import Image
 
 from murank import FeatureSet
-from murank.pairs import Pair
+from murank.pairs.labelled import Pair
 from murank.synthetic import make_features
 
 ROWS = 4 * 4  # levels and methods of the table

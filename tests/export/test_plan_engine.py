@@ -8,7 +8,7 @@ import pytest
 from longer import longer
 from plan_devices import made_device
 
-from murank.engine.manifest import read_manifest
+from murank.folder.manifest import read_manifest
 from murank.plan import Workload, plan_engine
 from murank.plan._work import Graphs, Work, stages
 

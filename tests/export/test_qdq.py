@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from murank.engine.precision import Precision
-from murank.engine.session import Session, SessionSettings
+from murank.backends.onnx.session import Session, SessionSettings
+from murank.folder.precision import Precision
 from murank_export.graphs.layers import Inputs, Linear, project, take_linear
 from murank_export.graphs.onnx_file import _export
 from murank_export.graphs.rounding import FP8, INT8

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from murank import Engine
-from murank.engine.precision import Precision
+from murank.folder.precision import Precision
 
 EngineFolder = Callable[..., Path]
 Crops = list[NDArray[np.uint8]]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from murank.engine.precision import INTEGER, Precision
+from murank.folder.precision import INTEGER, Precision
 from murank_export.graphs.layers import Inputs, take_linear
 from murank_export.graphs.onnx_file import _export
 from murank_export.graphs.rounding import FP8, INT4, INT8, Format, Rounded, round_weight

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from murank import Engine, InputError, OutputError
 from murank.images import Preprocessing, prepare
-from murank.pairs import Pair
+from murank.pairs.labelled import Pair
 from murank.prompt import LAYOUTS, Layout, default_template, load_template
 from murank_export import ExportSettings, export_engine
 from murank_export.adapt import TrainSettings, train_adapter

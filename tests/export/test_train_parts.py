@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 
 from murank import InputError
-from murank.pairs import Pair, save_pairs
+from murank.pairs.labelled import Pair, save_pairs
 from murank_export.adapt.answers import IGNORED, Answers, find_answers
 from murank_export.adapt.examples import Plan, grouped, load_splits
 from murank_export.adapt.lora import TARGETS, add_adapter, trainable

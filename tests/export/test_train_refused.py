@@ -14,7 +14,7 @@ from made_pairs import MadePairs
 from safetensors.torch import load_file, save_file
 
 from murank import InputError, OutputError
-from murank.pairs import load_pairs
+from murank.pairs.labelled import load_pairs
 from murank_export.adapt import TrainSettings, train_adapter
 from murank_export.mllm.checkpoint import load_checkpoint
 

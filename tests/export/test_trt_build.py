@@ -11,14 +11,14 @@ from longer import longer
 from numpy.typing import NDArray
 
 from murank import InputError, MachineError
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import read_manifest
-from murank.engine.precision import Precision
+from murank.backends.trt import BuildSettings, Built, Machine, Target, build_plans
+from murank.backends.trt.api import installed
+from murank.backends.trt.builder import make_plan
+from murank.backends.trt.profiles import graphs_of
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import read_manifest
+from murank.folder.precision import Precision
 from murank.prompt import Layout
-from murank.trt import BuildSettings, Built, Machine, Target, build_plans
-from murank.trt._api import installed
-from murank.trt._builder import make_plan
-from murank.trt._profiles import graphs_of
 
 pytest.importorskip("tensorrt_rtx")
 

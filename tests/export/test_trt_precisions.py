@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank import Engine
-from murank.engine.manifest import read_manifest
-from murank.engine.precision import Precision
+from murank.backends.trt import BuildSettings, build_plans, this_machine
+from murank.backends.trt import cuda as _cuda
+from murank.folder.manifest import read_manifest
+from murank.folder.precision import Precision
 from murank.plan import DEVICES, Plan, Workload, plan_engine
 from murank.plan._work import Graphs, score_shapes
-from murank.trt import BuildSettings, _cuda, build_plans, this_machine
 
 EngineFolder = Callable[..., Path]
 QUANTISED: tuple[Precision, ...] = ("int8-qdq", "fp8", "int4")

@@ -13,8 +13,8 @@ from exact_products import needs_exact_products
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from murank.backends.onnx import session
 from murank.cli import main
-from murank.engine import session
 
 Arrays = dict[str, NDArray[Any]]
 Verify = Callable[..., tuple[int, str, str]]

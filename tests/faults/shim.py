@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from murank import _exchange
+from murank.files import exchange as _exchange
 
 KILLED = -signal.SIGKILL
 CAN_FAIL = ("create", "exchange", "fsync", "mkdir", "rename", "write")

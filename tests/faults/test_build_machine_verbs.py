@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from murank import InputError, save_features
 from murank.cli import main
-from murank.engine.manifest import engine_sha256, read_manifest
+from murank.folder.manifest import engine_sha256, read_manifest
 from murank.synthetic import make_features
 from murank_export import export, scorer
 from murank_export.adapt import train, training

@@ -17,14 +17,17 @@ from image_job import make_people
 from search_parts import make_engine as engine_in_memory
 from trt_fakes import FakeGpu, FakeTensorRT
 
-from murank import _figure
-from murank.cli import _bench, _calibrate, main
+from murank.backends.trt import key as _key
+from murank.backends.trt import this_machine
+from murank.backends.trt.plan_store import PlanStore
+from murank.cli import bench as _bench
+from murank.cli import calibrate as _calibrate
+from murank.cli import main
 from murank.engine import token_files
 from murank.engine.disk_cache import DiskCache
 from murank.engine.engine import Engine
-from murank.engine.manifest import engine_sha256, read_manifest
-from murank.trt import _key, this_machine
-from murank.trt._store import PlanStore
+from murank.folder.manifest import engine_sha256, read_manifest
+from murank.sheet import canvas as _figure
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
@@ -46,7 +49,7 @@ def quick_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     def quick(path: Path, _rendered: object) -> None:
         write_png(path, SimpleNamespace(print_png=lambda raw: raw.write(b"a picture")))
 
-    monkeypatch.setattr("murank.bench.plot.write_plot", quick)
+    monkeypatch.setattr("murank.bench.latency_plot.write_plot", quick)
     monkeypatch.setattr(_bench, "write_plot", quick)
     monkeypatch.setattr(_calibrate, "write_plot", quick)
 

@@ -9,8 +9,9 @@ import pytest
 from faults.everywhere import Command, check_every_step, coded
 from faults.shim import KILLED, Shim, in_child
 
-from murank import OutputError, _exchange
-from murank._atomic import new_folder, sweep, write_files
+from murank import OutputError
+from murank.files import exchange as _exchange
+from murank.files.atomic import new_folder, sweep, write_files
 
 LEFT = ".murank-0123456789abcdef-"
 

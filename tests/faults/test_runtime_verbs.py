@@ -9,9 +9,9 @@ from image_job import ImageJob, change_crop
 
 from murank import save_features
 from murank.cli import main
-from murank.cli._compare import _files
-from murank.cli._compare import parser as _compare_parser
-from murank.engine.manifest import read_manifest
+from murank.cli.compare import _files
+from murank.cli.compare import parser as _compare_parser
+from murank.folder.manifest import read_manifest
 from murank.synthetic import make_features
 
 TINY = (

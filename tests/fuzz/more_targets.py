@@ -14,17 +14,18 @@ from fuzz.target import JSON, MINIATURE, Target, archive
 from miniature_datasets import make_grid, touch
 
 from murank import load_features
-from murank._mu import load_mu
-from murank.bench._compare import compare
-from murank.bench._figures import section_of
-from murank.bench._settings import BenchSettings
-from murank.bench._store import load_report
-from murank.cli import _compare, _evaluate
+from murank.backends.trt.record import PlanEntry, PlanRecord, _seal, read_record, record_bytes
+from murank.backends.trt.record import Target as Gpu
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.figures import section_of
+from murank.bench.report_comparison import compare
+from murank.bench.report_files import load_report
+from murank.cli import compare as _compare
+from murank.cli import evaluate as _evaluate
 from murank.datasets import load_dataset
-from murank.engine._json import write_json
-from murank.engine.manifest import FileEntry
-from murank.trt._record import PlanEntry, PlanRecord, _seal, read_record, record_bytes
-from murank.trt._record import Target as Gpu
+from murank.files.json_object import write_json
+from murank.folder.manifest import FileEntry
+from murank.rerank.mu import load_mu
 
 _KEY = bytes(32)
 _LINE = "{0:04d}/{0:04d}_000_0{1}_0303morning_0015_{1}.jpg"

@@ -18,7 +18,7 @@ from fuzz.mutate import BYTES
 from fuzz.target import Target
 
 from murank import MurankError
-from murank.images._bits import DarkImageWarning
+from murank.images.bits import DarkImageWarning
 
 SECONDS = 10  # of CPU time, and three times that of the clock: generous, since machines differ
 MIB = 600  # of memory, beyond what the process had

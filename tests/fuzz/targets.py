@@ -15,21 +15,21 @@ from fuzz.target import JSON, MINIATURE, Target, archive
 from PIL import Image
 
 from murank import load_features, load_ranking
-from murank._mu import load_mu
-from murank.batch._stage import read_stage, stage_writer
-from murank.batch._workspace import JobFolder
-from murank.bench._store import load_report
-from murank.datasets._csv_list import read_csv_list
+from murank.bench.report_files import load_report
+from murank.datasets.csv_list import read_csv_list
 from murank.engine.decoder import _load_prompt
 from murank.engine.disk_cache import DiskCache
 from murank.engine.engine import Engine
-from murank.engine.files import EngineFiles
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import engine_sha256, read_manifest
-from murank.engine.onnx_references import external_data_files
+from murank.folder.contents import EngineFiles
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import engine_sha256, read_manifest
+from murank.folder.onnx_references import external_data_files
 from murank.images import load_image
-from murank.pairs import load_pairs
+from murank.jobs.stage import read_stage, stage_writer
+from murank.jobs.workspace import JobFolder
+from murank.pairs.labelled import load_pairs
 from murank.prompt import load_template
+from murank.rerank.mu import load_mu
 
 ENGINE = MINIATURE / "engine"
 

@@ -11,8 +11,8 @@ from image_job import ImageJob
 
 import murank_kernels as kernels
 from murank import FeatureSet, InputError, load_features, load_mu, save_features
-from murank._alignment import Alignment, align, fit_gallery
 from murank.cli import main
+from murank.rerank.alignment import Alignment, align, fit_gallery
 from murank.synthetic import make_features
 
 

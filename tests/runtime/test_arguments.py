@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from murank import InputError
-from murank._arguments import check_images, check_number, check_whole, ready_images
 from murank.images import Preprocessing
+from murank.images.arguments import check_images, check_number, check_whole, ready_images
 
 ARRAY = np.zeros((4, 3, 3), np.uint8)
 HOW = Preprocessing(4, 2)

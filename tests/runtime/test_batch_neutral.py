@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank import InputError, load_mu, load_ranking
-from murank.batch import _scoring
-from murank.batch._asking import Skip, once_each
-from murank.batch._pairs import Pairs
 from murank.images import ReadyImage
+from murank.jobs import score as _scoring
+from murank.jobs.asked_pairs import Pairs
+from murank.jobs.asking import Skip, once_each
 
 K = NUM_GALLERY  # every query meets every gallery image
 PAIRS = K * NUM_QUERY

@@ -9,10 +9,10 @@ from image_job import NUM_IMAGES, NUM_QUERY, FakeEngine, ImageJob, change_crop
 from numpy.typing import NDArray
 
 from murank import MachineError, load_ranking
-from murank._atomic import write_files
-from murank.engine.files import EngineFiles
-from murank.engine.graph_hash import encoder_sha256
-from murank.engine.manifest import read_manifest
+from murank.files.atomic import write_files
+from murank.folder.contents import EngineFiles
+from murank.folder.graph_hash import encoder_sha256
+from murank.folder.manifest import read_manifest
 
 K = 3
 PAIRS = K * NUM_QUERY

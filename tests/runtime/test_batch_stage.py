@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from murank._atomic import write_files
-from murank.batch._stage import Parts, batches, fingerprint, read_stage, signature, stage_writer
+from murank.files.atomic import write_files
+from murank.jobs.stage import Parts, batches, fingerprint, read_stage, signature, stage_writer
 
 RECORD = {"fingerprint": "f", "skipped": [[3, "why"]], "providers": {"encoder": ["CPU"]}}
 

@@ -10,12 +10,12 @@ import pytest
 from bench_fakes import FakeClock
 
 from murank import InputError, MachineError
-from murank.bench import cold
-from murank.bench._cold import cold_job, cold_runs
-from murank.bench._settings import BenchSettings
-from murank.bench._workload import drawn_workload
+from murank.bench import cold_process as cold
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.cold_start import cold_job, cold_runs
+from murank.bench.workload import drawn_workload
 from murank.engine.engine import Engine
-from murank.engine.manifest import read_manifest, read_manifest_once
+from murank.folder.manifest import read_manifest, read_manifest_once
 from murank.images import DecodeLimits
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"

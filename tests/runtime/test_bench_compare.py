@@ -8,13 +8,14 @@ import pytest
 from bench_fakes import environment, report, sample, settings_record
 
 from murank import InputError
-from murank.bench import _figures, _ratios
-from murank.bench._compare import Comparison, compare
-from murank.bench._figures import section_of, server_figures
-from murank.bench._samples import Answer
-from murank.bench._scenarios import BLOCK
-from murank.bench._schema import ColdFigures, Report, Section
-from murank.bench._settings import BenchSettings
+from murank.bench import figures as _figures
+from murank.bench import ratios as _ratios
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.figures import section_of, server_figures
+from murank.bench.report_comparison import Comparison, compare
+from murank.bench.samples import Answer
+from murank.bench.scenarios import BLOCK
+from murank.bench.schema import ColdFigures, Report, Section
 
 
 def section(scale: float, count: int = 200, *, spread: float = 0.1, seed: int = 0) -> Section:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from bench_fakes import report, sample
 
-from murank.bench._figures import section_of
-from murank.bench._settings import BenchSettings
-from murank.bench._store import load_report, write_report
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.figures import section_of
+from murank.bench.report_files import load_report, write_report
 from murank.cli import main
 
 MANIFEST = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine" / "manifest.json"

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from bench_fakes import sample
 
-from murank.bench import _figures
-from murank.bench._figures import (
+from murank.bench import figures as _figures
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.figures import (
     latency_figures,
     nearest_rank,
     quantile,
@@ -16,8 +17,7 @@ from murank.bench._figures import (
     section_of,
     server_figures,
 )
-from murank.bench._samples import Answer
-from murank.bench._settings import BenchSettings
+from murank.bench.samples import Answer
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20, 99, 100, 101, 1000, 12345])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from murank.bench import _machine
+from murank.machine import hardware as _machine
 
 
 @pytest.fixture

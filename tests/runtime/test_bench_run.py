@@ -14,12 +14,12 @@ from bench_fakes import FakeClock, FakeSubject
 from engine_folder import make_engine
 
 from murank import InputError, MachineError, UsageError
-from murank.bench import _run
-from murank.bench._room import check_room, gallery_bytes
-from murank.bench._run import EngineOptions, offline_count, run_bench, sweep_counts
-from murank.bench._schema import Report
-from murank.bench._settings import BenchSettings
-from murank.bench._store import report_text
+from murank.bench import run as _run
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.gallery_room import check_room, gallery_bytes
+from murank.bench.report_files import report_text
+from murank.bench.run import EngineOptions, offline_count, run_bench, sweep_counts
+from murank.bench.schema import Report
 
 SMALL = BenchSettings(candidates=4, gallery_size=8, duration=4.0, warmup=1.0)
 

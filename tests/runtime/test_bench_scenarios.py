@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from bench_fakes import FakeClock, FakeQueries, FakeSubject
 
-from murank.bench._samples import Sample
-from murank.bench._scenarios import BLOCK, arrivals, multi_stream, offline, server, single_stream
+from murank.bench.samples import Sample
+from murank.bench.scenarios import BLOCK, arrivals, multi_stream, offline, server, single_stream
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from bench_fakes import report, sample
 
 from murank import InputError, OutputError
-from murank.bench._figures import section_of
-from murank.bench._schema import ColdFigures, Report
-from murank.bench._settings import BenchSettings
-from murank.bench._store import load_report, report_text, write_report
-from murank.engine._records import Record
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.figures import section_of
+from murank.bench.report_files import load_report, report_text, write_report
+from murank.bench.schema import ColdFigures, Report
+from murank.files.records import Record
 
 DOCS = Path(__file__).parents[2] / "docs" / "bench-schema.md"
 

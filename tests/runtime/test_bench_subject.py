@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from murank.bench._scenarios import Queries, Subject
-from murank.bench._settings import BenchSettings
-from murank.bench._subject import subject_of
-from murank.bench._workload import NewQueries, Workload, drawn_workload
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.scenarios import Queries, Subject
+from murank.bench.subject import subject_of
+from murank.bench.workload import NewQueries, Workload, drawn_workload
 from murank.engine.engine import Engine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -115,7 +115,7 @@ def test_a_group_takes_as_long_as_it_takes(tmp_path: Path, monkeypatch: pytest.M
     encoder = bench.engine.encoder
     assert encoder is not None
     moments = iter(np.arange(0.0, 1000.0))
-    monkeypatch.setattr("murank._stages.time.perf_counter", lambda: float(next(moments)))
+    monkeypatch.setattr("murank.engine.stopwatch.time.perf_counter", lambda: float(next(moments)))
     found = bench.subject.ask_many(bench.queries.take(4))
     assert found.stages["decode"] == pytest.approx(1.0)
     assert found.stages["embed"] == pytest.approx(1.0)

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank import InputError
-from murank.bench._settings import BenchSettings
-from murank.bench._workload import (
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.workload import (
     NewQueries,
     drawn_workload,
     gallery_features,
     given_workload,
     random_features,
 )
-from murank.engine.cache import content_key
+from murank.engine.memory_cache import content_key
 from murank.images import load_image
 
 SMALL = BenchSettings(candidates=5, gallery_size=300)

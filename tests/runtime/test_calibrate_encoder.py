@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank import Engine
-from murank._alignment import save_alignment
 from murank.cli import main
+from murank.rerank.alignment import save_alignment
 from murank_kernels import CameraAlignment
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"

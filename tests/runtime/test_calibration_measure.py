@@ -10,9 +10,9 @@ from PIL import Image
 
 from murank import InputError, MachineError
 from murank.calibration import Measured, Target, calibrate
-from murank.calibration._quality import quality, reliability
-from murank.calibration._temperature import HIGHEST, LOWEST
-from murank.calibration.plot import check_plot, write_plot
+from murank.calibration.calibration_plot import check_plot, write_plot
+from murank.calibration.quality import quality, reliability
+from murank.calibration.temperature import HIGHEST, LOWEST
 
 
 def answers(same: int = 300, different: int = 400, apart: float = 4) -> tuple[Any, Any]:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from murank.calibration._det import probit, thinned
-from murank.calibration._rates import Curve, Rate, auc, curve, equal_error_rate
+from murank.calibration.det import probit, thinned
+from murank.calibration.rates import Curve, Rate, auc, curve, equal_error_rate
 
 Mu = NDArray[np.float64]
 Labels = NDArray[np.bool_]

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank import Engine, InputError
-from murank.calibration import _scoring as scoring
 from murank.calibration import distinct_pairs, score_pairs
+from murank.calibration import pair_answers as scoring
 from murank.images import Preprocessing
-from murank.pairs import Pair
+from murank.pairs.labelled import Pair
 
 SHADES = {"a": 10, "b": 50, "c": 90, "d": 200}
 

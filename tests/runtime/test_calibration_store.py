@@ -12,13 +12,13 @@ import pytest
 from engine_folder import edit_manifest, make_engine
 
 from murank import InputError, OutputError, __version__
-from murank._atomic import sole_writer
 from murank.calibration import Measured, Target, calibrate, store_calibration
 from murank.cli import main
 from murank.engine import engine as engine_module
 from murank.engine.engine import Engine
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import (
+from murank.files.atomic import sole_writer
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import (
     Manifest,
     engine_sha256,
     manifest_bytes,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from murank.calibration._temperature import HIGHEST, LOWEST, class_weights, fit_temperature
+from murank.calibration.temperature import HIGHEST, LOWEST, class_weights, fit_temperature
 
 Answers = tuple[NDArray[np.float64], NDArray[np.bool_]]
 

@@ -52,7 +52,7 @@ def test_a_warning_is_one_line_without_code(
         warnings.warn("all graphs run on the CPU", RuntimeWarning, stacklevel=1)
         return 0
 
-    monkeypatch.setattr("murank.cli._evaluate.run", run)
+    monkeypatch.setattr("murank.cli.evaluate.run", run)
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -11,9 +11,9 @@ from image_job import DIM, FakeEngine, ImageJob
 from search_parts import make_engine, make_images
 
 from murank import FeatureSet, InputError, Searcher, load_features, save_features
-from murank._alignment import load_alignment, save_alignment
 from murank.cli import main
 from murank.images import prepare
+from murank.rerank.alignment import load_alignment, save_alignment
 from murank.synthetic import make_features
 from murank_kernels import CameraAlignment
 

@@ -10,14 +10,16 @@ import pytest
 from bench_fakes import report, sample
 from engine_folder import make_engine
 
-from murank.bench import _run, _subject
-from murank.bench._figures import section_of, server_figures
-from murank.bench._schema import ColdFigures, Report
-from murank.bench._settings import BenchSettings
-from murank.bench._store import load_report
-from murank.cli import _bench, main
-from murank.cli._bench_report import report_lines
-from murank.engine.manifest import Manifest, manifest_bytes, read_manifest
+from murank.bench import run as _run
+from murank.bench import subject as _subject
+from murank.bench.bench_settings import BenchSettings
+from murank.bench.figures import section_of, server_figures
+from murank.bench.report_files import load_report
+from murank.bench.schema import ColdFigures, Report
+from murank.cli import bench as _bench
+from murank.cli import main
+from murank.cli.bench_report import report_lines
+from murank.folder.manifest import Manifest, manifest_bytes, read_manifest
 from murank.search import Searcher
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"

@@ -13,8 +13,8 @@ from engine_folder import edit_manifest, make_engine
 
 from murank.cli import main
 from murank.engine.disk_cache import CacheLimits, open_cache
-from murank.engine.files import EngineFiles
-from murank.engine.manifest import engine_sha256, manifest_bytes, read_manifest
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import engine_sha256, manifest_bytes, read_manifest
 
 KEYS = [digit * 64 for digit in "123"]
 BYTES = 24 + 32

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from engine_folder import make_engine
 
-from murank._atomic import sole_writer
 from murank.cli import main
 from murank.engine.engine import Engine
-from murank.engine.manifest import Calibration, manifest_bytes, read_manifest
+from murank.files.atomic import sole_writer
+from murank.folder.manifest import Calibration, manifest_bytes, read_manifest
 
 Entry = dict[str, Any]
 

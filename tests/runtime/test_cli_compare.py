@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from murank import load_features, load_mu
-from murank._comparison import compare
-from murank.cli import _progress, main
+from murank.cli import main
+from murank.cli import progress as _progress
+from murank.rerank.comparison import compare
 
 RERANKERS = ("k-reciprocal", "ecn", "ca-jaccard")
 COLUMNS = ("mAP", "rank-1", "rank-5")

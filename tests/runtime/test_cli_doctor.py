@@ -11,9 +11,12 @@ import pytest
 
 from murank import InputError
 from murank.cli import main
-from murank.doctor import _advice, _engine, _examine, examine
-from murank.doctor._child import Answer
-from murank.doctor._machine import Gpu, Machine
+from murank.doctor import advice as _advice
+from murank.doctor import engine_trial as _engine
+from murank.doctor import examination as _examine
+from murank.doctor import examine
+from murank.doctor.child import Answer
+from murank.doctor.machine_report import Gpu, Machine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 T4 = Gpu("NVIDIA T4", "7.5", 15 << 30)

@@ -6,7 +6,7 @@ import pytest
 from engine_folder import PARITY, make_engine, relist
 
 from murank.cli import main
-from murank.engine.manifest import engine_sha256, manifest_bytes
+from murank.folder.manifest import engine_sha256, manifest_bytes
 
 
 @pytest.fixture

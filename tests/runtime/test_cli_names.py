@@ -15,7 +15,7 @@ from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank import cli, doctor
 from murank.cli import VERBS, main
-from murank.cli._parser import Parser
+from murank.cli.parser import Parser
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "benchmarks" / "miniature" / "engine"
@@ -122,7 +122,7 @@ def test_what_is_said(
 ) -> None:  # fmt: skip
     del gpu, trt
     monkeypatch.setattr(doctor, "compile_kernels", lambda: [place.folder / "kernels"])
-    monkeypatch.setattr("murank.cli._progress._EVERY_LOG", 0)
+    monkeypatch.setattr("murank.cli.progress._EVERY_LOG", 0)
     words = [verb, *map(str, CASES[verb](place))]
     assert main(words) == 0
     out, err = capsys.readouterr()

@@ -8,7 +8,8 @@ import pytest
 from engine_folder import edit_manifest
 from plan_devices import made_device
 
-from murank.cli import _plan, main
+from murank.cli import main
+from murank.cli import plan as _plan
 from murank.plan import DEVICES, _host
 from murank.plan.devices import Device
 

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from murank import _pipeline, load_features, load_ranking
+from murank import load_features, load_ranking
 from murank.cli import main
+from murank.rerank import pipeline as _pipeline
 
 METHODS = ["k-reciprocal", "ecn", "ca-jaccard", "none"]
 

@@ -9,7 +9,7 @@ from image_job import DIM, NUM_GALLERY, NUM_IMAGES, NUM_QUERY, ImageJob
 
 from murank import load_features, load_mu, load_ranking
 from murank.cli import main
-from murank.engine.manifest import engine_sha256
+from murank.folder.manifest import engine_sha256
 
 
 def summary_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def test_mu_from_elsewhere(
 def test_progress_names_the_stages(
     job: ImageJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from murank.cli import _progress
+    from murank.cli import progress as _progress
 
     monkeypatch.setattr(_progress, "_EVERY_LOG", 0)
     assert job.run() == 0

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from murank import Engine, FeatureSet, Searcher, save_features
-from murank._intervals import Gain
-from murank._proposal import Proposal
 from murank.calibration import store_defaults
 from murank.cli import main
-from murank.engine.files import EngineFiles
-from murank.engine.graph_hash import encoder_sha256
-from murank.engine.manifest import engine_sha256
+from murank.folder.contents import EngineFiles
+from murank.folder.graph_hash import encoder_sha256
+from murank.folder.manifest import engine_sha256
+from murank.rerank.intervals import Gain
+from murank.rerank.proposal import Proposal
 from murank.world import draw_crop, make_domain, make_people
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"

@@ -183,7 +183,7 @@ def test_what_the_system_refuses(
     def run(_: object) -> int:
         raise eval(raised)  # noqa: S307 - the words above
 
-    monkeypatch.setattr("murank.cli._evaluate.run", run)
+    monkeypatch.setattr("murank.cli.evaluate.run", run)
     assert main(["evaluate", "f.npz"]) == 3
     err = capsys.readouterr().err
     assert said in err
@@ -196,6 +196,6 @@ def test_a_bug_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("murank.cli._evaluate.run", run)
+    monkeypatch.setattr("murank.cli.evaluate.run", run)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["evaluate", "f.npz"])

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from murank.cli import _progress, _world, main
+from murank.cli import main
+from murank.cli import progress as _progress
+from murank.cli import world as _world
 from murank.datasets import load_dataset
 from murank.world import domain_names
 from murank.world.market import WorldSettings, draw_sheet

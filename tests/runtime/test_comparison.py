@@ -7,10 +7,10 @@ import pytest
 
 import murank_kernels as kernels
 from murank import FeatureSet, InputError, MuDistances
-from murank._alignment import Alignment, align
-from murank._comparison import Compared, compare
-from murank._methods import Progress
-from murank._metrics import Metrics
+from murank.rerank.alignment import Alignment, align
+from murank.rerank.comparison import Compared, compare
+from murank.rerank.methods import Progress
+from murank.rerank.metrics import Metrics
 from murank.synthetic import make_features
 
 RERANKERS = ("k-reciprocal", "ecn", "ca-jaccard")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numba
 import pytest
 
-from murank import _memory
-from murank._cores import decoding_threads
-from murank.cli._parser import threads
-from murank.doctor._child import Answer
+from murank.cli.parser import threads
+from murank.doctor.child import Answer
+from murank.machine import memory as _memory
+from murank.machine.cores import decoding_threads
 from murank_kernels import _cgroup, _cores, _parallel
 from murank_kernels._cgroup import memory_left, memory_limit
 from murank_kernels._cores import usable_cores
@@ -200,7 +200,7 @@ def test_everybody_gives_one_answer(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What plan, doctor and the decoding threads say of a service with limits of its own."""
-    from murank.doctor._machine import this_machine
+    from murank.doctor.machine_report import this_machine
     from murank.plan._host import memory_bytes
 
     machine(8)
@@ -208,7 +208,9 @@ def test_everybody_gives_one_answer(
     (tmp_path / "cgroup-of-process").write_text("0::/system.slice/murank.service\n")
     write(tmp_path, {"system.slice/murank.service/memory.max": "1048576"})
     write(tmp_path, {"system.slice/murank.service/cpu.max": "200000 100000"})
-    monkeypatch.setattr("murank.doctor._machine.ask", lambda _: Answer(works=False, said="none"))
+    monkeypatch.setattr(
+        "murank.doctor.machine_report.ask", lambda _: Answer(works=False, said="none")
+    )
     found = this_machine()
     assert memory_bytes() == found.memory_bytes == 1 << 20
     assert decoding_threads() == found.cores == 2

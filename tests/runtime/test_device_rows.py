@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from murank import MachineError
-from murank.engine import session as session_module
-from murank.engine.device_rows import DeviceRows, HostRow, Row, as_input, device_rows, one
-from murank.engine.graph import RowBlock
-from murank.engine.onnx_rows import OnnxRows
-from murank.engine.session import Session, SessionSettings
-from murank.engine.tiny_onnx import gather, matmul, to_bfloat16
+from murank.backends.device_rows import DeviceRows, HostRow, Row, as_input, device_rows, one
+from murank.backends.onnx import session as session_module
+from murank.backends.onnx.rows import OnnxRows
+from murank.backends.onnx.session import Session, SessionSettings
+from murank.backends.onnx.tiny_onnx import gather, matmul, to_bfloat16
+from murank.backends.protocol import RowBlock
 
 pytest.importorskip("onnxruntime")
 SHAPE = (2, 3, 4)

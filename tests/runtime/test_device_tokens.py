@@ -16,13 +16,13 @@ import pytest
 from numpy.typing import NDArray
 
 from murank import Engine, MachineError, Searcher
+from murank.backends.device_rows import DeviceRows, HostRow, Row
+from murank.backends.onnx.rows import OnnxRows
+from murank.backends.onnx.session import Session, SessionSettings
+from murank.backends.onnx.tiny_onnx import gather
 from murank.engine import vision
-from murank.engine.device_rows import DeviceRows, HostRow, Row
 from murank.engine.engine import ORDERS
-from murank.engine.onnx_rows import OnnxRows
 from murank.engine.scorer import Scorer
-from murank.engine.session import Session, SessionSettings
-from murank.engine.tiny_onnx import gather
 from murank.images import prepare
 
 pytest.importorskip("onnxruntime")

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from murank import MachineError
-from murank._driver import has_driver
-from murank.doctor import _driver, _machine, _packages
-from murank.doctor._child import Answer
-from murank.doctor._words import without_paths
+from murank.doctor import gpus as _driver
+from murank.doctor import machine_report as _machine
+from murank.doctor import packages as _packages
+from murank.doctor.child import Answer
+from murank.doctor.redact import without_paths
+from murank.machine.driver import has_driver
 
 ORIN = {"name": "Orin", "compute_capability": "8.7", "memory_bytes": 8 << 30}
 

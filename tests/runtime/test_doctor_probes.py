@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from murank import MachineError
-from murank.doctor import _child, _probes
-from murank.doctor._child import ask
+from murank.doctor import child as _child
+from murank.doctor import probes as _probes
+from murank.doctor.child import ask
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
@@ -114,7 +115,7 @@ def test_errors_of_any_kind_are_answers(monkeypatch: pytest.MonkeyPatch, tmp_pat
     def broken(*_: object, **__: object) -> Any:
         raise MachineError("no device")
 
-    monkeypatch.setattr("murank.engine.session.Session", broken)
+    monkeypatch.setattr("murank.backends.onnx.session.Session", broken)
     assert told("onnxruntime-cpu") == {"works": False, "said": "no device", "found": None}
 
 
@@ -186,8 +187,8 @@ def test_a_plan_is_built_and_run(monkeypatch: pytest.MonkeyPatch) -> None:
         built.append(file.read_bytes())
         return SimpleNamespace(content=b"plan")
 
-    monkeypatch.setattr("murank.trt.this_machine", lambda: machine)
-    monkeypatch.setattr("murank.trt._builder.make_plan", make_plan)
+    monkeypatch.setattr("murank.backends.trt.this_machine", lambda: machine)
+    monkeypatch.setattr("murank.backends.trt.builder.make_plan", make_plan)
     found = told("tensorrt")
     assert found["said"] == "TensorRT 10.3 built a plan and ran it, the product is right"
     assert b"MatMul" in built[0]

@@ -57,7 +57,7 @@ def engine(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dim() -> int:
-    from murank.engine.manifest import read_manifest
+    from murank.folder.manifest import read_manifest
 
     part = read_manifest(MINIATURE).encoder
     assert part is not None

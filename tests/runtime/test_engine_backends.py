@@ -15,12 +15,12 @@ from engine_folder import edit_manifest, make_engine
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, installer
 
 from murank import Engine, InputError, MachineError
-from murank.engine import backends
-from murank.engine.backends import backend_of, load_on_one, refusal
+from murank.backends import choose as backends
+from murank.backends.choose import backend_of, load_on_one, refusal
+from murank.backends.onnx.session import Session, SessionSettings
 from murank.engine.golden import TOLERANCE, replay
-from murank.engine.manifest import read_manifest
-from murank.engine.precision import Precision
-from murank.engine.session import Session, SessionSettings
+from murank.folder.manifest import read_manifest
+from murank.folder.precision import Precision
 
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 PLANS = "tensorrt-plans"

@@ -11,14 +11,14 @@ from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
 from murank import Engine
-from murank.engine import session as session_module
-from murank.engine.cache import MemoryCache
+from murank.backends.onnx import session as session_module
+from murank.backends.onnx.session import Session, SessionSettings
+from murank.backends.onnx.tiny_onnx import to_bfloat16
 from murank.engine.decoder import Decoder
-from murank.engine.files import EngineFiles
-from murank.engine.manifest import ScorerPart, Shapes, read_manifest
+from murank.engine.memory_cache import MemoryCache
 from murank.engine.scorer import Scorer
-from murank.engine.session import Session, SessionSettings
-from murank.engine.tiny_onnx import to_bfloat16
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import ScorerPart, Shapes, read_manifest
 
 pytest.importorskip("onnxruntime")
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"

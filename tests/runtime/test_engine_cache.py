@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from murank.engine.cache import MemoryCache, content_key
+from murank.engine.memory_cache import MemoryCache, content_key
 
 
 def test_the_key_is_the_content() -> None:

@@ -19,9 +19,9 @@ from murank import InputError, MachineError
 from murank.cli import main
 from murank.engine import engine as engine_module
 from murank.engine.engine import Engine
-from murank.engine.files import EngineFiles
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import read_manifest
+from murank.folder.contents import EngineFiles
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import read_manifest
 
 pytest.importorskip("onnxruntime")
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"

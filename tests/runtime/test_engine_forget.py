@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from murank import Engine, InputError, OutputError
 from murank.calibration import calibrate, store_calibration
-from murank.engine.cache import content_key
-from murank.engine.manifest import read_manifest
+from murank.engine.memory_cache import content_key
+from murank.folder.manifest import read_manifest
 from murank.images import prepare
 
 pytest.importorskip("onnxruntime")

@@ -7,7 +7,7 @@ import pytest
 from search_parts import FakeClock, forget, make_engine, make_images
 
 from murank import InputError, Ranked
-from murank.engine.ranked import ranked
+from murank.engine.results import ranked
 
 QUERY, *CANDIDATES = make_images(13)
 COSTS = {"vision": 0.004, "prefill": 0.010, "score": 0.001}

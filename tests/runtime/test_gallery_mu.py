@@ -11,11 +11,12 @@ from image_job import NUM_GALLERY, NUM_IMAGES, NUM_QUERY, FakeEngine, ImageJob
 from numpy.typing import NDArray
 
 from murank import FeatureSet, InputError, load_features, load_mu, load_ranking
-from murank.batch import _scoring, check_others
-from murank.batch._candidates import nearest_others
 from murank.cli import main
-from murank.engine.manifest import read_manifest
+from murank.folder.manifest import read_manifest
 from murank.images import ReadyImage, prepare
+from murank.jobs import check_others
+from murank.jobs import score as _scoring
+from murank.jobs.candidates import nearest_others
 from murank_kernels import ca_jaccard, ecn, k_reciprocal
 
 K, M = 3, 4
@@ -202,7 +203,7 @@ def test_one_from_a_file_the_other_from_the_engine(job: ImageJob, tmp_path: Path
 
 
 def test_progress_names_the_stage(job: ImageJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    from murank.cli._progress import ProgressLine
+    from murank.cli.progress import ProgressLine
 
     shown: list[str] = []
     monkeypatch.setattr(ProgressLine, "_show", lambda _self, text: shown.append(text))

@@ -32,7 +32,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def gpus() -> dict[str, Any]:
         raise MachineError("no driver at all")
 
-    monkeypatch.setattr("murank.doctor._driver.gpus", gpus)
+    monkeypatch.setattr("murank.doctor.gpus.gpus", gpus)
 
 
 # Rows and figures
@@ -198,7 +198,7 @@ def test_without_a_driver_every_section_says_so(name: str, context: Context) -> 
 
 
 def test_a_driver_without_a_gpu(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("murank.doctor._driver.gpus", lambda: {"cuda": "13.0", "gpus": []})
+    monkeypatch.setattr("murank.doctor.gpus.gpus", lambda: {"cuda": "13.0", "gpus": []})
     for name in SECTIONS:
         (row,) = rows_of(section(name), replace(context, device="cuda"))
         assert row.note == "cannot run because: NVIDIA's driver knows no GPU"
@@ -207,8 +207,8 @@ def test_a_driver_without_a_gpu(context: Context, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = {"name": "NVIDIA T", "compute_capability": "9.0", "memory_bytes": 3 << 30}
-    monkeypatch.setattr("murank.doctor._driver.gpus", lambda: {"cuda": "13.0", "gpus": [gpu]})
-    monkeypatch.setattr("murank.bench._machine.gpu_and_driver", lambda: ("NVIDIA T", "580.1"))
+    monkeypatch.setattr("murank.doctor.gpus.gpus", lambda: {"cuda": "13.0", "gpus": [gpu]})
+    monkeypatch.setattr("murank.machine.hardware.gpu_and_driver", lambda: ("NVIDIA T", "580.1"))
 
 
 @pytest.mark.usefixtures("one_gpu")
@@ -283,8 +283,8 @@ def test_a_runtime_that_lacks_something_says_what(
     fake = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider"])
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(runtimes, "need", lambda *_: None)
-    monkeypatch.setattr("murank.doctor._probes.product", lacks)
-    monkeypatch.setattr("murank.trt.this_machine", lacks)
+    monkeypatch.setattr("murank.doctor.probes.product", lacks)
+    monkeypatch.setattr("murank.backends.trt.this_machine", lacks)
     (row,) = rows_of(section(what), replace(context, device="cuda"))
     assert (row.state, row.note) == ("cannot run", "cannot run because: install this")
 

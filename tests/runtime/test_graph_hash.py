@@ -9,9 +9,9 @@ import pytest
 from engine_folder import make_engine, model, outside, relist, weight
 
 from murank import InputError
-from murank.engine.files import EngineFiles
-from murank.engine.graph_hash import encoder_sha256, graph_sha256, vision_sha256
-from murank.engine.manifest import read_manifest
+from murank.folder.contents import EngineFiles
+from murank.folder.graph_hash import encoder_sha256, graph_sha256, vision_sha256
+from murank.folder.manifest import read_manifest
 
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from murank import InputError
 from murank.images import DecodeLimits, decoded, load_image
-from murank.images._in_flight import PixelsInFlight
-from murank.images._orientation import orientation
+from murank.images.in_flight import PixelsInFlight
+from murank.images.orientation import orientation
 
 _CPU_SECONDS = 2.0  # of one file; without the counts the slowest of them take over 20
 _BYTES = 200 << 20
@@ -199,7 +199,7 @@ def test_pixels_in_flight_wait_for_room() -> None:
 
 
 def test_decoding_counts_until_it_is_let_go() -> None:
-    from murank.images._in_flight import in_flight
+    from murank.images.in_flight import in_flight
 
     before = in_flight.pixels
     with decoded(Image.fromarray(PIXELS)):

@@ -12,8 +12,6 @@ import pytest
 from PIL import Image
 
 from murank import InputError
-from murank.batch import _images
-from murank.batch._images import Unreadable, ready_ahead
 from murank.engine.engine import _pixels
 from murank.images import (
     DecodeLimits,
@@ -25,6 +23,8 @@ from murank.images import (
     preprocess,
     to_pixels,
 )
+from murank.jobs import job_images as _images
+from murank.jobs.job_images import Unreadable, ready_ahead
 
 HOW = Preprocessing(8, 4, shortest_edge=8)
 OTHER = Preprocessing(8, 4)

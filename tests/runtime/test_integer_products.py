@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from murank import _integer_products
-from murank._integer_products import multiplies_exactly
+from murank.machine import integer_products as _integer_products
+from murank.machine.integer_products import multiplies_exactly
 
 INTEL = "processor\t: 0\nflags\t\t: fpu avx2 {}\n"
 

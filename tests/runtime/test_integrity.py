@@ -7,8 +7,8 @@ import pytest
 from engine_folder import FILES, edit_manifest, make_engine, model, outside, relist, weight
 
 from murank import InputError
-from murank.engine.integrity import check_engine, hash_files
-from murank.engine.manifest import read_manifest
+from murank.folder.integrity import check_engine, hash_files
+from murank.folder.manifest import read_manifest
 
 AGAIN = "; copy the engine's folder again, or export it again"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from murank._intervals import Gain, paired_gain
+from murank.rerank.intervals import Gain, paired_gain
 
 
 def test_by_hand() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from murank import MachineError
-from murank._library import LibraryError, library
+from murank.backends.trt.api import installed
 from murank.cli import main
-from murank.trt._api import installed
+from murank.machine.library import LibraryError, library
 
 BROKEN = {
     "import": "raise ImportError('libcudart.so.12: cannot open shared object file')",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murank import InputError
-from murank.engine.manifest import (
+from murank.folder.manifest import (
     Manifest,
     engine_sha256,
     is_clean_name,

@@ -10,17 +10,17 @@ import pytest
 from image_job import NUM_QUERY, ImageJob
 
 from murank import InputError
-from murank._intervals import Gain
-from murank._proposal import Proposal
 from murank.calibration import calibrate, store_calibration, store_defaults
 from murank.cli import main
-from murank.engine.manifest import (
+from murank.folder.manifest import (
     MuDefaults,
     engine_sha256,
     manifest_bytes,
     manifest_sha256,
     read_manifest,
 )
+from murank.rerank.intervals import Gain
+from murank.rerank.proposal import Proposal
 
 GAIN = Gain(0.021, 0.01, 0.03, NUM_QUERY)
 

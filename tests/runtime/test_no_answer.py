@@ -12,10 +12,10 @@ from PIL import Image
 from search_parts import make_engine, make_images
 
 from murank import Engine, InputError, Searcher
-from murank.batch._asking import ask
-from murank.batch._pairs import Pairs
 from murank.engine.no_answer import NoAnswerError, first_no_number
 from murank.images import Preprocessing, ReadyImage
+from murank.jobs.asked_pairs import Pairs
+from murank.jobs.asking import ask
 
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 WHITE = np.full((4, 2, 3), 255, np.uint8)  # of which the vision tower by hand makes NaN

@@ -118,10 +118,10 @@ def test_what_would_not_fit_is_not_read(tmp_path: Path, monkeypatch: pytest.Monk
     file = tmp_path / "f.npz"
     np.savez_compressed(file, features=np.zeros((2, 1 << 20)), paths=np.array(["query", "g"]))
     assert file.stat().st_size < 1 << 16
-    monkeypatch.setattr("murank._npz.available_bytes", lambda: 16 << 20)
+    monkeypatch.setattr("murank.files.npz.available_bytes", lambda: 16 << 20)
     with pytest.raises(InputError, match="16 MiB"):
         load_features(file)
-    monkeypatch.setattr("murank._npz.available_bytes", lambda: 17 << 20)
+    monkeypatch.setattr("murank.files.npz.available_bytes", lambda: 17 << 20)
     load_features(file)
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 from murank import InputError
-from murank.engine import onnx_references
-from murank.engine.onnx_references import external_data_files
+from murank.folder import onnx_references
+from murank.folder.onnx_references import external_data_files
 
 
 def ref_locations(message: ModelProto) -> set[str]:

@@ -11,9 +11,9 @@ from engine_folder import make_engine, relist
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from murank import Engine, InputError
-from murank.engine.files import check_graph
-from murank.engine.onnx_references import graph_facts
-from murank.engine.operators import ALLOWED, LEFT_OUT
+from murank.folder.contents import check_graph
+from murank.folder.onnx_references import graph_facts
+from murank.folder.operators import ALLOWED, LEFT_OUT
 
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 FLOAT = TensorProto.FLOAT

@@ -1,8 +1,8 @@
 import pytest
 from search_parts import FakeClock
 
-from murank._stages import Stage, StageWatch
 from murank.engine.pace import Deadline, Pace
+from murank.engine.stopwatch import Stage, StageWatch
 
 
 def spend(pace: Pace, clock: FakeClock, step: Stage, seconds: float, items: int = 1) -> None:

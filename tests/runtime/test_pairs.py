@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from murank import InputError, OutputError
-from murank.pairs import Pair, load_pairs, save_pairs, without_junk
+from murank.pairs.labelled import Pair, load_pairs, save_pairs, without_junk
 
 PAIRS = [
     Pair("query/0001_c1.jpg", "gallery/0001_c2.jpg", True),

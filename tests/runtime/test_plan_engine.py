@@ -8,7 +8,7 @@ import pytest
 from plan_devices import made_device
 
 from murank import InputError, UsageError
-from murank.engine.manifest import ScorerPart, read_manifest
+from murank.folder.manifest import ScorerPart, read_manifest
 from murank.plan import DEVICES, Plan, Workload, check_plan, plan_engine
 from murank.plan._work import Graphs, Work, prefill_shapes, run_sizes, score_shapes, stages
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from plan_devices import GIB, made_device
 
-from murank.engine.manifest import Manifest, read_manifest
-from murank.engine.precision import Precision
+from murank.folder.manifest import Manifest, read_manifest
+from murank.folder.precision import Precision
 from murank.plan import Workload, plan_engine
 from murank.plan._changes import Change, changes
 from murank.plan._memory import ARENA, GraphMemory, Memory, memory

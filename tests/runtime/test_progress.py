@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from murank.cli._progress import ProgressLine
+from murank.cli.progress import ProgressLine
 
 
 class Terminal(io.StringIO):

@@ -11,11 +11,11 @@ import pytest
 
 import murank_kernels as kernels
 from murank import FeatureSet, InputError, MuDistances, save_features
-from murank._alignment import Alignment, align
-from murank._intervals import Gain, paired_gain
-from murank._proposal import ALPHAS, FOLDS, Proposal, propose
-from murank._told import Told, told_among_candidates, told_of
 from murank.cli import main
+from murank.rerank.alignment import Alignment, align
+from murank.rerank.intervals import Gain, paired_gain
+from murank.rerank.mu_auc import Told, told_among_candidates, told_of
+from murank.rerank.proposal import ALPHAS, FOLDS, Proposal, propose
 from murank.synthetic import make_features
 
 K = 6

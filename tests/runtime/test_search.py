@@ -13,7 +13,7 @@ from search_parts import DIM, SIZE, FakeClock, forget, make_engine, make_images
 from murank import Engine, Searcher, SearchResult
 from murank.images import Preprocessing, prepare
 from murank.search import SearchMethod
-from murank.search import _query as query_module
+from murank.search import query as query_module
 from murank_kernels import k_reciprocal, simple
 
 GALLERY, QUERIES = make_images(40), make_images(6, seed=1)

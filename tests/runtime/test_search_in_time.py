@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from search_parts import FakeClock, forget, make_engine, make_images
 
 from murank import Searcher, SearchResult
-from murank._stages import StageWatch
+from murank.engine.stopwatch import StageWatch
 from murank.search import SearchMethod
 
 GALLERY, QUERIES = make_images(40), make_images(60, seed=1)

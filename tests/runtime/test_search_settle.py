@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from search_parts import FakeClock, make_engine, make_images
 
 from murank import Searcher
-from murank.search._settle import Settling
+from murank.search.early_stop import Settling
 
 QUERIES = make_images(12, seed=5)
 

@@ -8,9 +8,9 @@ import pytest
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, Install, installer
 
 from murank import InputError, MachineError
-from murank.engine.files import EngineFiles
-from murank.engine.providers import CUDA_OPTIONS
-from murank.engine.session import Session, SessionSettings, load_session
+from murank.backends.onnx.session import Session, SessionSettings, load_session
+from murank.backends.providers import CUDA_OPTIONS
+from murank.folder.contents import EngineFiles
 from murank_kernels._cores import usable_cores
 
 WITH_OPTIONS = (CUDA, CUDA_OPTIONS)
@@ -162,7 +162,9 @@ def test_a_graph_that_does_not_fit_the_manifest(install: Install) -> None:
 
 def test_plans_are_loaded_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("murank.trt.PlanSession", lambda files, name: ("plan", files.folder / name))
+    monkeypatch.setattr(
+        "murank.backends.trt.PlanSession", lambda files, name: ("plan", files.folder / name)
+    )
     found: object = load_session(
         EngineFiles(GRAPH.parent), GRAPH.name, SessionSettings("tensorrt-plans")
     )

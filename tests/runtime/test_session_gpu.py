@@ -11,8 +11,8 @@ import pytest
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, Install, installer
 
 from murank import InputError, MachineError
-from murank.engine._failures import is_fault, run_error
-from murank.engine.session import Session, SessionSettings
+from murank.backends.onnx.failures import is_fault, run_error
+from murank.backends.onnx.session import Session, SessionSettings
 
 
 @pytest.fixture

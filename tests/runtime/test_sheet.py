@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank import OutputError, Ranking
-from murank._mu import MuDistances
+from murank.rerank.mu import MuDistances
 from murank.sheet import (
     Cell,
     SheetRow,
@@ -20,7 +20,7 @@ from murank.sheet import (
     write_sheet,
 )
 from murank.sheet.drawing import CROP, FRAME, FRAMES, INK, PAPER, QUERY, UNREADABLE
-from murank.sheet.rows import Verdict, counted_ranks, first_match
+from murank.sheet.sheet_rows import Verdict, counted_ranks, first_match
 
 Colour = tuple[int, int, int]
 BLUE: Colour = (10, 20, 230)

@@ -6,7 +6,7 @@ from murank.synthetic import make_features
 
 
 def mean_ap(features: FeatureSet, method: str) -> float:
-    from murank._methods import distance_blocks
+    from murank.rerank.methods import distance_blocks
     from murank_kernels import evaluate_rank
 
     assert features.labels is not None

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from murank import InputError
-from murank._text import plain, plain_lines, shown
-from murank.cli._output import gathered_notes
-from murank.cli._progress import ProgressLine
+from murank.checks.text import plain, plain_lines, shown
+from murank.cli.output import gathered_notes
+from murank.cli.progress import ProgressLine
 from murank.images import load_image
 
 HOSTILE = [

@@ -7,7 +7,7 @@ import pytest
 from trt_fakes import FakeTensorRT
 
 from murank import MachineError
-from murank.trt._api import Backend, first_error, installed, make_logger
+from murank.backends.trt.api import Backend, first_error, installed, make_logger
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from trt_fakes import FakeGpu
 
-from murank.trt._bfloat16 import BFLOAT16, to_bfloat16, to_float32, type_name
-from murank.trt._values import put
+from murank.backends.trt.arrays import put
+from murank.backends.trt.bfloat16 import BFLOAT16, to_bfloat16, to_float32, type_name
 
 SPECIAL = [
     0.0, -0.0, np.inf, -np.inf, 1.0, 3.4028235e38, -3.4e38, 1e-45, 1.17549435e-38, 65504.0,

@@ -14,8 +14,8 @@ import pytest
 from trt_fakes import FakeGpu, FakeTensorRT, plan_session
 
 from murank import InputError, MachineError, OutputError, UsageError
-from murank.engine.integrity import check_engine
-from murank.trt import BuildSettings, Built, Machine, build_plans, this_machine
+from murank.backends.trt import BuildSettings, Built, Machine, build_plans, this_machine
+from murank.folder.integrity import check_engine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 ENCODER = BuildSettings(parts=("encoder",))
@@ -158,7 +158,7 @@ def test_changed_between_check_and_parse(
             (folder / name).write_bytes(content)
         return found
 
-    monkeypatch.setattr("murank.trt._build.check_engine", check)
+    monkeypatch.setattr("murank.backends.trt.build.check_engine", check)
     with pytest.raises(InputError, match=re.escape(Path(name).name)):
         build()
     part = Path(name).name.split(".")[0]
@@ -285,7 +285,7 @@ def test_refused_before_any_work(
 
 
 def test_one_build_at_a_time(build: Build, engine: Path, machine: Machine) -> None:
-    from murank.trt._store import PlanStore
+    from murank.backends.trt.plan_store import PlanStore
 
     with (
         PlanStore(engine, machine.target).writing(),

@@ -10,8 +10,8 @@ import pytest
 from engine_folder import edit_manifest
 from trt_fakes import FakeGpu, FakeTensorRT
 
+from murank.backends.trt import cuda as _cuda
 from murank.cli import main
-from murank.trt import _cuda
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
@@ -117,7 +117,7 @@ def test_the_engine_is_looked_at_before_the_machine(
     def none(*_: object) -> None:
         raise AssertionError("the machine was asked for")
 
-    monkeypatch.setattr("murank.cli._build.this_machine", none)
+    monkeypatch.setattr("murank.cli.build.this_machine", none)
     edit_manifest(engine, lambda data: data.update(precision="int8"))
     for folder, words in ((engine, "is int8: its graphs hold"), (engine / "no", "is not a folder")):
         assert main(["build", str(folder)]) == 2

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from murank import MachineError
-from murank.trt import _cuda
-from murank.trt._values import allocate_all, put
+from murank.backends.trt import cuda as _cuda
+from murank.backends.trt.arrays import allocate_all, put
 
 
 class FakeDriver(ModuleType):

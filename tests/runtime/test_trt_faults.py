@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from trt_fakes import FakeGpu, FakeTensorRT, plan_session
 
 from murank import Engine, MachineError
-from murank.trt import BuildSettings, PlanSession, build_plans, this_machine
-from murank.trt._faults import GpuError
+from murank.backends.trt import BuildSettings, PlanSession, build_plans, this_machine
+from murank.backends.trt.faults import GpuError
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 GIVEN_UP = "was given up when the GPU failed: load the engine again, in a new process"
@@ -131,7 +131,7 @@ def shapes(count: int) -> dict[str, Any]:
 
 
 def test_long_lists_of_inputs_are_cut(tmp_path: Path) -> None:
-    from murank.trt._faults import Run
+    from murank.backends.trt.faults import Run
 
     told = str(Run(tmp_path / "decoder.onnx", shapes(60)).fault("why"))
     assert told.endswith("`murank doctor`: why")

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from trt_fakes import FakeGpu
 
 from murank import MachineError
-from murank.trt._faults import Run
-from murank.trt._rows import PlanRows
-from murank.trt._values import DeviceArray, allocate_all, put
+from murank.backends.trt.arrays import DeviceArray, allocate_all, put
+from murank.backends.trt.faults import Run
+from murank.backends.trt.rows import PlanRows
 
 SHAPE = (2, 3, 4)
 ROW = 4 * 24  # bytes

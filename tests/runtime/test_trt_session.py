@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from trt_fakes import FakeEngine, FakeGpu, FakeTensorRT, plan_session
 
 from murank import Engine, InputError, MachineError, UsageError
-from murank.engine._json import write_json
-from murank.engine.files import EngineFiles
-from murank.engine.manifest import read_manifest
-from murank.trt import BuildSettings, PlanSession, _session, build_plans, this_machine
-from murank.trt._api import make_logger
-from murank.trt._loading import Loaded
+from murank.backends.trt import BuildSettings, PlanSession, build_plans, this_machine
+from murank.backends.trt import session as _session
+from murank.backends.trt.api import make_logger
+from murank.backends.trt.loader import Loaded
+from murank.files.json_object import write_json
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import read_manifest
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 BF16 = 16  # onnx.TensorProto

@@ -9,13 +9,13 @@ import pytest
 from engine_folder import make_engine
 
 from murank import InputError, MachineError, UsageError
-from murank.engine.manifest import Manifest
-from murank.engine.precision import ARITHMETIC, INTEGER, Precision
-from murank.trt import BuildSettings, Machine, Target
-from murank.trt._api import TensorRT
-from murank.trt._machine import check_supported
-from murank.trt._profiles import graphs_of
-from murank.trt._settings import check_dtype, check_engine_fits
+from murank.backends.trt import BuildSettings, Machine, Target
+from murank.backends.trt.api import TensorRT
+from murank.backends.trt.build_settings import check_dtype, check_engine_fits
+from murank.backends.trt.plan_target import check_supported
+from murank.backends.trt.profiles import graphs_of
+from murank.folder.manifest import Manifest
+from murank.folder.precision import ARITHMETIC, INTEGER, Precision
 
 ENGINE = Path("engine")
 

@@ -12,7 +12,7 @@ from PIL import Image
 import murank
 from murank import InputError
 from murank.datasets import load_dataset
-from murank.datasets._market_style import parse_name
+from murank.datasets.market_style import parse_name
 from murank.world import Domain, Person, draw_crop, make_domain, market
 from murank.world.market import WorldSettings, draw_sheet, write_world
 from murank.world.people import differences

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from murank import OutputError, _exchange
+from murank import OutputError
 from murank.datasets import load_dataset
+from murank.files import exchange as _exchange
 from murank.world import market
 from murank.world.market import WorldSettings, write_world
 

@@ -13,7 +13,7 @@ _PACKAGES = (
 
 def rows(context: Context) -> Iterator[Row]:
     """The first row names the GPU."""
-    from murank.doctor._packages import installed
+    from murank.doctor.packages import installed
 
     yield gpu_row() if context.on_gpu else Row(what="CPU", note="a trial of this script")
     found = installed()
@@ -25,8 +25,8 @@ def rows(context: Context) -> Iterator[Row]:
 def gpu_row() -> Row:
     """The first GPU as the driver names it. Raises CannotRun where there is none."""
     from murank import MachineError
-    from murank.bench._machine import gpu_and_driver
-    from murank.doctor._driver import gpus
+    from murank.doctor.gpus import gpus
+    from murank.machine.hardware import gpu_and_driver
 
     try:
         told = gpus()

@@ -13,8 +13,8 @@ from gpu.context import Context, need, need_driver
 from gpu.rows import CannotRun, Row
 from numpy.typing import NDArray
 
-from murank.engine.manifest import ScorerPart, read_manifest
-from murank.engine.precision import Precision
+from murank.folder.manifest import ScorerPart, read_manifest
+from murank.folder.precision import Precision
 from murank.prompt import Layout
 
 PARITY_PAIRS = 6

@@ -18,7 +18,7 @@ from gpu.sections.engine import (
     parity_images,
 )
 
-from murank.engine.precision import ARITHMETIC, Backend, Precision
+from murank.folder.precision import ARITHMETIC, Backend, Precision
 
 T = TypeVar("T")
 GOALS = {"onnxruntime": "25 ms", "TensorRT": "under 3x the floor"}
@@ -31,7 +31,7 @@ def onnxruntime_rows(context: Context) -> Iterator[Row]:
         need("onnxruntime")
         import onnxruntime
 
-        from murank.doctor._probes import product
+        from murank.doctor.probes import product
 
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise CannotRun("this onnxruntime is no GPU build: it has no CUDAExecutionProvider")
@@ -49,7 +49,7 @@ def tensorrt_rows(context: Context) -> Iterator[Row]:
     if not context.on_gpu:
         raise CannotRun("TensorRT has no CPU to be tried on")
     need_driver()
-    from murank.trt import BuildSettings, build_plans, this_machine
+    from murank.backends.trt import BuildSettings, build_plans, this_machine
 
     machine = _must_work(this_machine)
     where = need_made(context)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from murank import InputError, OutputError
-from murank._atomic import (
+from murank.files.atomic import (
     Writer,
     abandoned,
     check_writable,

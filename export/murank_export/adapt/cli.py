@@ -2,7 +2,7 @@
 
 import argparse
 
-from murank.cli._parser import Parser
+from murank.cli.parser import Parser
 from murank_export.adapt import mine_cli, train_cli
 
 VERBS = {

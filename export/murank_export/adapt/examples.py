@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from murank import InputError
-from murank.pairs import Pair, load_pairs, without_junk
+from murank.pairs.labelled import Pair, load_pairs, without_junk
 
 TRAIN, VAL = "train.json", "val.json"
 Group = tuple[Pair, ...]  # candidates of one query: a sequence

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from murank import InputError
-from murank._atomic import Writer
+from murank.files.atomic import Writer
 from murank_export._loading import one_line, read_json
 from murank_export.adapt.settings import TrainSettings
 from murank_export.mllm.adapter import CONFIG, LAYOUT_KEY, SIZE_KEY, TEMPLATE_KEY, WEIGHTS, Adapter

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from murank import UsageError
-from murank._alignment import Alignment, fit
-from murank._features import check_file
-from murank.cli._alignment_options import add_alignment, alignment_of
-from murank.cli._output import notes, say, say_json
-from murank.cli._progress import ProgressLine
-from murank.cli._reading_options import (
+from murank.cli.alignment_options import add_alignment, alignment_of
+from murank.cli.output import notes, say, say_json
+from murank.cli.progress import ProgressLine
+from murank.cli.reading_options import (
     add_reading_options,
     check_reading,
     image_reading_of,
     reading_of,
 )
+from murank.rerank.alignment import Alignment, fit
+from murank.rerank.features import check_file
 from murank_export.adapt.mining_settings import MiningSettings
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _labelled(args: argparse.Namespace, asked: Alignment, line: ProgressLine) -> "Labelled":
-    from murank.batch import LazyEngine
+    from murank.jobs import LazyEngine
     from murank_export.adapt.mining_source import from_features, from_images
 
     if args.features is not None:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import InputError
-from murank._methods import Progress
-from murank.pairs import Pair
+from murank.pairs.labelled import Pair
+from murank.rerank.methods import Progress
 from murank_export.adapt.hardest import (
     F32,
     I64,

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import InputError, load_features
-from murank._alignment import OFF, Alignment
-from murank._npz import read_npz
-from murank._text import is_utf8
-from murank.batch import LazyEngine, Report
-from murank.batch._images import Unreadable, ready_ahead
+from murank.checks.text import is_utf8
 from murank.datasets import ImageList, list_images
-from murank.datasets._market_style import is_nobody
+from murank.datasets.market_style import is_nobody
+from murank.files.npz import read_npz
 from murank.images import ReadyImage
+from murank.jobs import LazyEngine, Report
+from murank.jobs.job_images import Unreadable, ready_ahead
+from murank.rerank.alignment import OFF, Alignment
 from murank_export._hashing import file_sha256
 
 NOBODY, UNREADABLE = "junk_and_distractors", "unreadable"  # why an image is left out

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from murank import OutputError
-from murank._atomic import (
+from murank.files.atomic import (
     Writer,
     check_writable,
     made_folder,
@@ -14,7 +14,7 @@ from murank._atomic import (
     sole_writer,
     write_files,
 )
-from murank.pairs import Pair, pairs_bytes
+from murank.pairs.labelled import Pair, pairs_bytes
 
 RECORD = "mining.json"
 _NAMES = (RECORD, "train.json", "val.json", "random_train.json", "random_val.json")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from murank import InputError, __version__
-from murank._methods import Progress
-from murank.engine._plain import check_utf8
+from murank.files.plain import check_utf8
 from murank.prompt import PromptTemplate, default_template, load_template
+from murank.rerank.methods import Progress
 from murank_export._hashing import checkpoint_sha256, file_sha256
 from murank_export._steps import NOTE, Report
 from murank_export.adapt._interrupt import caught_interrupt

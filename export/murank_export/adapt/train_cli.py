@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from murank import MachineError
-from murank.cli._output import say, say_json
-from murank.cli._parser import positive
-from murank.cli._progress import ProgressLine
-from murank.cli._reading_options import add_reading_options, reading_of
+from murank.cli.output import say, say_json
+from murank.cli.parser import positive
+from murank.cli.progress import ProgressLine
+from murank.cli.reading_options import add_reading_options, reading_of
 from murank.prompt import LAYOUTS
 from murank_export.adapt.settings import TrainSettings
 from murank_export.cli import noted, size

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from murank._methods import Progress
 from murank.prompt import PromptTemplate
+from murank.rerank.methods import Progress
 from murank_export._steps import Report
 from murank_export.adapt._interrupt import Interrupt
 from murank_export.adapt.checkpoints import ADAPTER, RunFolder, Saved

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from murank import InputError
-from murank.pairs import Pair
+from murank.pairs.labelled import Pair
 from murank_export.adapt.answers import IGNORED
 from murank_export.adapt.examples import batches, grouped
 from murank_export.adapt.question import Question, answer_loss

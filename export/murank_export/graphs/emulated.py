@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from murank.engine.session import SessionSettings
+from murank.backends.onnx.session import SessionSettings
 
 # Node by node, as it is written: folded, all weights would be in memory in float32.
 EMULATION = SessionSettings("cpu", optimise=False)

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from murank.engine.precision import ARITHMETIC, INTEGER, Precision
+from murank.folder.precision import ARITHMETIC, INTEGER, Precision
 from murank_export.graphs.qdq import StaticLinear, multiply_all, quantised_linear
 from murank_export.graphs.rounding import LARGEST, Rounded, round_weight
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from murank.engine.names import past_names, present_names
+from murank.folder.kv_names import past_names, present_names
 from murank_export._quiet import quiet_exporter
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.qdq import OPSET as QDQ_OPSET

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from murank.engine.precision import Precision
+from murank.folder.precision import Precision
 from murank_export.graphs.rounding import FP8, INT4, INT8, Format, Rounded, round_weight
 from murank_export.graphs.scales import block_size, fp8_scale, input_scale, int4_scale, int8_scale
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from murank.engine.precision import Precision
+from murank.folder.precision import Precision
 from murank_export.graphs.geometry import (
     Grid,
     interpolated_positions,

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from murank.engine.names import past_names
-from murank.engine.precision import Precision
+from murank.folder.kv_names import past_names
+from murank.folder.precision import Precision
 from murank_export.graphs.geometry import Grid
 from murank_export.graphs.layers import float_dtype, host_dtype
 from murank_export.mllm.tokens import PromptTokens

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from murank.engine.precision import Precision
+from murank.folder.precision import Precision
 from murank_export.graphs.layers import Inputs
 from murank_export.graphs.rounding import INT8
 from murank_export.graphs.scales import as_float16, int8_scale

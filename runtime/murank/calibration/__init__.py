@@ -3,12 +3,12 @@
 Pairs -> log-odds -> temperature -> mu -> false match and false non-match rates -> threshold.
 """
 
-from murank.calibration._measure import Measured, calibrate
-from murank.calibration._quality import Quality, Reliability
-from murank.calibration._rates import OperatingPoint, Rate
-from murank.calibration._scoring import ScoredPairs, Skipped, distinct_pairs, score_pairs
-from murank.calibration._store import store_calibration, store_defaults
-from murank.calibration._target import Target
+from murank.calibration.measure import Measured, calibrate
+from murank.calibration.pair_answers import ScoredPairs, Skipped, distinct_pairs, score_pairs
+from murank.calibration.quality import Quality, Reliability
+from murank.calibration.rates import OperatingPoint, Rate
+from murank.calibration.stored import store_calibration, store_defaults
+from murank.calibration.target import Target
 
 __all__ = [
     "Measured",

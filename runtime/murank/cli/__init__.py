@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from murank._exceptions import EXIT_OK
-from murank._library import library, told_imports
-from murank._process import stop_on_signals
 from murank._version import __version__
-from murank.cli._ends import how_it_ends
-from murank.cli._output import gathered_notes
-from murank.cli._parser import Parser
-from murank.cli._streams import check_output, flush_output, guarded_streams, tell
+from murank.cli.ends import how_it_ends
+from murank.cli.output import gathered_notes
+from murank.cli.parser import Parser
+from murank.cli.streams import check_output, flush_output, guarded_streams, tell
+from murank.machine.library import library, told_imports
+from murank.machine.process import stop_on_signals
 
 __all__ = ["main"]
 
@@ -78,7 +78,7 @@ def _module(verb: str) -> Any:
             "murank_export", install=f"{verb} runs on the build machine, where all of murank is"
         )
     with told_imports():
-        return importlib.import_module(ELSEWHERE.get(verb, f"murank.cli._{verb}"))
+        return importlib.import_module(ELSEWHERE.get(verb, f"murank.cli.{verb}"))
 
 
 def _parser() -> Parser:

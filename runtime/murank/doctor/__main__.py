@@ -2,7 +2,7 @@
 
 import sys
 
-from murank.doctor._probes import answer
+from murank.doctor.probes import answer
 
 if __name__ == "__main__":
     print(answer(*sys.argv[1:]))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from murank._exceptions import InputError
-from murank.engine.files import EngineFiles
-from murank.engine.graph_hash import vision_sha256
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import read_manifest_once
 from murank.engine.token_files import TokenFile, TokenFolders, erasing
+from murank.folder.contents import EngineFiles
+from murank.folder.graph_hash import vision_sha256
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import read_manifest_once
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.device_rows import as_input
-from murank.engine.files import EngineFiles
-from murank.engine.graph import Shape
-from murank.engine.manifest import ScorerPart, Shapes
-from murank.engine.names import past_names, present_names
-from murank.engine.session import SessionSettings, load_session
+from murank.backends.device_rows import as_input
+from murank.backends.onnx.session import SessionSettings, load_session
+from murank.backends.protocol import Shape
+from murank.folder.contents import EngineFiles
+from murank.folder.kv_names import past_names, present_names
+from murank.folder.manifest import ScorerPart, Shapes
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, OutputError
-from murank.engine.cache import Key
-from murank.engine.files import EngineFiles
-from murank.engine.graph_hash import vision_sha256
+from murank.engine.memory_cache import Key
 from murank.engine.token_files import TokenFile, TokenFolder, TokenFolders, erasing
+from murank.folder.contents import EngineFiles
+from murank.folder.graph_hash import vision_sha256
 
 Values = NDArray[Any]
 _FORMAT = 1  # raised when files are laid out, or tokens computed, in another way

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.files import EngineFiles
-from murank.engine.manifest import EncoderPart
-from murank.engine.session import SessionSettings, load_session
+from murank.backends.onnx.session import SessionSettings, load_session
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import EncoderPart
 
 BATCH = 32  # images in one run
 

@@ -9,7 +9,25 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._arguments import (
+from murank._exceptions import InputError
+from murank.backends.choose import load_on_one
+from murank.backends.onnx.session import Providers, SessionSettings
+from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
+from murank.engine.encoder import Encoder
+from murank.engine.in_time import ImageTokens, score_in_time
+from murank.engine.memory_cache import MemoryCache, content_key
+from murank.engine.no_answer import first_no_number, no_answer
+from murank.engine.pace import Deadline, Pace, check_deadline
+from murank.engine.results import Ranked, ranked
+from murank.engine.scorer import Pixels, Scorer
+from murank.engine.stopwatch import StageWatch
+from murank.folder.contents import EngineFiles
+from murank.folder.graph_hash import encoder_sha256
+from murank.folder.integrity import check_engine, read_pinned
+from murank.folder.manifest import Manifest
+from murank.folder.reading import reading
+from murank.images import DEFAULT_LIMITS, DecodeLimits, ImageSource, Preprocessing, check_bits
+from murank.images.arguments import (
     called,
     check_choice,
     check_images,
@@ -17,24 +35,6 @@ from murank._arguments import (
     check_whole,
     ready_images,
 )
-from murank._exceptions import InputError
-from murank._stages import StageWatch
-from murank.engine._reading import reading
-from murank.engine.backends import load_on_one
-from murank.engine.cache import MemoryCache, content_key
-from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
-from murank.engine.encoder import Encoder
-from murank.engine.files import EngineFiles
-from murank.engine.graph_hash import encoder_sha256
-from murank.engine.in_time import ImageTokens, score_in_time
-from murank.engine.integrity import check_engine, read_pinned
-from murank.engine.manifest import Manifest
-from murank.engine.no_answer import first_no_number, no_answer
-from murank.engine.pace import Deadline, Pace, check_deadline
-from murank.engine.ranked import Ranked, ranked
-from murank.engine.scorer import Pixels, Scorer
-from murank.engine.session import Providers, SessionSettings
-from murank.images import DEFAULT_LIMITS, DecodeLimits, ImageSource, Preprocessing, check_bits
 
 Order = Literal["given", "swapped", "both"]
 Part = Literal["encoder", "scorer"]

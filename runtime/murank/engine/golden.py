@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.backends import load_on_one
-from murank.engine.cache import MemoryCache
+from murank.backends.choose import load_on_one
+from murank.backends.onnx.session import Providers, SessionSettings
 from murank.engine.encoder import Encoder
-from murank.engine.files import EngineFiles
-from murank.engine.manifest import Manifest, ScorerPart
+from murank.engine.memory_cache import MemoryCache
 from murank.engine.neighbours import ROWS_FLOAT16, encoder_fault, scorer_fault
-from murank.engine.precision import Precision
 from murank.engine.scorer import Scorer
-from murank.engine.session import Providers, SessionSettings
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import Manifest, ScorerPart
+from murank.folder.precision import Precision
 from murank.images import Preprocessing, prepare
 
 _WIDEST = 4  # bytes of a value of K/V: the prefixes of one query are kept in any case

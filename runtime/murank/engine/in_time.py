@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._arguments import called, source_name
-from murank._stages import StageWatch
-from murank.engine.cache import Key, content_key
 from murank.engine.decoder import Prefix
+from murank.engine.memory_cache import Key, content_key
 from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.pace import Deadline
 from murank.engine.scorer import Pixels, Scorer
+from murank.engine.stopwatch import StageWatch
 from murank.images import ImageSource, prepare
+from murank.images.arguments import called, source_name
 
 IN_TIME_BATCH = 4  # candidates between two looks at the clock
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.device_rows import on_host
+from murank.backends.device_rows import on_host
 from murank.engine.scorer import Scorer
 
 Named = tuple[str, Any]  # what messages call an image, and its vision tokens

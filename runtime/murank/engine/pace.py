@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from murank._arguments import check_number
-from murank._stages import Stage, StageWatch
+from murank.engine.stopwatch import Stage, StageWatch
+from murank.images.arguments import check_number
 
 Clock = Callable[[], float]  # seconds
 

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import MachineError
-from murank.engine.cache import Key, MemoryCache, content_key
+from murank.backends.onnx.session import SessionSettings
 from murank.engine.decoder import Decoder, Prefix
 from murank.engine.disk_cache import DiskCache
-from murank.engine.files import EngineFiles
-from murank.engine.manifest import ScorerPart
-from murank.engine.session import SessionSettings
+from murank.engine.memory_cache import Key, MemoryCache, content_key
 from murank.engine.vision import VisionTokens
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import ScorerPart
 
 Pixels = NDArray[np.uint8]  # [3,H,W]
 _PREFIXES = 4  # kept, of the queries asked most recently

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from murank._atomic import made_folder
 from murank._exceptions import OutputError
-from murank._private import is_our_file, open_folder
+from murank.files.atomic import made_folder
+from murank.files.private import is_our_file, open_folder
 
 _FOLDER = re.compile("vision-[0-9a-f]{16}")
 _DIGITS = 16  # of the part's hash, in the name of its folder

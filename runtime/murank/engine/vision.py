@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.cache import Key, MemoryCache, content_key
-from murank.engine.device_rows import HostRow, device_rows
+from murank.backends.device_rows import HostRow, device_rows
+from murank.backends.onnx.session import SessionSettings, load_session
+from murank.backends.protocol import Memory
 from murank.engine.disk_cache import DiskCache
-from murank.engine.files import EngineFiles
-from murank.engine.graph import Memory
-from murank.engine.manifest import ScorerPart
-from murank.engine.session import SessionSettings, load_session
+from murank.engine.memory_cache import Key, MemoryCache, content_key
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import ScorerPart
 
 BATCH = 8  # images in one run: enough to fill the cores, few enough to keep activations small
 

@@ -1,6 +1,6 @@
 """Images: decoded with care, and resized exactly as the model was trained."""
 
-from murank.images._bits import DarkImageWarning, check_bits
+from murank.images.bits import DarkImageWarning, check_bits
 from murank.images.decode import FORMATS, decoded, load_image
 from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 from murank.images.preprocess import ImageSource, Preprocessing, ReadyImage, prepare, to_pixels

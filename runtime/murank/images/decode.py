@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from murank._exceptions import InputError
-from murank.images._bits import check_bits, check_deep_colour, eight_bits
-from murank.images._headers import check_header, is_deep_colour
-from murank.images._in_flight import in_flight
-from murank.images._netpbm import check_netpbm, is_netpbm, read_netpbm
-from murank.images._orientation import orientation
+from murank.images.bits import check_bits, check_deep_colour, eight_bits
+from murank.images.headers import check_header, is_deep_colour
+from murank.images.in_flight import in_flight
 from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
+from murank.images.netpbm import check_netpbm, is_netpbm, read_netpbm
+from murank.images.orientation import orientation
 
 RawImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 

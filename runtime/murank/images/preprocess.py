@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank._exceptions import InputError
-from murank.images._bits import check_bits
+from murank.images.bits import check_bits
 from murank.images.decode import RawImage, decoded
 from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from murank.engine.manifest import Manifest, ScorerPart
-from murank.engine.precision import ARITHMETIC, Precision
+from murank.backends.trt.arithmetic import why_not
+from murank.folder.manifest import Manifest, ScorerPart
+from murank.folder.precision import ARITHMETIC, Precision
 from murank.plan._memory import VISION_CACHE_BYTES, GraphMemory, Memory, memory
 from murank.plan.devices import Device
-from murank.trt._arithmetic import why_not
 
 _SCORER_GRAPHS = ("vision", "decoder")  # export leaves encoders in floats
 # By what is saved: the last that helps is the one taken with all other changes.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from murank._memory import available_bytes
-from murank.engine.session import onnxruntime
+from murank.backends.onnx.session import onnxruntime
+from murank.machine.memory import available_bytes
 from murank.plan._onnx import onnx
 from murank.plan.devices import CPU, Device
 from murank_kernels._cores import usable_cores

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from murank.engine.manifest import Manifest, ScorerPart
-from murank.engine.precision import Arithmetic
+from murank.folder.manifest import Manifest, ScorerPart
+from murank.folder.precision import Arithmetic
 from murank.plan._cost import GraphCost
 from murank.plan._work import Work
 from murank.plan.devices import Device

@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from murank._library import library
+from murank.machine.library import library
 
 
 def onnx() -> Any:

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from murank._exceptions import InputError, UsageError
-from murank.engine._plain import check_utf8
-from murank.engine.integrity import check_engine
-from murank.engine.manifest import Manifest, read_manifest_once
-from murank.engine.precision import ARITHMETIC, Precision
+from murank.backends.trt.arithmetic import why_not
+from murank.files.plain import check_utf8
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import Manifest, read_manifest_once
+from murank.folder.precision import ARITHMETIC, Precision
 from murank.plan._changes import Change, changes
 from murank.plan._memory import Memory, graph_memory, memory
 from murank.plan._roofline import Seconds, seconds
 from murank.plan._work import Graphs, Work, score_shapes, stages, uncounted
 from murank.plan.devices import Device, capability_of
-from murank.trt._arithmetic import why_not
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from murank._stages import Stage
-from murank.engine.manifest import EncoderPart, Manifest, ScorerPart
-from murank.engine.names import past_names
+from murank.engine.stopwatch import Stage
 from murank.engine.vision import BATCH
+from murank.folder.kv_names import past_names
+from murank.folder.manifest import EncoderPart, Manifest, ScorerPart
 from murank.images.preprocess import Preprocessing
 from murank.plan._cost import CountedGraph, GraphCost
 from murank.plan._shapes import Shape

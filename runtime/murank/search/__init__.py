@@ -1,15 +1,15 @@
 """One query at a time against a gallery in memory, with an answer in a given time."""
 
-from murank.search._embedding import embed_images
-from murank.search._gallery import check_parameters
-from murank.search._result import SearchMatch, SearchResult
-from murank.search._searcher import Searcher
-from murank.search._settings import (
+from murank.search.gallery import check_parameters
+from murank.search.gallery_features import embed_images
+from murank.search.search_result import SearchMatch, SearchResult
+from murank.search.search_settings import (
     DEFAULT_CANDIDATES,
     SEARCH_METHODS,
     SearchMethod,
     SearchSettings,
 )
+from murank.search.searcher import Searcher
 
 __all__ = [
     "DEFAULT_CANDIDATES",

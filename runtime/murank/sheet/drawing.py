@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from murank._atomic import write_files
 from murank._exceptions import InputError, OutputError
-from murank._text import plain
+from murank.checks.text import plain
+from murank.files.atomic import write_files
 from murank.images import DEFAULT_LIMITS, DecodeLimits, load_image
-from murank.sheet.rows import Cell, SheetRow, Verdict, counted_ranks, first_match
+from murank.sheet.sheet_rows import Cell, SheetRow, Verdict, counted_ranks, first_match
 
 Colour = tuple[int, int, int]
 Size = tuple[int, int]

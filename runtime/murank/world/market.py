@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from murank._atomic import check_writable, new_folder, readable_errors
 from murank._exceptions import InputError, OutputError
 from murank._version import __version__
+from murank.files.atomic import check_writable, new_folder, readable_errors
 from murank.world.domains import make_domain
 from murank.world.people import Person, make_people
 from murank.world.scene import draw_crop

@@ -1,0 +1,1 @@
+"""What runs a graph: onnxruntime or TensorRT plans, behind one protocol."""

@@ -1,0 +1,64 @@
+"""What onnxruntime says when it fails, in one sentence that says what to do."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, MachineError
+from murank.backends.providers import CPU, name_of
+
+_FAULT = re.compile(r"\b(?:cuda|cublas|cudnn)\w* (?:failure|error)\b|enqueue failed", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|alloc_failed|failed to alloc|bad_?alloc", re.IGNORECASE)
+_HOST = re.compile(r"\bhostname=\S*\s*;?\s*")  # which CUDA's errors give away
+_SHOWN = 300  # characters
+
+
+def words(error: Exception) -> str:
+    """Return what it says on one line, not too long, without the machine's name.
+
+    A fault of CUDA stands behind a long signature of C++: what is shown begins with the cause.
+    """
+    text = _whole(error)
+    causes = [found for found in (_FAULT.search(text), _NO_MEMORY.search(text)) if found]
+    start = min((found.start() for found in causes), default=0)
+    if all(found.end() <= _SHOWN for found in causes):
+        start = 0
+    return text[start : start + _SHOWN]
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether the GPU failed, so that nothing in this process can use it any more."""
+    text = _whole(error)
+    return _FAULT.search(text) is not None and _NO_MEMORY.search(text) is None
+
+
+def _whole(error: Exception) -> str:
+    return _HOST.sub("", " ".join(str(error).split()))
+
+
+def load_error(file: Path, asked: Sequence[Any], error: Exception) -> Exception:
+    """Return what to raise when a graph could not be loaded with these providers."""
+    named = {name_of(one) for one in asked}
+    if named - {CPU}:
+        return MachineError(
+            f"{file} could not be loaded with {', '.join(sorted(named))}: {words(error)}"
+        )
+    return InputError(f"{file} could not be loaded by onnxruntime: {words(error)}")
+
+
+def run_error(file: Path, shapes: Sequence[str], error: Exception) -> Exception:
+    """Return what to raise when a run on inputs of these shapes failed."""
+    text = words(error)
+    if is_fault(error):
+        told = ", ".join(shapes)[:_SHOWN]
+        return MachineError(
+            f"{file}: the GPU failed while it ran this graph on {told}; start again in a new "
+            f"process, and if it fails again see `murank doctor`: {text}"
+        )
+    whole = _whole(error)
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(whole) or "alloc" in text.lower():
+        return MachineError(
+            f"{file}: out of memory; pass a smaller max_pairs, or free some: {text}"
+        )
+    return InputError(f"{file} could not be run: {text}")

@@ -1,0 +1,24 @@
+"""TensorRT plans of an engine: built on the device that runs them, checked before they are loaded.
+
+A plan is code for a GPU: it is made from the engine's ONNX graphs (`build_plans`), sealed with a
+key of this machine, and loaded (`PlanSession`) only where graph, device, library and seal fit.
+Neither TensorRT nor PyCUDA is imported before one of them is needed.
+"""
+
+from murank.backends.trt.build import Built, BuiltPlan, build_plans, check_request
+from murank.backends.trt.build_settings import BuildSettings
+from murank.backends.trt.plan_target import Machine, this_machine
+from murank.backends.trt.record import Target
+from murank.backends.trt.session import PlanSession
+
+__all__ = [
+    "BuildSettings",
+    "Built",
+    "BuiltPlan",
+    "Machine",
+    "PlanSession",
+    "Target",
+    "build_plans",
+    "check_request",
+    "this_machine",
+]

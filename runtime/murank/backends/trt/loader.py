@@ -1,0 +1,83 @@
+"""From an engine's graph to its plan, loaded: nothing is deserialised before all checks passed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, MachineError
+from murank.backends.trt.api import first_error, make_logger
+from murank.backends.trt.key import existing_key
+from murank.backends.trt.plan_store import PlanStore
+from murank.backends.trt.plan_target import Machine, machines
+from murank.folder.contents import EngineFiles
+from murank.folder.graph_hash import graph_sha256
+from murank.folder.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A plan in GPU memory; the runtime and its logger must outlive the engine."""
+
+    machine: Machine
+    logger: Any
+    runtime: Any
+    engine: Any
+
+
+def load_plan(files: EngineFiles, graph: str, index: int) -> Loaded:
+    """Load the plan of a graph of an engine folder for GPU `index`.
+
+    Raises
+    ------
+    MachineError
+        TensorRT, PyCUDA or the GPU is missing, or there is no plan for them.
+    InputError
+        The plan is of another graph, damaged, or was not built by this machine; or the graph is
+        not what the manifest says.
+    """
+    folder = files.folder
+    name = _plan_name(files.manifest, graph)
+    store, machine = _store(folder, machines(index))
+    record = store.read(existing_key())
+    entry = record.plans.get(name)
+    if entry is None:
+        raise MachineError(f"{store.folder} has no plan of the {name}: run murank build {folder}")
+    if entry.graph_sha256 != graph_sha256(files, graph):
+        raise InputError(
+            f"{store.folder}: the plan of the {name} is of another engine; run murank build "
+            f"{folder}"
+        )
+    with store.open_plan(name, entry) as content:
+        return _deserialise(machine, folder / graph, content)
+
+
+def _deserialise(machine: Machine, file: Path, content: Any) -> Loaded:
+    logger = make_logger(machine.api)
+    runtime = machine.api.module.Runtime(logger)
+    assert machine.gpu is not None  # noqa: S101 (`machines` opened it)
+    machine.gpu.release()  # TensorRT takes its memory from elsewhere than arrays do
+    with machine.gpu.active():
+        engine = runtime.deserialize_cuda_engine(content)
+    if engine is None:
+        raise MachineError(
+            f"{file}: {machine.api.words} could not load the plan ({first_error(logger)}); stop "
+            "what else uses the GPU if memory is short, else run murank build again"
+        )
+    return Loaded(machine, logger, runtime, engine)
+
+
+def _store(folder: Path, found: list[Machine]) -> tuple[PlanStore, Machine]:
+    """Return the plans of the first library that has any; else those of the first choice."""
+    stores = [(PlanStore(folder, machine.target), machine) for machine in found]
+    return next((one for one in stores if one[0].folder.exists()), stores[0])
+
+
+def _plan_name(manifest: Manifest, graph: str) -> str:
+    names = {}
+    if manifest.encoder is not None:
+        names[manifest.encoder.graph] = "encoder"
+    if manifest.scorer is not None:
+        names |= {manifest.scorer.vision: "vision", manifest.scorer.decoder: "decoder"}
+    if graph not in names:
+        raise InputError(f"{graph} is none of the graphs that the manifest names")
+    return names[graph]

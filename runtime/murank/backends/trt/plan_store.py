@@ -1,0 +1,179 @@
+"""plans/<fingerprint>/ of an engine: plans that are whole, fit, and were built here.
+
+A plan is mapped once, hashed, and loaded from that same map, which shows what its file becomes in
+between. So folder and file must belong to this user or to root, and nobody else may write to them.
+What remains: root, and other processes of this user, which can do anything to this one as well;
+and who had the file open for writing before it belonged to this user, which a file that
+`murank build` wrote never did.
+"""
+
+import contextlib
+import hashlib
+import mmap
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, MachineError, OutputError
+from murank.backends.trt.record import (
+    RECORD,
+    PlanEntry,
+    PlanRecord,
+    Target,
+    read_record,
+    record_bytes,
+)
+from murank.files.atomic import made_folder, readable_errors, sole_writer, sweep, write_files
+from murank.files.damage import DamagedError
+from murank.files.plain import check_folder, open_file
+from murank.folder.manifest import PLANS, FileEntry
+
+TIMING_CACHE = "timing.cache"
+_AGAIN = "run murank build again"
+
+
+class PlanStore:
+    """The plans of one engine for one target."""
+
+    def __init__(self, engine: Path, target: Target) -> None:
+        self._plans = engine / PLANS
+        self.folder = self._plans / target.fingerprint
+        self.target = target
+
+    def read(self, key: bytes | None) -> PlanRecord:
+        """Return the record.
+
+        Raises
+        ------
+        MachineError
+            There are no plans for this target.
+        InputError
+            They were not built here, are damaged, or others may write to them.
+        """
+        if not self.folder.exists():
+            raise MachineError(self._why_none())
+        with _told_again(self.folder):
+            check_folder(self._plans)
+            check_folder(self.folder)
+        _check_ours(self.folder, self.folder.stat())
+        with _told_again(self.folder):
+            record = read_record(self.folder, key)
+        if record.target != self.target:
+            raise InputError(f"{self.folder} holds plans for {record.target.words}: {_AGAIN}")
+        return record
+
+    def _why_none(self) -> str:
+        others = len(list(self._plans.glob("*"))) if self._plans.is_dir() else 0
+        has = (
+            "has no TensorRT plans" if others == 0 else "has TensorRT plans of another device, "
+            "driver or TensorRT only, none"
+        )  # fmt: skip
+        return f"{self._plans.parent} {has} for {self.target.words}: run murank build there"
+
+    @contextlib.contextmanager
+    def open_plan(self, name: str, entry: PlanEntry) -> Iterator[mmap.mmap]:
+        """Map a plan, after a look at all of it: InputError if it is not what was built."""
+        with self._open(f"{name}.plan", entry.file) as content:
+            yield content
+
+    def timing_cache(self, record: PlanRecord | None) -> bytes:
+        """Return what earlier builds left; nothing, if that is not whole."""
+        entry = None if record is None else record.extra.get(TIMING_CACHE)
+        if entry is None:
+            return b""
+        with contextlib.suppress(InputError), self._open(TIMING_CACHE, entry) as content:
+            return bytes(content)
+        return b""
+
+    def is_whole(self, name: str, entry: PlanEntry) -> bool:
+        """Whether a plan's file is what was built."""
+        with contextlib.suppress(InputError), self.open_plan(name, entry):
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def _open(self, name: str, entry: FileEntry) -> Iterator[mmap.mmap]:
+        path = self.folder / name
+        with _told_again(path), open_file(path) as file:
+            found = os.fstat(file.fileno())
+            _check_ours(path, found)
+            if found.st_size != entry.size or entry.size == 0:
+                raise _damaged(path)
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # Not closed: TensorRT, or an exception's traceback, may still refer to it.
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise _damaged(path)
+        yield content
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other builds out.
+
+        Raises
+        ------
+        OutputError
+            One is at work, or nothing can be written.
+        InputError
+            The folder is there, and others may write to it.
+        """
+        for folder in (self._plans, self.folder):
+            if folder.is_symlink():
+                raise OutputError(f"{folder} is a symlink, which is not followed: remove it")
+        with contextlib.ExitStack() as stack:
+            with readable_errors(self.folder):
+                stack.enter_context(made_folder(self.folder))
+                descriptor = stack.enter_context(sole_writer(self.folder, follow=False))
+                _check_ours(self.folder, os.fstat(descriptor))
+                sweep(self.folder)
+            yield
+
+    def add(
+        self, record: PlanRecord, key: bytes, name: str, plan: Any, made: Mapping[str, Any],
+        timing_cache: bytes,
+    ) -> PlanRecord:  # fmt: skip
+        """Write a plan (bytes, or what looks like them) and what `PlanEntry` says of it."""
+        entry = PlanEntry(file=_entry(plan), **made)
+        files: dict[str, Any] = {f"{name}.plan": plan}
+        extra = dict(record.extra)
+        if timing_cache:
+            files[TIMING_CACHE] = timing_cache
+            extra[TIMING_CACHE] = _entry(timing_cache)
+        record = replace(record, plans={**record.plans, name: entry}, extra=extra)
+        files[RECORD] = record_bytes(record, key)  # last: it vouches for the others
+        # Content is bound now, not when the loop has moved on.
+        writers = {file: (lambda to, what=what: to.write(what)) for file, what in files.items()}
+        write_files(self.folder, writers)
+        return record
+
+
+def _check_ours(path: Path, found: os.stat_result) -> None:
+    """Raise InputError if another user than this one and root could change it."""
+    if found.st_uid not in (os.geteuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(
+            f"{path} must belong to you or to root, and nobody else may write to it, since plans "
+            f"are code: chmod go-w it, or delete it and {_AGAIN}"
+        )
+
+
+@contextlib.contextmanager
+def _told_again(path: Path) -> Iterator[None]:
+    """Let what is wrong with a plan's files end in the advice that helps."""
+    try:
+        yield
+    except DamagedError as error:
+        raise InputError(
+            f"{path} cannot be used ({error.what}): delete it, and {_AGAIN}"
+        ) from error
+
+
+def _damaged(path: Path) -> InputError:
+    """Return the error for a plan that is not what was built."""
+    return InputError(f"{path} is not what murank build wrote: {_AGAIN}")
+
+
+def _entry(content: Any) -> FileEntry:
+    view = memoryview(content)
+    return FileEntry(sha256=hashlib.sha256(view).hexdigest(), size=view.nbytes)

@@ -1,0 +1,64 @@
+"""Reports as files: one JSON object, read as strictly as it is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError
+from murank.bench.schema import SCHEMA_VERSION, Report
+from murank.files.atomic import write_files
+
+_LARGEST = 64 << 20  # bytes
+
+
+def report_text(report: Report) -> str:
+    """Return JSON on one line; InputError if `load_report` would not take it."""
+    text = json.dumps(report.to_json(), allow_nan=False)
+    Report.from_json(json.loads(text))
+    return text
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the JSON, whole or not at all. Raises OutputError."""
+    raw = (report_text(report) + "\n").encode()
+    write_files(path.parent, {path.name: lambda file: file.write(raw)})
+
+
+def load_report(path: Path) -> Report:
+    """Read what `murank bench --json` wrote.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is no JSON, of a newer murank, or a key is missing, unknown or of
+        another type.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    try:
+        if len(raw) > _LARGEST:
+            raise InputError("it is too large")
+        data = json.loads(raw)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise InputError(
+                f"it was made by a newer murank (schema_version {version}, this one reads "
+                f"{SCHEMA_VERSION}); upgrade murank"
+            )
+        return Report.from_json(_as_now(data))
+    except (ValueError, RecursionError) as error:  # InputError is a ValueError
+        raise InputError(f"{path} is no report of murank bench: {error}") from error
+
+
+def _as_now(data: Any) -> Any:
+    """Return an older report as one of today's: 1 kept no notes, none before 3 was aligned."""
+    if not isinstance(data, dict) or data.get("schema_version") not in (1, 2):
+        return data
+    notes: dict[str, Any] = {"notes": []} if data["schema_version"] == 1 else {}
+    settings = data.get("settings")
+    if isinstance(settings, dict):
+        settings = {**settings, "alignment": "off"}
+    return {**data, **notes, "schema_version": SCHEMA_VERSION, "settings": settings}

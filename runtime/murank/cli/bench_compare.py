@@ -1,0 +1,77 @@
+"""`murank bench compare`: whether a second report is slower than a first."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from murank._exceptions import EXIT_OK, InputError, RegressionError
+from murank.bench.ratios import Ratio
+from murank.bench.report_comparison import Comparison, compare
+from murank.bench.report_files import load_report
+from murank.cli.output import say, say_json
+from murank.cli.parser import Parser
+
+_THRESHOLD = 1.10
+
+
+def parser() -> Parser:
+    """Return the parser of `murank bench compare`."""
+    result = Parser(
+        prog="murank bench compare",
+        description="Ratios of two reports, second / first, with 95 % bootstrap intervals where "
+        "latencies were kept. Exit code 5 if a median is slower beyond the threshold, even at the "
+        "low end of its interval, or fewer candidates are seen; 2 if there are too few samples to "
+        "tell.",
+    )
+    result.add_argument("first", metavar="A.json", type=Path)
+    result.add_argument("second", metavar="B.json", type=Path)
+    result.add_argument(
+        "--threshold", type=float, default=_THRESHOLD, metavar="X",
+        help=f"ratio of medians beyond which it is a regression ({_THRESHOLD:g})",
+    )  # fmt: skip
+    result.add_argument(
+        "--force", action="store_true", help="compare though they measured different loads"
+    )
+    result.add_argument("--json", action="store_true", help="print JSON")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    found = compare(
+        load_report(args.first), load_report(args.second),
+        threshold=args.threshold, force=args.force,
+    )  # fmt: skip
+    if args.json:
+        say_json(asdict(found))
+    else:
+        say(*_lines(found))
+    if found.verdict == "regression":
+        raise RegressionError(
+            f"{args.second} is slower than {args.first} by more than the threshold of "
+            f"{found.threshold:g}: {', '.join(found.slower)}"
+        )
+    if found.verdict == "undecided":
+        raise InputError(
+            f"{args.first} and {args.second} hold too few samples for a verdict: measure both "
+            "with a longer --duration"
+        )
+    return EXIT_OK
+
+
+def _lines(found: Comparison) -> Iterator[str]:
+    width = max(len(one.name) for one in found.ratios)
+    yield f"{'':<{width}}{'first':>12}{'second':>12}{'ratio':>8}  95 % interval"
+    for one in found.ratios:
+        yield f"{one.name:<{width}}{one.before:>12.4g}{one.after:>12.4g}{_ratio(one)}"
+    for warning in found.warnings:
+        yield f"note: {warning}"
+    yield f"verdict: {found.verdict} (threshold {found.threshold:g})"
+
+
+def _ratio(one: Ratio) -> str:
+    if one.ratio is None:
+        return f"{'-':>8}"
+    spread = "" if one.low is None else f"  {one.low:.3f} to {one.high:.3f}"
+    return f"{one.ratio:>8.3f}{spread}"

@@ -1,0 +1,177 @@
+"""`murank evaluate`: metrics of features, of a distance matrix or of a ranking."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import InputError, UsageError
+from murank.cli.alignment_options import add_alignment, alignment_flags, alignment_of
+from murank.cli.output import say, say_json
+from murank.cli.parser import Parser, add_protocol, positive, protocol_of
+from murank.cli.table import table
+from murank.datasets.labels import Labels
+from murank.files.npz import open_npz, read_npz
+from murank.rerank.alignment import align
+from murank.rerank.features import load_features
+from murank.rerank.methods import distance_blocks, kernel_errors
+from murank.rerank.metrics import Metrics, cmc_metrics, metrics_of
+from murank.rerank.ranking import load_ranking, ranking_file
+from murank.rerank.truncated import evaluate_truncated
+
+_DISTANCES = ("distmat", "q_pids", "g_pids", "q_camids", "g_camids")
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a file was found to be worth."""
+
+    name: str  # of the table's row
+    metrics: Metrics
+    cmc: list[float]
+    num_query: int
+    num_valid: int
+    notes: list[str] = field(default_factory=list)  # what the reader must know
+    aligned: "_Result | None" = None  # of the same features after alignment
+    alignment: dict[str, Any] | None = None  # what was done, JSON-ready
+    why_not: list[str] = field(default_factory=list)  # aligned
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank evaluate",
+        description="Evaluate a features file (plain Euclidean), a distances file (distmat [Q,G], "
+        "q_pids, g_pids, q_camids, g_camids) or a ranking that `murank rerank` wrote.",
+    )
+    result.add_argument("file", metavar="FILE", help=".npz, or the folder of a ranking")
+    result.add_argument("--num-query", type=positive, metavar="N", help="for a features file")
+    result.add_argument("--max-rank", type=positive, default=50, metavar="N", help="of CMC (50)")
+    add_alignment(result)
+    add_protocol(result)
+    result.add_argument("--json", action="store_true", help="print JSON, no table")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    protocol = protocol_of(args)
+    path = ranking_file(args.file)
+    kind = _kind(path)
+    if kind != "features" and args.num_query is not None:
+        raise UsageError(f"--num-query is for a features file; {path} holds {kind}")
+    if kind != "features" and (flags := alignment_flags(args)):
+        raise UsageError(f"{flags[0]} is for a features file; {path} holds {kind}")
+    if kind == "ranking" and protocol["protocol"] != "market1501":
+        raise UsageError("a ranking is evaluated by --protocol market1501 only")
+    result = _EVALUATE[kind](path, args, protocol)
+    if args.json:
+        say_json(_as_json(path, kind, protocol, result))
+    else:
+        _print_table(result, protocol)
+    return 0
+
+
+def _kind(path: Path) -> str:
+    with open_npz(path) as archive:
+        keys = archive.files
+    for key, kind in (("features", "features"), ("distmat", "distances"), ("indices", "ranking")):
+        if key in keys:
+            return kind
+    raise InputError(
+        f"{path} holds neither features, distmat nor indices, but: {', '.join(keys) or 'nothing'}"
+    )
+
+
+def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
+    features = load_features(path, args.num_query)
+    labels = features.labels
+    if labels is None:
+        raise InputError(f"{path} has no pids and camids to evaluate by")
+    asked = alignment_of(args)
+    blocks = distance_blocks("none", features)  # names the row that cannot be used
+    aligned = align(features, asked)
+    found = _full("euclidean", blocks, labels, args.max_rank, protocol)
+    found = replace(
+        found, notes=[*found.notes, *aligned.notes], alignment=aligned.to_json(asked),
+        why_not=aligned.fitted.why_not,
+    )  # fmt: skip
+    if aligned.level == "off":
+        return found
+    blocks = distance_blocks("none", aligned.features)
+    after = _full(aligned.label, blocks, labels, args.max_rank, protocol)
+    return replace(found, aligned=after)
+
+
+def _distances(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
+    arrays = read_npz(path, _DISTANCES)
+    distances, *ids = (arrays[key] for key in _DISTANCES)
+    labels = Labels(*ids)
+    return _full("distances", distances, labels, args.max_rank, protocol)
+
+
+def _full(
+    name: str, distances: Any, labels: Labels, max_rank: int, protocol: dict[str, Any]
+) -> _Result:
+    from murank_kernels import evaluate_rank
+
+    with kernel_errors():
+        found = evaluate_rank(
+            distances, *labels.as_arguments(), max_rank=max_rank, **{"junk": "keep", **protocol}
+        )
+    cmc = [float(value) for value in found.cmc]
+    return _Result(
+        name, metrics_of(found), cmc, len(labels.q_pids), int(found.num_valid),
+        labels.junk_notes(protocol),
+    )  # fmt: skip
+
+
+def _ranking(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
+    ranking = load_ranking(path)
+    found = evaluate_truncated(ranking, args.max_rank, junk=protocol.get("junk", "keep"))
+    key = "mAP" if found.complete else f"mAP@{found.k}"
+    notes = []
+    if not found.complete:
+        notes.append(
+            f"{key} is a lower bound of mAP: a match beyond the {found.k} listed counts as missed; "
+            f"CMC is exact up to rank {len(found.cmc)}"
+        )
+    if ranking.labels is not None:
+        notes += ranking.labels.junk_notes(protocol)
+    cmc = [float(value) for value in found.cmc]
+    metrics: Metrics = {key: found.mAP, **cmc_metrics(found.cmc)}
+    return _Result("ranking", metrics, cmc, len(ranking.indices), found.num_valid, notes)
+
+
+_EVALUATE: dict[str, Callable[[Path, argparse.Namespace, dict[str, Any]], _Result]] = {
+    "features": _features,
+    "distances": _distances,
+    "ranking": _ranking,
+}
+
+
+def _as_json(path: Path, kind: str, protocol: dict[str, Any], result: _Result) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "file": str(path),
+        "kind": kind,
+        "protocol": protocol,
+        "counts": {"num_query": result.num_query, "num_valid": result.num_valid},
+        **_values(result),
+        "alignment": result.alignment,
+        "aligned": None if result.aligned is None else _values(result.aligned),
+        "notes": result.notes,
+    }
+
+
+def _values(result: _Result) -> dict[str, Any]:
+    return {"metrics": result.metrics, "cmc": result.cmc}
+
+
+def _print_table(result: _Result, protocol: dict[str, Any]) -> None:
+    say(f"{result.num_valid} of {result.num_query} queries evaluated ({protocol['protocol']})")
+    columns = [name for name in result.metrics if name != "mINP"]
+    rows = [result] if result.aligned is None else [result, result.aligned]
+    say(*table({row.name: row.metrics for row in rows}, columns))
+    say(*result.why_not, *result.notes)

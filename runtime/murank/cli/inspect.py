@@ -1,0 +1,214 @@
+"""`murank inspect`: what an engine folder holds, for a person or for a script."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from murank.cli.output import say, say_json
+from murank.cli.parser import Parser
+from murank.files.damage import damaged
+from murank.files.json_object import read_json
+from murank.folder.integrity import check_engine
+from murank.folder.manifest import (
+    Calibration,
+    EncoderPart,
+    Manifest,
+    ScorerPart,
+    Sources,
+    read_manifest_once,
+)
+from murank.images.preprocess import Preprocessing
+
+_NOTE = "sizes and references were checked, contents were not: `murank verify` does that"
+
+Rows = Iterator[tuple[str, str]]
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank inspect",
+        description="Show what is in an engine folder. Checks that its files are there, of the "
+        "right size, and refer to no others; does not read them: `murank verify` does.",
+    )
+    result.add_argument("engine", metavar="ENGINE", type=Path, help="the folder")
+    result.add_argument("--json", action="store_true", help="print the manifest and sizes as JSON")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    manifest, sha256 = read_manifest_once(args.engine)
+    check_engine(args.engine, hashes=False, manifest=manifest)
+    parity = _parity(args.engine, manifest)
+    if args.json:
+        say_json(_as_json(args.engine, sha256, manifest, parity))
+    else:
+        _print_sections(args.engine, sha256, manifest, parity)
+    return 0
+
+
+def _parity(folder: Path, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Return what export measured of each part, where it did."""
+    if manifest.parity is None:
+        return {}
+    path = folder / manifest.parity
+    data = read_json(path)
+    if not isinstance(data, dict) or not all(isinstance(part, dict) for part in data.values()):
+        raise damaged(path, "it must be an object that holds an object a part")
+    return data
+
+
+def _as_json(
+    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "engine": str(folder),
+        "sha256": sha256,
+        "checked": "structure",
+        "manifest": manifest.to_json(),
+        "parity": parity,
+        "bytes": {
+            "files": manifest.size,
+            **({} if manifest.scorer is None else _memory(manifest.scorer, manifest)),
+        },
+    }
+
+
+def _memory(part: ScorerPart, manifest: Manifest) -> dict[str, int]:
+    """Bytes that scoring keeps."""
+    return {
+        "kv_a_query": part.shapes.kv_values * manifest.arithmetic.item_bytes,
+        "vision_tokens_an_image": part.shapes.vision_values * manifest.arithmetic.token_bytes,
+    }
+
+
+def _print_sections(
+    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]]
+) -> None:
+    say(f"{folder}: {manifest.precision}, of murank {manifest.murank_version}")
+    say(f"sha256 {sha256}")
+    _section("sources", _sources(manifest.sources))
+    if manifest.encoder is not None:
+        _section("encoder", _encoder(manifest.encoder))
+    if manifest.scorer is not None:
+        _section("scorer", _scorer(manifest.scorer, _memory(manifest.scorer, manifest)))
+    if manifest.calibration is not None:
+        _section("calibration", _calibration(manifest.calibration))
+    _section("mu by default", _mu_defaults(manifest))
+    _section("parity", _measured(parity))
+    _section("files", _files(manifest))
+    say(_NOTE)
+
+
+def _section(title: str, rows: Rows) -> None:
+    lines = list(rows)
+    if lines:
+        width = max(len(name) for name, _ in lines)
+        say(title, *(f"  {name:<{width}}  {text}" for name, text in lines))
+
+
+def _sources(sources: Sources) -> Rows:
+    mllm, adapter, encoder = sources.mllm, sources.adapter, sources.encoder
+    if mllm is not None:
+        yield "mllm", f"{mllm.name} ({mllm.model_type}) {_short(mllm.sha256)}"
+    if mllm is not None and adapter is None:
+        yield "adapter", "none"
+    if adapter is not None:
+        yield "adapter", f"{adapter.name} ({adapter.kind}) {_short(adapter.sha256)}"
+    if encoder is not None:
+        yield "encoder", f"{encoder.name} {_short(encoder.sha256)}"
+
+
+def _encoder(part: EncoderPart) -> Rows:
+    yield "image", _image(part.preprocessing)
+    yield "feature", f"{part.dim} values"
+
+
+def _scorer(part: ScorerPart, memory: dict[str, int]) -> Rows:
+    shapes = part.shapes
+    yield "image", f"{_image(part.preprocessing)}; {shapes.vision_tokens} tokens"
+    yield "layout", f"{part.layout}, template {_short(part.template_sha256)}"
+    yield (
+        "tokens",
+        f"{shapes.static_tokens} static, {shapes.prefill_tokens} prefill a query, "
+        f"{shapes.suffix_tokens} suffix a pair",
+    )
+    yield (
+        "decoder",
+        f"{shapes.layers} layers, hidden {shapes.hidden}, "
+        f"{shapes.kv_heads} K/V heads of {shapes.head_dim}",
+    )
+    yield "answer", f"tau {part.tau:g}, at most {part.max_pairs} pairs a run"
+    yield (
+        "memory",
+        f"{_size(memory['kv_a_query'])} of K/V a query, "
+        f"{_size(memory['vision_tokens_an_image'])} of vision tokens an image",
+    )
+
+
+def _image(how: Preprocessing) -> str:
+    size = f"{how.height}x{how.width} (height x width), {how.resample}"
+    if how.shortest_edge is None:
+        return size
+    return f"{size}, cropped after the shorter side became {how.shortest_edge}"
+
+
+def _calibration(found: Calibration) -> Rows:
+    chosen = "FMR = FNMR"
+    if found.target_value is not None:
+        chosen = f"{found.target.upper()} at most {100 * found.target_value:g} %"
+    yield "temperature", f"{found.temperature:.6g}, at export {found.exported_tau:g}"
+    yield "threshold", f"mu <= {found.threshold:.6g} ({chosen})"
+    yield "errors", f"FMR {100 * found.fmr:.2f} %, FNMR {100 * found.fnmr:.2f} %"
+    yield (
+        "pairs",
+        f"{found.same_pairs} of one person (prior {found.prior:g}), {found.different_pairs} of "
+        f"two, {_short(found.pairs_sha256)}; {found.precision}, murank {found.murank_version}",
+    )
+
+
+def _mu_defaults(manifest: Manifest) -> Rows:
+    for method, found in manifest.mu_defaults.items():
+        what = f"alpha {found.alpha:g}, {found.candidates} candidates" if found.alpha else "none"
+        yield (
+            method,
+            f"{what}; held out {100 * found.gain:+.1f} mAP, 95 % interval {100 * found.low:+.1f} "
+            f"to {100 * found.high:+.1f}, {found.queries} queries of {found.people} people",
+        )
+
+
+def _measured(parity: Mapping[str, Mapping[str, Any]]) -> Rows:
+    for part, values in parity.items():
+        numbers = [
+            f"{key} {_number(value)}"
+            for key, value in values.items()
+            if isinstance(value, int | float)
+        ]
+        yield part, ", ".join(numbers)
+
+
+def _number(value: float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def _files(manifest: Manifest) -> Rows:
+    for name, entry in manifest.files.items():
+        yield name, f"{_size(entry.size):>10}  {_short(entry.sha256)}"
+    yield "total", f"{_size(manifest.size):>10}"
+
+
+def _size(count: int) -> str:
+    """Return bytes for a person."""
+    power = min(max(count.bit_length() - 1, 0) // 10, 3)
+    if power == 0:
+        return f"{count} B"
+    return f"{count / (1 << 10 * power):.1f} {'KMG'[power - 1]}iB"
+
+
+def _short(sha256: str) -> str:
+    return sha256[:12]

@@ -1,0 +1,81 @@
+"""All that the command says: plain lines, JSON, and notes, which belong to both.
+
+Names of files are in all of it, and may hold anything. No verb prints by itself.
+"""
+
+import contextlib
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from murank.checks.text import plain
+
+_notes: list[str] = []  # of this run, in order
+_dark: list[str] = []  # images that are nearly black: many images, one note
+
+
+def say(*lines: str) -> None:
+    """Print lines to standard output, each as one line whatever is in it."""
+    for line in lines:
+        print(plain(line))
+    sys.stdout.flush()
+
+
+def say_error(line: str) -> None:
+    """Print a line to standard error."""
+    print(plain(line), file=sys.stderr, flush=True)
+
+
+def say_json(value: Mapping[str, Any]) -> None:
+    """Print an object as JSON in one line; its key `notes` lists the notes of this run, too."""
+    found = {**value, "notes": _merged(value.get("notes", ()))}
+    print(json.dumps(found, allow_nan=False))
+    sys.stdout.flush()
+
+
+def keep_note(text: str) -> None:
+    """Keep what the reader of the results must know."""
+    _notes.append(text)
+
+
+def notes() -> list[str]:
+    """Return the notes of this run so far, warnings among them, each once."""
+    return _merged(())
+
+
+def _merged(more: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys([*more, *_notes, *_dark_note()]))
+
+
+def _dark_note() -> list[str]:
+    first, *others = list(dict.fromkeys(_dark)) or [""]
+    if others:
+        return [f"{1 + len(others)} images are like the first of these: {first}"]
+    return [first] if first else []
+
+
+@contextlib.contextmanager
+def gathered_notes() -> Iterator[None]:
+    """Begin with none. Show warnings as errors are shown, what is meant without the line of code.
+
+    They are notes, too.
+    """
+    _notes.clear()
+    _dark.clear()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if type(message).__name__ == "DarkImageWarning":  # its module is loaded where it is raised
+            _dark.append(str(message))
+        else:
+            keep_note(str(message))
+            say_error(f"murank: warning: {message}")
+
+    with warnings.catch_warnings():
+        setattr(warnings, "showwarning", show)  # noqa: B010 - its type names more than is used
+        try:
+            yield
+        finally:
+            for text in _dark_note():
+                say_error(f"murank: warning: {text}")

@@ -1,0 +1,82 @@
+"""Market-1501 and the sets that took over its layout: query/, bounding_box_test/, PID_cCAM names.
+
+Camera ids are those of the names minus one, as torchreid and fast-reid count them. Images of
+pid -1 are junk (boxes that fit badly) and are left out, as the field does; pid 0 is a distractor:
+it matches nobody and stays in the gallery.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from murank._exceptions import InputError
+from murank.datasets.image_files import find_home, images_in
+from murank.datasets.image_lists import Dataset, Image, make_dataset
+from murank.datasets.labels import JUNK_PID
+
+BOXES = ("detected", "labeled")
+MARKET1501_LAYOUT = (
+    "query/ and bounding_box_test/ with names like 0001_c1s1_001051_00.jpg, "
+    "itself or in Market-1501-v15.09.15/"
+)
+DUKEMTMC_LAYOUT = (
+    "query/ and bounding_box_test/ with names like 0001_c2_f0046182.jpg, "
+    "itself or in DukeMTMC-reID/"
+)
+CUHK03_NP_LAYOUT = (
+    "detected/ or labeled/, each with query/ and bounding_box_test/ and names that begin 0001_c1_, "
+    "itself or in CUHK03-NP/"
+)
+_NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")
+
+
+def read_market1501(root: Path) -> Dataset:
+    """Read Market-1501: 3368 queries, 15913 gallery images, six cameras; sorted by path."""
+    return _read(root, ("Market-1501-v15.09.15", "market1501"), MARKET1501_LAYOUT)
+
+
+def read_dukemtmc(root: Path) -> Dataset:
+    """Read DukeMTMC-reID: 2228 queries, 17661 gallery images, eight cameras; sorted by path."""
+    return _read(root, ("DukeMTMC-reID", "dukemtmc-reid"), DUKEMTMC_LAYOUT)
+
+
+def read_cuhk03_np(root: Path, *, boxes: str = "detected") -> Dataset:
+    """Read CUHK03 in the new protocol: 1400 queries, two cameras; sorted by path.
+
+    `boxes` are those of the detector (5332 gallery images) or "labeled" by hand (5328).
+    """
+    if boxes not in BOXES:
+        raise InputError(f"boxes must be one of {', '.join(BOXES)}, got {boxes!r}")
+    return _read(root, ("CUHK03-NP", "cuhk03-np"), CUHK03_NP_LAYOUT, f"{boxes}/")
+
+
+def parse_name(name: str) -> tuple[int, int] | None:
+    """Return pid and camid of PID_cCAM..., None for another name. Cameras are named from 1."""
+    match = _NAME.match(name)
+    if match is None or int(match[2]) == 0:
+        return None
+    return int(match[1]), int(match[2]) - 1
+
+
+def is_nobody(path: str, pid: int) -> bool:
+    """Say whether a pid stands for no person: below 0, or 0 in Market-1501 names."""
+    label = parse_name(Path(path).name)
+    return pid < 0 or (pid == 0 and label is not None and label[0] == 0)
+
+
+def _read(root: Path, names: tuple[str, ...], layout: str, inner: str = "") -> Dataset:
+    # The downloads unpack into a folder of their own, which tools put into one more.
+    homes = ("", *names, *(f"{outer}/{names[0]}" for outer in names))
+    folders = [inner + folder for folder in ("query", "bounding_box_test")]
+    home = find_home(root, homes, folders, layout)
+    query, gallery = (_labelled(home / folder) for folder in folders)
+    return make_dataset(query, gallery, home)
+
+
+def _labelled(folder: Path) -> Iterator[Image]:
+    for path in images_in(folder):
+        label = parse_name(path.name)
+        if label is None:
+            raise InputError(f"{path}: the name should begin with person and camera, as 0001_c1")
+        if label[0] != JUNK_PID:
+            yield Image(path, *label)

@@ -1,0 +1,144 @@
+"""Reading .npz archives from elsewhere: nothing pickled, one clear sentence on each defect."""
+
+import math
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank.machine.memory import available_bytes
+
+# What numpy and zipfile raise on bytes that are no archive, or no longer one. NotImplementedError
+# and RuntimeError: a changed byte asks for an unknown compression, or for a password.
+_DAMAGE = (
+    OSError, EOFError, KeyError, ValueError, OverflowError, MemoryError, NotImplementedError,
+    RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+# Version 3 is of structured arrays with odd names, which nothing here takes.
+_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, Any]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[NpzFile]:
+    """Open an archive; whatever is wrong with the file becomes an InputError that names it."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the .npz file in it")
+    if not path.is_file():  # a FIFO would be waited for, a device never ends
+        raise InputError(f"{path} is no regular file")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    with file:
+        try:
+            if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
+                raise InputError(
+                    f"{path} holds a single array; save it with np.savez and named arrays"
+                )
+            file.seek(0)
+            archive = NpzFile(file, allow_pickle=False)
+        except InputError:
+            raise
+        except _DAMAGE as error:
+            raise InputError(f"{path} is not an .npz archive, or it is truncated") from error
+        with archive:
+            if len(set(archive.files)) != len(archive.files):
+                raise InputError(f"{path} holds two arrays of one name; save it again")
+            yield archive
+
+
+def read_npz(
+    path: Path, required: Collection[str], optional: Collection[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """Return the named arrays of the archive; optional ones only where they are there."""
+    with open_npz(path) as archive:
+        missing = [key for key in required if key not in archive.files]
+        if missing:
+            found = ", ".join(archive.files) or "nothing"
+            raise InputError(f"{path} lacks {', '.join(missing)}; it holds: {found}")
+        wanted = [*required, *(key for key in optional if key in archive.files)]
+        _check_sizes(archive, wanted, path)
+        return {key: _read_array(archive, key, path) for key in wanted}
+
+
+def _check_sizes(archive: NpzFile, wanted: Collection[str], path: Path) -> None:
+    """Raise InputError unless each member is the array it declares, and all fit into the memory."""
+    total = sum(_declared_bytes(archive, key, path) for key in wanted)
+    free = available_bytes()
+    if free is not None and total > free:
+        raise InputError(
+            f"{path}: {', '.join(wanted)} would take {total >> 20} MiB, and {free >> 20} MiB of "
+            "memory are free"
+        )
+
+
+def _declared_bytes(archive: NpzFile, key: str, path: Path) -> int:
+    """Return the bytes of an array by its header, which must agree with the archive's directory."""
+    try:
+        member = _member(archive, key)
+        with _zip(archive).open(member) as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                raise InputError(f"{path}: '{key}' is no array; save it with np.savez")
+            file.seek(0)
+            read_header = _HEADERS[np.lib.format.read_magic(file)]
+            shape, _, dtype = read_header(file)
+            declared, stored = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        raise InputError(f"{path}: '{key}' is damaged") from error
+    if dtype.hasobject:
+        raise InputError(
+            f"{path}: '{key}' holds Python objects, which are not loaded because they can run "
+            "code; save it with a plain dtype (str, int or float)"
+        )
+    if min(shape, default=0) < 0 or declared != stored:
+        raise InputError(f"{path}: '{key}' is damaged: it declares {declared} bytes, not {stored}")
+    return int(declared)
+
+
+def _zip(archive: NpzFile) -> zipfile.ZipFile:
+    assert archive.zip is not None  # noqa: S101 - as long as it is open
+    return archive.zip
+
+
+def _member(archive: NpzFile, key: str) -> zipfile.ZipInfo:
+    names = {info.filename.removesuffix(".npy"): info for info in _zip(archive).infolist()}
+    return names[key]
+
+
+def _read_array(archive: NpzFile, key: str, path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = archive[key]
+    except _DAMAGE as error:
+        raise InputError(f"{path}: '{key}' is damaged, or too large for the memory") from error
+    return array
+
+
+def check_array(
+    array: NDArray[Any], name: str, *, kinds: str, shape: tuple[int | None, ...]
+) -> None:
+    """Raise InputError unless the dtype's kind is one of `kinds` and the shape fits (None: any)."""
+    words = {"f": "floating point", "iu": "integers", "U": "text"}
+    if array.dtype.kind not in kinds:
+        raise InputError(f"{name} must be {words[kinds]}, got {array.dtype}")
+    fits = array.ndim == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("any" if want is None else str(want) for want in shape)
+        raise InputError(f"{name} must have shape [{wanted}], got {list(array.shape)}")

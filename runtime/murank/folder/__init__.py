@@ -1,0 +1,1 @@
+"""The engine folder: what export wrote, checked, hashed and read once. No graph is run here."""

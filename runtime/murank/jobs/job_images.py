@@ -1,0 +1,105 @@
+"""The images of a job: their order, what tells that one has changed, and their pixels."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank.datasets import ImageList
+from murank.datasets.labels import Ids
+from murank.images import Preprocessing, ReadyImage, prepare
+from murank.jobs.stage import signature
+from murank.machine.cores import decoding_threads
+from murank.rerank.features import FeatureSet
+
+
+@dataclass(frozen=True)
+class Images:
+    """Query and gallery images, queries first."""
+
+    paths: tuple[Path, ...]  # [N]
+    pids: Ids | None  # [N] person ids
+    camids: Ids | None  # [N] camera ids
+    num_query: int
+    notes: tuple[str, ...] = ()  # on how they were found
+    unlabelled: str | None = None  # why ids are not known
+
+    @classmethod
+    def of(cls, query: ImageList, gallery: ImageList) -> "Images":
+        """Put the gallery behind the queries; labels count where both lists have them."""
+        return cls(
+            (*query.paths, *gallery.paths),
+            _joined(query.pids, gallery.pids),
+            _joined(query.camids, gallery.camids),
+            len(query.paths),
+            query.notes + gallery.notes,
+            "; ".join(side.unlabelled for side in (query, gallery) if side.unlabelled) or None,
+        )
+
+    @cached_property
+    def signatures(self) -> list[Any]:
+        """What changes when an image does, [N]; taken once, at the first use."""
+        return [signature(path) for path in self.paths]
+
+    def kept(self, keep: NDArray[np.bool_]) -> "Images":
+        """Return the images where `keep` [N] is true."""
+        return Images(
+            tuple(path for path, kept in zip(self.paths, keep, strict=True) if kept),
+            None if self.pids is None else self.pids[keep],
+            None if self.camids is None else self.camids[keep],
+            int(keep[: self.num_query].sum()),
+            unlabelled=self.unlabelled,
+        )
+
+    def with_features(
+        self, features: NDArray[Any], encoder_sha256: str | None = None
+    ) -> FeatureSet:
+        """Return the feature set, given a row an image and what made it."""
+        paths = np.array([str(path) for path in self.paths])
+        return FeatureSet(
+            features, paths, self.pids, self.camids, self.num_query, encoder_sha256, self.unlabelled
+        )
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands where an image cannot be used."""
+
+    reason: str  # names the image
+
+
+def ready_ahead(
+    batches: Iterable[Sequence[Path]], how: Preprocessing
+) -> Iterator[list[ReadyImage | Unreadable]]:
+    """Decode and resize batches of images in threads, one batch ahead of the one in work.
+
+    No more images are whole in memory than there are threads: one may have 150 MB.
+    """
+    with ThreadPoolExecutor(decoding_threads()) as pool:
+        waiting: deque[list[Future[ReadyImage | Unreadable]]] = deque()
+        for batch in batches:
+            waiting.append([pool.submit(_ready, path, how) for path in batch])
+            if len(waiting) > 1:
+                yield [image.result() for image in waiting.popleft()]
+        for images in waiting:
+            yield [image.result() for image in images]
+
+
+def _ready(path: Path, how: Preprocessing) -> ReadyImage | Unreadable:
+    try:
+        return prepare(path, how)
+    except InputError as error:  # not kept itself: its traceback would keep the whole image
+        return Unreadable(str(error))
+
+
+def _joined(query: Ids | None, gallery: Ids | None) -> Ids | None:
+    if query is None or gallery is None:
+        return None
+    return np.concatenate([query, gallery])

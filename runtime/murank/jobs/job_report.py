@@ -1,0 +1,33 @@
+"""How a job tells how far it is."""
+
+from typing import Protocol
+
+from murank.rerank.methods import Progress
+
+
+class Report(Protocol):
+    """Where a job's messages go."""
+
+    def part(self, name: str) -> Progress:
+        """Return the callback for one part of the work."""
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def note(self, text: str) -> None:
+        """Show what the reader of the results must know, and keep it for them."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def part(self, name: str) -> Progress:
+        """Return a callback that does nothing."""
+        del name
+        return lambda _stage, _done, _total: None
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""

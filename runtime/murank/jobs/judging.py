@@ -1,0 +1,63 @@
+"""What the MLLM says about pairs that an alignment takes as one person."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank.engine.engine import Order
+from murank.jobs.asked_pairs import Pairs
+from murank.jobs.asking import Skip
+from murank.jobs.job_report import Report
+from murank.jobs.lazy_engine import LazyEngine
+from murank.jobs.score import MuStage, score
+from murank.jobs.workspace import MU_FILES, Memory
+
+_STAGE = MuStage("pairs", "pairs", MU_FILES)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Pairs that the MLLM was asked about, those that matter most first."""
+
+    places: NDArray[np.int64]  # [n] which ones
+    mu: NDArray[np.floating]  # [n]; 0 where there is no answer
+    skips: list[Skip]  # images that lack answers
+
+    def weighed(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return weights [P] of all pairs, times (1 - mu)^2: no answer changes nothing."""
+        found = weights.copy()
+        found[self.places] *= (1 - self.mu.astype(np.float64)) ** 2
+        return found
+
+
+def judge_pairs(
+    pairs: NDArray[np.int64],
+    shares: NDArray[np.float64],
+    paths: Sequence[Path],
+    engine: LazyEngine,
+    *,
+    count: int,
+    order: Order,
+    strict: bool,
+    report: Report,
+) -> Judged:
+    """Ask about the `count` pairs [P,2] of `paths` that have the largest shares [P].
+
+    Raises
+    ------
+    InputError
+        No pair has an answer; with `strict`, one has none.
+    """
+    places = np.argsort(-shares, kind="stable")[:count]
+    first, second = pairs[places].T
+    # A pair without an answer gets half its distance as mu: here that is none.
+    nowhere = np.zeros((len(places), 1), np.float32)
+    asked = Pairs([paths[row] for row in first], paths, second[:, None], nowhere)
+    asked.check(strict=strict)
+    found = score(
+        _STAGE, asked, engine, Memory(), order=order, features="", strict=strict, report=report
+    )
+    return Judged(places, found.mu.mu[:, 0], found.skips)

@@ -1,0 +1,216 @@
+"""The folder a job works in: who may write there, finished stages, parts of unfinished ones."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from murank._exceptions import OutputError
+from murank.files.atomic import (
+    abandoned,
+    check_writable,
+    made_folder,
+    readable_errors,
+    sole_writer,
+    write_files,
+)
+from murank.jobs.stage import Arrays, Parts, Record, StageFile, read_stage, stage_writer
+from murank.rerank.ranking import RANKING_FILES, SUMMARY_FILE, Ranking, write_ranking
+
+FEATURES_FILE = "features.npz"
+MU_FILES: Mapping[str, str] = {"given": "mu.npz", "swapped": "mu_swapped.npz"}
+GALLERY_MU_FILES: Mapping[str, str] = {
+    "given": "mu_gallery.npz", "swapped": "mu_gallery_swapped.npz"
+}  # fmt: skip
+
+_STAGE_FILES = (FEATURES_FILE, *MU_FILES.values(), *GALLERY_MU_FILES.values())
+_HIDDEN = ".murank-batch"
+_JOB_FILE = "job.json"
+_REDO = "pass --overwrite (what still fits is used again) or another name"
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run on images was stopped there: its files may be of two runs."""
+    return (folder / _HIDDEN).is_dir() and not (folder / SUMMARY_FILE).exists()
+
+
+class Workspace(Protocol):
+    """Where stages are kept."""
+
+    def read(self, name: str) -> StageFile | None:
+        """Return the file of a finished stage, None if there is none."""
+
+    def parts(self, name: str, fingerprints: Sequence[str]) -> Parts:
+        """Return the parts of a stage, whatever of them there is."""
+
+    def write(self, name: str, arrays: Arrays, record: Record) -> None:
+        """Finish a stage: its file takes the place of its parts."""
+
+
+class Memory:
+    """Keeps nothing."""
+
+    def read(self, name: str) -> StageFile | None:
+        """Return None."""
+        del name
+        return None
+
+    def parts(self, name: str, fingerprints: Sequence[str]) -> Parts:
+        """Return no parts as yet."""
+        del name
+        return Parts(fingerprints)
+
+    def write(self, name: str, arrays: Arrays, record: Record) -> None:
+        """Do nothing."""
+
+
+class JobFolder:
+    """The folder of `-o`: unused, unfinished (a hidden folder says of which job), or finished.
+
+    Nothing is written before the first part of a stage is made; finished means `summary.json`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        job: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        writes: Collection[str],
+        inputs: Collection[Path] = (),
+        also_ours: Collection[Path] = (),
+    ) -> None:
+        """Prepare; the context manager takes the folder.
+
+        `job` is what the stages depend on, by option; `writes` names the files that they make.
+        `inputs` are never deleted; `also_ours` may lie in the folder without being in the way.
+        """
+        self._path = path
+        self._job = job
+        self._overwrite = overwrite
+        self._writes = writes
+        self._inputs = {file.absolute() for file in inputs}
+        self._also_ours = {file.absolute() for file in also_ours}
+        self._lock: contextlib.ExitStack | None = None
+        self._begun = False
+
+    def __enter__(self) -> "JobFolder":
+        """Take the folder.
+
+        Raises
+        ------
+        OutputError
+            The job may not work there, or another process does.
+        """
+        if self._path.exists() and not self._path.is_dir():
+            raise OutputError(f"{self._path} is a file; name a folder")
+        check_writable(self._path)
+        if self._path.is_dir():
+            self._take()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def read(self, name: str) -> StageFile | None:
+        """Return the file of a finished stage, None if there is none."""
+        return read_stage(self._path / name)
+
+    def parts(self, name: str, fingerprints: Sequence[str]) -> Parts:
+        """Return the parts of a stage that an earlier run has left and that fit."""
+        return Parts(fingerprints, self._parts_folder(name), self._begin)
+
+    def write(self, name: str, arrays: Arrays, record: Record) -> None:
+        """Finish a stage: its file takes the place of its parts."""
+        self._begin()
+        write_files(self._path, {name: stage_writer(arrays, record)})
+        _delete(self._parts_folder(name))
+
+    def finish(
+        self,
+        ranking: Ranking,
+        summary: Mapping[str, object],
+        *,
+        features: str,
+        format: Literal["npz", "jsonl"],  # noqa: A002 - the word users know
+    ) -> None:
+        """Write ranking and summary; stages of other features than these (fingerprint) go."""
+        write_ranking(self._path, ranking, summary, format=format, overwrite=True)
+        for name in _STAGE_FILES:
+            file = self._path / name
+            stage = read_stage(file)
+            stale = stage is not None and stage.record.get("features") != features
+            if stale and file.absolute() not in self._inputs:
+                _delete(file)
+        _delete(self._path / _HIDDEN)
+
+    def _parts_folder(self, name: str) -> Path:
+        return self._path / _HIDDEN / name.removesuffix(".npz")
+
+    def _begin(self) -> None:
+        """Mark the folder as unfinished, before anything in it changes."""
+        if self._begun:
+            return
+        text = json.dumps({"schema_version": 1, "job": self._job}, indent=2) + "\n"
+        with readable_errors(self._path), made_folder(self._path):
+            if self._lock is None:
+                self._take()
+            write_files(self._path / _HIDDEN, {_JOB_FILE: lambda file: file.write(text.encode())})
+        _delete(self._path / SUMMARY_FILE)
+        self._begun = True
+
+    def _take(self) -> None:
+        """Keep other processes out until this one leaves, and check what is there."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(sole_writer(self._path))
+            self._check()
+            self._lock = stack.pop_all()
+
+    def _check(self) -> None:
+        files = {file for file in self._path.iterdir() if file.absolute() not in self._also_ours}
+        names = {file.name for file in files} - set(abandoned(self._path))
+        if names and not self._overwrite:
+            self._check_unfinished(names)
+        for name in sorted(names & set(self._writes)):
+            if read_stage(self._path / name) is None:
+                raise OutputError(
+                    f"{self._path / name} would be replaced, but it has been changed or is not of "
+                    "murank rerank; move it away, or name another folder"
+                )
+
+    def _check_unfinished(self, names: set[str]) -> None:
+        """Raise OutputError unless this is the unfinished folder of the same job."""
+        if SUMMARY_FILE in names:
+            raise OutputError(f"{self._path} is not empty: it holds a finished run; {_REDO}")
+        if _HIDDEN not in names:
+            raise OutputError(f"{self._path} is not empty; {_REDO}")
+        foreign = names - {*_STAGE_FILES, *RANKING_FILES.values(), _HIDDEN}
+        if foreign:
+            found = ", ".join(sorted(foreign))
+            raise OutputError(f"{self._path} holds files of others ({found}); {_REDO}")
+        before = _read_job(self._path / _HIDDEN / _JOB_FILE)
+        changed = [key for key in {**before, **self._job} if before.get(key) != self._job.get(key)]
+        if changed:
+            raise OutputError(
+                f"{self._path} holds an unfinished run of another job ({', '.join(changed)} "
+                f"changed); {_REDO}"
+            )
+
+
+def _read_job(file: Path) -> Mapping[str, Any]:
+    try:
+        job = json.loads(file.read_bytes())["job"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return job if isinstance(job, dict) else {}
+
+
+def _delete(path: Path) -> None:
+    with readable_errors(path.parent):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What this machine is and gives: cores, memory, libraries. The one place that asks the system."""

@@ -1,0 +1,1 @@
+"""Labelled pairs of images: what adaptation learns from and calibration is measured by."""

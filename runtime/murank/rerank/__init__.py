@@ -1,0 +1,1 @@
+"""Features and mu to rankings: methods, camera alignment, evaluation, comparison."""

@@ -1,0 +1,183 @@
+"""Feature sets: the customary .npz of the field, queries first."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError, OutputError
+from murank.datasets.labels import Ids, Labels
+from murank.files.atomic import check_writable, write_files
+from murank.files.npz import check_array, read_npz
+
+_LABELS = ("pids", "camids")
+_ENCODER = "encoder_sha256"
+
+
+@dataclass(frozen=True)
+class Items:
+    """Some rows of a feature set (views, no copies)."""
+
+    features: NDArray[np.floating[Any]]  # [n,D]
+    paths: NDArray[np.str_]  # [n]
+    pids: Ids | None  # [n] person ids
+    camids: Ids | None  # [n] camera ids
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of query and gallery images, queries first."""
+
+    features: NDArray[np.floating[Any]]  # [N,D] as stored: any scale, float16, 32 or 64
+    paths: NDArray[np.str_]  # [N]
+    pids: Ids | None  # [N] person ids
+    camids: Ids | None  # [N] camera ids
+    num_query: int  # rows before this one are queries, the others are the gallery
+    encoder_sha256: str | None = None  # of the engine's encoder that made them, if one did
+    unlabelled: str | None = None  # why pids or camids are not known, where that is known
+
+    @property
+    def query(self) -> Items:
+        """The query rows."""
+        return self._rows(slice(None, self.num_query))
+
+    @property
+    def gallery(self) -> Items:
+        """The gallery rows."""
+        return self._rows(slice(self.num_query, None))
+
+    @property
+    def num_gallery(self) -> int:
+        """Number of gallery rows."""
+        return len(self.paths) - self.num_query
+
+    @property
+    def labels(self) -> Labels | None:
+        """Person and camera ids, None unless both are known."""
+        query, gallery = self.query, self.gallery
+        if query.pids is None or gallery.pids is None:
+            return None
+        if query.camids is None or gallery.camids is None:
+            return None
+        return Labels(query.pids, gallery.pids, query.camids, gallery.camids)
+
+    def _rows(self, part: slice) -> Items:
+        pids = None if self.pids is None else self.pids[part]
+        camids = None if self.camids is None else self.camids[part]
+        return Items(self.features[part], self.paths[part], pids, camids)
+
+
+def load_features(path: str | os.PathLike[str], num_query: int | None = None) -> FeatureSet:
+    """Read a feature set.
+
+    Parameters
+    ----------
+    path
+        .npz with `features` [N,D] float16/32/64, `paths` [N] str and, where known, `pids` [N],
+        `camids` [N], `num_query` [] int and `encoder_sha256` [] str. Nothing pickled is ever
+        loaded.
+    num_query
+        How many leading rows are queries. None: as the file's `num_query` says; without it, those
+        whose path contains "query".
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, lacks an array, or its arrays do not fit together.
+    """
+    file = Path(path)
+    arrays = read_npz(file, ("features", "paths"), (*_LABELS, "num_query", _ENCODER))
+    features, paths = arrays["features"], arrays["paths"]
+    check_array(features, f"{file}: features", kinds="f", shape=(None, None))
+    if features.dtype.itemsize > 8:
+        raise InputError(f"{file}: features must be float16, 32 or 64, got {features.dtype}")
+    check_array(paths, f"{file}: paths", kinds="U", shape=(len(features),))
+    for key in _LABELS:
+        if key in arrays:
+            check_array(arrays[key], f"{file}: {key}", kinds="iu", shape=(len(features),))
+    if num_query is None:
+        num_query = _num_query(arrays, file)
+    elif not 1 <= num_query < len(paths):
+        raise InputError(
+            f"{num_query} queries asked for, but {file} has {len(paths)} rows: "
+            f"at least one query and one gallery row are needed"
+        )
+    return FeatureSet(
+        features, paths, arrays.get("pids"), arrays.get("camids"), num_query,
+        _encoder(arrays, file),
+    )  # fmt: skip
+
+
+def save_features(
+    path: str | os.PathLike[str], features: FeatureSet, *, overwrite: bool = False
+) -> None:
+    """Write a feature set as `load_features` reads it; nothing appears half written.
+
+    Raises
+    ------
+    OutputError
+        The file exists and `overwrite` is False, or it cannot be written.
+    """
+    file = Path(path)
+    check_file(file, overwrite=overwrite)
+    arrays = feature_arrays(features)
+    write_files(file.parent, {file.name: lambda handle: np.savez(handle, **arrays)})
+
+
+def feature_arrays(features: FeatureSet) -> dict[str, Any]:
+    """Return what a features file holds, by name."""
+    values = {name: getattr(features, name) for name in ("features", "paths", *_LABELS)}
+    arrays = {name: value for name, value in values.items() if value is not None}
+    if features.encoder_sha256 is not None:
+        arrays[_ENCODER] = np.array(features.encoder_sha256)
+    return {**arrays, "num_query": np.array(features.num_query, np.int64)}
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError if `save_features` may not write there."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; pass --overwrite (overwrite=True) or another name")
+    check_writable(path.parent)
+
+
+def _encoder(arrays: dict[str, NDArray[Any]], file: Path) -> str | None:
+    if _ENCODER not in arrays:
+        return None
+    check_array(arrays[_ENCODER], f"{file}: {_ENCODER}", kinds="U", shape=())
+    return str(arrays[_ENCODER])
+
+
+def _num_query(arrays: dict[str, NDArray[Any]], file: Path) -> int:
+    if "num_query" not in arrays:
+        return _count_queries(arrays["paths"], file)
+    stored, num_rows = arrays["num_query"], len(arrays["paths"])
+    check_array(stored, f"{file}: num_query", kinds="iu", shape=())
+    if not 1 <= stored < num_rows:
+        raise InputError(
+            f"{file}: num_query is {stored}, but there are {num_rows} rows: at least one query and "
+            "one gallery row are needed; pass --num-query (num_query)"
+        )
+    return int(stored)
+
+
+def _count_queries(paths: NDArray[np.str_], file: Path) -> int:
+    is_query = np.char.find(paths, "query") >= 0
+    count = int(is_query.sum())
+    if count in (0, len(paths)):
+        how_many = "no path" if count == 0 else "every path"
+        raise InputError(
+            f'{file}: {how_many} contains "query", so queries and gallery cannot be told apart; '
+            "pass --num-query (num_query)"
+        )
+    if not is_query[:count].all():
+        row = int(np.flatnonzero(is_query)[is_query[:count].sum()])
+        raise InputError(
+            f"{file}: queries must come first, but row {row} ({paths[row]}) follows a gallery row; "
+            "reorder the rows or pass --num-query (num_query)"
+        )
+    return count

@@ -1,0 +1,265 @@
+"""From features to a ranking: one pass over the distances evaluates and keeps the k best."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._version import __version__
+from murank.datasets.labels import Labels
+from murank.rerank.alignment import OFF, Aligned, Alignment
+from murank.rerank.features import FeatureSet
+from murank.rerank.methods import Progress, distance_blocks, kernel_errors, used_parameters
+from murank.rerank.metrics import metrics_of
+from murank.rerank.mu import MuDistances
+from murank.rerank.ranking import Ranking
+
+SCHEMA_VERSION = 1
+NOTICE = "Rows are candidate matches ordered by distance; a person decides whether they match."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compute."""
+
+    method: str
+    parameters: Mapping[str, Any]  # those given; the others keep the kernel's defaults
+    protocol: Mapping[str, Any]  # keyword arguments of RankEvaluator
+    top_k: int = 50
+    device: str = "cpu"
+    alignment: Alignment = OFF
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A ranking and how it came about."""
+
+    ranking: Ranking
+    before: Ranking | None  # by the encoder alone, where it was asked for
+    summary: dict[str, Any]  # JSON-ready
+
+
+@dataclass
+class Clock:
+    """Wall seconds of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def rerank(
+    features: FeatureSet,
+    aligned: Aligned,
+    mu: MuDistances | None,
+    settings: Settings,
+    *,
+    gallery_mu: MuDistances | None = None,
+    clock: Clock,
+    progress: Callable[[str], Progress] | None = None,
+    keep_before: bool = False,
+) -> Outcome:
+    """Re-rank what was aligned, and evaluate every step where labels exist.
+
+    `gallery_mu` is mu between gallery images, [G,M], for a method that takes it. With `keep_before`
+    the ranking by the encoder alone is kept, too.
+
+    Raises
+    ------
+    InputError, MachineError
+        The kernels refuse an argument; raised before any work.
+    """
+    named: Callable[[str], Progress | None] = progress or (lambda _name: None)
+    with clock.stage("prepare"):
+        blocks = distance_blocks(
+            settings.method, aligned.features, mu, gallery_mu=gallery_mu, device=settings.device,
+            progress=named(settings.method), **settings.parameters,
+        )  # fmt: skip
+        reason = _why_not_evaluated(features, settings)
+    steps = _Steps(features, settings, features.labels if reason is None else None, clock, named)
+    encoder, between, after = _all_steps(steps, aligned, blocks, keep_before=keep_before)
+    summary = {
+        **_description(features, mu, gallery_mu, settings),
+        "alignment": aligned.to_json(settings.alignment),
+        "metrics": {
+            "before": encoder.metrics, "aligned": between and between.metrics,
+            "after": after.metrics,
+        },
+        "not_evaluated": reason,
+        "notes": [*steps.junk_notes, *aligned.notes],
+        "seconds": clock.seconds,
+    }  # fmt: skip
+    ranking = after.ranking(features)
+    return Outcome(ranking, encoder.ranking(features) if keep_before else None, summary)
+
+
+def check_settings(
+    features: FeatureSet,
+    mu: MuDistances | None,
+    settings: Settings,
+    *,
+    gallery_mu: MuDistances | None = None,
+) -> None:
+    """Raise what `rerank` would raise about the settings, before there is anything to re-rank.
+
+    Features and mu may be stand-ins of the right shapes.
+    """
+    distance_blocks(
+        settings.method, features, mu, gallery_mu=gallery_mu, device=settings.device,
+        **settings.parameters,
+    )  # fmt: skip
+
+
+class _Best:
+    """The k best of each query, filled block by block."""
+
+    def __init__(self, features: FeatureSet, top_k: int) -> None:
+        shape = (features.num_query, min(top_k, features.num_gallery))
+        self._indices = np.empty(shape, np.int64)
+        self._distances = np.empty(shape, np.float32)
+
+    def update(self, first_query: int, distances: NDArray[np.float32]) -> None:
+        from murank_kernels import smallest_k
+
+        part = slice(first_query, first_query + len(distances))
+        self._distances[part], self._indices[part] = smallest_k(distances, self._indices.shape[1])
+
+    def ranking(self, features: FeatureSet) -> Ranking:
+        query, gallery = features.query, features.gallery
+        return Ranking(
+            self._indices, self._distances, query.paths, gallery.paths,
+            query.pids, gallery.pids, query.camids, gallery.camids,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One ranking of a run."""
+
+    metrics: dict[str, Any] | None  # None: nothing can be evaluated
+    best: _Best | None  # None: not kept
+
+    def ranking(self, features: FeatureSet) -> Ranking:
+        assert self.best is not None  # noqa: S101
+        return self.best.ranking(features)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What one ranking after the other is made with; each is timed."""
+
+    features: FeatureSet
+    settings: Settings
+    labels: Labels | None  # None: nothing is evaluated
+    clock: Clock
+    named: Callable[[str], Progress | None]
+
+    @property
+    def junk_notes(self) -> list[str]:
+        return [] if self.labels is None else self.labels.junk_notes(self.settings.protocol)
+
+    def by_encoder(self, features: FeatureSet, name: str, *, keep: bool = False) -> _Step:
+        with self.clock.stage(name):
+            blocks = distance_blocks(
+                "none", features, device=self.settings.device, progress=self.named(name)
+            )
+            return self._walked(blocks, keep=keep)
+
+    def reranked(self, blocks: Any) -> _Step:
+        with self.clock.stage("rerank"):
+            return self._walked(blocks, keep=True)
+
+    def _walked(self, blocks: Any, *, keep: bool) -> _Step:
+        best = _Best(self.features, self.settings.top_k) if keep else None
+        return _Step(_walk(blocks, _evaluator(self.labels, self.settings), best), best)
+
+
+def _all_steps(
+    steps: _Steps, aligned: Aligned, blocks: Any, *, keep_before: bool
+) -> tuple[_Step, _Step | None, _Step]:
+    """Rank by the encoder, by aligned features (None: they are not), and by the method's blocks."""
+    is_aligned, reranks = aligned.level != "off", steps.settings.method != "none"
+    has_labels = steps.labels is not None
+    encoder = between = None
+    if (is_aligned or reranks) and (has_labels or keep_before):
+        encoder = steps.by_encoder(steps.features, "encoder", keep=keep_before)
+    if is_aligned and reranks and has_labels:
+        between = steps.by_encoder(aligned.features, "aligned")
+    after = steps.reranked(blocks)
+    if is_aligned and not reranks:
+        between = after
+    return encoder or after, between, after
+
+
+def _walk(blocks: Any, evaluator: Any, best: _Best | None) -> dict[str, Any] | None:
+    with kernel_errors():
+        for first_query, distances in blocks:
+            if evaluator is not None:
+                evaluator.update(first_query, distances)
+            if best is not None:
+                best.update(first_query, distances)
+            del distances  # before the next block is made
+        if evaluator is None:
+            return None
+        evaluation = evaluator.result()
+    return {**metrics_of(evaluation), "num_valid": int(evaluation.num_valid)}
+
+
+def _evaluator(labels: Labels | None, settings: Settings) -> Any:
+    if labels is None:
+        return None
+    from murank_kernels import RankEvaluator
+
+    with kernel_errors():
+        return RankEvaluator(*labels.as_arguments(), **{"junk": "keep", **settings.protocol})
+
+
+def _why_not_evaluated(features: FeatureSet, settings: Settings) -> str | None:
+    labels = features.labels
+    if labels is None:
+        if features.unlabelled is not None:
+            return f"not evaluated: {features.unlabelled}"
+        missing = [key for key in ("pids", "camids") if getattr(features, key) is None]
+        return f"not evaluated: the features have no {' and no '.join(missing)}"
+    if not labels.counted(settings.protocol).num_matches().any():
+        return "not evaluated: no query has a gallery image of its pid from another camera"
+    return None
+
+
+def _description(
+    features: FeatureSet,
+    mu: MuDistances | None,
+    gallery_mu: MuDistances | None,
+    settings: Settings,
+) -> dict[str, Any]:
+    given = {**settings.parameters, "device": settings.device}
+    with_mu = mu is not None or gallery_mu is not None
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "murank_version": __version__,
+        "notice": NOTICE,
+        "method": settings.method,
+        "parameters": used_parameters(settings.method, given, with_mu=with_mu),
+        "protocol": dict(settings.protocol),
+        "counts": {
+            "num_query": features.num_query,
+            "num_gallery": features.num_gallery,
+            "dim": int(features.features.shape[1]),
+            "mu_candidates": _num_candidates(mu),
+            "gallery_mu_candidates": _num_candidates(gallery_mu),
+            "top_k": min(settings.top_k, features.num_gallery),
+        },
+    }
+
+
+def _num_candidates(mu: MuDistances | None) -> int:
+    return 0 if mu is None else int(mu.mu.shape[1])

@@ -1,0 +1,153 @@
+"""Rankings on disk: the candidate matches of each query, and how they came about."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError, OutputError
+from murank.datasets.labels import Ids, Labels
+from murank.files.atomic import Writer, check_writable, write_files
+from murank.files.npz import check_array, read_npz
+
+RANKING_FILES: Mapping[str, str] = {"npz": "ranking.npz", "jsonl": "ranking.jsonl"}
+SUMMARY_FILE = "summary.json"
+_LABELS = ("q_pids", "g_pids", "q_camids", "g_camids")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The k nearest candidate matches of each query, best first."""
+
+    indices: NDArray[np.int64]  # [Q,k] into the gallery
+    distances: NDArray[np.float32]  # [Q,k] ascending, small = same person
+    query_paths: NDArray[np.str_]  # [Q]
+    gallery_paths: NDArray[np.str_]  # [G]
+    q_pids: Ids | None = None  # [Q]
+    g_pids: Ids | None = None  # [G]
+    q_camids: Ids | None = None  # [Q]
+    g_camids: Ids | None = None  # [G]
+
+    @property
+    def labels(self) -> Labels | None:
+        """Person and camera ids, None unless all are known."""
+        if self.q_pids is None or self.g_pids is None:
+            return None
+        if self.q_camids is None or self.g_camids is None:
+            return None
+        return Labels(self.q_pids, self.g_pids, self.q_camids, self.g_camids)
+
+
+def load_ranking(path: str | os.PathLike[str]) -> Ranking:
+    """Read `ranking.npz`, given the file or the folder it lies in.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, lacks an array, or its arrays do not fit together.
+    """
+    file = ranking_file(path)
+    required = ("indices", "distances", "query_paths", "gallery_paths")
+    arrays = read_npz(file, required, _LABELS)
+    indices, paths = arrays["indices"], arrays["gallery_paths"]
+    check_array(indices, f"{file}: indices", kinds="iu", shape=(None, None))
+    check_array(arrays["distances"], f"{file}: distances", kinds="f", shape=indices.shape)
+    check_array(arrays["query_paths"], f"{file}: query_paths", kinds="U", shape=(len(indices),))
+    check_array(paths, f"{file}: gallery_paths", kinds="U", shape=(None,))
+    for key in set(_LABELS) & set(arrays):
+        length = len(indices) if key.startswith("q_") else len(paths)
+        check_array(arrays[key], f"{file}: {key}", kinds="iu", shape=(length,))
+    _check_indices(indices, len(paths), file)
+    arrays["indices"] = indices.astype(np.int64)
+    return Ranking(**arrays)
+
+
+def ranking_file(path: str | os.PathLike[str]) -> Path:
+    """Return the `ranking.npz` of a folder, or the path itself if it is no folder."""
+    file = Path(path)
+    if not file.is_dir():
+        return file
+    if not (file / RANKING_FILES["npz"]).exists() and (file / RANKING_FILES["jsonl"]).exists():
+        raise InputError(f"{file} holds ranking.jsonl only; write the ranking with --format npz")
+    return file / RANKING_FILES["npz"]
+
+
+def _check_indices(indices: NDArray[Any], num_gallery: int, file: Path) -> None:
+    if indices.size == 0:
+        raise InputError(f"{file}: indices is empty")
+    if indices.min() < 0 or indices.max() >= num_gallery:
+        raise InputError(f"{file}: indices must be gallery indices in 0..{num_gallery - 1}")
+    in_order = np.sort(indices, axis=1)
+    if (in_order[:, 1:] == in_order[:, :-1]).any():
+        raise InputError(f"{file}: indices name a gallery item twice for one query")
+
+
+def check_output(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise OutputError if `write_ranking` may not write there; touches nothing."""
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; name a folder")
+    if path.exists() and not overwrite and any(path.iterdir()):
+        raise OutputError(f"{path} is not empty; pass --overwrite (overwrite=True) or another name")
+    check_writable(path)
+
+
+def write_ranking(
+    folder: str | os.PathLike[str],
+    ranking: Ranking,
+    summary: Mapping[str, object],
+    *,
+    format: Literal["npz", "jsonl"] = "npz",  # noqa: A002 - the word users know
+    overwrite: bool = False,
+) -> None:
+    """Write `ranking.npz` or `ranking.jsonl`, and `summary.json`, into a folder.
+
+    Nothing appears half written. `summary.json` comes last: a folder without it is incomplete.
+    With `overwrite`, the files of an earlier run are replaced and all other files stay.
+
+    Raises
+    ------
+    OutputError
+        The folder holds something and `overwrite` is False, or it cannot be written.
+    """
+    check_output(folder, overwrite=overwrite)
+    path = Path(folder)
+    write_rows: Writer = {"npz": _npz_writer, "jsonl": _jsonl_writer}[format](ranking)
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    writers: dict[str, Writer] = {
+        RANKING_FILES[format]: write_rows,
+        SUMMARY_FILE: lambda file: file.write(text.encode()),
+    }
+    # The summary goes first and comes last: a ranking is never beside another run's summary.
+    others = [name for name in RANKING_FILES.values() if name not in writers]
+    stale = [SUMMARY_FILE, *others] if overwrite else []
+    write_files(path, writers, remove=stale)
+
+
+def _npz_writer(ranking: Ranking) -> Writer:
+    arrays = {name: value for name, value in vars(ranking).items() if value is not None}
+    return lambda file: np.savez(file, **arrays)
+
+
+def _jsonl_writer(ranking: Ranking) -> Writer:
+    def write(file: IO[bytes]) -> None:
+        for row in _rows(ranking):
+            file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+
+    return write
+
+
+def _rows(ranking: Ranking) -> Iterator[dict[str, object]]:
+    paths = ranking.gallery_paths
+    for query, (ids, distances) in enumerate(zip(ranking.indices, ranking.distances, strict=True)):
+        candidates = [
+            {"rank": rank, "corpus_id": int(i), "path": str(paths[i]), "distance": float(d)}
+            for rank, (i, d) in enumerate(zip(ids, distances, strict=True), 1)
+        ]
+        path = str(ranking.query_paths[query])
+        yield {"query": path, "query_index": query, "candidates": candidates}

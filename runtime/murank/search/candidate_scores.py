@@ -1,0 +1,133 @@
+"""What the MLLM says about the candidates of queries, one query at a time or several."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank.engine.in_time import (
+    IN_TIME_BATCH,
+    Answers,
+    ImageTokens,
+    score_in_time,
+)
+from murank.engine.no_answer import first_no_number, no_answer
+from murank.engine.pace import Deadline, Pace
+from murank.engine.scorer import Pixels, Scorer
+from murank.engine.stopwatch import StageWatch
+from murank.images import ImageSource, prepare
+from murank.rerank.methods import Progress
+from murank.search.early_stop import Settling
+from murank.search.query import Retrieved
+from murank.search.search_settings import SearchSettings
+
+_WARM = 8  # images in one step, as many as one run of the vision tower takes
+_PRACTICE = 4  # queries: the first ones allocate
+NOTHING = Answers(np.empty(0, np.float64), partial=False, settled=False)
+
+
+class Scoring:
+    """The MLLM beside the images of a gallery."""
+
+    def __init__(
+        self, scorer: Scorer, images: Sequence[ImageSource], settings: SearchSettings, pace: Pace
+    ) -> None:
+        self._scorer, self._images, self._settings = scorer, images, settings
+        self._tokens, self._pace = ImageTokens(scorer, images), pace
+        self.preprocessing = scorer.part.preprocessing
+
+    def of(
+        self,
+        query: Pixels,
+        found: Retrieved,
+        watch: StageWatch,
+        *,
+        name: str,
+        end: float | None = None,
+    ) -> Answers:
+        """Ask about one query's candidates until `end` on the clock, if there is one."""
+        reserve = self._pace.expected("fuse") + self._pace.expected("rerank")
+        deadline = Deadline(self._pace, end, reserve=reserve)
+        return score_in_time(
+            self._scorer, query, self._tokens, found.candidates.tolist(), deadline, watch,
+            name=name, settled=self._settling(found),
+        )  # fmt: skip
+
+    def of_many(
+        self,
+        queries: Sequence[Pixels],
+        found: Sequence[Retrieved],
+        watch: StageWatch,
+        *,
+        names: Sequence[str],
+    ) -> list[Answers]:
+        """Ask about the candidates of several queries: as many in a run of the decoder as fit."""
+        group = self._scorer.queries_at_once(self._settings.num_candidates)
+        if self._settings.settle_top is not None or group == 1 or len(queries) == 1:
+            return [
+                self.of(query, one, watch, name=name)
+                for query, one, name in zip(queries, found, names, strict=True)
+            ]
+        answers: list[Answers] = []
+        for start in range(0, len(queries), group):
+            part = slice(start, start + group)
+            mu = self._score_group(queries[part], found[part], watch, names[part])
+            answers += [Answers(row, partial=False, settled=False) for row in mu]
+        return answers
+
+    def warm(self, places: Sequence[int], progress: Progress | None) -> None:
+        """Compute vision tokens, and learn how long scoring takes."""
+        wrong = [place for place in places if not 0 <= place < len(self._images)]
+        if wrong:
+            raise InputError(
+                f"there is no gallery image {wrong[0]}: they are 0..{len(self._images) - 1}"
+            )
+        free, watch = Deadline(self._pace, None), StageWatch()
+        for start in range(0, len(places), _WARM):
+            self._tokens.of(places[start : start + _WARM], free, watch)
+            if progress is not None:
+                progress("vision tokens", min(start + _WARM, len(places)), len(places))
+        if len(places):
+            self._practise(places[:IN_TIME_BATCH], watch)
+
+    def _practise(self, places: Sequence[int], watch: StageWatch) -> None:
+        """Score gallery images with others, as a deadline would have it."""
+        never = Deadline(self._pace, float("inf"))
+        for number in range(_PRACTICE):
+            image = self._images[places[number % len(places)]]
+            query = prepare(image, self.preprocessing).pixels
+            name = self._tokens.name(places[number % len(places)])
+            score_in_time(self._scorer, query, self._tokens, places, never, watch, name=name)
+
+    def _score_group(
+        self,
+        queries: Sequence[Pixels],
+        found: Sequence[Retrieved],
+        watch: StageWatch,
+        names: Sequence[str],
+    ) -> NDArray[np.float64]:
+        """Mu [Q,K], in one run."""
+        scorer, pace = self._scorer, self._pace
+        rows = np.stack([one.candidates for one in found])
+        with pace.timed("vision", watch, len(queries), learn=False):
+            seen = scorer.vision.of(queries)
+        with pace.timed("prefill", watch, len(queries), learn=False):
+            prefix = scorer.decoder.prefill(seen)
+        tokens = self._tokens.of(rows.ravel().tolist(), Deadline(pace, None), watch)
+        assert tokens is not None  # noqa: S101  without a deadline there is always time
+        with pace.timed("score", watch, rows.size, learn=False):
+            asked = tokens.reshape(*rows.shape, *tokens.shape[1:])
+            logits = scorer.decoder.logits(prefix, asked)
+        bad = first_no_number(logits)
+        if bad is not None:
+            candidate = self._tokens.name(rows[bad]), asked[bad]
+            raise no_answer(scorer, (names[bad[0]], seen[bad[0]]), candidate)
+        return scorer.mu(logits)
+
+    def _settling(self, found: Retrieved) -> Settling | None:
+        first, k = self._settings.settle_top, self._settings.num_candidates
+        if first is None:
+            return None
+        distances, _ = found.query.nearest(min(k + first, len(self._images)))
+        return Settling(distances[:k], distances[k:], first=first, alpha=self._settings.alpha)

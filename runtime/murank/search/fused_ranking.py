@@ -1,0 +1,37 @@
+"""From a query's candidates and their mu to candidate matches."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank.engine.pace import Pace
+from murank.engine.stopwatch import StageWatch
+from murank.rerank.methods import kernel_errors
+from murank.search.query import Retrieved
+from murank.search.search_result import SearchMatch
+
+
+def rank(
+    found: Retrieved,
+    mu: NDArray[np.float64],
+    pace: Pace,
+    watch: StageWatch,
+    *,
+    top_k: int,
+    is_reranked: bool,
+) -> tuple[SearchMatch, ...]:
+    """Fuse mu [n] of the first n candidates, and return the first `top_k` of the gallery.
+
+    Ordered by the method's distance if `is_reranked`, else by the fused distance; ties: lower
+    index first.
+    """
+    query, scored = found.query, found.candidates[: len(mu)]
+    with kernel_errors():
+        if len(mu):
+            with pace.timed("fuse", watch):
+                query = query.fused(mu.astype(np.float32), scored)
+        with pace.timed("rerank", watch):
+            distances, indices = (query.reranked_top if is_reranked else query.nearest)(top_k)
+            before = found.query.distances()[indices]
+    known = dict(zip(scored.tolist(), mu.tolist(), strict=True))
+    rows = zip(indices.tolist(), distances.tolist(), before.tolist(), strict=True)
+    return tuple(SearchMatch(i, distance, known.get(i), first) for i, distance, first in rows)
