@@ -8,7 +8,8 @@ import pytest
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, Install, installer
 
 from murank import InputError, MachineError
-from murank.backends.onnx.session import Session, SessionSettings, load_session
+from murank.backends.load import load_session
+from murank.backends.onnx.session import Session, SessionSettings
 from murank.backends.providers import CUDA_OPTIONS
 from murank.folder.contents import EngineFiles
 from murank_kernels._cores import usable_cores

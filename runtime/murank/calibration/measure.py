@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.calibration.det import thinned
 from murank.calibration.quality import Quality, Reliability, quality, reliability
-from murank.calibration.rates import Curve, OperatingPoint, auc, curve, equal_error_rate
+from murank.rerank.mu_auc import auc
+from murank.calibration.rates import Curve, OperatingPoint, curve, equal_error_rate
 from murank.calibration.target import Target
 from murank.calibration.temperature import HIGHEST, LOWEST, class_weights, fit_temperature
 from murank.engine.scorer import mu_of

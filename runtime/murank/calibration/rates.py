@@ -100,14 +100,3 @@ def equal_error_rate(found: Curve) -> float:
     """EER: the mean of FMR and FNMR where they are closest."""
     point = found.at_equal()
     return (point.fmr.value + point.fnmr.value) / 2
-
-
-def auc(mu: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: how often a same-person pair has the smaller mu, ties half.
-
-    Source: Mann and Whitney, 1947.
-    """
-    others = np.sort(mu[~same])
-    below, up_to = (np.searchsorted(others, mu[same], side=side) for side in ("left", "right"))
-    twice_lost = int(np.sum(below + up_to))
-    return 1 - twice_lost / (2 * len(others) * int(same.sum()))

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.backends.device_rows import as_input
-from murank.backends.onnx.session import SessionSettings, load_session
+from murank.backends.load import load_session
+from murank.backends.protocol import SessionSettings
 from murank.backends.protocol import Shape
 from murank.folder.contents import EngineFiles
 from murank.folder.kv_names import past_names, present_names

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.backends.onnx.session import SessionSettings, load_session
+from murank.backends.load import load_session
+from murank.backends.protocol import SessionSettings
+from murank.folder.batches import ENCODER_BATCH
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import EncoderPart
 
-BATCH = 32  # images in one run
 
 
 class NoFeatureError(InputError):
@@ -60,8 +61,8 @@ class Encoder:
             A row holds NaN or infinity: its image is named, where `names` has a path for it.
         """
         parts = [np.empty((0, self.part.dim), np.float32)]
-        for start in range(0, len(pixels), BATCH):
-            some = pixels[start : start + BATCH]
+        for start in range(0, len(pixels), ENCODER_BATCH):
+            some = pixels[start : start + ENCODER_BATCH]
             (values,) = self.session.run({"images": some}, ["features"])
             rows: NDArray[np.float32] = values.numpy()
             self._check(rows, len(some))

@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.backends.device_rows import HostRow, device_rows
-from murank.backends.onnx.session import SessionSettings, load_session
+from murank.backends.load import load_session
+from murank.backends.protocol import SessionSettings
 from murank.backends.protocol import Memory
 from murank.engine.disk_cache import DiskCache
 from murank.engine.memory_cache import Key, MemoryCache, content_key
+from murank.folder.batches import VISION_BATCH
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import ScorerPart
 
-BATCH = 8  # images in one run: enough to fill the cores, few enough to keep activations small
 
 
 class VisionTokens:
@@ -32,7 +33,7 @@ class VisionTokens:
         taker: Memory,
         memory: MemoryCache,
         disk: DiskCache | None,
-        in_flight: int = BATCH,
+        in_flight: int = VISION_BATCH,
     ) -> None:
         """Load it.
 
@@ -92,8 +93,8 @@ class VisionTokens:
     def _computed(self, missing: dict[Key, NDArray[np.uint8]]) -> dict[Key, Any]:
         computed: dict[Key, Any] = {}
         keys = list(missing)
-        for start in range(0, len(keys), BATCH):
-            part = keys[start : start + BATCH]
+        for start in range(0, len(keys), VISION_BATCH):
+            part = keys[start : start + VISION_BATCH]
             images = np.stack([missing[key] for key in part])
             (tokens,) = self.session.run({"images": images}, ["tokens"])
             on_host = tokens.numpy() if self._rows is None or self._disk is not None else None

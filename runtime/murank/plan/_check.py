@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from murank.engine.decoder import Decoder
 from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
-from murank.engine.vision import BATCH
+from murank.folder.batches import VISION_BATCH
 from murank.plan._host import fastest, forget_peak, process_bytes
 from murank.plan._plan import Plan, Workload
 from murank.plan._work import run_sizes
@@ -75,7 +75,7 @@ def _of_graphs(
 
         found[titles["vision"]] = lambda: see(pixels[:1])
         found[titles["candidates"]] = lambda: [
-            see(pixels[start : start + BATCH]) for start in range(0, count, BATCH)
+            see(pixels[start : start + VISION_BATCH]) for start in range(0, count, VISION_BATCH)
         ]
         tokens = np.resize(see(pixels[:1]), (count, *vision.shape))
         sizes = run_sizes(count, pairs or engine.scorer.part.max_pairs)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from murank.engine.stopwatch import Stage
-from murank.engine.vision import BATCH
+from murank.folder.batches import VISION_BATCH
 from murank.folder.kv_names import past_names
 from murank.folder.manifest import EncoderPart, Manifest, ScorerPart
 from murank.images.preprocess import Preprocessing
@@ -99,7 +99,7 @@ def _scoring(
 ) -> Iterator[Work]:
     how = part.preprocessing
     yield Work("vision", "vision, query", ((vision.cost(images(how, 1)), 1),))
-    batches = [min(BATCH, candidates - start) for start in range(0, candidates, BATCH)]
+    batches = [min(VISION_BATCH, candidates - start) for start in range(0, candidates, VISION_BATCH)]
     yield Work(
         "vision",
         f"vision, {candidates} candidates",

@@ -45,6 +45,17 @@ class Told:
         return found
 
 
+def auc(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: how often a same-person pair has the smaller distance, ties half.
+
+    Source: Mann and Whitney, 1947.
+    """
+    others = np.sort(distances[~same])
+    below, up_to = (np.searchsorted(others, distances[same], side=side) for side in ("left", "right"))
+    twice_lost = int(np.sum(below + up_to))
+    return 1 - twice_lost / (2 * len(others) * int(same.sum()))
+
+
 def told_of(
     mu: NDArray[np.floating[Any]],
     encoder: NDArray[np.floating[Any]],
@@ -52,8 +63,6 @@ def told_of(
     same: NDArray[np.bool_],
 ) -> Told | None:
     """Compare distances [P] of pairs with their labels [P]; None if all are of one kind."""
-    from murank.calibration.rates import auc
-
     count = int(same.sum())
     if count in (0, len(same)):
         return None

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.encoder import BATCH, Encoder
+from murank.engine.encoder import Encoder
+from murank.folder.batches import ENCODER_BATCH
 from murank.images import ImageSource, Preprocessing, ReadyImage, prepare
 from murank.images.arguments import check_images, source_name
 from murank.machine.cores import decoding_threads
@@ -66,8 +67,8 @@ def _ready_ahead(
 ) -> Iterator[list[ReadyImage | InputError]]:
     with ThreadPoolExecutor(decoding_threads()) as pool:
         waiting: deque[list[Future[ReadyImage | InputError]]] = deque()
-        for start in range(0, len(images), BATCH):
-            some = images[start : start + BATCH]
+        for start in range(0, len(images), ENCODER_BATCH):
+            some = images[start : start + ENCODER_BATCH]
             named = enumerate(some, start)
             waiting.append([pool.submit(_ready, image, how, place) for place, image in named])
             if len(waiting) > 1:

@@ -13,13 +13,12 @@ from murank._exceptions import InputError, MachineError
 from murank.backends.onnx.failures import is_fault, load_error, run_error, words
 from murank.backends.onnx.rows import OnnxRows
 from murank.backends.onnx.tiny_onnx import gather, to_bfloat16, zeros
-from murank.backends.protocol import GraphSession, Memory, Place, RowBlock, Shape
+from murank.backends.protocol import Memory, Place, RowBlock, Shape
 from murank.backends.protocol import SessionSettings as SessionSettings  # as of Providers
 from murank.backends.providers import (
     CUDA,
     CUDA_OPTIONS,
     ON_GPU,
-    PLANS,
     check_placed,
     check_used,
     device_id,
@@ -29,7 +28,6 @@ from murank.backends.providers import (
     wanted,
 )
 from murank.backends.providers import Providers as Providers  # engines are asked for by it
-from murank.folder.contents import EngineFiles
 from murank.machine.library import library
 from murank.machine.telemetry import warn_if_on
 from murank_kernels._cores import usable_cores
@@ -37,16 +35,6 @@ from murank_kernels._cores import usable_cores
 _SEVERITY_ERROR = 3
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}  # that NumPy knows
 _BFLOAT16 = "tensor(bfloat16)"
-
-
-def load_session(files: EngineFiles, name: str, settings: SessionSettings) -> GraphSession:
-    """Load a graph of an engine, with onnxruntime or with this device's TensorRT plan of it."""
-    if settings.providers == PLANS:
-        from murank.backends.trt import PlanSession
-
-        return PlanSession(files, name)
-    with files.graph(name) as own:
-        return Session(own, settings, called=files.folder / name)
 
 
 class Session:

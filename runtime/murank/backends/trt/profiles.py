@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from murank.backends.trt.build_settings import BuildSettings
-from murank.engine.encoder import BATCH as ENCODER_BATCH
-from murank.engine.vision import BATCH as VISION_BATCH
+from murank.folder.batches import ENCODER_BATCH, VISION_BATCH
 from murank.folder.kv_names import past_names
 from murank.folder.manifest import Manifest, ScorerPart
 from murank.images.preprocess import Preprocessing

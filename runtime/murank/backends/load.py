@@ -1,0 +1,16 @@
+"""A graph of an engine, loaded by the backend that was asked for."""
+
+from murank.backends.onnx.session import Session
+from murank.backends.protocol import GraphSession, SessionSettings
+from murank.backends.providers import PLANS
+from murank.folder.contents import EngineFiles
+
+
+def load_session(files: EngineFiles, name: str, settings: SessionSettings) -> GraphSession:
+    """Load a graph of an engine, with onnxruntime or with this device's TensorRT plan of it."""
+    if settings.providers == PLANS:
+        from murank.backends.trt import PlanSession
+
+        return PlanSession(files, name)
+    with files.graph(name) as own:
+        return Session(own, settings, called=files.folder / name)
