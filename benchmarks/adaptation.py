@@ -29,8 +29,8 @@ import murank_kernels
 from murank import Engine
 from murank.datasets import load_dataset
 from murank.images import prepare
-from murank.world import TRAINING, UNSEEN
-from murank.world.market import write_world
+from murank_export.world import TRAINING, UNSEEN
+from murank_export.world.market import write_world
 from murank_kernels import align_cameras, evaluate_rank, smallest_k
 
 DOMAINS = (TRAINING, *UNSEEN)

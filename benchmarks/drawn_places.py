@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from murank.cli import main as murank
-from murank.world import TRAINING, UNSEEN
+from murank_export.world import TRAINING, UNSEEN
 
 DOMAINS = (TRAINING, *UNSEEN)
 DRAWN = ("--people", 60, "--distractors", 60, "--seed", 2026, "--place", 2026)  # as `make demo`

@@ -54,7 +54,7 @@ Pixels = NDArray[np.uint8]
 def make_world(work: Path) -> tuple[list[Path], list[Path]]:
     """Return the files of queries and gallery, drawn where they are not there yet."""
     from murank.datasets import load_dataset
-    from murank.world.market import WorldSettings, write_world
+    from murank_export.world.market import WorldSettings, write_world
 
     folder = work / "crowd"
     if not folder.exists():

@@ -5,7 +5,7 @@
 
 A Re-ID encoder of one domain; a small Qwen2-VL pre-trained on 300 other places; LoRA with hard
 mining on the encoder's domain; an engine. About two CPU hours, nearly all of them the base's, no
-download; killed and started again, it goes on. The unseen domains (murank.world.UNSEEN) take no
+download; killed and started again, it goes on. The unseen domains (murank_export.world.UNSEEN) take no
 part; `tests/export/test_miniature.py` checks that.
 """
 
@@ -21,7 +21,7 @@ from miniature.model import HERE
 from miniature.recipe import BASE_SEED, ENCODER_STEPS, LORA, POOL_DOMAINS, STAGES, Recipe
 
 from murank.folder.manifest import engine_sha256
-from murank.world import TRAINING
+from murank_export.world import TRAINING
 
 SEED = 0  # of the shipped one
 PACKAGES = ("torch", "transformers", "peft", "onnx", "onnxruntime", "numpy", "pillow")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from murank.world import TRAINING, UNSEEN, draw_crop, make_domain, make_people
+from murank_export.world import TRAINING, UNSEEN, draw_crop, make_domain, make_people
 
 DOMAINS = (TRAINING, "broad-1", "broad-2", *UNSEEN)
 PEOPLE, GAP = 8, 3

@@ -1,6 +1,6 @@
 """A device of round figures."""
 
-from murank.plan.devices import Assumed, Device
+from murank_export.plan.devices import Assumed, Device
 
 GIB = 1 << 30
 

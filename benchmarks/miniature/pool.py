@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank.images import Preprocessing, to_pixels
-from murank.world import draw_crop, make_domain, make_people
-from murank.world.people import BAGS, HATS, PATTERNS, Person
+from murank_export.world import draw_crop, make_domain, make_people
+from murank_export.world.people import BAGS, HATS, PATTERNS, Person
 
 SIZE = (128, 64)  # height, width of the miniature's images: as crops are drawn
 PREPROCESSING = Preprocessing(*SIZE, "bicubic")

@@ -27,8 +27,8 @@ from murank.datasets import list_images
 from murank.images import Preprocessing, load_image, to_pixels
 from murank.pairs.labelled import Pair, load_pairs, save_pairs
 from murank.prompt import Layout
-from murank.world import TRAINING
-from murank.world.market import TRAIN, WorldSettings, write_world
+from murank_export.world import TRAINING
+from murank_export.world.market import TRAIN, WorldSettings, write_world
 
 POOL_DOMAINS = 300  # broad-0 to broad-299
 HELD_DOMAINS = 10  # the next ones, for the curves of the training

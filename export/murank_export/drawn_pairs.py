@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank.images import Preprocessing, prepare
-from murank.world import draw_crop, make_domain, make_people
+from murank_export.world import draw_crop, make_domain, make_people
 
 _SEED = 20250607
 _PLACES = 8  # ordinary ones: what is called unseen stays so

@@ -27,8 +27,8 @@ from murank import Engine
 from murank.folder.manifest import engine_sha256
 from murank.pairs.labelled import Pair
 from murank.prompt import Layout, default_template, load_template
-from murank.world import TRAINING, UNSEEN
-from murank.world.market import GALLERY, TRAIN, _people
+from murank_export.world import TRAINING, UNSEEN
+from murank_export.world.market import GALLERY, TRAIN, _people
 from murank_export import EncoderSettings, ExportSettings, export_engine
 from murank_export.mllm.adapter import read_adapter
 from murank_export.mllm.checkpoint import load_checkpoint

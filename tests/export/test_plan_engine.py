@@ -9,8 +9,8 @@ from longer import longer
 from plan_devices import made_device
 
 from murank.folder.manifest import read_manifest
-from murank.plan import Workload, plan_engine
-from murank.plan._work import Graphs, Work, stages
+from murank_export.plan import Workload, plan_engine
+from murank_export.plan.work import Graphs, Work, stages
 
 EngineFolder = Callable[..., Path]
 SCORING = ("vision", "prefill", "score")

@@ -16,8 +16,8 @@ from murank.backends.trt import BuildSettings, build_plans, this_machine
 from murank.backends.trt import cuda as _cuda
 from murank.folder.manifest import read_manifest
 from murank.folder.precision import Precision
-from murank.plan import DEVICES, Plan, Workload, plan_engine
-from murank.plan._work import Graphs, score_shapes
+from murank_export.plan import DEVICES, Plan, Workload, plan_engine
+from murank_export.plan.work import Graphs, score_shapes
 
 EngineFolder = Callable[..., Path]
 QUANTISED: tuple[Precision, ...] = ("int8-qdq", "fp8", "int4")

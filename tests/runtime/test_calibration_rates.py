@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from murank.calibration.det import probit, thinned
-from murank.rerank.mu_auc import auc
 from murank.calibration.rates import Curve, Rate, curve, equal_error_rate
+from murank.rerank.mu_auc import auc
 
 Mu = NDArray[np.float64]
 Labels = NDArray[np.bool_]

@@ -9,9 +9,10 @@ from engine_folder import edit_manifest
 from plan_devices import made_device
 
 from murank.cli import main
-from murank.cli import plan as _plan
-from murank.plan import DEVICES, _host
-from murank.plan.devices import Device
+from murank_export.plan import DEVICES
+from murank_export.plan import cli as _plan
+from murank_export.plan import host as _host
+from murank_export.plan.devices import Device
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
@@ -227,7 +228,7 @@ def _result(run: Any) -> Any:
 
 def test_the_fastest_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 4.0, 5.0, 7.0, 8.0, 13.0, 99.0])
-    monkeypatch.setattr("murank.plan._host.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("murank_export.plan.host.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr(_host, "_SECONDS", 0.0)
     runs: list[int] = []
     assert _host.fastest(lambda: runs.append(1), least=3) == 2.0

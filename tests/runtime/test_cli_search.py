@@ -18,7 +18,7 @@ from murank.folder.graph_hash import encoder_sha256
 from murank.folder.manifest import engine_sha256
 from murank.rerank.intervals import Gain
 from murank.rerank.proposal import Proposal
-from murank.world import draw_crop, make_domain, make_people
+from murank_export.world import draw_crop, make_domain, make_people
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 PEOPLE, CAMERAS = 6, 3

@@ -201,7 +201,7 @@ def test_everybody_gives_one_answer(
 ) -> None:
     """What plan, doctor and the decoding threads say of a service with limits of its own."""
     from murank.doctor.machine_report import this_machine
-    from murank.plan._host import memory_bytes
+    from murank_export.plan.host import memory_bytes
 
     machine(8)
     (tmp_path / "meminfo").write_text("MemAvailable:    4096 kB\n")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from murank import InputError, MachineError
-from murank.plan._cost import CountedGraph, GraphCost, NodeCost
+from murank_export.plan.cost import CountedGraph, GraphCost, NodeCost
 
 F, H, U8, I8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8
 Dims = Sequence[int | str]

@@ -9,8 +9,8 @@ from plan_devices import made_device
 
 from murank import InputError, UsageError
 from murank.folder.manifest import ScorerPart, read_manifest
-from murank.plan import DEVICES, Plan, Workload, check_plan, plan_engine
-from murank.plan._work import Graphs, Work, prefill_shapes, run_sizes, score_shapes, stages
+from murank_export.plan import DEVICES, Plan, Workload, check_plan, plan_engine
+from murank_export.plan.work import Graphs, Work, prefill_shapes, run_sizes, score_shapes, stages
 
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature"
 ENGINE = MINIATURE / "engine"

@@ -8,9 +8,9 @@ from plan_devices import GIB, made_device
 
 from murank.folder.manifest import Manifest, read_manifest
 from murank.folder.precision import Precision
-from murank.plan import Workload, plan_engine
-from murank.plan._changes import Change, changes
-from murank.plan._memory import ARENA, GraphMemory, Memory, memory
+from murank_export.plan import Workload, plan_engine
+from murank_export.plan.changes import Change, changes
+from murank_export.plan.engine_memory import ARENA, GraphMemory, Memory, memory
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 MANIFEST = read_manifest(ENGINE)

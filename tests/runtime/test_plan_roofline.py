@@ -4,10 +4,10 @@ import pytest
 from plan_devices import GIB, made_device
 
 from murank import UsageError
-from murank.plan import DEVICES, NAMES
-from murank.plan._cost import Arithmetic, GraphCost, NodeCost
-from murank.plan._roofline import floor_of, seconds
-from murank.plan._work import Work
+from murank_export.plan import DEVICES, NAMES
+from murank_export.plan.cost import Arithmetic, GraphCost, NodeCost
+from murank_export.plan.roofline import floor_of, seconds
+from murank_export.plan.work import Work
 
 
 def node(operations: int, weights: int = 0, read: int = 0, written: int = 0) -> NodeCost:

@@ -6,7 +6,7 @@ import numpy as np
 
 from murank import Engine
 from murank.cli import main
-from murank.world import UNSEEN, draw_crop, make_domain, make_people
+from murank_export.world import UNSEEN, draw_crop, make_domain, make_people
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 

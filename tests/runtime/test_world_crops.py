@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from murank.world import Domain, Person, draw_crop, make_domain, make_people
-from murank.world.camera import Camera, expose
+from murank_export.world import Domain, Person, draw_crop, make_domain, make_people
+from murank_export.world.camera import Camera, expose
 
 Pixels = NDArray[np.int64]
 VIEWS = {"front": 0.0, "side": pi / 2, "back": pi, "other side": 3 * pi / 2}

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from murank import InputError
-from murank.world import TRAINING, UNSEEN, Domain, domain_names, domains, make_domain
-from murank.world.backgrounds import BACKGROUNDS, SIZE, cut, draw_background
-from murank.world.camera import Camera
-from murank.world.domains import factors_of
+from murank_export.world import TRAINING, UNSEEN, Domain, domain_names, domains, make_domain
+from murank_export.world.backgrounds import BACKGROUNDS, SIZE, cut, draw_background
+from murank_export.world.camera import Camera
+from murank_export.world.domains import factors_of
 
 ORDINARY = (TRAINING, "broad-0", "broad-1")
 EVERY = (*ORDINARY, *UNSEEN)

@@ -13,9 +13,9 @@ import murank
 from murank import InputError
 from murank.datasets import load_dataset
 from murank.datasets.market_style import parse_name
-from murank.world import Domain, Person, draw_crop, make_domain, market
-from murank.world.market import WorldSettings, draw_sheet, write_world
-from murank.world.people import differences
+from murank_export.world import Domain, Person, draw_crop, make_domain, market
+from murank_export.world.market import WorldSettings, draw_sheet, write_world
+from murank_export.world.people import differences
 
 SETTINGS = WorldSettings(
     "mall", people=3, train_people=2, distractors=4, cameras=3, seen_by=2, shots=3

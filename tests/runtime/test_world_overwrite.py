@@ -9,8 +9,8 @@ from PIL import Image
 from murank import OutputError
 from murank.datasets import load_dataset
 from murank.files import exchange as _exchange
-from murank.world import market
-from murank.world.market import WorldSettings, write_world
+from murank_export.world import market
+from murank_export.world.market import WorldSettings, write_world
 
 LARGER = WorldSettings("mall", people=2, train_people=1, distractors=1, cameras=2, seen_by=2)
 TINY = WorldSettings("mall", people=1, distractors=0, cameras=2, seen_by=2)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from murank import InputError
-from murank.world import Person, make_people
-from murank.world import people as tables
-from murank.world.people import differences
+from murank_export.world import Person, make_people
+from murank_export.world import people as tables
+from murank_export.world.people import differences
 
 # Attribute by which a detail is known -> all that may change with it.
 DETAILS = {

@@ -22,7 +22,7 @@ from murank._exceptions import InputError
 from murank.bench.bench_settings import BenchSettings
 from murank.datasets import list_images
 from murank.images import load_image
-from murank.world import TRAINING, draw_crop, make_domain, make_people
+from murank_export.world import TRAINING, draw_crop, make_domain, make_people
 
 Progress = Callable[[str, int, int], None]
 _CAMERAS = 6

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.calibration.det import thinned
 from murank.calibration.quality import Quality, Reliability, quality, reliability
-from murank.rerank.mu_auc import auc
 from murank.calibration.rates import Curve, OperatingPoint, curve, equal_error_rate
 from murank.calibration.target import Target
 from murank.calibration.temperature import HIGHEST, LOWEST, class_weights, fit_temperature
 from murank.engine.scorer import mu_of
+from murank.rerank.mu_auc import auc
 
 DET_POINTS = 200  # kept, at most
 

@@ -1,1 +1,1 @@
-"""What comes in from outside, as it may be shown and as it is refused. Imports nothing of murank."""
+"""What comes in from outside: as it may be shown. Imports nothing of murank."""

@@ -37,7 +37,12 @@ VERBS = {
     "world": "draw a synthetic data set of person crops",
 }
 # The build machine's verbs live in its own package, which the runtime never imports by itself.
-ELSEWHERE = {"adapt": "murank_export.adapt.cli", "export": "murank_export.cli"}
+ELSEWHERE = {
+    "adapt": "murank_export.adapt.cli",
+    "export": "murank_export.cli",
+    "plan": "murank_export.plan.cli",
+    "world": "murank_export.world.cli",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

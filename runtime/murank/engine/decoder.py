@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.backends.device_rows import as_input
 from murank.backends.load import load_session
-from murank.backends.protocol import SessionSettings
-from murank.backends.protocol import Shape
+from murank.backends.protocol import SessionSettings, Shape
 from murank.folder.contents import EngineFiles
 from murank.folder.kv_names import past_names, present_names
 from murank.folder.manifest import ScorerPart, Shapes

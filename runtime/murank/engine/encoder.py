@@ -15,7 +15,6 @@ from murank.folder.contents import EngineFiles
 from murank.folder.manifest import EncoderPart
 
 
-
 class NoFeatureError(InputError):
     """An image's feature is no number; `place` is the image's, from 0."""
 

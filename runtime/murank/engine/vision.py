@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.backends.device_rows import HostRow, device_rows
 from murank.backends.load import load_session
-from murank.backends.protocol import SessionSettings
-from murank.backends.protocol import Memory
+from murank.backends.protocol import Memory, SessionSettings
 from murank.engine.disk_cache import DiskCache
 from murank.engine.memory_cache import Key, MemoryCache, content_key
 from murank.folder.batches import VISION_BATCH
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import ScorerPart
-
 
 
 class VisionTokens:

@@ -1,1 +1,1 @@
-"""What touches a disk: files that appear whole, plain ones only, archives and records read strictly."""
+"""What touches a disk: files that appear whole, and plain ones, read strictly."""

@@ -51,9 +51,10 @@ def auc(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
     Source: Mann and Whitney, 1947.
     """
     others = np.sort(distances[~same])
-    below, up_to = (np.searchsorted(others, distances[same], side=side) for side in ("left", "right"))
+    own = distances[same]
+    below, up_to = (np.searchsorted(others, own, side=side) for side in ("left", "right"))
     twice_lost = int(np.sum(below + up_to))
-    return 1 - twice_lost / (2 * len(others) * int(same.sum()))
+    return 1 - twice_lost / (2 * len(others) * len(own))
 
 
 def told_of(

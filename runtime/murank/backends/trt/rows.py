@@ -14,7 +14,7 @@ from murank.backends.trt.faults import naming
 
 
 class PlanRows:
-    """See murank.backends.protocol.RowBlock. All its work is in the order of the GPU's one stream."""
+    """See `backends.protocol.RowBlock`. All its work is in the order of the GPU's one stream."""
 
     def __init__(
         self, gpu: Gpu, lock: Lock, count: int, shape: Sequence[int], dtype: np.dtype[Any]

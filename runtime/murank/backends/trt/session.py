@@ -1,4 +1,4 @@
-"""A graph of an engine, run by its TensorRT plan: what murank.backends.onnx.session.Session is to ONNX."""
+"""A graph of an engine, run by its TensorRT plan: what `backends.onnx.session` is to ONNX."""
 
 import threading
 from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from murank.world.figure import HEIGHT, WIDTH
+from murank_export.world.body import HEIGHT, WIDTH
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """A synthetic world of people and cameras: seeded, drawn, free of anyone's data."""
 
-from murank.world.domains import TRAINING, UNSEEN, Domain, domain_names, make_domain
-from murank.world.people import Person, make_people
-from murank.world.scene import draw_crop
+from murank_export.world.domains import TRAINING, UNSEEN, Domain, domain_names, make_domain
+from murank_export.world.people import Person, make_people
+from murank_export.world.scene import draw_crop
 
 __all__ = [
     "TRAINING",

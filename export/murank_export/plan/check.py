@@ -12,9 +12,9 @@ from murank.engine.decoder import Decoder
 from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
 from murank.folder.batches import VISION_BATCH
-from murank.plan._host import fastest, forget_peak, process_bytes
-from murank.plan._plan import Plan, Workload
-from murank.plan._work import run_sizes
+from murank_export.plan.host import fastest, forget_peak, process_bytes
+from murank_export.plan.prediction import Plan, Workload
+from murank_export.plan.work import run_sizes
 
 _REPETITIONS = 3  # at least
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from murank.world.figure import HEIGHT, SCALE, WIDTH
+from murank_export.world.body import HEIGHT, SCALE, WIDTH
 
 SIZE = (WIDTH * SCALE * 2, HEIGHT * SCALE + 24 * SCALE)  # width, height: room to move about in
 

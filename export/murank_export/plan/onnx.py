@@ -1,4 +1,4 @@
-"""onnx, which the plan reads graphs with and nothing else of the runtime needs."""
+"""onnx, which the plan reads graphs with: an extra of its own."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -6,7 +6,7 @@ from math import cos, pi, sin
 import numpy as np
 from PIL import Image, ImageDraw
 
-from murank.world.people import (
+from murank_export.world.people import (
     BAGS,
     CLOTHES,
     HAIR,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.plan._onnx import evaluate, numpy_helper, onnx, without_functions
+from murank_export.plan.onnx import evaluate, numpy_helper, onnx, without_functions
 
 Shape = tuple[int, ...]
 _SMALL = 4096  # elements of a value that shapes are computed from

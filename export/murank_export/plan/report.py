@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from murank.plan import Checked, Plan, StagePlan
+from murank_export.plan import Checked, Plan, StagePlan
 
 _PREDICTION = "prediction, not measured"
 _MIB = 1 << 20

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from murank.plan._cost import GraphCost, NodeCost
-from murank.plan._work import Work
-from murank.plan.devices import Device
+from murank_export.plan.cost import GraphCost, NodeCost
+from murank_export.plan.devices import Device
+from murank_export.plan.work import Work
 
 Bound = Literal["compute", "memory", "starts"]
 

@@ -1,9 +1,9 @@
 """What an engine will need on a device: operations, bytes, memory, floor and predicted latency."""
 
-from murank.plan._check import Checked, check_on_this_cpu
-from murank.plan._host import faster, this_cpu
-from murank.plan._plan import Plan, StagePlan, Workload, check_plan, plan_engine
-from murank.plan.devices import DEVICES, NAMES, Device
+from murank_export.plan.check import Checked, check_on_this_cpu
+from murank_export.plan.devices import DEVICES, NAMES, Device
+from murank_export.plan.host import faster, this_cpu
+from murank_export.plan.prediction import Plan, StagePlan, Workload, check_plan, plan_engine
 
 __all__ = [
     "DEVICES",

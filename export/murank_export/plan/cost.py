@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from murank.plan._live import largest_live
-from murank.plan._narrow import narrow_values
-from murank.plan._onnx import onnx
-from murank.plan._products import operations
-from murank.plan._shapes import Shape, Value, Values, attribute, find_values, read_graph
+from murank_export.plan.live import largest_live
+from murank_export.plan.narrow import narrow_values
+from murank_export.plan.onnx import onnx
+from murank_export.plan.products import operations
+from murank_export.plan.shapes import Shape, Value, Values, attribute, find_values, read_graph
 
 Arithmetic = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 _INT8 = {

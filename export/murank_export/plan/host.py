@@ -11,8 +11,8 @@ import numpy as np
 
 from murank.backends.onnx.session import onnxruntime
 from murank.machine.memory import available_bytes
-from murank.plan._onnx import onnx
-from murank.plan.devices import CPU, Device
+from murank_export.plan.devices import CPU, Device
+from murank_export.plan.onnx import onnx
 from murank_kernels._cores import usable_cores
 
 _SIZE = 1024  # of the products: 2 x 1024^3 operations

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from murank.folder.manifest import Manifest, ScorerPart
 from murank.folder.precision import Arithmetic
-from murank.plan._cost import GraphCost
-from murank.plan._work import Work
-from murank.plan.devices import Device
+from murank_export.plan.cost import GraphCost
+from murank_export.plan.devices import Device
+from murank_export.plan.work import Work
 
 # As murank.engine.scorer has it: K/V of the queries asked most recently, and queries in a run.
 _PREFIXES, _QUERIES = 4, 8

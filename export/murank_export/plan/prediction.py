@@ -9,11 +9,11 @@ from murank.files.plain import check_utf8
 from murank.folder.integrity import check_engine
 from murank.folder.manifest import Manifest, read_manifest_once
 from murank.folder.precision import ARITHMETIC, Precision
-from murank.plan._changes import Change, changes
-from murank.plan._memory import Memory, graph_memory, memory
-from murank.plan._roofline import Seconds, seconds
-from murank.plan._work import Graphs, Work, score_shapes, stages, uncounted
-from murank.plan.devices import Device, capability_of
+from murank_export.plan.changes import Change, changes
+from murank_export.plan.devices import Device, capability_of
+from murank_export.plan.engine_memory import Memory, graph_memory, memory
+from murank_export.plan.roofline import Seconds, seconds
+from murank_export.plan.work import Graphs, Work, score_shapes, stages, uncounted
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from murank.backends.trt.arithmetic import why_not
 from murank.folder.manifest import Manifest, ScorerPart
 from murank.folder.precision import ARITHMETIC, Precision
-from murank.plan._memory import VISION_CACHE_BYTES, GraphMemory, Memory, memory
-from murank.plan.devices import Device
+from murank_export.plan.devices import Device
+from murank_export.plan.engine_memory import VISION_CACHE_BYTES, GraphMemory, Memory, memory
 
 _SCORER_GRAPHS = ("vision", "decoder")  # export leaves encoders in floats
 # By what is saved: the last that helps is the one taken with all other changes.

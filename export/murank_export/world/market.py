@@ -12,9 +12,9 @@ from PIL import Image
 from murank._exceptions import InputError, OutputError
 from murank._version import __version__
 from murank.files.atomic import check_writable, new_folder, readable_errors
-from murank.world.domains import make_domain
-from murank.world.people import Person, make_people
-from murank.world.scene import draw_crop
+from murank_export.world.domains import make_domain
+from murank_export.world.people import Person, make_people
+from murank_export.world.scene import draw_crop
 
 QUERY, GALLERY, TRAIN = "query", "bounding_box_test", "bounding_box_train"
 RECORD = "world.json"

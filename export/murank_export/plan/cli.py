@@ -8,9 +8,8 @@ from typing import get_args
 from murank._exceptions import UsageError
 from murank.cli.output import say, say_json
 from murank.cli.parser import Parser, positive, threads
-from murank.cli.plan_report import as_json, as_lines
 from murank.folder.precision import Precision
-from murank.plan import (
+from murank_export.plan import (
     DEVICES,
     NAMES,
     Workload,
@@ -20,6 +19,7 @@ from murank.plan import (
     plan_engine,
     this_cpu,
 )
+from murank_export.plan.report import as_json, as_lines
 
 _CPU = "cpu"
 _MOST_GIB = 1 << 20

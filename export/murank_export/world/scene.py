@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from murank.world.backgrounds import cut
-from murank.world.camera import Camera, expose
-from murank.world.domains import Domain
-from murank.world.figure import HEIGHT, SCALE, WIDTH, draw_person, random_pose
-from murank.world.people import Person, make_people
+from murank_export.world.backgrounds import cut
+from murank_export.world.body import HEIGHT, SCALE, WIDTH, draw_person, random_pose
+from murank_export.world.camera import Camera, expose
+from murank_export.world.domains import Domain
+from murank_export.world.people import Person, make_people
 
 _W, _H = WIDTH * SCALE, HEIGHT * SCALE
 

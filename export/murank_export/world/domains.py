@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.world.backgrounds import BACKGROUNDS, draw_background
-from murank.world.camera import Camera
+from murank_export.world.backgrounds import BACKGROUNDS, draw_background
+from murank_export.world.camera import Camera
 
 Range = tuple[float, float]
 TRAINING, UNSEEN = "mall", ("dusk", "far", "crowd")

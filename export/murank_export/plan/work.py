@@ -11,8 +11,8 @@ from murank.folder.batches import VISION_BATCH
 from murank.folder.kv_names import past_names
 from murank.folder.manifest import EncoderPart, Manifest, ScorerPart
 from murank.images.preprocess import Preprocessing
-from murank.plan._cost import CountedGraph, GraphCost
-from murank.plan._shapes import Shape
+from murank_export.plan.cost import CountedGraph, GraphCost
+from murank_export.plan.shapes import Shape
 
 _FLOAT = 4
 _PASSES = 8  # over one float a gallery image, to re-rank: distances, maxima, sums, order
@@ -99,7 +99,8 @@ def _scoring(
 ) -> Iterator[Work]:
     how = part.preprocessing
     yield Work("vision", "vision, query", ((vision.cost(images(how, 1)), 1),))
-    batches = [min(VISION_BATCH, candidates - start) for start in range(0, candidates, VISION_BATCH)]
+    starts = range(0, candidates, VISION_BATCH)
+    batches = [min(VISION_BATCH, candidates - start) for start in starts]
     yield Work(
         "vision",
         f"vision, {candidates} candidates",

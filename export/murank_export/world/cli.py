@@ -9,8 +9,8 @@ from murank.cli.parser import Parser, positive
 from murank.cli.progress import ProgressLine
 from murank.cli.rerank_sheet import check_sheet
 from murank.files.atomic import write_files
-from murank.world import domain_names
-from murank.world.market import WorldSettings, draw_sheet, write_world
+from murank_export.world import domain_names
+from murank_export.world.market import WorldSettings, draw_sheet, write_world
 
 
 def parser() -> Parser:

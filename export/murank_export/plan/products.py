@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from murank.plan._shapes import Value, attribute
+from murank_export.plan.shapes import Value, attribute
 
 _Inputs = Sequence[Value]  # of a node; those left out stand at the end of these operators
 _Rule = Callable[[Any, _Inputs, Value], int]
