@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_features import make_features
 from PIL import Image
 
 from murank import load_features, save_features
 from murank.cli import main
 from murank.pairs.labelled import load_pairs
 from murank.sheet.drawing import UNREADABLE
-from murank.synthetic import make_features
 from murank_export.adapt import MiningSettings, mine_pairs, mining
 from murank_kernels import align_cameras
 

@@ -8,6 +8,7 @@ import numpy as np
 import photographs
 import plain_encoder
 import pytest
+from made_features import make_features
 from photos import figures
 from photos.figures import auc, subset
 from photos.kept import Kept
@@ -16,7 +17,6 @@ from PIL import Image
 
 from murank import FeatureSet
 from murank.pairs.labelled import Pair
-from murank.synthetic import make_features
 
 ROWS = 4 * 4  # levels and methods of the table
 

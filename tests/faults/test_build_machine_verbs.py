@@ -16,13 +16,13 @@ from faults.covered import written
 from faults.everywhere import Command, check_every_step
 from faults.shim import KILLED, Shim, in_child
 from image_job import write_crop
+from made_features import make_features
 from made_pairs import MadePairs
 from safetensors.numpy import load_file
 
 from murank import InputError, save_features
 from murank.cli import main
 from murank.folder.manifest import engine_sha256, read_manifest
-from murank.synthetic import make_features
 from murank_export import export, scorer
 from murank_export.adapt import train, training
 from murank_export.adapt.checkpoints import RunFolder, Saved

@@ -6,13 +6,13 @@ import pytest
 from faults.covered import written
 from faults.everywhere import Command, check_every_step
 from image_job import ImageJob, change_crop
+from made_features import make_features
 
 from murank import save_features
 from murank.cli import main
 from murank.cli.compare import _files
 from murank.cli.compare import parser as _compare_parser
 from murank.folder.manifest import read_manifest
-from murank.synthetic import make_features
 
 TINY = (
     "--domain", "mall", "--people", 1, "--distractors", 1, "--cameras", 2, "--seen-by", 2,
@@ -41,17 +41,6 @@ def test_world(root: Path, tmp_path: Path, again: bool) -> None:
         root, lambda: verb(*options), lambda: verb(*options, "--overwrite"),
         seal="deep/world/world.json",
     )  # fmt: skip
-    check_every_step(command, tmp_path / "spare")
-
-
-@written("synthesize --output")
-@pytest.mark.parametrize("again", [False, True])
-def test_synthesize(root: Path, tmp_path: Path, again: bool) -> None:
-    options = ["synthesize", "-o", root / "a" / "f.npz", "--ids", 3, "--distractors", 2]
-    if again:
-        assert verb(*options, "--seed", 7) == 0
-        options.append("--overwrite")
-    command = Command(root, lambda: verb(*options), lambda: verb(*options, "--overwrite"))
     check_every_step(command, tmp_path / "spare")
 
 

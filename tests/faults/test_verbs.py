@@ -11,10 +11,10 @@ import pytest
 from engine_folder import make_engine
 from faults.covered import COVERED, options_with_values
 from faults.shim import Shim, in_child
+from made_features import make_features
 
 from murank import save_features
 from murank.cli import VERBS, main
-from murank.synthetic import make_features
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 READ: dict[str, str] = {

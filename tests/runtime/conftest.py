@@ -3,13 +3,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_features import make_features
 from numpy.typing import NDArray
 from shared_fixtures import gpu as gpu
 from shared_fixtures import job as job
 from shared_fixtures import trt as trt
 
 from murank import save_features
-from murank.synthetic import make_features
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import murank_kernels as kernels
 from murank import FeatureSet, InputError, load_features, load_mu, save_features
 from murank.cli import main
 from murank.rerank.alignment import Alignment, align, fit_gallery
-from murank.synthetic import make_features
+from made_features import make_features
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from murank import InputError, MachineError
 from murank.bench import cold_process as cold
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.cold_start import cold_job, cold_runs
-from murank.bench.workload import drawn_workload
+from murank.bench.workload import made_workload
 from murank.engine.engine import Engine
 from murank.folder.manifest import read_manifest, read_manifest_once
 from murank.images import DecodeLimits
@@ -23,7 +23,7 @@ SETTINGS = BenchSettings(candidates=4, gallery_size=30)
 
 
 def write_job(folder: Path, **changes: Any) -> Path:
-    workload = drawn_workload(folder, SETTINGS)
+    workload = made_workload(folder, SETTINGS)
     file = cold_job(
         folder, ENGINE, *read_manifest_once(ENGINE), workload, SETTINGS,
         parts=["encoder", "scorer"], providers="cpu", threads=1, bits=12,
@@ -108,7 +108,7 @@ def test_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_features_are_saved_only_where_there_is_an_encoder(tmp_path: Path) -> None:
-    workload = drawn_workload(tmp_path, SETTINGS)
+    workload = made_workload(tmp_path, SETTINGS)
     manifest = read_manifest(ENGINE)
     alone = type(manifest)(**{**vars(manifest), "encoder": None})
     job = cold_job(

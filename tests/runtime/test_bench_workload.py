@@ -12,9 +12,9 @@ from murank import InputError
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.workload import (
     NewQueries,
-    drawn_workload,
     gallery_features,
     given_workload,
+    made_workload,
     random_features,
 )
 from murank.engine.memory_cache import content_key
@@ -50,8 +50,8 @@ def test_the_candidates_of_a_query_are_different_images(candidates: int, size: i
 
 
 def test_cameras_are_those_of_the_images(tmp_path: Path) -> None:
-    """Drawn people are seen by six cameras in turn; those of a list are its own."""
-    drawn = drawn_workload(tmp_path, SMALL)
+    """Crops are made for six cameras in turn; those of a list are its own."""
+    drawn = made_workload(tmp_path, SMALL)
     camids = drawn.camids(SMALL.gallery_size)
     assert camids is not None
     numbers = [int(path.stem.split("-")[1]) for path in drawn.gallery(SMALL.gallery_size)]
@@ -79,21 +79,21 @@ def test_a_zero_feature_makes_no_nan() -> None:
     assert np.isfinite(gallery).all()
 
 
-def test_drawn_images(tmp_path: Path) -> None:
+def test_made_images(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    found = drawn_workload(tmp_path, SMALL, lambda *step: steps.append(step))
+    found = made_workload(tmp_path, SMALL, lambda *step: steps.append(step))
     assert len(found.pool) == SMALL.pool == 64
     assert len(found.asked) == SMALL.asked == 4
     assert len({key(path) for path in found.pool}) == 64
     assert all(path.read_bytes().startswith(b"\xff\xd8") for path in found.pool)  # JPEG
-    assert steps[-1] == ("draw", 68, 68)
+    assert steps[-1] == ("crops", 68, 68)
     gallery = found.gallery(300)
     assert len(gallery) == 300
     assert gallery[64] == gallery[0] == found.pool[0]
 
 
 def test_no_query_was_seen_before(tmp_path: Path) -> None:
-    asked = drawn_workload(tmp_path, SMALL).asked
+    asked = made_workload(tmp_path, SMALL).asked
     queries = NewQueries(tmp_path, asked, seed=0)
     keys = [key(path) for _ in range(70) for path in queries.take(1)]
     many = queries.take(100)
@@ -107,7 +107,7 @@ def test_no_query_was_seen_before(tmp_path: Path) -> None:
 
 
 def test_queries_are_reproducible(tmp_path: Path) -> None:
-    asked = drawn_workload(tmp_path, SMALL).asked
+    asked = made_workload(tmp_path, SMALL).asked
     first = [key(path) for path in NewQueries(tmp_path, asked, seed=3).take(9)]
     assert [key(path) for path in NewQueries(tmp_path, asked, seed=3).take(9)] == first
 

@@ -2,9 +2,7 @@ import json
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from murank import __version__
@@ -87,25 +85,3 @@ def test_bad_command_lines(arguments: list[str], capsys: pytest.CaptureFixture[s
     assert out == ""
     assert err.startswith("murank: error: ")
     assert err.count("\n") == 1
-
-
-def test_synthesize_writes_what_rerank_reads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "f.npz"
-    small = ["--ids", "6", "--cameras", "2", "--distractors", "0", "--dim", "8", "--noise", "0.1"]
-    assert main(["synthesize", "-o", str(file), *small]) == 0
-    assert set(np.load(file)) == {"features", "paths", "pids", "camids", "num_query"}
-    before = file.read_bytes()
-    assert main(["synthesize", "-o", str(file), *small, "--seed", "1"]) == 2
-    assert file.read_bytes() == before
-    assert main(["synthesize", "-o", str(file), *small, "--seed", "1", "--overwrite"]) == 0
-    assert file.read_bytes() != before
-    assert main(["rerank", "--features", str(file), "--method", "ca-jaccard", "--quiet"]) == 0
-    assert "gain" in capsys.readouterr().out
-
-
-def test_synthesize_refuses_bad_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["synthesize", "-o", str(tmp_path / "f.npz"), "--cameras", "1"]) == 2
-    assert "num_cameras must be at least 2" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []

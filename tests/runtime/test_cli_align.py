@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from image_job import DIM, FakeEngine, ImageJob
+from made_features import make_features
 from search_parts import make_engine, make_images
 
 from murank import FeatureSet, InputError, Searcher, load_features, save_features
 from murank.cli import main
 from murank.images import prepare
 from murank.rerank.alignment import load_alignment, save_alignment
-from murank.synthetic import make_features
 from murank_kernels import CameraAlignment
 
 SHA = "ab" * 32

@@ -80,7 +80,6 @@ CASES: dict[str, Callable[[Place], list[object]]] = {
     "plan": lambda at: [at.readable_engine, "--device", "h200"],
     "cache": lambda at: ["stat", at.folder],
     "doctor": lambda _: ["--compile-kernels"],
-    "synthesize": lambda at: ["-o", at.folder / "made.npz", "--ids", 2, "--overwrite"],
     "world": lambda at: [
         "-o", at.folder / "world", "--domain", "mall", "--people", 2, "--distractors", 0,
         "--overwrite",
@@ -101,7 +100,6 @@ REFUSED: dict[str, Callable[[Path], list[object]]] = {
     "plan": lambda no: [no, "--device", "h200"],
     "cache": lambda no: ["stat", no / "cache", "--engine", no],
     "doctor": lambda no: ["--engine", no],
-    "synthesize": lambda no: ["-o", no.parent],
     "world": lambda no: ["-o", no, "--domain", "mall", "--sheet", no.parent / f"{HOSTILE}.jpg"],
 }
 

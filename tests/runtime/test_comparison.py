@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from made_features import make_features
 
 import murank_kernels as kernels
 from murank import FeatureSet, InputError, MuDistances
@@ -11,7 +12,6 @@ from murank.rerank.alignment import Alignment, align
 from murank.rerank.comparison import Compared, compare
 from murank.rerank.methods import Progress
 from murank.rerank.metrics import Metrics
-from murank.synthetic import make_features
 
 RERANKERS = ("k-reciprocal", "ecn", "ca-jaccard")
 

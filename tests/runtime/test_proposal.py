@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_features import make_features
 
 import murank_kernels as kernels
 from murank import FeatureSet, InputError, MuDistances, save_features
@@ -16,7 +17,6 @@ from murank.rerank.alignment import Alignment, align
 from murank.rerank.intervals import Gain, paired_gain
 from murank.rerank.mu_auc import Told, told_among_candidates, told_of
 from murank.rerank.proposal import ALPHAS, FOLDS, Proposal, propose
-from murank.synthetic import make_features
 
 K = 6
 

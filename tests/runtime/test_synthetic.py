@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from made_features import make_features
 
 from murank import FeatureSet, InputError
-from murank.synthetic import make_features
 
 
 def mean_ap(features: FeatureSet, method: str) -> float:

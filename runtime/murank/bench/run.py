@@ -25,7 +25,7 @@ from murank.bench.scenarios import (
 )
 from murank.bench.schema import Memory, Report
 from murank.bench.subject import subject_of
-from murank.bench.workload import NewQueries, Workload, drawn_workload, given_workload
+from murank.bench.workload import NewQueries, Workload, given_workload, made_workload
 from murank.engine.engine import Engine, Part
 from murank.files.aside import temporary_folder
 from murank.folder.manifest import Manifest
@@ -84,7 +84,7 @@ def run_bench(
     engine, settings
         What to measure, and how.
     images
-        Folder or .csv of images; None: they are drawn.
+        Folder or .csv of images; None: crops are made, with nobody on them.
     cold
         Fresh processes whose start is timed.
     progress
@@ -106,7 +106,7 @@ def run_bench(
     say = progress or _silent
     with _folder_of_images() as folder:
         workload = (
-            drawn_workload(folder, settings, say)
+            made_workload(folder, settings, say)
             if images is None
             else given_workload(images, settings, engine.reading)
         )

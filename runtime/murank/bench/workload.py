@@ -22,10 +22,12 @@ from murank._exceptions import InputError
 from murank.bench.bench_settings import BenchSettings
 from murank.datasets import list_images
 from murank.images import load_image
-from murank_export.world import TRAINING, draw_crop, make_domain, make_people
 
 Progress = Callable[[str, int, int], None]
 _CAMERAS = 6
+_CROP_SIZE = 64, 128  # width, height
+_PATCHES = 16, 8  # down, across
+_GRAIN = 4.0  # of 255
 _PIXEL_NOISE = 2.0  # of 255, that makes a query new
 _QUALITY = 92
 _NEAR = 0.5  # length of the noise inside a cluster, beside unit features
@@ -50,21 +52,28 @@ class Workload:
         return None if self.cameras is None else np.resize(self.cameras, size)
 
 
-def drawn_workload(
+def made_workload(
     folder: Path, settings: BenchSettings, progress: Progress | None = None
 ) -> Workload:
-    """Draw people into JPEG files of `folder`."""
+    """Write crops of patches of colour into JPEG files of `folder`: nobody is on them."""
     total = settings.asked + settings.pool
-    domain = make_domain(TRAINING, seed=settings.seed, num_cameras=_CAMERAS)
-    people = make_people(total, seed=settings.seed)
     paths = []
-    for number, person in enumerate(people):
-        crop = draw_crop(person, domain, number % _CAMERAS, (settings.seed, number))
-        paths.append(folder / f"person-{number}.jpg")
-        crop.save(paths[-1], quality=_QUALITY)
+    for number in range(total):
+        paths.append(folder / f"crop-{number}.jpg")
+        _patches(np.random.default_rng([settings.seed, 7, number])).save(
+            paths[-1], quality=_QUALITY
+        )
         if progress is not None:
-            progress("draw", number + 1, total)
+            progress("crops", number + 1, total)
     return _workload(paths, settings.asked, np.arange(total) % _CAMERAS, {})
+
+
+def _patches(random: np.random.Generator) -> Image.Image:
+    """As smooth as photographs are, so that decoding costs what it does there."""
+    coarse = Image.fromarray(random.integers(0, 256, (*_PATCHES, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize(_CROP_SIZE, Image.Resampling.BICUBIC), np.float32)
+    grainy = smooth + random.normal(0, _GRAIN, smooth.shape)
+    return Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8))
 
 
 def given_workload(

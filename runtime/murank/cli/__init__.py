@@ -33,7 +33,6 @@ VERBS = {
     "plan": "what an engine will need on a device: roofline, memory, predicted latency",
     "cache": "what a --cache-dir holds of images, and its erasure",
     "doctor": "what this machine has, what of it works, and what to install",
-    "synthesize": "write synthetic features to try the others with",
     "world": "draw a synthetic data set of person crops",
 }
 # The build machine's verbs live in its own package, which the runtime never imports by itself.

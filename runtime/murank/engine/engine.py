@@ -1,6 +1,5 @@
 """The engine: images in; features, mu-distances and ranked candidate matches out."""
 
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from murank.engine.pace import Deadline, Pace, check_deadline
 from murank.engine.results import Ranked, ranked
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.stopwatch import StageWatch
+from murank.engine.threshold import largest_mu
 from murank.folder.contents import EngineFiles
 from murank.folder.graph_hash import encoder_sha256
 from murank.folder.integrity import check_engine, read_pinned
@@ -31,7 +31,6 @@ from murank.images.arguments import (
     called,
     check_choice,
     check_images,
-    check_number,
     check_whole,
     ready_images,
 )
@@ -341,7 +340,7 @@ class Engine:
         start = self._pace.clock()
         if top_k is not None:
             check_whole(top_k, "top_k")
-        most = self._largest_mu(threshold, order)
+        most = largest_mu(threshold, self.manifest.calibration, order=order)
         check_deadline(deadline_ms)
         if deadline_ms is None:
             mu = self._score([query], [candidates], order)[0]  # float64: fewer ties than float32
@@ -362,24 +361,6 @@ class Engine:
         return score_in_time(
             scorer, pixels, tokens, places, deadline, StageWatch(), name=called(query, "query")
         ).mu
-
-    def _largest_mu(self, threshold: float | str | None, order: Order) -> float:
-        if threshold is None:
-            return math.inf
-        if not (isinstance(threshold, str) and threshold == "calibrated"):
-            if not 0 <= check_number(threshold, "threshold (in 0..1, or 'calibrated')") <= 1:
-                raise InputError(f"threshold must be in 0..1, or 'calibrated', got {threshold!r}")
-            return float(threshold)
-        calibration = self.manifest.calibration
-        if calibration is None:
-            raise InputError(
-                "this engine has no calibrated threshold: run murank calibrate, or pass a number"
-            )
-        if order != "given":
-            raise InputError(
-                f"the threshold was calibrated with order='given', not {order!r}: pass a number"
-            )
-        return calibration.threshold
 
     def forget(self, image: ImageSource) -> bool:
         """Erase all that is kept of one image, in memory and in `cache_dir`.

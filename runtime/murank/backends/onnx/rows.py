@@ -1,23 +1,33 @@
 """Rows on a device by onnxruntime, which copies nothing there but what a graph computes."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank.backends.protocol import Place
 
-if TYPE_CHECKING:
-    from murank.backends.onnx.session import Session
+
+class Copier(Protocol):
+    """A session that has loaded `tiny_onnx.gather`."""
+
+    def allocate(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+        """Return memory on the device."""
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        """Return values on the device."""
+
+    def run_into(self, inputs: Mapping[str, Any], output: str, place: Place) -> None:
+        """Let the output go to that place on the device."""
 
 
 class OnnxRows:
     """A `RowBlock` on the device of a session that has loaded `tiny_onnx.gather` of such rows."""
 
     def __init__(
-        self, copier: "Session", count: int, shape: Sequence[int], dtype: np.dtype[Any]
+        self, copier: Copier, count: int, shape: Sequence[int], dtype: np.dtype[Any]
     ) -> None:
         """MachineError if the device has no memory for it."""
         self._copier, self._count = copier, count

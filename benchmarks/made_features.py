@@ -1,13 +1,22 @@
-"""Seeded synthetic features with what makes re-identification hard: cameras, views, strangers."""
+"""Seeded synthetic features with what makes re-identification hard: cameras, views, strangers.
 
+    python benchmarks/made_features.py -o features.npz
+
+Numbers, no person behind them: something to try `murank rerank` with.
+"""
+
+from __future__ import annotations
+
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.rerank.features import FeatureSet
+from murank.rerank.features import FeatureSet, save_features
 
 _DISTRACTOR_PID = 0  # as in Market-1501; people of the set are numbered from 1
 _LEAST = {"num_ids": 1, "num_cameras": 2, "images_per_camera": 2, "dim": 2}
@@ -130,3 +139,23 @@ def _draw_features(
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     unit: NDArray[np.float32] = features.astype(np.float32)
     return unit
+
+
+def main() -> None:
+    """Write a feature set of the default sizes, or of others."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", required=True, type=Path)
+    parser.add_argument("--ids", type=int, default=150, help="people")
+    parser.add_argument("--distractors", type=int, default=600, help="strangers' images")
+    parser.add_argument("--dim", type=int, default=128, help="length of a feature")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    made = make_features(
+        num_ids=args.ids, num_distractors=args.distractors, dim=args.dim, seed=args.seed
+    )
+    save_features(args.output, made)
+    print(f"{made.num_query} queries, {made.num_gallery} gallery images: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
