@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from murank.bench.clock import Clock
-from murank.bench.samples import Answer, Sample
-from murank.bench.schema import Environment, Memory, Report, Section, SettingsRecord
+from murank.bench.samples import Sample, TimedAnswer
+from murank.bench.schema import BenchReport, Environment, MemoryFigures, Section, SettingsRecord
 
 CANDIDATES = 20
 
@@ -47,12 +47,12 @@ class FakeSubject:
         self.deadlines: list[float | None] = []
         self.scored = CANDIDATES
 
-    def ask(self, query: Path, deadline_ms: float | None) -> Answer:
+    def ask(self, query: Path, deadline_ms: float | None) -> TimedAnswer:
         self.deadlines.append(deadline_ms)
         self.log.append(f"ask {query}")
         return self._answer(1)
 
-    def ask_many(self, queries: Sequence[Path]) -> Answer:
+    def ask_many(self, queries: Sequence[Path]) -> TimedAnswer:
         self.log.append(f"ask {len(queries)}")
         return self._answer(len(queries))
 
@@ -62,14 +62,14 @@ class FakeSubject:
     def warm(self) -> None:
         self.log.append("warm")
 
-    def _answer(self, queries: int) -> Answer:
+    def _answer(self, queries: int) -> TimedAnswer:
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         spent = self.seconds(self.calls)
         self.calls += 1
         self.clock.work(spent)
         stages = {"embed": 0.25 * spent, "score": 0.5 * spent}
-        return Answer(stages, self.scored * queries, CANDIDATES * queries)  # type: ignore[arg-type]
+        return TimedAnswer(stages, self.scored * queries, CANDIDATES * queries)  # type: ignore[arg-type]
 
 
 class FakeQueries:
@@ -86,7 +86,7 @@ class FakeQueries:
 
 def sample(latency: float, **changes: object) -> Sample:
     """One query that did not wait."""
-    answer = Answer({"embed": 0.25 * latency}, CANDIDATES, CANDIDATES)
+    answer = TimedAnswer({"embed": 0.25 * latency}, CANDIDATES, CANDIDATES)
     values: dict[str, object] = {
         "queries": 1, "latency": latency, "service": latency, "cpu": 2 * latency, "answer": answer,
         "ended": latency,
@@ -116,10 +116,10 @@ def settings_record(**changes: object) -> SettingsRecord:
     return SettingsRecord(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def report(cached: Section | None, **changes: object) -> Report:
+def report(cached: Section | None, **changes: object) -> BenchReport:
     values: dict[str, object] = {
         "status": "complete", "settings": settings_record(), "environment": environment(),
         "cached": cached, "uncached": None, "cold": None, "sweep": {},
-        "memory": Memory(1 << 28, 1 << 29, None), "notes": [],
+        "memory": MemoryFigures(1 << 28, 1 << 29, None), "notes": [],
     }  # fmt: skip
-    return Report(**{**values, **changes})  # type: ignore[arg-type]
+    return BenchReport(**{**values, **changes})  # type: ignore[arg-type]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import Engine
+from murank.engine.deadline import Pace
 from murank.engine.decoder import Prefix
 from murank.engine.memory_cache import MemoryCache, content_key
-from murank.engine.pace import Pace
 from murank.engine.scorer import Scorer
 from murank.images import Preprocessing
 

@@ -140,7 +140,7 @@ def test_the_switch_is_set_on_import_and_a_users_own_is_kept(
 def test_doctor_shows_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str, word: str
 ) -> None:
-    absent = _examine._Job("none", "nothing", "left out", "-")
+    absent = _examine._ToTry("none", "nothing", "left out", "-")
     monkeypatch.setattr(_examine, "_jobs", lambda *_: [absent])
     monkeypatch.setattr("murank.doctor.Examination.cpu_works", True)
     monkeypatch.setenv(_telemetry.SWITCH, value)

@@ -11,7 +11,7 @@ from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._fusion import fused_changes
 from murank_kernels._neighbors import empty_lists, neighbors
 from murank_kernels._online_local import rerank
-from murank_kernels._online_rows import GalleryRows, Settings, gallery_rows, measure
+from murank_kernels._online_rows import GalleryRows, OnlineSettings, gallery_rows, measure
 from murank_kernels._parallel import Progress
 from murank_kernels._scores import ScoredPairs, as_gallery_mu, as_mu, row_pairs
 from murank_kernels._selection import SORT_ABOVE, select_rows
@@ -60,7 +60,7 @@ class OnlineQuery(Ranked):
     """
 
     _rows: GalleryRows
-    _settings: Settings
+    _settings: OnlineSettings
     _alpha: float
     _feature: F32  # [D]
     _squared: F32  # [G] squared distances, with mu where it is known
@@ -134,7 +134,7 @@ class OnlineKReciprocal:
         InvalidInputError
             Before any work.
         """
-        self._settings = Settings(
+        self._settings = OnlineSettings(
             _validate.as_count(k1, "k1"),
             _validate.as_count(k2, "k2"),
             _validate.as_fraction(lambda_value, "lambda_value"),

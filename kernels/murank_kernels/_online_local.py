@@ -24,8 +24,8 @@ from murank_kernels._online_codes import (
 from murank_kernels._online_rows import (
     QUERY,
     GalleryRows,
+    OnlineSettings,
     QueryRow,
-    Settings,
     member,
     query_row,
 )
@@ -194,7 +194,7 @@ def _shared(
     return out
 
 
-def rerank(rows: GalleryRows, squared: F32, settings: Settings) -> F32:
+def rerank(rows: GalleryRows, squared: F32, settings: OnlineSettings) -> F32:
     """Final distances [G] of a query with these squared distances [G]."""
     query = query_row(rows, squared, settings.length)
     k, half, averaged = settings.sizes(len(query.own))

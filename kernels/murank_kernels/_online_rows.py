@@ -22,7 +22,7 @@ QUERY = -1
 
 
 @dataclass(frozen=True)
-class Settings:
+class OnlineSettings:
     """Parameters of k-reciprocal re-ranking."""
 
     k1: int
@@ -69,7 +69,7 @@ class QueryRow(NamedTuple):
 
 
 def gallery_rows(
-    features: F32, changes: Changes, near: Neighbors, settings: Settings
+    features: F32, changes: Changes, near: Neighbors, settings: OnlineSettings
 ) -> GalleryRows:
     """Bring together what queries read."""
     num_rows = len(features)

@@ -17,7 +17,7 @@ from peft import LoraConfig
 from murank import InputError
 from murank.pairs.labelled import Pair, save_pairs
 from murank_export.adapt.answers import IGNORED, Answers, find_answers
-from murank_export.adapt.examples import Plan, grouped, load_splits
+from murank_export.adapt.examples import StepOrder, grouped, load_splits
 from murank_export.adapt.lora import TARGETS, add_adapter, trainable
 from murank_export.adapt.question import answer_loss, cast_parameters
 from murank_export.adapt.schedule import learning_rate
@@ -78,7 +78,7 @@ PAIRS = [Pair(f"q{query}", f"c{query}{place}", place % 2 == 0)
 
 @pytest.mark.parametrize("pack", [1, 2, 5])
 def test_every_pair_is_seen_once_an_epoch(pack: int) -> None:
-    plan = Plan(PAIRS, pack=pack, groups_a_step=2, seed=7)
+    plan = StepOrder(PAIRS, pack=pack, groups_a_step=2, seed=7)
     epochs = []
     for epoch in range(2):
         steps = range(epoch * plan.steps_an_epoch, (epoch + 1) * plan.steps_an_epoch)
@@ -88,10 +88,10 @@ def test_every_pair_is_seen_once_an_epoch(pack: int) -> None:
         epochs.append([pair for group in groups for pair in group])
     assert [sorted(map(str, one)) for one in epochs] == [sorted(map(str, PAIRS))] * 2
     assert epochs[0] != epochs[1]
-    again = Plan(PAIRS, pack=pack, groups_a_step=2, seed=7)
+    again = StepOrder(PAIRS, pack=pack, groups_a_step=2, seed=7)
     assert again.groups(plan.steps_an_epoch) == plan.groups(plan.steps_an_epoch)
-    other = Plan(PAIRS, pack=pack, groups_a_step=20, seed=8)
-    assert other.groups(0) != Plan(PAIRS, pack=pack, groups_a_step=20, seed=7).groups(0)
+    other = StepOrder(PAIRS, pack=pack, groups_a_step=20, seed=8)
+    assert other.groups(0) != StepOrder(PAIRS, pack=pack, groups_a_step=20, seed=7).groups(0)
 
 
 def test_pairs_of_junk_are_not_learnt(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from longer import longer
 from numpy.typing import NDArray
 
 from murank import InputError, MachineError
-from murank.backends.trt import BuildSettings, Built, Machine, Target, build_plans
+from murank.backends.trt import BuildSettings, Built, PlanMachine, PlanPlatform, build_plans
 from murank.backends.trt.api import installed
 from murank.backends.trt.builder import make_plan
 from murank.backends.trt.profiles import graphs_of
@@ -43,14 +43,14 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
-def machine(compute_capability: str = "8.9") -> Machine:
+def machine(compute_capability: str = "8.9") -> PlanMachine:
     """A machine that has no GPU, and builds for one."""
     (api,) = installed("rtx")
-    target = Target(
+    target = PlanPlatform(
         library=api.library, version=api.version, compute_capability=compute_capability,
         device="made up", driver="13.0",
     )  # fmt: skip
-    return Machine(api, target, None)
+    return PlanMachine(api, target, None)
 
 
 def built(engine: Path, tmp_path: Path, compute_capability: str = "8.9") -> Built:

@@ -16,7 +16,7 @@ from murank.backends.trt import BuildSettings, build_plans, this_machine
 from murank.backends.trt import cuda as _cuda
 from murank.folder.manifest import read_manifest
 from murank.folder.precision import Precision
-from murank_export.plan import DEVICES, Plan, Workload, plan_engine
+from murank_export.plan import DEVICES, Prediction, Workload, plan_engine
 from murank_export.plan.work import Graphs, score_shapes
 
 EngineFolder = Callable[..., Path]
@@ -52,7 +52,7 @@ def test_plans_answer_as_the_graphs_do(
     assert gpu.downloads == 1  # logits
 
 
-def planned(engine: Path) -> Plan:
+def planned(engine: Path) -> Prediction:
     return plan_engine(engine, DEVICES["l4"], Workload())
 
 

@@ -15,7 +15,7 @@ from miniature_datasets import make_grid, touch
 
 from murank import load_features
 from murank.backends.trt.record import PlanEntry, PlanRecord, _seal, read_record, record_bytes
-from murank.backends.trt.record import Target as Gpu
+from murank.backends.trt.record import PlanPlatform as Gpu
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.figures import section_of
 from murank.bench.report_comparison import compare

@@ -13,9 +13,9 @@ from murank.bench import ratios as _ratios
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.figures import section_of, server_figures
 from murank.bench.report_comparison import Comparison, compare
-from murank.bench.samples import Answer
+from murank.bench.samples import TimedAnswer
 from murank.bench.scenarios import BLOCK
-from murank.bench.schema import ColdFigures, Report, Section
+from murank.bench.schema import BenchReport, ColdFigures, Section
 
 
 def section(scale: float, count: int = 200, *, spread: float = 0.1, seed: int = 0) -> Section:
@@ -95,13 +95,13 @@ def test_memory_cold_starts_and_sweeps() -> None:
     assert found.verdict == "no difference"  # neither decides
 
 
-def offline_report(seconds_a_query: float, queries: int) -> Report:
+def offline_report(seconds_a_query: float, queries: int) -> BenchReport:
     samples, end = [], 0.0
     for start in range(0, queries, BLOCK):
         size = min(BLOCK, queries - start)
         spent = size * seconds_a_query
         end += spent
-        seen = Answer({}, 20 * size, 20 * size)
+        seen = TimedAnswer({}, 20 * size, 20 * size)
         samples.append(sample(end, queries=size, service=spent, ended=end, answer=seen))
     asked = BenchSettings(scenario="Offline")
     return report(
@@ -155,11 +155,11 @@ def test_thinned_blocks_hold_the_queries_of_all(monkeypatch: pytest.MonkeyPatch)
 OFFLINE = "cached p50_ms a query of a block"
 
 
-def in_time(scored: int, count: int = 50, *, late: int = 0, seconds: float = 0.15) -> Report:
+def in_time(scored: int, count: int = 50, *, late: int = 0, seconds: float = 0.15) -> BenchReport:
     """All answers in 150 ms, of which the MLLM saw `scored` of 20 candidates."""
     asked = BenchSettings(deadline_ms=150.0)
     samples = [
-        sample(seconds, answer=Answer({}, scored, 20), overshoot=0.01 * (number < late))
+        sample(seconds, answer=TimedAnswer({}, scored, 20), overshoot=0.01 * (number < late))
         for number in range(count)
     ]
     return report(section_of(samples, asked), settings=settings_record(deadline_ms=150.0))

@@ -17,7 +17,7 @@ from murank.bench.figures import (
     section_of,
     server_figures,
 )
-from murank.bench.samples import Answer
+from murank.bench.samples import TimedAnswer
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20, 99, 100, 101, 1000, 12345])
@@ -41,8 +41,8 @@ def test_quantiles_are_values_that_were_measured() -> None:
 
 def test_section() -> None:
     samples = [
-        sample(0.1, answer=Answer({"embed": 0.02, "score": 0.05}, 20, 20)),
-        sample(0.3, answer=Answer({"embed": 0.04}, 10, 20)),
+        sample(0.1, answer=TimedAnswer({"embed": 0.02, "score": 0.05}, 20, 20)),
+        sample(0.3, answer=TimedAnswer({"embed": 0.04}, 10, 20)),
     ]
     found = section_of(samples, BenchSettings())
     assert found.queries == 2
@@ -69,7 +69,7 @@ def test_waiting_is_no_stage_and_idle_time_counts_where_others_decide_when() -> 
 
 
 def test_deadlines() -> None:
-    partial = Answer({}, 12, 20)
+    partial = TimedAnswer({}, 12, 20)
     samples = [
         sample(0.1),
         sample(0.2, answer=partial, overshoot=0.01),

@@ -19,7 +19,7 @@ from murank.bench.bench_settings import BenchSettings
 from murank.bench.gallery_room import check_room, gallery_bytes
 from murank.bench.report_files import report_text
 from murank.bench.run import EngineOptions, offline_count, run_bench, sweep_counts
-from murank.bench.schema import Report
+from murank.bench.schema import BenchReport
 
 SMALL = BenchSettings(candidates=4, gallery_size=8, duration=4.0, warmup=1.0)
 
@@ -39,7 +39,7 @@ class Bench:
     stop_at: int | None = None  # the call, counted over all subjects, that is interrupted
     seconds: float = 0.25
 
-    def run(self, settings: BenchSettings = SMALL, **changes: Any) -> Report:
+    def run(self, settings: BenchSettings = SMALL, **changes: Any) -> BenchReport:
         return run_bench(self.options, settings, clock=self.clock, **changes)
 
     def subject(self, _engine: object, _workload: object, settings: BenchSettings) -> FakeSubject:

@@ -13,20 +13,20 @@ from murank import InputError, OutputError
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.figures import section_of
 from murank.bench.report_files import load_report, report_text, write_report
-from murank.bench.schema import ColdFigures, Report
+from murank.bench.schema import BenchReport, ColdFigures
 from murank.files.records import Record
 
 DOCS = Path(__file__).parents[2] / "docs" / "bench-schema.md"
 
 
 @pytest.fixture
-def whole() -> Report:
+def whole() -> BenchReport:
     section = section_of([sample(0.1), sample(0.2)], BenchSettings(deadline_ms=150.0))
     cold = ColdFigures(3, 200.0, 50.0, 10.0, 40.0, 20.0, 300.0)
     return report(section, uncached=section, cold=cold, sweep={"1": section, "20": section})
 
 
-def test_written_and_read(tmp_path: Path, whole: Report) -> None:
+def test_written_and_read(tmp_path: Path, whole: BenchReport) -> None:
     file = tmp_path / "a.json"
     write_report(file, whole)
     assert load_report(file) == whole
@@ -36,7 +36,7 @@ def test_written_and_read(tmp_path: Path, whole: Report) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_older_versions(tmp_path: Path, whole: Report, version: int) -> None:
+def test_older_versions(tmp_path: Path, whole: BenchReport, version: int) -> None:
     """The first had no notes, and neither knew of cameras."""
     data = json.loads(report_text(whole))
     del data["settings"]["alignment"]
@@ -47,7 +47,7 @@ def test_older_versions(tmp_path: Path, whole: Report, version: int) -> None:
     assert load_report(file) == replace(whole, notes=whole.notes if version == 2 else [])
 
 
-def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: Report) -> None:
+def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: BenchReport) -> None:
     bare = replace(whole, status="interrupted", cached=None, uncached=None, memory=None, sweep={})
     write_report(tmp_path / "a.json", bare)
     assert load_report(tmp_path / "a.json") == bare
@@ -75,7 +75,7 @@ def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: Report) -> 
     ],
 )
 def test_refused(
-    tmp_path: Path, whole: Report, path: list[str], value: object, message: str
+    tmp_path: Path, whole: BenchReport, path: list[str], value: object, message: str
 ) -> None:
     data = json.loads(report_text(whole))
     place = data
@@ -98,7 +98,7 @@ def test_no_json(tmp_path: Path, raw: bytes) -> None:
         load_report(file)
 
 
-def test_files_that_are_not_there(tmp_path: Path, whole: Report) -> None:
+def test_files_that_are_not_there(tmp_path: Path, whole: BenchReport) -> None:
     with pytest.raises(InputError, match=r"none\.json: No such file"):
         load_report(tmp_path / "none.json")
     (tmp_path / "file").write_text("")
@@ -118,6 +118,6 @@ def records(kind: Any) -> Iterator[type[Record]]:
 
 def test_every_key_is_documented() -> None:
     text = DOCS.read_text()
-    names = {name for kind in records(Report) for name in get_type_hints(kind)}
+    names = {name for kind in records(BenchReport) for name in get_type_hints(kind)}
     assert len(names) > 60
     assert {name for name in names if f"`{name}`" not in text} == set()

@@ -9,7 +9,7 @@ import pytest
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.scenarios import Queries, Subject
 from murank.bench.subject import subject_of
-from murank.bench.workload import NewQueries, Workload, drawn_workload
+from murank.bench.workload import NewQueries, Workload, made_workload
 from murank.engine.engine import Engine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -23,7 +23,7 @@ class Bench:
     def __init__(self, folder: Path, *parts: Any, **changes: Any) -> None:
         self.engine = Engine.from_pretrained(ENGINE, providers="cpu", threads=1, parts=parts)
         settings = BenchSettings(**{**vars(SETTINGS), **changes})
-        self.workload: Workload = drawn_workload(folder, settings)
+        self.workload: Workload = made_workload(folder, settings)
         self.queries: Queries = NewQueries(folder, self.workload.asked, 0)
         self.subject: Subject = subject_of(self.engine, self.workload, settings)
         self.seen = 0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from murank import InputError, MachineError
-from murank.calibration import Measured, Target, calibrate
+from murank.calibration import Calibrated, ThresholdTarget, calibrate
 from murank.calibration.calibration_plot import check_plot, write_plot
 from murank.calibration.quality import quality, reliability
 from murank.calibration.temperature import HIGHEST, LOWEST
@@ -66,8 +66,11 @@ def test_what_is_measured() -> None:
     assert found.notes == ()
 
 
-@pytest.mark.parametrize("target", [Target("fmr", 0.05), Target("fnmr", 0.05), Target("eer", None)])
-def test_targets(target: Target) -> None:
+@pytest.mark.parametrize(
+    "target",
+    [ThresholdTarget("fmr", 0.05), ThresholdTarget("fnmr", 0.05), ThresholdTarget("eer", None)],
+)
+def test_targets(target: ThresholdTarget) -> None:
     point = calibrate(*answers(), target=target).point
     if target.kind == "eer":
         assert point.fmr.value == pytest.approx(point.fnmr.value, abs=0.01)
@@ -107,29 +110,37 @@ def test_notes() -> None:
 )
 def test_targets_that_cannot_be(target: tuple[Any, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Target(*target)
+        ThresholdTarget(*target)
 
 
 @pytest.mark.parametrize(
     ("target", "counts", "message"),
     [
-        (Target(), (1000, 299), r"299 pairs labelled No .* FMR at most 1 % holds: 300 are needed"),
-        (Target("fnmr", 0.1), (29, 30), "29 pairs labelled Yes .* 30 are needed .* --fnmr"),
-        (Target("fmr", 0.03), (5, 99), "100 are needed"),
-        (Target("eer", None), (0, 5), r"no pair of the same person \(Yes\) is there"),
-        (Target("eer", None), (5, 0), r"no pair of two people \(No\) is there"),
+        (
+            ThresholdTarget(),
+            (1000, 299),
+            r"299 pairs labelled No .* FMR at most 1 % holds: 300 are needed",
+        ),
+        (
+            ThresholdTarget("fnmr", 0.1),
+            (29, 30),
+            "29 pairs labelled Yes .* 30 are needed .* --fnmr",
+        ),
+        (ThresholdTarget("fmr", 0.03), (5, 99), "100 are needed"),
+        (ThresholdTarget("eer", None), (0, 5), r"no pair of the same person \(Yes\) is there"),
+        (ThresholdTarget("eer", None), (5, 0), r"no pair of two people \(No\) is there"),
     ],
 )
-def test_too_few_pairs(target: Target, counts: tuple[int, int], message: str) -> None:
+def test_too_few_pairs(target: ThresholdTarget, counts: tuple[int, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         calibrate(*answers(*counts), target=target)
 
 
 def test_just_enough_pairs() -> None:
-    Target().check(same=1, different=300)
-    Target("fmr", 0.003).check(same=1, different=1000)
-    Target("fnmr", 0.1).check(same=30, different=1)
-    Target("eer", None).check(same=1, different=1)
+    ThresholdTarget().check(same=1, different=300)
+    ThresholdTarget("fmr", 0.003).check(same=1, different=1000)
+    ThresholdTarget("fnmr", 0.1).check(same=30, different=1)
+    ThresholdTarget("eer", None).check(same=1, different=1)
 
 
 def test_answers_that_cannot_be_calibrated() -> None:
@@ -151,11 +162,11 @@ def test_answers_that_cannot_be_calibrated() -> None:
 
 
 @pytest.fixture(scope="module")
-def measured() -> Measured:
+def measured() -> Calibrated:
     return calibrate(*answers())
 
 
-def test_plot(measured: Measured, tmp_path: Path) -> None:
+def test_plot(measured: Calibrated, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "det.png"
     write_plot(file, measured)
@@ -180,7 +191,7 @@ def test_plot_leaves_no_global_state() -> None:
 
 
 def test_plot_without_matplotlib(
-    measured: Measured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    measured: Calibrated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MachineError, match="install murank with its extra 'plot'"):

@@ -12,7 +12,7 @@ import pytest
 from engine_folder import edit_manifest, make_engine
 
 from murank import InputError, OutputError, __version__
-from murank.calibration import Measured, Target, calibrate, store_calibration
+from murank.calibration import Calibrated, ThresholdTarget, calibrate, store_calibration
 from murank.cli import main
 from murank.engine import engine as engine_module
 from murank.engine.engine import Engine
@@ -35,13 +35,13 @@ def engine(tmp_path: Path) -> Path:
     return tmp_path / "engine"
 
 
-def measure(target: Target | None = None, scale: float = 1) -> Measured:
+def measure(target: ThresholdTarget | None = None, scale: float = 1) -> Calibrated:
     random = np.random.default_rng(0)
     odds = np.concatenate([random.normal(-2, 3, 300), random.normal(3, 3, 320)])
     return calibrate(scale * odds, np.arange(620) < 300, target=target, prior=0.3)
 
 
-def store(engine: Path, measured: Measured) -> str:
+def store(engine: Path, measured: Calibrated) -> str:
     sha256 = engine_sha256(engine)
     return store_calibration(engine, read_manifest(engine), sha256, measured, pairs_sha256=PAIRS)
 
@@ -68,7 +68,7 @@ def test_what_is_stored(engine: Path) -> None:
 def test_calibrated_again(engine: Path) -> None:
     """The temperature at export is never lost, and the same pairs give the same bytes."""
     first = store(engine, measure())
-    store(engine, measure(Target("eer", None), scale=3))
+    store(engine, measure(ThresholdTarget("eer", None), scale=3))
     found = read_manifest(engine)
     assert found.calibration is not None
     assert (found.calibration.target, found.calibration.target_value) == ("eer", None)
@@ -111,7 +111,7 @@ def test_the_folder_stays_as_it_was(engine: Path, mode: int) -> None:
     assert sorted(engine.rglob("*")) == before
     assert (engine / "manifest.json").stat().st_mode & 0o777 == mode
     (engine / "plans").mkdir()
-    store(engine, measure(Target("eer", None)))
+    store(engine, measure(ThresholdTarget("eer", None)))
     assert list((engine / "plans").iterdir()) == []
 
 
@@ -164,7 +164,7 @@ def test_readers_find_a_whole_folder_all_the_time(engine: Path) -> None:
         while not stop.is_set():
             checked.append(check_engine(engine, hashes=False))
 
-    one, other = measure(), measure(Target("eer", None))
+    one, other = measure(), measure(ThresholdTarget("eer", None))
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(read)
         for _ in range(60):
@@ -235,10 +235,10 @@ def test_calibration_of_nothing(engine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "chosen"), [(None, "FMR at most 1 %"), (Target("eer", None), "FMR = FNMR")]
+    ("target", "chosen"), [(None, "FMR at most 1 %"), (ThresholdTarget("eer", None), "FMR = FNMR")]
 )
 def test_inspect(
-    engine: Path, capsys: pytest.CaptureFixture[str], target: Target | None, chosen: str
+    engine: Path, capsys: pytest.CaptureFixture[str], target: ThresholdTarget | None, chosen: str
 ) -> None:
     measured = measure(target)
     store(engine, measured)

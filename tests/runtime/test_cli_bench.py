@@ -15,7 +15,7 @@ from murank.bench import subject as _subject
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.figures import section_of, server_figures
 from murank.bench.report_files import load_report
-from murank.bench.schema import ColdFigures, Report
+from murank.bench.schema import BenchReport, ColdFigures
 from murank.cli import bench as _bench
 from murank.cli import main
 from murank.cli.bench_report import report_lines
@@ -180,7 +180,7 @@ def test_json_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(ENGINE), *SHORT, "--skip-cold", "--json", "-"]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1
-    assert Report.from_json(json.loads(out)).settings.candidates == 4
+    assert BenchReport.from_json(json.loads(out)).settings.candidates == 4
 
 
 def test_given_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +191,7 @@ def test_given_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     images = ("--images", str(folder / "query"), "--json", "-")
     capsys.readouterr()
     assert main(["bench", str(ENGINE), *SHORT, "--skip-cold", *images]) == 0
-    settings = Report.from_json(json.loads(capsys.readouterr().out)).settings
+    settings = BenchReport.from_json(json.loads(capsys.readouterr().out)).settings
     assert (settings.images, settings.gallery_pool) == ("given", 15)  # 16 images, one is asked
     few = ("--candidates", "16", "--images", str(folder / "query"))
     refuse(capsys, ENGINE, *SHORT, *few, says="16 candidates and a query are 17: pass a smaller")
@@ -220,7 +220,7 @@ def test_features_are_aligned(
     monkeypatch.setattr(_subject, "Searcher", Noted)
     cold = () if "--cold-runs" in options else ("--skip-cold",)
     assert main(["bench", str(ENGINE), *SHORT, *cold, *options, "--json", "-"]) == 0
-    found = Report.from_json(json.loads(capsys.readouterr().out)).settings
+    found = BenchReport.from_json(json.loads(capsys.readouterr().out)).settings
     assert [found.alignment] == [one.alignment.level for one in made] == [level]
 
 

@@ -15,12 +15,12 @@ from murank.doctor import advice as _advice
 from murank.doctor import engine_trial as _engine
 from murank.doctor import examination as _examine
 from murank.doctor import examine
-from murank.doctor.child import Answer
-from murank.doctor.machine_report import Gpu, Machine
+from murank.doctor.child import ProbeAnswer
+from murank.doctor.machine_report import MachineReport, ReportedGpu
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
-T4 = Gpu("NVIDIA T4", "7.5", 15 << 30)
-SERVER = Machine(
+T4 = ReportedGpu("NVIDIA T4", "7.5", 15 << 30)
+SERVER = MachineReport(
     murank="0.1.0", python="3.12.3", system="Linux 6.8 x86_64", processor="A CPU", cores=16,
     memory_bytes=64 << 30, board=None, l4t=None, jetpack=None, power_mode=None, driver="580.1",
     cuda="13.0", gpus=(T4,), nvidia_card=True, why_no_gpu=None,
@@ -30,9 +30,9 @@ LAPTOP = replace(
 )
 JETSON = replace(
     SERVER, board="NVIDIA Jetson Orin Nano", l4t="36.4.3", jetpack="6.2.1", power_mode="15W",
-    gpus=(Gpu("Orin", "8.7", 8 << 30),), driver=None, cuda="12.6", nvidia_card=False,
+    gpus=(ReportedGpu("Orin", "8.7", 8 << 30),), driver=None, cuda="12.6", nvidia_card=False,
 )  # fmt: skip
-ADA = replace(SERVER, gpus=(Gpu("L4", "8.9", 24 << 30),))
+ADA = replace(SERVER, gpus=(ReportedGpu("L4", "8.9", 24 << 30),))
 ALL = (
     "numpy", "numba", "pillow", "safetensors", "onnxruntime", "onnxruntime-gpu", "numba-cuda",
     "cupy", "tensorrt", "tensorrt-rtx", "pycuda", "onnx", "torch",
@@ -53,15 +53,15 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Let the machine be another one, on which these probes fail."""
 
     def _pretend(
-        machine: Machine, has: dict[str, str | None], failing: dict[str, str] | None = None
+        machine: MachineReport, has: dict[str, str | None], failing: dict[str, str] | None = None
     ) -> list[str]:
         asked: list[str] = []
 
-        def ask(probe: str, *arguments: str, **_: Any) -> Answer:
+        def ask(probe: str, *arguments: str, **_: Any) -> ProbeAnswer:
             name = " ".join((probe, *arguments[1:]))
             asked.append(name)
             why = (failing or {}).get(name)
-            return Answer(works=why is None, said=why or "the product is right")
+            return ProbeAnswer(works=why is None, said=why or "the product is right")
 
         monkeypatch.setattr(_examine, "this_machine", lambda: machine)
         monkeypatch.setattr(_examine, "installed", lambda: has)
@@ -246,10 +246,10 @@ class Tries:
     ],
 )
 def test_what_need_not_be_tried(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: Machine, manifest: Any, why: Any
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: MachineReport, manifest: Any, why: Any
 ) -> None:
     monkeypatch.setattr(_engine, "available_bytes", lambda: 10 << 30)
-    monkeypatch.setattr(_engine, "ask", lambda *_, **__: Answer(works=True, said="yes"))
+    monkeypatch.setattr(_engine, "ask", lambda *_, **__: ProbeAnswer(works=True, said="yes"))
     (tmp_path / "plans").mkdir()
     works = ("onnxruntime-cpu", "onnxruntime-cuda", "tensorrt")
     found = _engine.try_engine(tmp_path, manifest, machine, works, lambda _: None)
@@ -260,7 +260,7 @@ def test_what_need_not_be_tried(
 
 def test_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     full = packages(*FULL)
-    old = replace(SERVER, cuda="12.4", gpus=(Gpu("V100", "7.0", 16 << 30),))
+    old = replace(SERVER, cuda="12.4", gpus=(ReportedGpu("V100", "7.0", 16 << 30),))
     assert "take CUDA 12" in _advice.for_cuda_provider(old, full)
     assert "take CUDA 12" not in _advice.for_cuda_provider(SERVER, full)
     monkeypatch.setattr(_advice, "distributions", lambda _: ["cupy-cuda13x"])

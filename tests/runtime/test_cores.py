@@ -9,7 +9,7 @@ import numba
 import pytest
 
 from murank.cli.parser import threads
-from murank.doctor.child import Answer
+from murank.doctor.child import ProbeAnswer
 from murank.machine import memory as _memory
 from murank.machine.cores import decoding_threads
 from murank_kernels import _cgroup, _cores, _parallel
@@ -209,7 +209,7 @@ def test_everybody_gives_one_answer(
     write(tmp_path, {"system.slice/murank.service/memory.max": "1048576"})
     write(tmp_path, {"system.slice/murank.service/cpu.max": "200000 100000"})
     monkeypatch.setattr(
-        "murank.doctor.machine_report.ask", lambda _: Answer(works=False, said="none")
+        "murank.doctor.machine_report.ask", lambda _: ProbeAnswer(works=False, said="none")
     )
     found = this_machine()
     assert memory_bytes() == found.memory_bytes == 1 << 20

@@ -12,7 +12,7 @@ from murank import MachineError
 from murank.doctor import gpus as _driver
 from murank.doctor import machine_report as _machine
 from murank.doctor import packages as _packages
-from murank.doctor.child import Answer
+from murank.doctor.child import ProbeAnswer
 from murank.doctor.redact import without_paths
 from murank.machine.driver import has_driver
 
@@ -152,18 +152,18 @@ def test_a_machine_with_a_gpu_and_one_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    answer = Answer(works=True, said="asked", found={"cuda": "12.6", "gpus": [ORIN]})
+    answer = ProbeAnswer(works=True, said="asked", found={"cuda": "12.6", "gpus": [ORIN]})
     monkeypatch.setattr(_machine, "ask", lambda _: answer)
     (tmp_path / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3")
     found = _machine.this_machine(tmp_path, tmp_path)
-    assert found.gpus == (_machine.Gpu("Orin", "8.7", 8 << 30),)
+    assert found.gpus == (_machine.ReportedGpu("Orin", "8.7", 8 << 30),)
     assert (found.cuda, found.l4t, found.jetpack) == ("12.6", "36.4.3", "6")
     assert (found.is_jetson, found.why_no_gpu, found.driver) == (True, None, None)
     assert found.cores >= 1
     assert found.memory_bytes > 1 << 28
     for answer, why in (
-        (Answer(works=True, said="asked", found={"cuda": "12.6", "gpus": []}), "knows no GPU"),
-        (Answer(works=False, said="it hangs"), "it hangs"),
+        (ProbeAnswer(works=True, said="asked", found={"cuda": "12.6", "gpus": []}), "knows no GPU"),
+        (ProbeAnswer(works=False, said="it hangs"), "it hangs"),
     ):
         monkeypatch.setattr(_machine, "ask", lambda _, told=answer: told)
         found = _machine.this_machine(tmp_path / "none", tmp_path)

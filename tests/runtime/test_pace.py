@@ -1,7 +1,7 @@
 import pytest
 from search_parts import FakeClock
 
-from murank.engine.pace import Deadline, Pace
+from murank.engine.deadline import Deadline, Pace
 from murank.engine.stopwatch import Stage, StageWatch
 
 

@@ -9,7 +9,7 @@ from plan_devices import made_device
 
 from murank import InputError, UsageError
 from murank.folder.manifest import ScorerPart, read_manifest
-from murank_export.plan import DEVICES, Plan, Workload, check_plan, plan_engine
+from murank_export.plan import DEVICES, Prediction, Workload, check_plan, plan_engine
 from murank_export.plan.work import Graphs, Work, prefill_shapes, run_sizes, score_shapes, stages
 
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature"
@@ -113,7 +113,7 @@ def test_parts_alone() -> None:
         assert [one.stage for one in found] == wanted
 
 
-def plan(size: int = 1000, **workload: int) -> Plan:
+def plan(size: int = 1000, **workload: int) -> Prediction:
     return plan_engine(ENGINE, made_device(), Workload(gallery_size=size, **workload))
 
 

@@ -14,7 +14,7 @@ import pytest
 from trt_fakes import FakeGpu, FakeTensorRT, plan_session
 
 from murank import InputError, MachineError, OutputError, UsageError
-from murank.backends.trt import BuildSettings, Built, Machine, build_plans, this_machine
+from murank.backends.trt import BuildSettings, Built, PlanMachine, build_plans, this_machine
 from murank.folder.integrity import check_engine
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -22,7 +22,7 @@ ENCODER = BuildSettings(parts=("encoder",))
 
 
 @pytest.fixture
-def machine(trt: FakeTensorRT, gpu: FakeGpu) -> Machine:
+def machine(trt: FakeTensorRT, gpu: FakeGpu) -> PlanMachine:
     del trt, gpu
     return this_machine()
 
@@ -36,7 +36,7 @@ Build = Callable[..., Built]
 
 
 @pytest.fixture
-def build(engine: Path, machine: Machine) -> Build:
+def build(engine: Path, machine: PlanMachine) -> Build:
     return lambda **settings: build_plans(engine, BuildSettings(**settings), machine)
 
 
@@ -44,7 +44,9 @@ def kept(built: Built) -> dict[str, bool]:
     return {one.name: one.kept for one in built.plans}
 
 
-def test_what_is_written(build: Build, engine: Path, machine: Machine, trt: FakeTensorRT) -> None:
+def test_what_is_written(
+    build: Build, engine: Path, machine: PlanMachine, trt: FakeTensorRT
+) -> None:
     built = build(workspace_mb=64)
     assert kept(built) == {"encoder": False, "vision": False, "decoder": False}
     assert built.folder == engine / "plans" / machine.target.fingerprint
@@ -108,7 +110,9 @@ def test_it_goes_on_where_it_was_interrupted(build: Build, trt: FakeTensorRT) ->
     assert kept(build()) == {"encoder": True, "vision": False, "decoder": False}
 
 
-def test_ctrl_c_stops_between_two_steps(engine: Path, machine: Machine, trt: FakeTensorRT) -> None:
+def test_ctrl_c_stops_between_two_steps(
+    engine: Path, machine: PlanMachine, trt: FakeTensorRT
+) -> None:
     """What the callback raises must not pass through TensorRT's frames."""
     seen = []
 
@@ -189,7 +193,7 @@ def test_another_engine_gets_other_plans(build: Build, engine: Path, trt: FakeTe
 
 
 def test_another_device_has_another_folder(
-    engine: Path, machine: Machine, trt: FakeTensorRT
+    engine: Path, machine: PlanMachine, trt: FakeTensorRT
 ) -> None:
     del trt
     first = build_plans(engine, ENCODER, machine)
@@ -260,7 +264,7 @@ def test_more_weights_than_memory(build: Build, gpu: FakeGpu) -> None:
 
 
 def test_refused_before_any_work(
-    build: Build, engine: Path, machine: Machine, trt: FakeTensorRT
+    build: Build, engine: Path, machine: PlanMachine, trt: FakeTensorRT
 ) -> None:
     with pytest.raises(UsageError, match=r"8\.7\) has no fp8"):
         build(dtype="fp8")
@@ -284,7 +288,7 @@ def test_refused_before_any_work(
     assert trt.built == []
 
 
-def test_one_build_at_a_time(build: Build, engine: Path, machine: Machine) -> None:
+def test_one_build_at_a_time(build: Build, engine: Path, machine: PlanMachine) -> None:
     from murank.backends.trt.plan_store import PlanStore
 
     with (

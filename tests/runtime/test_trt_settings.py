@@ -9,7 +9,7 @@ import pytest
 from engine_folder import make_engine
 
 from murank import InputError, MachineError, UsageError
-from murank.backends.trt import BuildSettings, Machine, Target
+from murank.backends.trt import BuildSettings, PlanMachine, PlanPlatform
 from murank.backends.trt.api import TensorRT
 from murank.backends.trt.build_settings import check_dtype, check_engine_fits
 from murank.backends.trt.plan_target import check_supported
@@ -94,14 +94,14 @@ def test_engines_that_do_not_fit(manifest: Manifest) -> None:
         check(replace(manifest, encoder=None), parts=("encoder",))
 
 
-def machine(library: Any, compute_capability: str) -> Machine:
+def machine(library: Any, compute_capability: str) -> PlanMachine:
     members = {"SM89": 1, "SM75": 2, "SM61": 3}
     module = SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members))
-    target = Target(
+    target = PlanPlatform(
         library=library, version="1.7", compute_capability=compute_capability, device="Thing",
         driver="13.0",
     )  # fmt: skip
-    return Machine(TensorRT(module, library, "1.7"), target, None)
+    return PlanMachine(TensorRT(module, library, "1.7"), target, None)
 
 
 def test_gpus_that_the_library_does_not_know() -> None:

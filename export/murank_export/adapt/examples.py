@@ -76,7 +76,7 @@ def grouped(
     return groups
 
 
-class Plan:
+class StepOrder:
     """Which groups each step sees: every group once an epoch, in another order each time.
 
     A function of the seed and the step alone, so that a training can go on from any step.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from murank import InputError
-from murank_export.adapt.examples import Group, Plan, batches
+from murank_export.adapt.examples import Group, StepOrder, batches
 from murank_export.adapt.jitter import jittered
 from murank_export.adapt.lora import trainable
 from murank_export.adapt.question import Batch, Question, answer_loss
@@ -36,7 +36,7 @@ class Loop:
     """An adapter in training."""
 
     def __init__(
-        self, settings: TrainSettings, question: Question, plan: Plan, steps: int, machine: Any
+        self, settings: TrainSettings, question: Question, plan: StepOrder, steps: int, machine: Any
     ) -> None:
         self._settings, self._question, self._plan = settings, question, plan
         self._steps, self._machine = steps, machine

@@ -14,7 +14,7 @@ from murank.datasets import ImageList, list_images
 from murank.datasets.market_style import is_nobody
 from murank.files.npz import read_npz
 from murank.images import ReadyImage
-from murank.jobs import LazyEngine, Report
+from murank.jobs import JobLog, LazyEngine
 from murank.jobs.job_images import Unreadable, ready_ahead
 from murank.rerank.alignment import OFF, Alignment
 from murank_export._hashing import file_sha256
@@ -47,7 +47,7 @@ class Labelled:
         )
 
 
-def from_features(file: Path, report: Report) -> Labelled:
+def from_features(file: Path, report: JobLog) -> Labelled:
     """Read a features file; queries and gallery are alike here.
 
     Raises
@@ -72,7 +72,7 @@ def from_features(file: Path, report: Report) -> Labelled:
 
 
 def from_images(
-    sources: Sequence[Path], engine: LazyEngine, report: Report, alignment: Alignment = OFF
+    sources: Sequence[Path], engine: LazyEngine, report: JobLog, alignment: Alignment = OFF
 ) -> Labelled:
     """Embed the images of folders in Market-1501 names, or of .csv lists with a column pid.
 
@@ -128,7 +128,7 @@ def _joined(lists: Sequence[ImageList]) -> Labelled:
 
 
 def _embed(
-    paths: Sequence[str], engine: LazyEngine, report: Report
+    paths: Sequence[str], engine: LazyEngine, report: JobLog
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Return a row an image, and of unreadable images their number and the reason."""
     features = np.zeros((len(paths), engine.encoder.dim), np.float32)
@@ -151,7 +151,7 @@ def _embed(
     return features, reasons
 
 
-def _people_only(found: Labelled, report: Report) -> Labelled:
+def _people_only(found: Labelled, report: JobLog) -> Labelled:
     """Leave out who is nobody: they share an id, but are not one person."""
     nobody = np.array([is_nobody(*one) for one in zip(found.paths, found.pids, strict=True)])
     if not nobody.any():

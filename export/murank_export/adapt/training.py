@@ -10,7 +10,7 @@ from murank.rerank.methods import Progress
 from murank_export._steps import Report
 from murank_export.adapt._interrupt import Interrupt
 from murank_export.adapt.checkpoints import ADAPTER, RunFolder, Saved
-from murank_export.adapt.examples import Plan, Splits
+from murank_export.adapt.examples import Splits, StepOrder
 from murank_export.adapt.loop import Loop, Step
 from murank_export.adapt.lora import adapter_files
 from murank_export.adapt.question import Question
@@ -48,7 +48,7 @@ class Training:
     ) -> None:
         self._settings, self._splits, self._question = settings, splits, question
         self._template, self._folder, self._machine = template, folder, machine
-        plan = Plan(
+        plan = StepOrder(
             splits.train,
             pack=settings.pack,
             groups_a_step=settings.groups_at_once * settings.accumulate * machine.num_processes,

@@ -3,14 +3,14 @@
 from murank_export.plan.check import Checked, check_on_this_cpu
 from murank_export.plan.devices import DEVICES, NAMES, Device
 from murank_export.plan.host import faster, this_cpu
-from murank_export.plan.prediction import Plan, StagePlan, Workload, check_plan, plan_engine
+from murank_export.plan.prediction import Prediction, StagePlan, Workload, check_plan, plan_engine
 
 __all__ = [
     "DEVICES",
     "NAMES",
     "Checked",
     "Device",
-    "Plan",
+    "Prediction",
     "StagePlan",
     "Workload",
     "check_on_this_cpu",

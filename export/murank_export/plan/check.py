@@ -13,7 +13,7 @@ from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
 from murank.folder.batches import VISION_BATCH
 from murank_export.plan.host import fastest, forget_peak, process_bytes
-from murank_export.plan.prediction import Plan, Workload
+from murank_export.plan.prediction import Prediction, Workload
 from murank_export.plan.work import run_sizes
 
 _REPETITIONS = 3  # at least
@@ -27,7 +27,7 @@ class Checked:
     grown_bytes: int | None  # of this process, by loading and running; None: not known
 
 
-def check_on_this_cpu(folder: Path, plan: Plan, threads: int | None) -> Checked:
+def check_on_this_cpu(folder: Path, plan: Prediction, threads: int | None) -> Checked:
     """Load the engine and run each graph's stages a few times on made images.
 
     Raises

@@ -34,7 +34,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Prediction:
     """What an engine will need on a device. Nothing of it was measured there."""
 
     manifest: Manifest
@@ -125,7 +125,7 @@ def _why_not(precision: Precision, device: str, architecture: str | None) -> str
 
 def plan_engine(
     folder: Path, device: Device, workload: Workload, *, memory_bytes: int | None = None
-) -> Plan:
+) -> Prediction:
     """Count an engine's graphs and return the plan; weights are not loaded.
 
     Parameters
@@ -173,7 +173,7 @@ def plan_engine(
             manifest, kept, device, gallery_size=size, budget=budget,
             max_pairs=pairs, candidates=workload.candidates, live=live,
         )  # fmt: skip
-    return Plan(
+    return Prediction(
         manifest, sha256, device, workload,
         tuple(StagePlan(work, seconds(work, device)) for work in works),
         needed, advice, uncounted(works),

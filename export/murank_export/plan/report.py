@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from murank_export.plan import Checked, Plan, StagePlan
+from murank_export.plan import Checked, Prediction, StagePlan
 
 _PREDICTION = "prediction, not measured"
 _MIB = 1 << 20
 
 
-def as_json(folder: Path, plan: Plan, checked: Checked | None) -> dict[str, Any]:
+def as_json(folder: Path, plan: Prediction, checked: Checked | None) -> dict[str, Any]:
     """Return all of the plan; seconds, bytes, operations a second."""
     device = plan.device
     return {
@@ -58,7 +58,7 @@ def _stage(one: StagePlan, checked: Checked | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def as_lines(folder: Path, plan: Plan, checked: Checked | None) -> Iterator[str]:
+def as_lines(folder: Path, plan: Prediction, checked: Checked | None) -> Iterator[str]:
     """Yield the same for people."""
     size = plan.workload
     yield f"{folder}: {plan.manifest.precision}, {plan.device.title}"
@@ -72,7 +72,7 @@ def as_lines(folder: Path, plan: Plan, checked: Checked | None) -> Iterator[str]
     yield from _grounds(plan)
 
 
-def _stages(plan: Plan, checked: Checked | None) -> Iterator[str]:
+def _stages(plan: Prediction, checked: Checked | None) -> Iterator[str]:
     width = max(len(title) for title in (*(one.work.title for one in plan.stages), _UNKNOWN))
     measured = f"{'measured ms':>13}{'error':>8}" if checked is not None else ""
     yield (
@@ -119,7 +119,7 @@ def _error(predicted: float, took: float | None, *, shown: bool) -> str:
     return f"{1e3 * took:>13.3f}{100 * (predicted / took - 1):>+7.0f}%"
 
 
-def _memory(plan: Plan, checked: Checked | None) -> Iterator[str]:
+def _memory(plan: Prediction, checked: Checked | None) -> Iterator[str]:
     memory = plan.memory
     rows = [(part.name, part.bytes, part.on_device) for part in memory.parts]
     width = max(len(name) for name, _, _ in rows) + 2
@@ -148,7 +148,7 @@ def _memory(plan: Plan, checked: Checked | None) -> Iterator[str]:
     yield ""
 
 
-def _grounds(plan: Plan) -> Iterator[str]:
+def _grounds(plan: Prediction) -> Iterator[str]:
     device, assumed = plan.device, plan.device.assumed
     rates = ", ".join(f"{kind} {rate / 1e12:.3g}" for kind, rate in device.rates.items())
     yield f"rates: {rates} (10^12 operations a second, dense), {device.bandwidth / 1e9:.3g} GB/s"
@@ -165,7 +165,7 @@ def _grounds(plan: Plan) -> Iterator[str]:
         yield f"note: {note}"
 
 
-def _notes(plan: Plan) -> Iterator[str]:
+def _notes(plan: Prediction) -> Iterator[str]:
     yield "decoding and resizing the image, and Python between the stages, are not counted"
     if plan.device.kind == "cpu":
         yield "what stays in a cache from query to query can be faster than the floor"

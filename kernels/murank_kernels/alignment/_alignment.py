@@ -15,7 +15,7 @@ from murank_kernels._parallel import Progress
 from murank_kernels._types import F32, F64, I64
 from murank_kernels.alignment._arguments import as_cameras, as_known_cameras, as_pairs
 from murank_kernels.alignment._file import as_arrays, from_arrays, read, write
-from murank_kernels.alignment._fit import Fitted, Level, Settings, apply, fit
+from murank_kernels.alignment._fit import FitSettings, Fitted, Level, apply, fit
 from murank_kernels.alignment._where import where_they_are
 
 MAX_ROWS = 2048
@@ -110,7 +110,7 @@ class CameraAlignment:
         with where_they_are(features) as unit_rows:
             rows = unit_rows(features)
             kept = None if dims is None else _as_dims(dims, rows.dim)
-            settings = Settings(level, prior, ridge, kept, max_rows)
+            settings = FitSettings(level, prior, ridge, kept, max_rows)
             fitted = fit(rows, cameras, given, settings, progress)
         alignment = cls(fitted, encoder_sha256)
         if alignment.fell_back is not None and not quiet:

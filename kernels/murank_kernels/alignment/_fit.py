@@ -24,7 +24,7 @@ _ROUNDING = 1e-10  # variance of unit rows that is none
 
 
 @dataclass(frozen=True)
-class Settings:
+class FitSettings:
     """What `CameraAlignment.fit` is asked for."""
 
     level: Level
@@ -46,7 +46,7 @@ class Fitted:
 
 
 def fit(
-    rows: Rows, cameras: I64, given: Pairs | None, settings: Settings, progress: Progress | None
+    rows: Rows, cameras: I64, given: Pairs | None, settings: FitSettings, progress: Progress | None
 ) -> Fitted:
     """Fit on N unit rows of cameras [N]; `given` pairs are used instead of found ones."""
     with _parallel.workers():  # one thread each: the same sums for any number of them
@@ -87,7 +87,7 @@ def apply(rows: Rows, cameras: I64, means: CameraMeans, matrix: F32 | None) -> R
 
 
 def _pairs(
-    rows: Rows, cameras: I64, given: Pairs | None, settings: Settings, progress: Progress | None
+    rows: Rows, cameras: I64, given: Pairs | None, settings: FitSettings, progress: Progress | None
 ) -> tuple[Pairs | None, str | None]:
     """Pairs to learn from, or why there are none."""
     known = cameras[cameras >= 0]

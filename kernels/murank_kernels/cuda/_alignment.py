@@ -13,7 +13,7 @@ from murank_kernels.alignment._rows import AT_ONCE, ROUNDING, Rows
 from murank_kernels.cuda import _plan
 from murank_kernels.cuda._arrays import Arrays, DeviceArray
 from murank_kernels.cuda._neighbors import empty_lists, offer, turned
-from murank_kernels.cuda._prepare import Prepared, from_device, squares
+from murank_kernels.cuda._prepare import DevicePrepared, from_device, squares
 from murank_kernels.cuda._tile_kernels import EVERYBODY
 
 
@@ -118,7 +118,7 @@ class DeviceRows:
         nothing = Changes(
             xp.zeros(num_rows + 1, np.int64), xp.zeros(1, np.int32), xp.zeros(1, np.float32)
         )
-        ready = Prepared(self.gpu, rows, 0, nothing, 0, stays=True, tf32=False)
+        ready = DevicePrepared(self.gpu, rows, 0, nothing, 0, stays=True, tf32=False)
         found = []
         for done, (first, second) in enumerate(twos, 1):
             found.append(_between(ready, first, second, length))
@@ -136,7 +136,7 @@ def _parts(pairs: Pairs) -> list[slice]:
 
 
 def _between(
-    ready: Prepared, first: tuple[int, int], second: tuple[int, int], length: int
+    ready: DevicePrepared, first: tuple[int, int], second: tuple[int, int], length: int
 ) -> tuple[Lists, Lists]:
     gpu, width = ready.gpu, second[1] - second[0]
     rows = _plan.tile_rows(gpu.free_bytes(), width, length, 2)

@@ -14,7 +14,7 @@ from murank_kernels._types import F32, I32
 from murank_kernels.cuda import _plan
 from murank_kernels.cuda._arrays import DeviceArray
 from murank_kernels.cuda._neighbors import nearest_in_gallery, smallest
-from murank_kernels.cuda._prepare import Prepared
+from murank_kernels.cuda._prepare import DevicePrepared
 
 Finish = Callable[[int, DeviceArray], None]
 """(first query, rows [b,G]): turn fused squared distances into final ones, in place.
@@ -45,7 +45,7 @@ class DeviceBlocks(DistanceBlocks):
 
     def __init__(
         self,
-        ready: Prepared,
+        ready: DevicePrepared,
         build: Build,
         progress: Progress | None,
         *,

@@ -18,7 +18,7 @@ from murank_kernels.cuda._code_kernels import (
     weigh,
 )
 from murank_kernels.cuda._kernel import words
-from murank_kernels.cuda._prepare import Prepared
+from murank_kernels.cuda._prepare import DevicePrepared
 from murank_kernels.cuda._set_kernels import camera_rankings, expand, mutual, set_words, unite
 
 Sets = tuple[DeviceArray, DeviceArray]
@@ -104,7 +104,7 @@ def camera_lists(gpu: Arrays, found: Neighbors) -> CameraLists:
     return lists
 
 
-def encode(ready: Prepared, sets: Sets, scale: Scale) -> Codes:
+def encode(ready: DevicePrepared, sets: Sets, scale: Scale) -> Codes:
     """V[i,j] = exp(-nd[i,j]) / sum over R*(i), for j in R*(i)."""
     gpu, (indptr, indices) = ready.gpu, sets
     data = gpu.xp.empty(len(indices), np.float32)

@@ -6,12 +6,12 @@ from murank_kernels._parallel import row_ranges
 from murank_kernels.cuda import _plan
 from murank_kernels.cuda._arrays import DeviceArray
 from murank_kernels.cuda._code_kernels import replace
-from murank_kernels.cuda._prepare import Prepared
+from murank_kernels.cuda._prepare import DevicePrepared
 from murank_kernels.cuda._sum_kernels import add_gathered, add_members
 
 
 def origdist_rows(
-    ready: Prepared, expanded: DeviceArray, first_query: int, rows: DeviceArray
+    ready: DevicePrepared, expanded: DeviceArray, first_query: int, rows: DeviceArray
 ) -> None:
     """Turn squared distances [b,G] into mean distances to expanded neighbours, in place.
 

@@ -13,7 +13,7 @@ from murank_kernels.cuda import _plan
 from murank_kernels.cuda._arrays import Arrays, DeviceArray
 from murank_kernels.cuda._kernel import words
 from murank_kernels.cuda._pair_kernels import sort_lists
-from murank_kernels.cuda._prepare import Prepared
+from murank_kernels.cuda._prepare import DevicePrepared
 from murank_kernels.cuda._tile_kernels import (
     EVERYBODY,
     OTHER_CAMERA,
@@ -28,7 +28,7 @@ Lists = tuple[DeviceArray, DeviceArray]
 
 
 def neighbors(
-    ready: Prepared,
+    ready: DevicePrepared,
     length: int,
     *,
     cameras: I32 | None = None,
@@ -128,7 +128,7 @@ def offer(
 
 
 def _refine(
-    ready: Prepared, distances: DeviceArray, indices: DeviceArray, first_row: int = 0
+    ready: DevicePrepared, distances: DeviceArray, indices: DeviceArray, first_row: int = 0
 ) -> None:
     """Sort the lists of some rows again by distances taken from differences, in place."""
     xp = ready.gpu.xp
@@ -143,7 +143,7 @@ def _refine(
     ready.gpu.launch(sort_lists, -(-num_rows // threads), threads, distances, indices)
 
 
-def nearest_in_gallery(ready: Prepared, first_query: int, rows: DeviceArray, k: int) -> Lists:
+def nearest_in_gallery(ready: DevicePrepared, first_query: int, rows: DeviceArray, k: int) -> Lists:
     """The k nearest gallery items of some queries: (squared distances [b,k], indices [b,k]).
 
     `rows` [b,G] hold squared distances that only choose who is compared: those of `k` and the

@@ -19,7 +19,7 @@ from murank_kernels.cuda._tile_kernels import finish_tile, put_changes
 
 
 @dataclass(frozen=True)
-class Prepared:
+class DevicePrepared:
     """Input that is known to be good, on the device."""
 
     gpu: Arrays
@@ -98,7 +98,7 @@ def prepare(
     products: str,
     gallery_mu: Any = None,
     gallery_candidates: Any = None,
-) -> Prepared:
+) -> DevicePrepared:
     """Check everything that the methods have in common, bring it to the GPU, normalise, fuse."""
     gpu = this_gpu()
     checked = check(
@@ -120,14 +120,14 @@ def to_host(array: Any) -> Any:
 
 def _on_device(
     gpu: Arrays, checked: Checked, features: Any, *, normalize: bool, tf32: bool
-) -> Prepared:
+) -> DevicePrepared:
     stays = _validate.on_device(features)
     if stays:
         rows = from_device(gpu, features, normalize=normalize)
     else:
         rows = gpu.put(_validate.as_features(features, normalize=normalize))
     changes, count = _fused_changes(gpu, rows, checked.pairs, checked.alpha)
-    return Prepared(gpu, rows, checked.num_query, changes, count, stays, tf32)
+    return DevicePrepared(gpu, rows, checked.num_query, changes, count, stays, tf32)
 
 
 def squares(gpu: Arrays, features: DeviceArray) -> DeviceArray:

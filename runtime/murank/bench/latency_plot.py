@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from murank.bench.schema import Report, Section
+from murank.bench.schema import BenchReport, Section
 from murank.engine.stopwatch import STAGES, Stage
 from murank.sheet.canvas import canvas, write_png
 
@@ -21,7 +21,7 @@ def check_plot() -> None:
     canvas(_INCHES)
 
 
-def write_plot(path: Path, report: Report) -> None:
+def write_plot(path: Path, report: BenchReport) -> None:
     """Write the picture as a PNG, whole or not at all.
 
     Raises
@@ -71,7 +71,7 @@ def _mean(section: Section, stage: Stage) -> float:
     return section.stages[stage].mean_ms if stage in section.stages else 0.0
 
 
-def _draw_sweep(axes: "Axes", report: Report) -> None:
+def _draw_sweep(axes: "Axes", report: BenchReport) -> None:
     points = sorted((int(count), section) for count, section in report.sweep.items())
     counts = [count for count, _ in points]
     axes.plot(counts, [one.latency.p50_ms for _, one in points], "o-", label="p50")

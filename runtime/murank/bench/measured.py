@@ -8,7 +8,7 @@ from murank.bench.bench_settings import BenchSettings
 from murank.bench.cold_start import cold_figures
 from murank.bench.figures import section_of, server_figures
 from murank.bench.samples import Sample
-from murank.bench.schema import Environment, Memory, Report, Section, SettingsRecord
+from murank.bench.schema import BenchReport, Environment, MemoryFigures, Section, SettingsRecord
 from murank.rerank.alignment import Done
 
 
@@ -28,16 +28,16 @@ class Measured:
     cold: list[Mapping[str, float]] = field(default_factory=list)
     due: Sequence[float] = ()  # arrivals of Server, seconds after it began
     served: bool = False  # the section `cached` came to its end
-    memory: Memory | None = None
+    memory: MemoryFigures | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to report."""
         return not (self.cold or self.cached or self.uncached)
 
-    def report(self, *, interrupted: bool) -> Report:
+    def report(self, *, interrupted: bool) -> BenchReport:
         """Return the figures."""
-        return Report(
+        return BenchReport(
             status="interrupted" if interrupted else "complete",
             settings=_settings_record(self),
             environment=self.environment,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from murank.bench.figures import LEAST, kept_step, quantile, ratio_interval
 from murank.bench.scenarios import BLOCK
-from murank.bench.schema import Report, Section
+from murank.bench.schema import BenchReport, Section
 
 _QUANTILES: Mapping[str, float] = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 SECTIONS = ("cached", "uncached")
@@ -46,7 +46,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Pair:
+class RatioPair:
     """A section that both reports have."""
 
     name: str
@@ -70,18 +70,20 @@ class Pair:
         return len(before), len(after)
 
 
-def pairs_of(before: Report, after: Report) -> list[Pair]:
+def pairs_of(before: BenchReport, after: BenchReport) -> list[RatioPair]:
     """Return what both reports measured."""
     scenarios = (before.settings.scenario, after.settings.scenario)
     found = []
     for name in SECTIONS:
         old, new = both(before, after, name)
         if old is not None and new is not None:
-            found.append(Pair(name, old, new, name == "cached" and scenarios == ("Offline",) * 2))
+            found.append(
+                RatioPair(name, old, new, name == "cached" and scenarios == ("Offline",) * 2)
+            )
     return found
 
 
-def ratios_of(before: Report, after: Report, *, same_load: bool) -> Iterator[Ratio]:
+def ratios_of(before: BenchReport, after: BenchReport, *, same_load: bool) -> Iterator[Ratio]:
     """Yield all; `same_load`: how many candidates were seen says how fast an engine is."""
     for pair in pairs_of(before, after):
         yield from _of_blocks_median(pair) if pair.offline else _of_latencies(pair)
@@ -121,7 +123,7 @@ def _of_blocks(section: Section) -> NDArray[Any]:
     return found
 
 
-def _of_latencies(pair: Pair) -> Iterator[Ratio]:
+def _of_latencies(pair: RatioPair) -> Iterator[Ratio]:
     for key, share in _QUANTILES.items():
         latencies = both(pair.before.latency, pair.after.latency, key)
         found = _with_interval(_plain(f"{pair.name} {key}", *latencies), pair, share)
@@ -130,13 +132,13 @@ def _of_latencies(pair: Pair) -> Iterator[Ratio]:
     yield _plain(f"{pair.name} mean_ms", *means)
 
 
-def _of_blocks_median(pair: Pair) -> Iterator[Ratio]:
+def _of_blocks_median(pair: RatioPair) -> Iterator[Ratio]:
     before, after = (quantile(one, 0.5) / _US_IN_MS for one in pair.samples)
     plain = _plain(f"{pair.name} p50_ms a query of a block", before, after)
     yield _with_interval(plain, pair, 0.5)
 
 
-def _of_section(pair: Pair, *, same_load: bool) -> Iterator[Ratio]:
+def _of_section(pair: RatioPair, *, same_load: bool) -> Iterator[Ratio]:
     name, before, after = pair.name, pair.before, pair.after
     for key in ("throughput_qps", "cpu_ms_per_query"):
         yield _plain(f"{name} {key}", *both(before, after, key))
@@ -156,7 +158,7 @@ def _of_section(pair: Pair, *, same_load: bool) -> Iterator[Ratio]:
             yield _plain(f"{name} {stage} mean_ms", old, new)
 
 
-def _with_interval(plain: Ratio, pair: Pair, share: float) -> Ratio:
+def _with_interval(plain: Ratio, pair: RatioPair, share: float) -> Ratio:
     before, after = pair.samples
     if plain.ratio is None or before.min() <= 0:
         return plain

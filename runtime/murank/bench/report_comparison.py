@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from murank._exceptions import InputError
 from murank.bench.figures import LEAST
-from murank.bench.ratios import SECTIONS, Pair, Ratio, both, pairs_of, ratios_of
-from murank.bench.schema import Environment, Report, ServerFigures
+from murank.bench.ratios import SECTIONS, Ratio, RatioPair, both, pairs_of, ratios_of
+from murank.bench.schema import BenchReport, Environment, ServerFigures
 
 # Undecided: nothing that could decide was measured often enough.
 Verdict = Literal["regression", "improvement", "no difference", "undecided"]
@@ -31,7 +31,7 @@ class Comparison:
 
 
 def compare(
-    before: Report, after: Report, *, threshold: float = 1.10, force: bool = False
+    before: BenchReport, after: BenchReport, *, threshold: float = 1.10, force: bool = False
 ) -> Comparison:
     """Compare two reports.
 
@@ -76,13 +76,13 @@ def _verdict(ratios: Sequence[Ratio], threshold: float) -> Verdict:
     return "improvement" if faster else "no difference"
 
 
-def _different_load(before: Report, after: Report) -> list[str]:
+def _different_load(before: BenchReport, after: BenchReport) -> list[str]:
     settings = before.settings, after.settings
     pairs = [(name, *both(*settings, name)) for name in _SAME_LOAD]
     return [f"{name} is {old} and {new}" for name, old, new in pairs if old != new]
 
 
-def _too_few(pairs: Sequence[Pair]) -> Iterator[str]:
+def _too_few(pairs: Sequence[RatioPair]) -> Iterator[str]:
     for pair in pairs:
         first, second = pair.counts
         if min(first, second) < LEAST:
@@ -93,7 +93,7 @@ def _too_few(pairs: Sequence[Pair]) -> Iterator[str]:
             )
 
 
-def _warnings(before: Report, after: Report) -> Iterator[str]:
+def _warnings(before: BenchReport, after: BenchReport) -> Iterator[str]:
     for name, report in (("first", before), ("second", after)):
         if report.status == "interrupted":
             yield f"the {name} report was interrupted"

@@ -5,26 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError
-from murank.bench.schema import SCHEMA_VERSION, Report
+from murank.bench.schema import SCHEMA_VERSION, BenchReport
 from murank.files.atomic import write_files
 
 _LARGEST = 64 << 20  # bytes
 
 
-def report_text(report: Report) -> str:
+def report_text(report: BenchReport) -> str:
     """Return JSON on one line; InputError if `load_report` would not take it."""
     text = json.dumps(report.to_json(), allow_nan=False)
-    Report.from_json(json.loads(text))
+    BenchReport.from_json(json.loads(text))
     return text
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: BenchReport) -> None:
     """Write the JSON, whole or not at all. Raises OutputError."""
     raw = (report_text(report) + "\n").encode()
     write_files(path.parent, {path.name: lambda file: file.write(raw)})
 
 
-def load_report(path: Path) -> Report:
+def load_report(path: Path) -> BenchReport:
     """Read what `murank bench --json` wrote.
 
     Raises
@@ -48,7 +48,7 @@ def load_report(path: Path) -> Report:
                 f"it was made by a newer murank (schema_version {version}, this one reads "
                 f"{SCHEMA_VERSION}); upgrade murank"
             )
-        return Report.from_json(_as_now(data))
+        return BenchReport.from_json(_as_now(data))
     except (ValueError, RecursionError) as error:  # InputError is a ValueError
         raise InputError(f"{path} is no report of murank bench: {error}") from error
 

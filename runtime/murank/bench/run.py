@@ -23,7 +23,7 @@ from murank.bench.scenarios import (
     server,
     single_stream,
 )
-from murank.bench.schema import Memory, Report
+from murank.bench.schema import BenchReport, MemoryFigures
 from murank.bench.subject import subject_of
 from murank.bench.workload import NewQueries, Workload, given_workload, made_workload
 from murank.engine.engine import Engine, Part
@@ -76,7 +76,7 @@ def run_bench(
     cold: int = 0,
     progress: Progress | None = None,
     clock: Clock | None = None,
-) -> Report:
+) -> BenchReport:
     """Measure an engine.
 
     Parameters
@@ -275,7 +275,7 @@ class _Run:
         before = self._found.memory
         loaded = _machine.resident_bytes() if before is None else before.loaded_bytes
         on_gpu = any(used[:1] != [_CPU] for used in self._engine.providers.values())
-        self._found.memory = Memory(
+        self._found.memory = MemoryFigures(
             loaded, _machine.peak_bytes(), _machine.device_bytes() if on_gpu else None
         )
 

@@ -7,7 +7,7 @@ from murank.engine.stopwatch import Stage
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     """What the thing under test says of a query, or of a group."""
 
     stages: Mapping[Stage, float]  # seconds; of the whole group
@@ -23,6 +23,6 @@ class Sample:
     latency: float  # seconds from when it was due to its answer
     service: float  # seconds from when it was begun to its answer
     cpu: float  # seconds of all threads meanwhile
-    answer: Answer
+    answer: TimedAnswer
     overshoot: float = 0.0  # seconds after the deadline
     ended: float = 0.0  # seconds after the section began

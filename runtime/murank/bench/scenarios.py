@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from murank.bench.clock import Clock
-from murank.bench.samples import Answer, Sample
+from murank.bench.samples import Sample, TimedAnswer
 
 BLOCK = 32  # queries that Offline hands over together
 _GRACE = 10.0  # seconds after the duration that Server and Offline may take to catch up
@@ -21,10 +21,10 @@ _LEAST_MS = 1.0  # of a deadline that is left to a query which has waited too lo
 class Subject(Protocol):
     """What is measured."""
 
-    def ask(self, query: Path, deadline_ms: float | None) -> Answer:
+    def ask(self, query: Path, deadline_ms: float | None) -> TimedAnswer:
         """Answer one query."""
 
-    def ask_many(self, queries: Sequence[Path]) -> Answer:
+    def ask_many(self, queries: Sequence[Path]) -> TimedAnswer:
         """Answer a group of queries."""
 
     def forget(self) -> None:
@@ -137,7 +137,7 @@ class _Watch:
 
     def ask(
         self,
-        answer_of: Callable[[], Answer],
+        answer_of: Callable[[], TimedAnswer],
         queries: int,
         deadline_ms: float | None = None,
         *,

@@ -113,7 +113,7 @@ class ColdFigures(Record):
 
 
 @dataclass(frozen=True)
-class Memory(Record):
+class MemoryFigures(Record):
     """Bytes; null where this machine does not tell."""
 
     loaded_bytes: Count | None  # resident, with engine and gallery in memory
@@ -168,7 +168,7 @@ class Environment(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(Record):
+class BenchReport(Record):
     """All that a run of `murank bench` measured."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
@@ -179,5 +179,5 @@ class Report(Record):
     uncached: Section | None
     cold: ColdFigures | None
     sweep: Mapping[str, Section]  # number of candidates -> cached, one query at a time
-    memory: Memory | None
+    memory: MemoryFigures | None
     notes: Texts  # what the reader must know; since version 2

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.bench.bench_settings import BenchSettings
-from murank.bench.samples import Answer
+from murank.bench.samples import TimedAnswer
 from murank.bench.scenarios import Subject
 from murank.bench.workload import Workload, gallery_features
+from murank.engine.deadline import Deadline, ImageTokens, Pace, score_in_time
 from murank.engine.engine import Engine
-from murank.engine.in_time import ImageTokens, score_in_time
-from murank.engine.pace import Deadline, Pace
 from murank.engine.scorer import Pixels
 from murank.engine.stopwatch import Stage, StageWatch
 from murank.images import prepare
@@ -49,11 +48,11 @@ class SearchSubject:
             camids=workload.camids(settings.gallery_size), align_cameras=settings.align_cameras,
         )  # fmt: skip
 
-    def ask(self, query: Path, deadline_ms: float | None) -> Answer:
+    def ask(self, query: Path, deadline_ms: float | None) -> TimedAnswer:
         """Search for one image."""
         return _answer(self._searcher.search(query, top_k=_TOP_K, deadline_ms=deadline_ms))
 
-    def ask_many(self, queries: Sequence[Path]) -> Answer:
+    def ask_many(self, queries: Sequence[Path]) -> TimedAnswer:
         """Search for several together."""
         found = self._searcher.search_many(queries, top_k=_TOP_K)
         return sum_of([_answer(result) for result in found])
@@ -79,7 +78,7 @@ class ScorerSubject:
         self._random = np.random.default_rng([settings.seed, 7])
         self._pace = Pace()
 
-    def ask(self, query: Path, deadline_ms: float | None) -> Answer:
+    def ask(self, query: Path, deadline_ms: float | None) -> TimedAnswer:
         """Score the candidates of one query."""
         pace = self._pace
         end = None if deadline_ms is None else pace.clock() + deadline_ms / 1e3
@@ -88,9 +87,9 @@ class ScorerSubject:
         answers = score_in_time(
             self._scorer, pixels, self._tokens, self._draw(), Deadline(pace, end), watch
         )
-        return Answer(watch.seconds, len(answers.mu), self._candidates)
+        return TimedAnswer(watch.seconds, len(answers.mu), self._candidates)
 
-    def ask_many(self, queries: Sequence[Path]) -> Answer:
+    def ask_many(self, queries: Sequence[Path]) -> TimedAnswer:
         """Score the candidates of several queries, as many in a run of the decoder as fit."""
         group = self._scorer.queries_at_once(self._candidates)
         if group == 1:
@@ -98,7 +97,7 @@ class ScorerSubject:
         parts = [queries[start : start + group] for start in range(0, len(queries), group)]
         return sum_of([self._ask_together(part) for part in parts])
 
-    def _ask_together(self, queries: Sequence[Path]) -> Answer:
+    def _ask_together(self, queries: Sequence[Path]) -> TimedAnswer:
         scorer, watch = self._scorer, StageWatch()
         pixels = self._pixels(queries, watch)
         with watch.stage("vision"):
@@ -110,7 +109,7 @@ class ScorerSubject:
         assert tokens is not None  # noqa: S101 - without a deadline there is always time
         with watch.stage("score"):
             scorer.decoder.logits(prefix, tokens.reshape(len(queries), -1, *tokens.shape[1:]))
-        return Answer(watch.seconds, len(places), len(places))
+        return TimedAnswer(watch.seconds, len(places), len(places))
 
     def forget(self) -> None:
         """Clear the engine's caches."""
@@ -129,18 +128,18 @@ class ScorerSubject:
             return [prepare(query, self._scorer.part.preprocessing).pixels for query in queries]
 
 
-def sum_of(answers: Sequence[Answer]) -> Answer:
+def sum_of(answers: Sequence[TimedAnswer]) -> TimedAnswer:
     """Add up what the queries of a group took."""
     seconds: dict[Stage, float] = {}
     for answer in answers:
         for stage, spent in answer.stages.items():
             seconds[stage] = seconds.get(stage, 0.0) + spent
-    return Answer(
+    return TimedAnswer(
         seconds,
         sum(answer.scored for answer in answers),
         sum(answer.candidates for answer in answers),
     )
 
 
-def _answer(result: SearchResult) -> Answer:
-    return Answer(result.seconds, result.scored, result.candidates)
+def _answer(result: SearchResult) -> TimedAnswer:
+    return TimedAnswer(result.seconds, result.scored, result.candidates)

@@ -3,22 +3,22 @@
 Pairs -> log-odds -> temperature -> mu -> false match and false non-match rates -> threshold.
 """
 
-from murank.calibration.measure import Measured, calibrate
+from murank.calibration.measure import Calibrated, calibrate
 from murank.calibration.pair_answers import ScoredPairs, Skipped, distinct_pairs, score_pairs
 from murank.calibration.quality import Quality, Reliability
 from murank.calibration.rates import OperatingPoint, Rate
 from murank.calibration.stored import store_calibration, store_defaults
-from murank.calibration.target import Target
+from murank.calibration.target import ThresholdTarget
 
 __all__ = [
-    "Measured",
+    "Calibrated",
     "OperatingPoint",
     "Quality",
     "Rate",
     "Reliability",
     "ScoredPairs",
     "Skipped",
-    "Target",
+    "ThresholdTarget",
     "calibrate",
     "distinct_pairs",
     "score_pairs",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from murank.calibration.det import probit
-from murank.calibration.measure import Measured
+from murank.calibration.measure import Calibrated
 from murank.calibration.rates import Rate
 from murank.sheet.canvas import canvas, write_png
 
@@ -23,7 +23,7 @@ def check_plot() -> None:
     canvas(_INCHES)
 
 
-def write_plot(path: Path, measured: Measured) -> None:
+def write_plot(path: Path, measured: Calibrated) -> None:
     """Write the picture as a PNG, whole or not at all.
 
     Raises
@@ -40,7 +40,7 @@ def write_plot(path: Path, measured: Measured) -> None:
     write_png(path, rendered)
 
 
-def _draw_det(axes: "Axes", measured: Measured) -> None:
+def _draw_det(axes: "Axes", measured: Calibrated) -> None:
     det, point = measured.det, measured.point
     axes.plot(probit(det.fmr, det.different), probit(det.fnmr, det.same), color="black")
     axes.plot(
@@ -69,7 +69,7 @@ def _place(rate: Rate) -> float:
     return float(probit(np.array([rate.value]), rate.pairs)[0])
 
 
-def _draw_reliability(axes: "Axes", measured: Measured) -> None:
+def _draw_reliability(axes: "Axes", measured: Calibrated) -> None:
     axes.plot([0, 1], [0, 1], ":", color="grey")
     named = (
         ("temperature 1", measured.before, "tab:grey"),

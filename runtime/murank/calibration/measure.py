@@ -9,7 +9,7 @@ from murank._exceptions import InputError
 from murank.calibration.det import thinned
 from murank.calibration.quality import Quality, Reliability, quality, reliability
 from murank.calibration.rates import Curve, OperatingPoint, curve, equal_error_rate
-from murank.calibration.target import Target
+from murank.calibration.target import ThresholdTarget
 from murank.calibration.temperature import HIGHEST, LOWEST, class_weights, fit_temperature
 from murank.engine.scorer import mu_of
 from murank.rerank.mu_auc import auc
@@ -18,12 +18,12 @@ DET_POINTS = 200  # kept, at most
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Calibrated:
     """What the labelled pairs say."""
 
     temperature: float
     point: OperatingPoint  # its threshold is on mu at that temperature
-    target: Target  # what the point was chosen by
+    target: ThresholdTarget  # what the point was chosen by
     prior: float  # weight of the same-person pairs
     eer: float  # equal error rate
     auc: float
@@ -38,9 +38,9 @@ def calibrate(
     log_odds: NDArray[np.float64],
     same: NDArray[np.bool_],
     *,
-    target: Target | None = None,
+    target: ThresholdTarget | None = None,
     prior: float = 0.5,
-) -> Measured:
+) -> Calibrated:
     """Choose temperature and threshold by labelled pairs.
 
     The rates are those of the very pairs that the threshold is chosen by.
@@ -64,14 +64,14 @@ def calibrate(
         no threshold meets, a prior outside 0..1.
     """
     odds, labels = np.asarray(log_odds, np.float64), np.asarray(same)
-    target = Target() if target is None else target
+    target = ThresholdTarget() if target is None else target
     _check(odds, labels, target, prior)
     weights = class_weights(labels, prior)
     temperature = fit_temperature(odds, labels, weights)
     mu = mu_of(odds / temperature)
     found = curve(mu, labels)
     point = _point(found, target)
-    return Measured(
+    return Calibrated(
         temperature=temperature,
         point=point,
         target=target,
@@ -89,7 +89,7 @@ def calibrate(
 
 
 def _check(
-    log_odds: NDArray[np.float64], same: NDArray[np.bool_], target: Target, prior: float
+    log_odds: NDArray[np.float64], same: NDArray[np.bool_], target: ThresholdTarget, prior: float
 ) -> None:
     if log_odds.ndim != 1 or same.shape != log_odds.shape or same.dtype != np.bool_:
         raise InputError("log_odds must be numbers [n], and same their labels, bool [n]")
@@ -103,7 +103,7 @@ def _check(
         raise InputError("the engine answers every pair alike: there is nothing to calibrate")
 
 
-def _point(found: Curve, target: Target) -> OperatingPoint:
+def _point(found: Curve, target: ThresholdTarget) -> OperatingPoint:
     if target.value is None:
         return found.at_equal()
     if target.kind == "fnmr":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from murank._exceptions import InputError
 from murank._version import __version__
-from murank.calibration.measure import Measured
+from murank.calibration.measure import Calibrated
 from murank.files.atomic import abandoned, readable_errors, replace_file, sole_writer
 from murank.folder.manifest import (
     MANIFEST,
@@ -24,7 +24,7 @@ from murank.rerank.proposal import Proposal
 
 
 def store_calibration(
-    folder: Path, manifest: Manifest, sha256: str, measured: Measured, *, pairs_sha256: str
+    folder: Path, manifest: Manifest, sha256: str, measured: Calibrated, *, pairs_sha256: str
 ) -> str:
     """Put what was measured into manifest.json, and return the engine's new sha256.
 
@@ -54,7 +54,7 @@ def store_calibration(
 
 
 def store_alone(
-    folder: Path, manifest: Manifest, sha256: str, measured: Measured, *, pairs_sha256: str
+    folder: Path, manifest: Manifest, sha256: str, measured: Calibrated, *, pairs_sha256: str
 ) -> str:
     """Do the same where `sole_writer` keeps others out already."""
     changed = manifest_bytes(_calibrated(manifest, measured, pairs_sha256))
@@ -65,7 +65,7 @@ def store_alone(
     return engine_sha256(folder)
 
 
-def _calibrated(manifest: Manifest, measured: Measured, pairs_sha256: str) -> Manifest:
+def _calibrated(manifest: Manifest, measured: Calibrated, pairs_sha256: str) -> Manifest:
     exported = manifest.exported_scorer
     if manifest.scorer is None or exported is None:
         raise InputError("this engine has no scorer of image pairs to calibrate")

@@ -11,7 +11,7 @@ _RULE = 3  # rule of three: without an error in 3/p pairs, the rate is below p w
 
 
 @dataclass(frozen=True)
-class Target:
+class ThresholdTarget:
     """An error rate not to exceed, or equal rates."""
 
     kind: TargetKind = "fmr"

@@ -21,7 +21,7 @@ from murank.jobs.judging import Judged, judge_pairs
 from murank.rerank.alignment import Alignment, Fitted, aligned_by, fit_gallery, save_alignment
 from murank.rerank.features import FeatureSet, check_file, load_features
 from murank.rerank.methods import distance_blocks
-from murank.rerank.pipeline import Clock, Settings, rerank
+from murank.rerank.pipeline import Settings, StageClock, rerank
 
 _NEEDS: Mapping[str, Sequence[str]] = {
     "engine": ("verify_pairs",),
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             aligned = aligned_by(fitted, features)
             settings = Settings("none", {}, protocol, alignment=asked)
             summary = rerank(
-                features, aligned, None, settings, clock=Clock(), progress=line.part
+                features, aligned, None, settings, clock=StageClock(), progress=line.part
             ).summary
     if args.output is not None:
         save_alignment(args.output, fitted.cameras, overwrite=args.overwrite)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from murank.bench.figures import FEW
 from murank.bench.report_comparison import is_busy, load_of
 from murank.bench.scenarios import BLOCK
-from murank.bench.schema import ColdFigures, Memory, Report, Section
+from murank.bench.schema import BenchReport, ColdFigures, MemoryFigures, Section
 from murank.engine.stopwatch import STAGES
 
 _LABEL, _CELL = 22, 12
 Cell = Callable[[Section], str]
 
 
-def report_lines(report: Report) -> Iterator[str]:
+def report_lines(report: BenchReport) -> Iterator[str]:
     """Yield a table, the cold start, memory, and what must be known."""
     yield _head(report)
     sections = {
@@ -31,7 +31,7 @@ def report_lines(report: Report) -> Iterator[str]:
     yield from _notes(report, sections)
 
 
-def _head(report: Report) -> str:
+def _head(report: BenchReport) -> str:
     asked, where = report.settings, report.environment
     method = "scoring alone" if asked.method is None else asked.method
     aligned = "" if asked.alignment == "off" else f" on aligned features ({asked.alignment})"
@@ -87,7 +87,7 @@ def _ms(value: float) -> str:
     return f"{value:.2f}"
 
 
-def _sweep(report: Report) -> Iterator[str]:
+def _sweep(report: BenchReport) -> Iterator[str]:
     points = sorted((int(count), section.latency) for count, section in report.sweep.items())
     shown = ", ".join(f"{count}: {latency.p50_ms:.2f}" for count, latency in points)
     yield f"p50 ms by candidates, cached, one at a time: {shown}"
@@ -101,7 +101,7 @@ def _cold(cold: ColdFigures) -> str:
     )
 
 
-def _memory(memory: Memory) -> str:
+def _memory(memory: MemoryFigures) -> str:
     loaded, peak, device = (
         "unknown" if count is None else f"{count / (1 << 20):.0f} MiB"
         for count in vars(memory).values()
@@ -110,7 +110,7 @@ def _memory(memory: Memory) -> str:
     return f"memory: {loaded} loaded, {peak} at most{gpu}"
 
 
-def _notes(report: Report, sections: dict[str, Section]) -> Iterator[str]:
+def _notes(report: BenchReport, sections: dict[str, Section]) -> Iterator[str]:
     if any(one.latency.count < FEW for one in sections.values()):
         yield f"* of fewer than {FEW} samples: the 99th percentile is the largest"
     if report.settings.scenario == "MultiStream":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from murank._exceptions import InputError, OutputError, UsageError
 from murank.backends.providers import PROVIDER_NAMES
-from murank.calibration import Target, calibrate, distinct_pairs, score_pairs
+from murank.calibration import ThresholdTarget, calibrate, distinct_pairs, score_pairs
 from murank.calibration.calibration_plot import check_plot, write_plot
 from murank.calibration.encoder_auc import cameras_of, embed_pairs, image_names
 from murank.calibration.stored import store_alone
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         return _run(args, target)
 
 
-def _run(args: argparse.Namespace, target: Target) -> int:
+def _run(args: argparse.Namespace, target: ThresholdTarget) -> int:
     given = load_pairs(args.pairs)
     pairs_sha256 = hashlib.sha256(args.pairs.read_bytes()).hexdigest()
     distinct = distinct_pairs(given)
@@ -136,12 +136,12 @@ def _run(args: argparse.Namespace, target: Target) -> int:
     return 0
 
 
-def _target(args: argparse.Namespace) -> Target:
+def _target(args: argparse.Namespace) -> ThresholdTarget:
     if args.eer:
-        return Target("eer", None)
+        return ThresholdTarget("eer", None)
     if args.fnmr is not None:
-        return Target("fnmr", args.fnmr)
-    return Target() if args.fmr is None else Target("fmr", args.fmr)
+        return ThresholdTarget("fnmr", args.fnmr)
+    return ThresholdTarget() if args.fmr is None else ThresholdTarget("fmr", args.fmr)
 
 
 def _asked_of_encoder(
@@ -179,7 +179,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
         check_plot()
 
 
-def _check_kinds(pairs: Sequence[Pair], target: Target) -> None:
+def _check_kinds(pairs: Sequence[Pair], target: ThresholdTarget) -> None:
     same = sum(pair.match for pair in pairs)
     target.check(same=same, different=len(pairs) - same)
 

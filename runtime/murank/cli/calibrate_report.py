@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from murank.calibration import Measured, Quality, Rate, ScoredPairs
+from murank.calibration import Calibrated, Quality, Rate, ScoredPairs
 from murank.rerank.mu_auc import Told
 
 _HARD = (
@@ -27,7 +27,7 @@ class Done:
     told: Told | None = None  # by the MLLM beside the encoder, where the engine has one
 
 
-def as_json(done: Done, measured: Measured, scored: ScoredPairs) -> dict[str, Any]:
+def as_json(done: Done, measured: Calibrated, scored: ScoredPairs) -> dict[str, Any]:
     """Return everything, JSON-ready."""
     point, det = measured.point, measured.det
     return {
@@ -62,7 +62,7 @@ def as_json(done: Done, measured: Measured, scored: ScoredPairs) -> dict[str, An
     }
 
 
-def report_lines(done: Done, measured: Measured, scored: ScoredPairs) -> Iterator[str]:
+def report_lines(done: Done, measured: Calibrated, scored: ScoredPairs) -> Iterator[str]:
     """Yield a table, the operating point, and what must be known."""
     point = measured.point
     yield (

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from murank.doctor import Examination
-from murank.doctor.machine_report import Machine
+from murank.doctor.machine_report import MachineReport
 from murank.doctor.redact import size
 from murank.machine.telemetry import SWITCH
 
@@ -66,7 +66,7 @@ def _to_do(found: Examination) -> Iterator[str]:
             yield from _wrapped("  ", f"{', '.join(titles)}: {remedy}")
 
 
-def _machine(machine: Machine) -> Rows:
+def _machine(machine: MachineReport) -> Rows:
     if machine.board is not None:
         yield "board", machine.board
     if machine.l4t is not None:

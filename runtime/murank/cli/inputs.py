@@ -21,9 +21,9 @@ from murank.files.atomic import made_folder, readable_errors, sole_writer
 from murank.jobs import (
     GivenFeatures,
     Images,
+    InMemory,
+    Job,
     JobFolder,
-    Memory,
-    Plan,
     Prepared,
     check_others,
     prepare,
@@ -31,7 +31,7 @@ from murank.jobs import (
 from murank.rerank.alignment import Aligned, align
 from murank.rerank.features import FeatureSet, load_features
 from murank.rerank.mu import MuDistances, load_mu
-from murank.rerank.pipeline import Clock, Settings, check_settings
+from murank.rerank.pipeline import Settings, StageClock, check_settings
 from murank.rerank.ranking import Ranking, check_output, write_ranking
 
 _MU = ("mu", "mu_swapped", "mu_gallery", "mu_gallery_swapped")
@@ -55,7 +55,7 @@ class Inputs:
 
 @contextmanager
 def open_inputs(
-    args: argparse.Namespace, settings: Settings, *, clock: Clock, line: ProgressLine
+    args: argparse.Namespace, settings: Settings, *, clock: StageClock, line: ProgressLine
 ) -> Iterator[Inputs]:
     """Yield them; the output folder stays ours inside. Raises what the stages raise."""
     check_sheet(args)
@@ -77,7 +77,7 @@ def open_inputs(
 
 
 def _from_files(
-    args: argparse.Namespace, settings: Settings, clock: Clock, line: ProgressLine
+    args: argparse.Namespace, settings: Settings, clock: StageClock, line: ProgressLine
 ) -> Inputs:
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
@@ -114,7 +114,7 @@ def _given_mu(args: argparse.Namespace) -> _Mu:
     )
 
 
-def _plan(args: argparse.Namespace, settings: Settings, clock: Clock) -> tuple[Plan, _Mu]:
+def _plan(args: argparse.Namespace, settings: Settings, clock: StageClock) -> tuple[Job, _Mu]:
     """Return what to ask the engine for, and mu from elsewhere; everything cheap is checked."""
     engine = engine_of(args)
     with clock.stage("load"):
@@ -127,7 +127,7 @@ def _plan(args: argparse.Namespace, settings: Settings, clock: Clock) -> tuple[P
             stand_in = load_features(args.features, args.num_query)
             source = GivenFeatures(stand_in, Path(args.features), image_root(args))
         check_images(args, stand_in)
-    plan = Plan(
+    plan = Job(
         engine, source, top_k_candidates=candidates_of_query(args),
         gallery_mu=candidates_of_gallery_image(args), order=args.order or "given",
         strict=args.strict, device=args.device, alignment=settings.alignment,
@@ -140,7 +140,7 @@ def _plan(args: argparse.Namespace, settings: Settings, clock: Clock) -> tuple[P
     return plan, given
 
 
-def _check_alignment(plan: Plan, features: FeatureSet) -> None:
+def _check_alignment(plan: Job, features: FeatureSet) -> None:
     """Raise what would show once all images are embedded."""
     made = isinstance(plan.source, Images)
     is_given = plan.alignment.given is not None
@@ -151,7 +151,7 @@ def _check_alignment(plan: Plan, features: FeatureSet) -> None:
     )
 
 
-def _expected_mu(plan: Plan, features: FeatureSet, given: _Mu) -> _Mu:
+def _expected_mu(plan: Job, features: FeatureSet, given: _Mu) -> _Mu:
     """Return mu as it will be, or of its shape: what does not fit shows before hours of scoring."""
     mu, gallery_mu = given
     if mu is not None and isinstance(plan.source, Images):
@@ -169,9 +169,9 @@ def _stand_in_mu(num_rows: int, step: int) -> MuDistances:
     return MuDistances(np.zeros((num_rows, 1), np.float32), candidates[:, None])
 
 
-def _workspace(args: argparse.Namespace, plan: Plan) -> Any:
+def _workspace(args: argparse.Namespace, plan: Job) -> Any:
     if args.output is None:
-        return nullcontext(Memory())
+        return nullcontext(InMemory())
     inputs = [getattr(args, key) for key in ("features", *_MU)]
     return JobFolder(
         Path(args.output),

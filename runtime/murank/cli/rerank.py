@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         alignment=alignment_of(args),
     )
-    clock, line = _pipeline.Clock(), ProgressLine(quiet=args.quiet)
+    clock, line = _pipeline.StageClock(), ProgressLine(quiet=args.quiet)
     if taken is not None:
         line.note(taken)
     with line, open_inputs(args, settings, clock=clock, line=line) as inputs:

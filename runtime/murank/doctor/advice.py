@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from murank.doctor.machine_report import Machine
+from murank.doctor.machine_report import MachineReport
 from murank.doctor.packages import distributions
 
 _JETSON = "on a Jetson see docs/jetson.md for where its packages come from"
 Packages = Mapping[str, str | None]
 
 
-def for_no_gpu(machine: Machine) -> str:
+def for_no_gpu(machine: MachineReport) -> str:
     """Return what would let a GPU be used."""
     if machine.is_jetson:
         return (
@@ -21,7 +21,7 @@ def for_no_gpu(machine: Machine) -> str:
     return "a GPU is not needed; an NVIDIA one is for larger models"
 
 
-def for_onnxruntime(machine: Machine, packages: Packages) -> str:
+def for_onnxruntime(machine: MachineReport, packages: Packages) -> str:
     """Return how to get an onnxruntime that runs here at all."""
     if packages["onnxruntime"] or packages["onnxruntime-gpu"]:
         return "reinstall it: pip install --force-reinstall onnxruntime (or onnxruntime-gpu)"
@@ -30,7 +30,7 @@ def for_onnxruntime(machine: Machine, packages: Packages) -> str:
     return "install murank with its extra 'cpu'"
 
 
-def for_cuda_provider(machine: Machine, packages: Packages) -> str:
+def for_cuda_provider(machine: MachineReport, packages: Packages) -> str:
     """Return how to get onnxruntime onto the GPU."""
     if packages["onnxruntime-gpu"] is None:
         if machine.is_jetson:
@@ -43,7 +43,7 @@ def for_cuda_provider(machine: Machine, packages: Packages) -> str:
     )
 
 
-def for_cuda_kernels(machine: Machine, packages: Packages) -> str:
+def for_cuda_kernels(machine: MachineReport, packages: Packages) -> str:
     """Return how to get the kernels onto the GPU."""
     needed = [name for name in ("numba-cuda", "cupy") if packages[name] is None]
     if needed:
@@ -57,7 +57,7 @@ def for_cuda_kernels(machine: Machine, packages: Packages) -> str:
     return f"update the driver, numba-cuda and cupy together{_too_old(machine)}"
 
 
-def for_tensorrt(machine: Machine, packages: Packages) -> str:
+def for_tensorrt(machine: MachineReport, packages: Packages) -> str:
     """Return how to get TensorRT."""
     if packages["tensorrt"] is None and packages["tensorrt-rtx"] is None:
         if machine.is_jetson:
@@ -71,7 +71,7 @@ def for_tensorrt(machine: Machine, packages: Packages) -> str:
     return "TensorRT, the driver and the GPU must fit each other: see NVIDIA's support matrix"
 
 
-def _too_old(machine: Machine) -> str:
+def _too_old(machine: MachineReport) -> str:
     """CUDA 13 has no code for GPUs before Turing."""
     first = machine.gpus[0].compute_capability if machine.gpus else "99.0"
     if tuple(map(int, first.split("."))) < (7, 5):
@@ -79,7 +79,7 @@ def _too_old(machine: Machine) -> str:
     return ""
 
 
-def _driver_major(machine: Machine) -> int:
+def _driver_major(machine: MachineReport) -> int:
     return 99 if machine.cuda is None else int(machine.cuda.partition(".")[0])
 
 

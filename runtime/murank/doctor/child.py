@@ -14,7 +14,7 @@ _SECONDS = 120
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeAnswer:
     """What a probe found."""
 
     works: bool
@@ -22,7 +22,7 @@ class Answer:
     found: Any = None  # more of it
 
 
-def ask(probe: str, *arguments: str, seconds: float = _SECONDS) -> Answer:
+def ask(probe: str, *arguments: str, seconds: float = _SECONDS) -> ProbeAnswer:
     """Run a probe of `murank.doctor.probes` and return its answer."""
     command = [sys.executable, "-m", "murank.doctor", probe, *arguments]
     # What lies in the current folder is no module of ours.
@@ -32,21 +32,23 @@ def ask(probe: str, *arguments: str, seconds: float = _SECONDS) -> Answer:
             command, capture_output=True, text=True, timeout=seconds, check=False, env=env
         )
     except subprocess.TimeoutExpired:
-        return Answer(works=False, said=f"it gave no answer within {seconds:.0f} seconds")
+        return ProbeAnswer(works=False, said=f"it gave no answer within {seconds:.0f} seconds")
     except OSError as error:
-        return Answer(works=False, said=f"no process could be started: {error.strerror or error}")
+        return ProbeAnswer(
+            works=False, said=f"no process could be started: {error.strerror or error}"
+        )
     if done.returncode != 0:
-        return Answer(works=False, said=_end(done.returncode, done.stderr))
+        return ProbeAnswer(works=False, said=_end(done.returncode, done.stderr))
     return _parsed(done.stdout)
 
 
-def _parsed(output: str) -> Answer:
+def _parsed(output: str) -> ProbeAnswer:
     last = (output.strip().splitlines() or [""])[-1]  # libraries may have printed before
     try:
         told = json.loads(last)
-        return Answer(bool(told["works"]), without_paths(str(told["said"])), told["found"])
+        return ProbeAnswer(bool(told["works"]), without_paths(str(told["said"])), told["found"])
     except (ValueError, KeyError, TypeError):
-        return Answer(works=False, said="its process ended without an answer")
+        return ProbeAnswer(works=False, said="its process ended without an answer")
 
 
 def _end(code: int, errors: str) -> str:

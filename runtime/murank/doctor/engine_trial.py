@@ -7,7 +7,7 @@ from pathlib import Path
 from murank.backends.choose import backend_of, refusal
 from murank.backends.trt.arithmetic import why_not
 from murank.doctor.child import ask
-from murank.doctor.machine_report import Machine
+from murank.doctor.machine_report import MachineReport
 from murank.doctor.redact import size
 from murank.folder.integrity import check_engine
 from murank.folder.manifest import PLANS, Manifest
@@ -37,7 +37,7 @@ def check_first(folder: Path) -> Manifest:
 def try_engine(
     folder: Path,
     manifest: Manifest,
-    machine: Machine,
+    machine: MachineReport,
     works: Collection[str],
     progress: Callable[[str], None],
 ) -> tuple[EngineTry, ...]:
@@ -65,7 +65,7 @@ def try_engine(
 
 
 def _why_not(
-    folder: Path, manifest: Manifest, machine: Machine, works: Collection[str], providers: str
+    folder: Path, manifest: Manifest, machine: MachineReport, works: Collection[str], providers: str
 ) -> str | None:
     if _NEEDS[providers] not in works:
         return "not tried: the backend does not work here, see above"
@@ -79,7 +79,7 @@ def _why_not(
     return _memory(manifest, machine, providers)
 
 
-def _precision(manifest: Manifest, machine: Machine, providers: str) -> str | None:
+def _precision(manifest: Manifest, machine: MachineReport, providers: str) -> str | None:
     """Say so if the backend, or the GPU, has no such products."""
     if manifest.scorer is None:
         return None
@@ -89,7 +89,7 @@ def _precision(manifest: Manifest, machine: Machine, providers: str) -> str | No
     return why_not(manifest.precision, machine.gpus[0].compute_capability)
 
 
-def _memory(manifest: Manifest, machine: Machine, providers: str) -> str | None:
+def _memory(manifest: Manifest, machine: MachineReport, providers: str) -> str | None:
     """Say so if the weights alone are more than is free."""
     on_cpu = providers == "cpu"
     # CPUs compute in float32: they widen float16 weights at load, quantised ones as they are used.

@@ -8,7 +8,7 @@ from typing import Literal
 from murank.doctor import advice as _advice
 from murank.doctor.child import ask
 from murank.doctor.engine_trial import EngineTry, check_first, try_engine
-from murank.doctor.machine_report import Machine, this_machine
+from murank.doctor.machine_report import MachineReport, this_machine
 from murank.doctor.packages import conflicts, installed
 from murank.machine.telemetry import is_off
 
@@ -32,7 +32,7 @@ class Trial:
 class Examination:
     """What was found."""
 
-    machine: Machine
+    machine: MachineReport
     packages: dict[str, str | None]
     conflicts: list[str]
     trials: tuple[Trial, ...]
@@ -83,7 +83,7 @@ def examine(engine: Path | None = None, *, progress: Progress = lambda _: None) 
 
 
 @dataclass(frozen=True)
-class _Job:
+class _ToTry:
     """A trial to be made."""
 
     name: str
@@ -100,13 +100,13 @@ class _Job:
         return Trial(self.name, self.title, "fails", found.said, self.remedy)
 
 
-def _jobs(machine: Machine, packages: dict[str, str | None]) -> list[_Job]:
+def _jobs(machine: MachineReport, packages: dict[str, str | None]) -> list[_ToTry]:
     no_onnxruntime = None
     if not (packages["onnxruntime"] or packages["onnxruntime-gpu"]):
         no_onnxruntime = "onnxruntime is not installed"
     cpu = [
-        _Job("kernels-cpu", "kernels on the CPU", None, "reinstall murank, numpy and numba"),
-        _Job(
+        _ToTry("kernels-cpu", "kernels on the CPU", None, "reinstall murank, numpy and numba"),
+        _ToTry(
             "onnxruntime-cpu", "onnxruntime on the CPU", no_onnxruntime,
             _advice.for_onnxruntime(machine, packages),
         ),
@@ -114,7 +114,7 @@ def _jobs(machine: Machine, packages: dict[str, str | None]) -> list[_Job]:
     return cpu + _gpu_jobs(machine, packages)
 
 
-def _gpu_jobs(machine: Machine, packages: dict[str, str | None]) -> list[_Job]:
+def _gpu_jobs(machine: MachineReport, packages: dict[str, str | None]) -> list[_ToTry]:
     cuda = _advice.for_cuda_provider(machine, packages)
     jobs = [
         ("onnxruntime-cuda", "onnxruntime on the GPU", ["onnxruntime-gpu"], cuda),
@@ -133,9 +133,9 @@ def _gpu_jobs(machine: Machine, packages: dict[str, str | None]) -> list[_Job]:
     ]  # fmt: skip
     if machine.why_no_gpu is not None:
         remedy = _advice.for_no_gpu(machine)
-        return [_Job(name, title, machine.why_no_gpu, remedy) for name, title, _, _ in jobs]
+        return [_ToTry(name, title, machine.why_no_gpu, remedy) for name, title, _, _ in jobs]
     return [
-        _Job(name, title, _lacking(packages, needed), remedy)
+        _ToTry(name, title, _lacking(packages, needed), remedy)
         for name, title, needed, remedy in jobs
     ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from murank._version import __version__
-from murank.doctor.child import Answer, ask
+from murank.doctor.child import ProbeAnswer, ask
 from murank.machine import hardware as _machine
 from murank.machine.memory import total_bytes
 from murank_kernels._cores import usable_cores
@@ -16,7 +16,7 @@ _NVIDIA, _DISPLAY = "0x10de", "0x03"  # maker, and first digits of the class, of
 
 
 @dataclass(frozen=True)
-class Gpu:
+class ReportedGpu:
     """A GPU that the driver knows."""
 
     name: str
@@ -25,7 +25,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineReport:
     """What there is; None: not known, or not there."""
 
     murank: str
@@ -40,7 +40,7 @@ class Machine:
     power_mode: str | None
     driver: str | None  # version
     cuda: str | None  # the newest that the driver runs: "13.0"
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[ReportedGpu, ...]
     nvidia_card: bool  # one is on the PCI bus, whether the driver can use it or not
     why_no_gpu: str | None  # None: the driver knows one
 
@@ -50,14 +50,14 @@ class Machine:
         return self.l4t is not None
 
 
-def this_machine(etc: Path = _ETC, sys: Path = _SYS) -> Machine:
+def this_machine(etc: Path = _ETC, sys: Path = _SYS) -> MachineReport:
     """Look at this machine; the driver is asked in a process of its own."""
     asked = ask("driver")
     found: dict[str, Any] = asked.found if asked.works else {"cuda": None, "gpus": []}
-    gpus = tuple(Gpu(**gpu) for gpu in found["gpus"])
+    gpus = tuple(ReportedGpu(**gpu) for gpu in found["gpus"])
     named = _machine.gpu_and_driver()
     l4t = l4t_release(etc)
-    return Machine(
+    return MachineReport(
         murank=__version__,
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -109,5 +109,5 @@ def has_nvidia_card(sys: Path = _SYS) -> bool:
     return False
 
 
-def _why_not(asked: Answer) -> str:
+def _why_not(asked: ProbeAnswer) -> str:
     return "NVIDIA's driver knows no GPU" if asked.works else asked.said

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.backends.choose import load_on_one
 from murank.backends.onnx.session import Providers, SessionSettings
+from murank.engine.deadline import Deadline, ImageTokens, Pace, check_deadline, score_in_time
 from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
 from murank.engine.encoder import Encoder
-from murank.engine.in_time import ImageTokens, score_in_time
 from murank.engine.memory_cache import MemoryCache, content_key
 from murank.engine.no_answer import first_no_number, no_answer
-from murank.engine.pace import Deadline, Pace, check_deadline
 from murank.engine.results import Ranked, ranked
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.stopwatch import StageWatch

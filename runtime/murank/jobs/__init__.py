@@ -5,21 +5,21 @@ elsewhere, resumed and reused.
 """
 
 from murank.jobs.candidates import check_others
-from murank.jobs.job import GivenFeatures, Plan, Prepared, prepare
+from murank.jobs.job import GivenFeatures, Job, Prepared, prepare
 from murank.jobs.job_images import Images
-from murank.jobs.job_report import Report, Silent
+from murank.jobs.job_log import JobLog, Silent
 from murank.jobs.lazy_engine import LazyEngine
-from murank.jobs.workspace import JobFolder, Memory, Workspace
+from murank.jobs.workspace import InMemory, JobFolder, Workspace
 
 __all__ = [
     "GivenFeatures",
     "Images",
+    "InMemory",
+    "Job",
     "JobFolder",
+    "JobLog",
     "LazyEngine",
-    "Memory",
-    "Plan",
     "Prepared",
-    "Report",
     "Silent",
     "Workspace",
     "check_others",

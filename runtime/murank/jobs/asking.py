@@ -28,7 +28,7 @@ class Skip(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
+class PairAnswers:
     """Mu of the pairs of some queries."""
 
     mu: NDArray[np.float32]  # [q,K]; neutral where there is no answer
@@ -51,7 +51,7 @@ def ask(
     queries: range,
     images: Mapping[Path, ReadyImage | Unreadable],
     order: "Order",
-) -> Answers:
+) -> PairAnswers:
     """Ask for mu of all pairs of these queries."""
     usable = {path: image for path, image in images.items() if isinstance(image, ReadyImage)}
 
@@ -78,7 +78,7 @@ def ask(
             else:
                 mu[query - queries.start, column] = answer
                 answered[query - queries.start, column] = True
-    return Answers(mu, answered, skips)
+    return PairAnswers(mu, answered, skips)
 
 
 def _unreadable(

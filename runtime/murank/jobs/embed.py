@@ -13,7 +13,7 @@ from murank._exceptions import InputError
 from murank.engine.encoder import NoFeatureError
 from murank.images import ReadyImage
 from murank.jobs.job_images import Images, Unreadable, ready_ahead
-from murank.jobs.job_report import Report
+from murank.jobs.job_log import JobLog
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.stage import Arrays, Parts, Record, StageFile, batches, fingerprint
 from murank.jobs.workspace import FEATURES_FILE, Workspace
@@ -37,7 +37,7 @@ class Embedded:
 
 
 def embed(
-    images: Images, engine: LazyEngine, workspace: Workspace, *, strict: bool, report: Report
+    images: Images, engine: LazyEngine, workspace: Workspace, *, strict: bool, report: JobLog
 ) -> Embedded:
     """Embed images; those that cannot be read are left out.
 
@@ -81,7 +81,7 @@ def embed(
 
 
 def _embed_missing(
-    images: Images, engine: LazyEngine, parts: Parts, *, strict: bool, report: Report
+    images: Images, engine: LazyEngine, parts: Parts, *, strict: bool, report: JobLog
 ) -> None:
     total = len(images.paths)
     work = batches(total, part=_PART, batch=_BATCH, parts=parts.missing)

@@ -14,7 +14,7 @@ from murank.jobs.asking import once_each
 from murank.jobs.candidates import nearest, nearest_others
 from murank.jobs.embed import embed
 from murank.jobs.job_images import Images
-from murank.jobs.job_report import Report
+from murank.jobs.job_log import JobLog
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.score import GALLERY_MU, HALVES, QUERY_MU, MuStage, Scored, score
 from murank.jobs.stage import Record, fingerprint
@@ -22,7 +22,7 @@ from murank.jobs.workspace import FEATURES_FILE, Workspace
 from murank.rerank.alignment import OFF, Aligned, Alignment, align
 from murank.rerank.features import FeatureSet
 from murank.rerank.mu import MuDistances
-from murank.rerank.pipeline import Clock
+from murank.rerank.pipeline import StageClock
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class GivenFeatures:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Job:
     """What the engine is asked for."""
 
     engine: LazyEngine
@@ -105,7 +105,7 @@ class Prepared:
     summary: Mapping[str, Any]  # JSON-ready
 
 
-def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -> Prepared:
+def prepare(plan: Job, workspace: Workspace, *, clock: StageClock, report: JobLog) -> Prepared:
     """Run the stages, or reuse what the workspace holds of them.
 
     Raises
@@ -159,7 +159,7 @@ def prepare(plan: Plan, workspace: Workspace, *, clock: Clock, report: Report) -
 
 
 def _pairs(
-    plan: Plan, features: FeatureSet, paths: Sequence[Path], clock: Clock, report: Report
+    plan: Job, features: FeatureSet, paths: Sequence[Path], clock: StageClock, report: JobLog
 ) -> dict[MuStage, Pairs]:
     """Choose the pairs of all stages before any of them is scored: what is missing shows early."""
     query, gallery = paths[: features.num_query], paths[features.num_query :]

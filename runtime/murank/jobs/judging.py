@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from murank.engine.engine import Order
 from murank.jobs.asked_pairs import Pairs
 from murank.jobs.asking import Skip
-from murank.jobs.job_report import Report
+from murank.jobs.job_log import JobLog
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.score import MuStage, score
-from murank.jobs.workspace import MU_FILES, Memory
+from murank.jobs.workspace import MU_FILES, InMemory
 
 _STAGE = MuStage("pairs", "pairs", MU_FILES)
 
@@ -42,7 +42,7 @@ def judge_pairs(
     count: int,
     order: Order,
     strict: bool,
-    report: Report,
+    report: JobLog,
 ) -> Judged:
     """Ask about the `count` pairs [P,2] of `paths` that have the largest shares [P].
 
@@ -58,6 +58,6 @@ def judge_pairs(
     asked = Pairs([paths[row] for row in first], paths, second[:, None], nowhere)
     asked.check(strict=strict)
     found = score(
-        _STAGE, asked, engine, Memory(), order=order, features="", strict=strict, report=report
+        _STAGE, asked, engine, InMemory(), order=order, features="", strict=strict, report=report
     )
     return Judged(places, found.mu.mu[:, 0], found.skips)

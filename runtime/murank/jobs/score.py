@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.engine.engine import Order
 from murank.jobs.asked_pairs import Pairs
-from murank.jobs.asking import Answers, Skip, ask, once_each
+from murank.jobs.asking import PairAnswers, Skip, ask, once_each
 from murank.jobs.job_images import ready_ahead
-from murank.jobs.job_report import Report
+from murank.jobs.job_log import JobLog
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.stage import Arrays, Parts, Record, StageFile, batches, fingerprint
 from murank.jobs.workspace import GALLERY_MU_FILES, MU_FILES, Workspace
@@ -91,7 +91,7 @@ def score(
     features: str,
     made_from: str | None = None,
     strict: bool = False,
-    report: Report,
+    report: JobLog,
 ) -> Scored:
     """Ask the engine for mu of all pairs, in one prompt order or in both.
 
@@ -145,7 +145,7 @@ def _half(
     order: OneOrder,
     signatures: Sequence[str],
     workspace: Workspace,
-    report: Report,
+    report: JobLog,
 ) -> _Half:
     name = what.files[order]
     fingerprints = [fingerprint(order, one) for one in signatures]
@@ -164,7 +164,7 @@ def _score_missing(
     engine: LazyEngine,
     *,
     strict: bool,
-    report: Report,
+    report: JobLog,
 ) -> None:
     total, k = pairs.candidates.shape
     missing = {number for half in halves for number in half.parts.missing}
@@ -175,7 +175,7 @@ def _score_missing(
     groups = groupby(zip(work, needed, ready, strict=True), lambda item: item[0][0])
     for number, group in groups:
         wanted = [half for half in halves if number in half.parts.missing]
-        found: dict[str, list[Answers]] = {half.order: [] for half in wanted}
+        found: dict[str, list[PairAnswers]] = {half.order: [] for half in wanted}
         for (_, queries), paths, images in group:
             named = dict(zip(paths, images, strict=True))
             for half in wanted:
@@ -189,7 +189,7 @@ def _score_missing(
             half.parts.save(number, _as_arrays(found[half.order], candidates))
 
 
-def _as_arrays(found: Sequence[Answers], candidates: NDArray[np.int64]) -> Arrays:
+def _as_arrays(found: Sequence[PairAnswers], candidates: NDArray[np.int64]) -> Arrays:
     skips = once_each((skip for one in found for skip in one.skips), operator.add)
     return {
         "probs": np.concatenate([one.mu for one in found]),

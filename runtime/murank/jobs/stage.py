@@ -12,7 +12,7 @@ import numpy as np
 from murank._exceptions import InputError
 from murank.files.atomic import Writer, write_files
 from murank.files.npz import open_npz, read_npz
-from murank.jobs.job_report import Report
+from murank.jobs.job_log import JobLog
 
 Arrays = dict[str, Any]  # name -> array
 Record = Mapping[str, Any]  # JSON-ready; its "fingerprint" says what the stage was made from
@@ -99,7 +99,7 @@ class Parts:
         """Numbers of the parts that are still to be made."""
         return [number for number in range(len(self._fingerprints)) if number not in self._arrays]
 
-    def announce(self, name: str, report: Report) -> str:
+    def announce(self, name: str, report: JobLog) -> str:
         """Say if some parts are there already; return "made" or "resumed", for the summary."""
         if not self._arrays:
             return "made"

@@ -49,7 +49,7 @@ class Workspace(Protocol):
         """Finish a stage: its file takes the place of its parts."""
 
 
-class Memory:
+class InMemory:
     """Keeps nothing."""
 
     def read(self, name: str) -> StageFile | None:

@@ -44,7 +44,7 @@ class Outcome:
 
 
 @dataclass
-class Clock:
+class StageClock:
     """Wall seconds of each stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -64,7 +64,7 @@ def rerank(
     settings: Settings,
     *,
     gallery_mu: MuDistances | None = None,
-    clock: Clock,
+    clock: StageClock,
     progress: Callable[[str], Progress] | None = None,
     keep_before: bool = False,
 ) -> Outcome:

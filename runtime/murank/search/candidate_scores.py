@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.in_time import (
+from murank.engine.deadline import (
     IN_TIME_BATCH,
-    Answers,
+    Deadline,
+    DeadlineAnswers,
     ImageTokens,
+    Pace,
     score_in_time,
 )
 from murank.engine.no_answer import first_no_number, no_answer
-from murank.engine.pace import Deadline, Pace
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.stopwatch import StageWatch
 from murank.images import ImageSource, prepare
@@ -24,7 +25,7 @@ from murank.search.search_settings import SearchSettings
 
 _WARM = 8  # images in one step, as many as one run of the vision tower takes
 _PRACTICE = 4  # queries: the first ones allocate
-NOTHING = Answers(np.empty(0, np.float64), partial=False, settled=False)
+NOTHING = DeadlineAnswers(np.empty(0, np.float64), partial=False, settled=False)
 
 
 class Scoring:
@@ -45,7 +46,7 @@ class Scoring:
         *,
         name: str,
         end: float | None = None,
-    ) -> Answers:
+    ) -> DeadlineAnswers:
         """Ask about one query's candidates until `end` on the clock, if there is one."""
         reserve = self._pace.expected("fuse") + self._pace.expected("rerank")
         deadline = Deadline(self._pace, end, reserve=reserve)
@@ -61,7 +62,7 @@ class Scoring:
         watch: StageWatch,
         *,
         names: Sequence[str],
-    ) -> list[Answers]:
+    ) -> list[DeadlineAnswers]:
         """Ask about the candidates of several queries: as many in a run of the decoder as fit."""
         group = self._scorer.queries_at_once(self._settings.num_candidates)
         if self._settings.settle_top is not None or group == 1 or len(queries) == 1:
@@ -69,11 +70,11 @@ class Scoring:
                 self.of(query, one, watch, name=name)
                 for query, one, name in zip(queries, found, names, strict=True)
             ]
-        answers: list[Answers] = []
+        answers: list[DeadlineAnswers] = []
         for start in range(0, len(queries), group):
             part = slice(start, start + group)
             mu = self._score_group(queries[part], found[part], watch, names[part])
-            answers += [Answers(row, partial=False, settled=False) for row in mu]
+            answers += [DeadlineAnswers(row, partial=False, settled=False) for row in mu]
         return answers
 
     def warm(self, places: Sequence[int], progress: Progress | None) -> None:

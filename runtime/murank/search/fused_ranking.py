@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.engine.pace import Pace
+from murank.engine.deadline import Pace
 from murank.engine.stopwatch import StageWatch
 from murank.rerank.methods import kernel_errors
 from murank.search.query import Retrieved

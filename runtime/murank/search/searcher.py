@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.checks.text import shown
 from murank.datasets.labels import Ids
+from murank.engine.deadline import Clock, DeadlineAnswers, Pace, check_deadline
 from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
-from murank.engine.in_time import Answers
-from murank.engine.pace import Clock, Pace, check_deadline
 from murank.engine.stopwatch import StageWatch
 from murank.images import ImageSource
 from murank.images.arguments import as_array, called, check_images, check_whole, source_name
@@ -292,7 +291,7 @@ class Searcher:
             self._scoring.warm(places, progress)
 
     def _result(
-        self, found: Retrieved, answers: Answers, top_k: int, watch: StageWatch
+        self, found: Retrieved, answers: DeadlineAnswers, top_k: int, watch: StageWatch
     ) -> SearchResult:
         matches = rank(
             found, answers.mu, self._pace, watch, top_k=min(top_k, self.num_gallery),
@@ -306,7 +305,9 @@ class Searcher:
     def _practise(self, feature: NDArray[Any]) -> None:
         """Fuse and re-rank once, so that the first deadline knows how long they take."""
         found = Retrieved(self._gallery, feature, None, self.settings.num_candidates)
-        undecided = Answers(np.full(len(found.candidates), 0.5), partial=False, settled=False)
+        undecided = DeadlineAnswers(
+            np.full(len(found.candidates), 0.5), partial=False, settled=False
+        )
         self._result(found, undecided, 1, StageWatch())
 
     def _pixels(self, query: ImageSource, name: str) -> QueryPixels:

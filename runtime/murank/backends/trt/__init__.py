@@ -7,17 +7,17 @@ Neither TensorRT nor PyCUDA is imported before one of them is needed.
 
 from murank.backends.trt.build import Built, BuiltPlan, build_plans, check_request
 from murank.backends.trt.build_settings import BuildSettings
-from murank.backends.trt.plan_target import Machine, this_machine
-from murank.backends.trt.record import Target
+from murank.backends.trt.plan_target import PlanMachine, this_machine
+from murank.backends.trt.record import PlanPlatform
 from murank.backends.trt.session import PlanSession
 
 __all__ = [
     "BuildSettings",
     "Built",
     "BuiltPlan",
-    "Machine",
+    "PlanMachine",
+    "PlanPlatform",
     "PlanSession",
-    "Target",
     "build_plans",
     "check_request",
     "this_machine",

@@ -7,12 +7,12 @@ from typing import Any
 
 from murank._exceptions import InputError, MachineError, UsageError
 from murank.backends.trt.build_settings import BuildSettings, check_dtype, check_engine_fits
-from murank.backends.trt.builder import Plan, Progress, make_plan
+from murank.backends.trt.builder import MadePlan, Progress, make_plan
 from murank.backends.trt.key import key_for_building
 from murank.backends.trt.plan_store import PlanStore
-from murank.backends.trt.plan_target import Machine, check_supported
+from murank.backends.trt.plan_target import PlanMachine, check_supported
 from murank.backends.trt.profiles import Graph, graphs_of
-from murank.backends.trt.record import PlanEntry, PlanRecord, Target
+from murank.backends.trt.record import PlanEntry, PlanPlatform, PlanRecord
 from murank.files.atomic import check_writable, write_files
 from murank.files.plain import check_utf8, file_size, open_file
 from murank.folder.contents import EngineFiles
@@ -39,7 +39,7 @@ class Built:
     """All of them."""
 
     folder: Path
-    target: Target
+    target: PlanPlatform
     plans: tuple[BuiltPlan, ...]
 
 
@@ -81,7 +81,7 @@ def _check_timing_cache(engine: Path, file: Path) -> None:
 
 
 def build_plans(
-    engine: Path, settings: BuildSettings, machine: Machine, *, progress: Progress = _silent
+    engine: Path, settings: BuildSettings, machine: PlanMachine, *, progress: Progress = _silent
 ) -> Built:
     """Make the plans of an engine for a machine, and write them into the engine's `plans/`.
 
@@ -131,7 +131,7 @@ class _Build:
         self,
         files: EngineFiles,
         settings: BuildSettings,
-        machine: Machine,
+        machine: PlanMachine,
         progress: Progress,
     ) -> None:
         self._files, self._settings = files, settings
@@ -191,7 +191,7 @@ class _Build:
         record = self._store.add(record, self._key, graph.name, plan.content, made, own)
         return record, plan.timing_cache
 
-    def _plan(self, graph: Graph, timings: bytes) -> Plan:
+    def _plan(self, graph: Graph, timings: bytes) -> MadePlan:
         def progress(stage: str, done: int, total: int) -> None:
             self._progress(f"{graph.name}: {stage}", done, total)
 
@@ -215,7 +215,7 @@ class _Build:
         }
 
 
-def _check_memory(files: EngineFiles, graph: Graph, machine: Machine) -> None:
+def _check_memory(files: EngineFiles, graph: Graph, machine: PlanMachine) -> None:
     """Raise MachineError if not even the weights would fit."""
     if machine.gpu is None:
         return

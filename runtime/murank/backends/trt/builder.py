@@ -9,14 +9,14 @@ from typing import Any
 from murank._exceptions import InputError, MachineError
 from murank.backends.trt.api import TensorRT, first_error, make_logger
 from murank.backends.trt.build_settings import BuildSettings
-from murank.backends.trt.plan_target import Machine, capability_name
+from murank.backends.trt.plan_target import PlanMachine, capability_name
 from murank.backends.trt.profiles import Profile
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)
-class Plan:
+class MadePlan:
     """What TensorRT made."""
 
     content: Any  # bytes, or what looks like them
@@ -24,7 +24,7 @@ class Plan:
 
 
 def make_plan(
-    machine: Machine,
+    machine: PlanMachine,
     file: Path,
     profiles: tuple[Profile, ...],
     settings: BuildSettings,
@@ -32,7 +32,7 @@ def make_plan(
     timing_cache: bytes,
     progress: Progress,
     called: Path | None = None,
-) -> Plan:
+) -> MadePlan:
     """Parse a graph and build its plan, with types as they stand in the graph.
 
     `called` is the name of the file for messages.
@@ -45,7 +45,7 @@ def make_plan(
         The plan cannot be built here: too little memory, above all.
     """
     with nullcontext() if machine.gpu is None else machine.gpu.active():
-        job = _Job(machine, file if called is None else called, progress)
+        job = _Build(machine, file if called is None else called, progress)
         network = job.parse(file)
         config = job.configure(settings)
         for profile in profiles:
@@ -53,10 +53,10 @@ def make_plan(
         return job.build(config, network, timing_cache)
 
 
-class _Job:
+class _Build:
     """The objects of one build; TensorRT wants them all alive until its end."""
 
-    def __init__(self, machine: Machine, file: Path, progress: Progress) -> None:
+    def __init__(self, machine: PlanMachine, file: Path, progress: Progress) -> None:
         self._machine, self._file = machine, file
         self._trt = machine.api.module
         self._logger = make_logger(machine.api)
@@ -106,7 +106,7 @@ class _Job:
         if config.add_optimization_profile(made) < 0:
             raise self._failed(f"profile {profile.name} does not fit")
 
-    def build(self, config: Any, network: Any, timing_cache: bytes) -> Plan:
+    def build(self, config: Any, network: Any, timing_cache: bytes) -> MadePlan:
         has_cache = self._machine.api.has_timing_cache
         cache = _set_timings(config, timing_cache) if has_cache else None
         self._logger.errors.clear()
@@ -116,7 +116,7 @@ class _Job:
         if content is None:
             raise self._failed("no plan could be built")
         # TensorRT wants the cache alive until now.
-        return Plan(content, b"" if cache is None else bytes(memoryview(cache.serialize())))
+        return MadePlan(content, b"" if cache is None else bytes(memoryview(cache.serialize())))
 
     def _failed(self, what: str) -> MachineError:
         return MachineError(

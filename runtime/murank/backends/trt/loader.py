@@ -8,7 +8,7 @@ from murank._exceptions import InputError, MachineError
 from murank.backends.trt.api import first_error, make_logger
 from murank.backends.trt.key import existing_key
 from murank.backends.trt.plan_store import PlanStore
-from murank.backends.trt.plan_target import Machine, machines
+from murank.backends.trt.plan_target import PlanMachine, machines
 from murank.folder.contents import EngineFiles
 from murank.folder.graph_hash import graph_sha256
 from murank.folder.manifest import Manifest
@@ -18,7 +18,7 @@ from murank.folder.manifest import Manifest
 class Loaded:
     """A plan in GPU memory; the runtime and its logger must outlive the engine."""
 
-    machine: Machine
+    machine: PlanMachine
     logger: Any
     runtime: Any
     engine: Any
@@ -51,7 +51,7 @@ def load_plan(files: EngineFiles, graph: str, index: int) -> Loaded:
         return _deserialise(machine, folder / graph, content)
 
 
-def _deserialise(machine: Machine, file: Path, content: Any) -> Loaded:
+def _deserialise(machine: PlanMachine, file: Path, content: Any) -> Loaded:
     logger = make_logger(machine.api)
     runtime = machine.api.module.Runtime(logger)
     assert machine.gpu is not None  # noqa: S101 (`machines` opened it)
@@ -66,7 +66,7 @@ def _deserialise(machine: Machine, file: Path, content: Any) -> Loaded:
     return Loaded(machine, logger, runtime, engine)
 
 
-def _store(folder: Path, found: list[Machine]) -> tuple[PlanStore, Machine]:
+def _store(folder: Path, found: list[PlanMachine]) -> tuple[PlanStore, PlanMachine]:
     """Return the plans of the first library that has any; else those of the first choice."""
     stores = [(PlanStore(folder, machine.target), machine) for machine in found]
     return next((one for one in stores if one[0].folder.exists()), stores[0])

@@ -21,8 +21,8 @@ from murank._exceptions import InputError, MachineError, OutputError
 from murank.backends.trt.record import (
     RECORD,
     PlanEntry,
+    PlanPlatform,
     PlanRecord,
-    Target,
     read_record,
     record_bytes,
 )
@@ -38,7 +38,7 @@ _AGAIN = "run murank build again"
 class PlanStore:
     """The plans of one engine for one target."""
 
-    def __init__(self, engine: Path, target: Target) -> None:
+    def __init__(self, engine: Path, target: PlanPlatform) -> None:
         self._plans = engine / PLANS
         self.folder = self._plans / target.fingerprint
         self.target = target

@@ -7,21 +7,21 @@ from murank.backends.trt import api as _api
 from murank.backends.trt import cuda as _cuda
 from murank.backends.trt.api import Backend, TensorRT
 from murank.backends.trt.cuda import Gpu
-from murank.backends.trt.record import Target
+from murank.backends.trt.record import PlanPlatform
 
 _OLDEST = (7, 5)  # tensor cores that TensorRT 10 has kernels for
 
 
 @dataclass(frozen=True)
-class Machine:
+class PlanMachine:
     """A library, and what it makes plans for."""
 
     api: TensorRT
-    target: Target
+    target: PlanPlatform
     gpu: Gpu | None  # None: plans can be made (by TensorRT-RTX), not run
 
 
-def this_machine(backend: Backend = "auto", index: int = 0) -> Machine:
+def this_machine(backend: Backend = "auto", index: int = 0) -> PlanMachine:
     """Return this machine with the library of first choice.
 
     Raises
@@ -35,25 +35,25 @@ def this_machine(backend: Backend = "auto", index: int = 0) -> Machine:
     return machine
 
 
-def machines(index: int = 0) -> list[Machine]:
+def machines(index: int = 0) -> list[PlanMachine]:
     """Return this machine with each library that is installed, first choice first."""
     found = _api.installed()
     gpu = _cuda.open_gpu(index)
     return [_machine(api, gpu) for api in found]
 
 
-def _machine(api: TensorRT, gpu: Gpu) -> Machine:
-    target = Target(
+def _machine(api: TensorRT, gpu: Gpu) -> PlanMachine:
+    target = PlanPlatform(
         library=api.library,
         version=api.version,
         compute_capability=gpu.compute_capability,
         device=gpu.name,
         driver=gpu.driver,
     )
-    return Machine(api, target, gpu)
+    return PlanMachine(api, target, gpu)
 
 
-def check_supported(machine: Machine) -> None:
+def check_supported(machine: PlanMachine) -> None:
     """Raise MachineError if the library makes no plans for this GPU."""
     api, has = machine.api, machine.target.compute_capability
     if api.is_rtx and capability_name(has) not in api.module.ComputeCapability.__members__:

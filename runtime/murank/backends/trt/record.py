@@ -29,7 +29,7 @@ _SEAL = "seal"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target(Record):
+class PlanPlatform(Record):
     """What a plan runs on; of another library, version, GPU or driver it is another plan."""
 
     library: Name
@@ -77,7 +77,7 @@ class PlanRecord(Record):
 
     schema_version: SchemaVersion = 1
     murank_version: Name = __version__
-    target: Target
+    target: PlanPlatform
     plans: Mapping[Name, PlanEntry]
     extra: Mapping[FileName, FileEntry]  # the timing cache
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from murank_kernels import InvalidInputError, ca_jaccard, ecn, k_reciprocal, simple
 from murank_kernels.cuda import _neighbors, _plan
-from murank_kernels.cuda._prepare import Prepared, prepare
+from murank_kernels.cuda._prepare import DevicePrepared, prepare
 from murank_kernels.cuda._simulated import as_tf32
 
 Q, G = 5, 35
@@ -25,7 +25,7 @@ def features() -> NDArray[np.float32]:
     return unit
 
 
-def prepared(products: str) -> Prepared:
+def prepared(products: str) -> DevicePrepared:
     return prepare(
         features(), Q, mu=None, candidates=None, alpha=0.2, normalize=True, products=products
     )

@@ -1,6 +1,9 @@
-"""Scoring a query's candidates a few at a time, best first, as far as a deadline allows."""
+"""Deadlines: how long steps took lately, and candidates that are asked while there is time."""
 
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +13,111 @@ from numpy.typing import NDArray
 from murank.engine.decoder import Prefix
 from murank.engine.memory_cache import Key, content_key
 from murank.engine.no_answer import first_no_number, no_answer
-from murank.engine.pace import Deadline
 from murank.engine.scorer import Pixels, Scorer
-from murank.engine.stopwatch import StageWatch
+from murank.engine.stopwatch import Stage, StageWatch
 from murank.images import ImageSource, prepare
-from murank.images.arguments import called, source_name
+from murank.images.arguments import called, check_number, source_name
 
+Clock = Callable[[], float]  # seconds
+
+# As TCP foresees round trips (Jacobson 1988): a mean and a mean deviation, both forgetting.
+_NEW = 1 / 4  # weight of the newest
+_DEVIATIONS = 2  # added to the mean
+_MOST_AT_ONCE = 4  # times what was expected: one stall is no new pace
+_FADE = 0.85  # of an estimate, each time it refuses a step: a stall costs a few queries
 IN_TIME_BATCH = 4  # candidates between two looks at the clock
 
 
+class Pace:
+    """Seconds an item of each step, learnt while it works. Safe from several threads."""
+
+    def __init__(self, clock: Clock = time.perf_counter) -> None:
+        self.clock = clock
+        self._known: dict[Stage, tuple[float, float]] = {}  # mean and mean deviation
+        self._once: set[Stage] = set()  # seen once so far
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def timed(
+        self, step: Stage, watch: StageWatch, items: int = 1, *, learn: bool = True
+    ) -> Iterator[None]:
+        """Count what happens inside to the stage, and learn from it; nothing from an error.
+
+        Large runs should not teach: an item takes less time in them than in the small steps
+        between two looks at the clock.
+        """
+        start = self.clock()
+        with watch.stage(step):
+            yield
+        if learn:
+            self._learn(step, (self.clock() - start) / items)
+
+    def expected(self, step: Stage, items: int = 1) -> float:
+        """Seconds that the step will hardly exceed; 0 if it was never seen."""
+        mean, deviation = self._known.get(step, (0.0, 0.0))
+        return items * (mean + _DEVIATIONS * deviation)
+
+    def fade(self, step: Stage) -> None:
+        """Believe an estimate a little less: one slow spell must not refuse the step for ever."""
+        with self._lock:
+            if step in self._known:
+                mean, deviation = self._known[step]
+                self._known[step] = mean * _FADE, deviation * _FADE
+
+    def _learn(self, step: Stage, seconds: float) -> None:
+        with self._lock:
+            is_new, is_second = step not in self._known, step in self._once
+            (self._once.add if is_new else self._once.discard)(step)
+            # A first run allocates: a faster second one counts alone.
+            if is_new or (is_second and seconds < self._known[step][0]):
+                self._known[step] = seconds, seconds / 2
+                return
+            mean, deviation = self._known[step]
+            if mean > 0:
+                seconds = min(seconds, _MOST_AT_ONCE * (mean + _DEVIATIONS * deviation))
+            gap = seconds - mean
+            deviation += _NEW * (abs(gap) - deviation)
+            self._known[step] = mean + _NEW * gap, deviation
+
+
+class Deadline:
+    """A moment on the clock of a pace, or none."""
+
+    def __init__(self, pace: Pace, end: float | None, *, reserve: float = 0.0) -> None:
+        """`end` is a moment of `pace.clock`; `reserve` seconds before it belong to what follows."""
+        self.pace = pace
+        self._last = None if end is None else end - reserve
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is one."""
+        return self._last is not None
+
+    def fits(self, **steps: int) -> bool:
+        """Whether so many items of these steps end in time, as far as their pace is known."""
+        if self._last is None:
+            return True
+        wanted: dict[Stage, int] = {step: items for step, items in steps.items() if items}  # type: ignore[misc]
+        needed = sum(self.pace.expected(step, items) for step, items in wanted.items())
+        left = self._last - self.pace.clock()
+        # Without a pace yet, one step may be late; a time that is over is over.
+        if left > 0 and needed <= left:
+            return True
+        if left > 0:
+            for step in wanted:
+                self.pace.fade(step)
+        return False
+
+
+def check_deadline(deadline_ms: float | None) -> None:
+    """Raise InputError unless it is a positive number of milliseconds, or None."""
+    if deadline_ms is None:
+        return
+    check_number(deadline_ms, "deadline_ms", above=0)
+
+
 @dataclass(frozen=True)
-class Answers:
+class DeadlineAnswers:
     """What the MLLM said before the time was over, or the order was settled."""
 
     mu: NDArray[np.float64]  # [n] of the first n candidates
@@ -101,7 +198,7 @@ def score_in_time(
     *,
     name: str = "the query",
     settled: Callable[[NDArray[np.float64]], bool] | None = None,
-) -> Answers:
+) -> DeadlineAnswers:
     """Ask for mu of a query's candidates in the order of `places`.
 
     Parameters
@@ -130,13 +227,13 @@ def score_in_time(
     mu = np.empty(0, np.float64)
     for part in parts:
         if settled is not None and len(mu) and settled(mu):
-            return Answers(mu, partial=False, settled=True)
+            return DeadlineAnswers(mu, partial=False, settled=True)
         some = places[part]
         values = None
         if prefix is not None:
             values = tokens.of(some, deadline, watch, score=len(some))
         if prefix is None or values is None or not deadline.fits(score=len(some)):
-            return Answers(mu, partial=True, settled=False)
+            return DeadlineAnswers(mu, partial=True, settled=False)
         with deadline.pace.timed("score", watch, len(some), learn=len(some) <= IN_TIME_BATCH):
             logits = scorer.decoder.logits(prefix, values[None])[0]
         bad = first_no_number(logits)
@@ -144,7 +241,7 @@ def score_in_time(
             candidate = tokens.name(some[bad[0]]), values[bad[0]]
             raise no_answer(scorer, (name, scorer.vision.of([query])[0]), candidate)
         mu = np.concatenate([mu, scorer.mu(logits)])
-    return Answers(mu, partial=False, settled=False)
+    return DeadlineAnswers(mu, partial=False, settled=False)
 
 
 def _prefix(

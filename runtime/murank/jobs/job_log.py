@@ -5,7 +5,7 @@ from typing import Protocol
 from murank.rerank.methods import Progress
 
 
-class Report(Protocol):
+class JobLog(Protocol):
     """Where a job's messages go."""
 
     def part(self, name: str) -> Progress:
