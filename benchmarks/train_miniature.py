@@ -5,7 +5,7 @@
 
 A Re-ID encoder of one domain; a small Qwen2-VL pre-trained on 300 other places; LoRA with hard
 mining on the encoder's domain; an engine. About two CPU hours, nearly all of them the base's, no
-download; killed and started again, it goes on. The unseen domains (murank_export.world.UNSEEN) take no
+download; killed and started again, it goes on. The unseen domains (`world.UNSEEN`) take no
 part; `tests/export/test_miniature.py` checks that.
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from adaptation import DOMAINS, K, _encoder_distances, _opinion, report
 
-from murank.world import UNSEEN
+from murank_export.world import UNSEEN
 
 
 @pytest.fixture

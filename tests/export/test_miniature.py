@@ -27,14 +27,14 @@ from murank import Engine
 from murank.folder.manifest import engine_sha256
 from murank.pairs.labelled import Pair
 from murank.prompt import Layout, default_template, load_template
-from murank_export.world import TRAINING, UNSEEN
-from murank_export.world.market import GALLERY, TRAIN, _people
 from murank_export import EncoderSettings, ExportSettings, export_engine
 from murank_export.mllm.adapter import read_adapter
 from murank_export.mllm.checkpoint import load_checkpoint
 from murank_export.mllm.merge import apply_adapter
 from murank_export.mllm.reference import ask
 from murank_export.mllm.tokens import answer_ids, prompt_tokens
+from murank_export.world import TRAINING, UNSEEN
+from murank_export.world.market import GALLERY, TRAIN, _people
 
 ENGINE, BASE, ADAPTER = HERE / "engine", HERE / "base", HERE / "adapter"
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from image_job import ImageJob
+from made_features import make_features
 
 import murank_kernels as kernels
 from murank import FeatureSet, InputError, load_features, load_mu, save_features
 from murank.cli import main
 from murank.rerank.alignment import Alignment, align, fit_gallery
-from made_features import make_features
 
 
 @pytest.fixture(scope="module")

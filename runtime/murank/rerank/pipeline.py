@@ -160,7 +160,7 @@ class _Steps:
     features: FeatureSet
     settings: Settings
     labels: Labels | None  # None: nothing is evaluated
-    clock: Clock
+    clock: StageClock
     named: Callable[[str], Progress | None]
 
     @property
