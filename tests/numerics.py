@@ -112,7 +112,7 @@ def main() -> int:
     passed = [
         run(change, files)
         for change, files in matrix(short=short)
-        if not names or any(name in variable for name in names for variable in change)
+        if not names or all(any(name in variable for name in names) for variable in change)
     ]
     return 0 if all(passed) else 1
 

@@ -87,7 +87,7 @@ def size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     try:
         return positive(height), positive(width)
-    except ValueError as error:
+    except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError("must be HEIGHTxWIDTH, as 280x140") from error
 
 
