@@ -88,7 +88,9 @@ def size(text: str) -> tuple[int, int]:
     try:
         return positive(height), positive(width)
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError("must be HEIGHTxWIDTH, as 280x140") from error
+        raise argparse.ArgumentTypeError(
+            f"must be HEIGHTxWIDTH, as 280x140; each {error}"
+        ) from error
 
 
 def triple(text: str) -> tuple[float, float, float]:
