@@ -37,13 +37,13 @@ def told(*words: object) -> dict[str, Any]:
 
 
 def compared(engine: Path, place: Path, level: str) -> list[Row]:
-    """Rank a place with mu, and compare without; the candidates' mu is asked for once."""
-    out, aligned = place / f"ranked-{level}", ("--align-cameras", level)
+    """Score a place, and compare with and without mu."""
+    job = place / f"job-{level}"
     told(
-        "rerank", "--engine", engine, "--dataset", "market1501", "--root", place, "--method",
-        "k-reciprocal", "--top-k-candidates", 10, "-o", out, "--overwrite", *aligned,
+        "score", engine, "--dataset", "market1501", "--root", place, "--candidates", 10,
+        "--align-cameras", level, "-o", job, "--overwrite",
     )  # fmt: skip
-    rows: list[Row] = told("compare", out, *aligned)["rows"]
+    rows: list[Row] = told("compare", job)["rows"]
     return rows
 
 

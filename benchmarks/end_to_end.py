@@ -267,7 +267,7 @@ def run_query(contender: str, model: str, work: Path, turn: int) -> dict[str, An
 
 
 def run_job(contender: str, model: str, work: Path, _turn: int) -> dict[str, Any]:
-    """Time the off-line job; murank's is what `murank rerank` runs."""
+    """Time the off-line job; murank's is what `murank score` and `murank rerank` run."""
     queries, gallery = make_world(work)
     if contender == "released":
         way = Released(work, model)

@@ -7,7 +7,7 @@
     python benchmarks/photographs.py --protocol 'M->MS' --encoder E.onnx --mllm Qwen2-VL-2B \
         --sets market1501:/data/market msmt17:/data/msmt17 -o try/M-MS
 
-NAME is one that `murank rerank --dataset` knows, which is read as published; cuhk01, cuhk03 or
+NAME is one that `murank score --dataset` knows, which is read as published; cuhk01, cuhk03 or
 pku-reid, of which the first image of each person and camera is a query; or a word of yours for a
 folder in Market-1501 names or a .csv (path,pid,camid), split in the same way.
 

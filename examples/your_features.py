@@ -1,7 +1,7 @@
 """Your own features as a file that every verb of murank reads: queries first, then the gallery.
 
 python examples/your_features.py people features.npz
-murank rerank --features features.npz --method k-reciprocal
+murank rerank features.npz --method k-reciprocal
 """
 
 import sys

@@ -1,5 +1,6 @@
 """A small job from images: crops of a few people, and an engine that computes by looking."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from engine_folder import edit_manifest, make_engine
 from numpy.typing import NDArray
 from PIL import Image
 
+from murank import Ranking, load_ranking
 from murank.cli import main
 from murank.engine.engine import Engine
 from murank.folder.manifest import engine_sha256, read_manifest
@@ -57,7 +59,7 @@ class FakeEngine:
 
 
 class ImageJob:
-    """The folders, and `murank rerank` on them."""
+    """The folders, and `murank score` and `murank rerank` on them."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -86,15 +88,29 @@ class ImageJob:
         self.done[what] += number
 
     def run(self, *options: object, source: Sequence[object] | None = None) -> int:
-        """Run `murank rerank --engine` on the folders, or on another source."""
+        """Run `murank score` on the folders, or on another source."""
         self.done.clear()
         self.loaded.clear()
         if source is None:
             source = ["--query", self.query, "--gallery", self.gallery]
-        arguments = ["rerank", "--engine", self.engine, *source, *options]
-        if "--method" not in options:
-            arguments += ["--method", "k-reciprocal"]
-        return main([str(argument) for argument in arguments])
+        place = [] if "-o" in options else ["-o", self.out]
+        return main(list(map(str, ["score", self.engine, *source, *options, *place])))
+
+    def rank(self, *options: object, job: Path | None = None, method: str = "k-reciprocal") -> int:
+        """Run `murank rerank` on the output folder, or on another job."""
+        arguments = ["rerank", job or self.out, "--method", method, *options]
+        return main(list(map(str, arguments)))
+
+    def ranking(self, *options: object, job: Path | None = None, method: str = "simple") -> Ranking:
+        """Return the ranking of the output folder, or of another job."""
+        place = self.folder / "ranked"
+        assert self.rank("-o", place, "--overwrite", *options, job=job, method=method) == 0
+        return load_ranking(place)
+
+    def report(self) -> dict[str, Any]:
+        """What job.json of the output folder says."""
+        found: dict[str, Any] = json.loads((self.out / "job.json").read_text())
+        return found
 
     def names(self) -> set[str]:
         """Files of the output folder."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "ImageJob":
-    """Folders of crops and an engine for `murank rerank`."""
+    """Folders of crops and an engine for `murank score`."""
     from image_job import ImageJob
 
     return ImageJob(tmp_path, monkeypatch)

@@ -60,7 +60,7 @@ def test_your_features_are_what_arrays_are_re_ranked_from(
 ) -> None:
     file = tmp_path / "features.npz"
     example("your_features")(people, file)
-    assert murank(["rerank", "--features", str(file), "--method", "ecn", "--quiet"]) == 0
+    assert murank(["rerank", str(file), "--method", "ecn", "--quiet"]) == 0
     capsys.readouterr()
     with pytest.warns(AlignmentWarning, match="means"):  # so few people
         example("rerank_arrays")(file)

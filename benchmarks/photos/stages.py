@@ -61,9 +61,9 @@ class Embedding:
         write_text(lists / "query.csv", as_csv(data.query))
         write_text(lists / "gallery.csv", as_csv(data.gallery))
         murank(
-            "rerank", "--engine", self.engine, "--query", lists / "query.csv",
-            "--gallery", lists / "gallery.csv", "--method", "none", "--align-cameras", "off",
-            "--no-mu", "--strict", "--overwrite", "-o", folder,
+            "score", self.engine, "--query", lists / "query.csv",
+            "--gallery", lists / "gallery.csv", "--no-mu", "--align-cameras", "off",
+            "--strict", "--overwrite", "-o", folder,
         )  # fmt: skip
         return folder / "features.npz"
 
@@ -71,8 +71,7 @@ class Embedding:
         """Return mu of the nearest gallery images of each query of a set that was embedded."""
         folder = self.work / name / f"mu-{asked}-{level}"
         murank(
-            "rerank", "--features", self.work / name / "embedded" / "features.npz",
-            "--engine", engine, "--top-k-candidates", CANDIDATES, "--method", "simple",
-            "--align-cameras", level, "--overwrite", "-o", folder,
+            "score", engine, "--features", self.work / name / "embedded" / "features.npz",
+            "--candidates", CANDIDATES, "--align-cameras", level, "--overwrite", "-o", folder,
         )  # fmt: skip
         return load_mu(folder / "mu.npz")

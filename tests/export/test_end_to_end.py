@@ -47,13 +47,17 @@ def test_crops_to_ranking(
     engine: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, sheet = tmp_path / "out", tmp_path / "sheet.png"
-    arguments = ["rerank", "--engine", engine, "--dataset", "market1501", "--root", crops]
-    arguments += ["--method", "k-reciprocal", "--k1", 5, "--k2", 2, "--top-k-candidates", 4]
-    arguments += ["--order", "both", "--providers", "cpu", "-o", out, "--sheet", sheet]
-    assert main([str(argument) for argument in [*arguments, "--json", "--quiet"]]) == 0
-    summary = json.loads(capsys.readouterr().out)
-    assert [Path(one["path"]).name for one in summary["skipped"]] == ["0007_c2s1_000001_00.png"]
-    assert summary["engine"]["providers"]["decoder"] == ["CPUExecutionProvider"]
+    job = ["score", engine, "--dataset", "market1501", "--root", crops, "--candidates", 4]
+    job += ["--order", "both", "--providers", "cpu", "-o", out]
+    method = ["--method", "k-reciprocal", "--k1", 5, "--k2", 2]
+    ranked = ["rerank", out, *method, "-o", out, "--sheet", sheet]
+    reports = []
+    for words in (job, ranked):
+        assert main([str(word) for word in [*words, "--json", "--quiet"]]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    report, summary = reports
+    assert [Path(one["path"]).name for one in report["skipped"]] == ["0007_c2s1_000001_00.png"]
+    assert report["engine"]["providers"]["decoder"] == ["CPUExecutionProvider"]
     assert 0 < summary["metrics"]["before"]["mAP"] <= 1
 
     features = load_features(out / "features.npz")
@@ -74,8 +78,8 @@ def test_crops_to_ranking(
 
     ranking = load_ranking(out)
     again = tmp_path / "again"
-    fed = ["rerank", "--features", out / "features.npz", "--mu", out / "mu.npz", "--mu-swapped"]
-    fed += [out / "mu_swapped.npz", "--method", "k-reciprocal", "--k1", 5, "--k2", 2, "-o", again]
+    fed = ["rerank", out / "features.npz", "--mu", out / "mu.npz", "--mu-swapped"]
+    fed += [out / "mu_swapped.npz", *method, "-o", again]
     assert main([str(argument) for argument in [*fed, "--quiet"]]) == 0
     np.testing.assert_array_equal(load_ranking(again).indices, ranking.indices)
     with Image.open(sheet) as picture:

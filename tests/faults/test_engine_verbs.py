@@ -154,7 +154,7 @@ def test_search(place: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     check_every_step(command, place / "spare")
 
 
-@written("search --cache-dir", "rerank --cache-dir", "align --cache-dir")
+@written("search --cache-dir", "score --cache-dir", "align --cache-dir")
 def test_search_with_a_cache(place: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that cannot be written is no reason to stop."""
     monkeypatch.setattr(token_files, "ABANDONED_S", 0.0)

@@ -10,9 +10,8 @@ from made_features import make_features
 
 from murank import save_features
 from murank.cli import main
-from murank.cli.compare import _files
-from murank.cli.compare import parser as _compare_parser
 from murank.folder.manifest import read_manifest
+from murank.jobs import read_job
 
 TINY = (
     "--domain", "mall", "--people", 1, "--distractors", 1, "--cameras", 2, "--seen-by", 2,
@@ -65,7 +64,7 @@ def test_align(root: Path, tmp_path: Path, features: Path, again: bool) -> None:
 @written("rerank --output")
 @pytest.mark.parametrize("again", [False, True])
 def test_rerank_features(root: Path, tmp_path: Path, features: Path, again: bool) -> None:
-    options = ["rerank", "--features", features, "--method", "none", "-o", root / "out", "--quiet"]
+    options = ["rerank", features, "--method", "none", "-o", root / "out", "--quiet"]
     if again:
         assert verb(*options, "--top-k", 3, "--format", "jsonl") == 0
     command = Command(
@@ -77,7 +76,7 @@ def test_rerank_features(root: Path, tmp_path: Path, features: Path, again: bool
 @written("compare --store")
 def test_store(job: ImageJob, tmp_path: Path) -> None:
     """The engine is the old one or the new one at every step; without --store nothing changes."""
-    assert job.run("-o", job.out, "--top-k-candidates", 3, "--quiet") == 0
+    assert job.run("-o", job.out, "--candidates", 3, "--quiet") == 0
     options = ["compare", job.out, "--propose", "--quiet"]
     before = (job.engine / "manifest.json").read_bytes()
     assert verb(*options) == 0
@@ -89,27 +88,51 @@ def test_store(job: ImageJob, tmp_path: Path) -> None:
     check_every_step(command, tmp_path / "spare")
 
 
-@written("rerank --output", "rerank --sheet")
+@written("score --output")
 @pytest.mark.parametrize("again", [False, True])
-def test_rerank_images(job: ImageJob, tmp_path: Path, again: bool) -> None:
-    options = ["--top-k-candidates", 3, "-o", job.out, "--quiet", "--sheet", job.out / "sheet.png"]
+def test_score(job: ImageJob, tmp_path: Path, again: bool) -> None:
+    options = ["--candidates", 3, "-o", job.out, "--quiet"]
     if again:
         assert job.run(*options, "--order", "both") == 0
+        assert job.rank("-o", job.out, "--quiet") == 0
         change_crop(next(job.gallery.iterdir()))  # features and mu are not as they were
         options.append("--overwrite")
 
     def read() -> object:
-        """What `murank compare` takes from the folder."""
-        used = _files(_compare_parser().parse_args([str(job.out)]))
-        return [file.read_bytes() for file in (used.features, *used.mu, *used.gallery_mu)]
+        """What `murank rerank` takes from the folder."""
+        found = read_job(job.out)
+        return [file.read_bytes() for file in (found.features, *found.mu, *found.gallery_mu)]
 
     command = Command(
         job.out,
         lambda: job.run(*options),
         lambda: job.run(*options, "--overwrite"),
-        seal="summary.json",
-        read=read,  # a stage that the summary no longer names may still be there
-        kept=r"^\.murank-batch|^features.npz$|^mu(_swapped)?.npz$|^sheet.png$",
+        seal="job.json",
+        read=read,  # a stage that job.json no longer names may still be there
+        kept=r"^\.murank-batch|^features.npz$|^mu(_swapped)?.npz$|^ranking.npz$|^summary.json$",
         changing=(*TIMES, "reused", "resumed", "inputs"),
     )
+    check_every_step(command, tmp_path / "spare")
+
+
+@written("rerank --output", "rerank --sheet")
+@pytest.mark.parametrize("again", [False, True])
+def test_rerank_a_job(job: ImageJob, tmp_path: Path, again: bool) -> None:
+    """In its own folder; the job stays as it is at every step."""
+    assert job.run("--candidates", 3, "--quiet") == 0
+    made = {path.name: path.read_bytes() for path in job.out.iterdir()}
+    options = ["-o", job.out, "--quiet", "--sheet", job.out / "sheet.png"]
+    if again:
+        assert job.rank(*options, method="none") == 0
+
+    def read() -> object:
+        """What was there before."""
+        found = {name: (job.out / name).read_bytes() for name in made}
+        assert found == made
+        return found
+
+    command = Command(
+        job.out, lambda: job.rank(*options, "--overwrite"), seal="summary.json", read=read,
+        kept=r"^(features|mu).npz$|^job.json$|^sheet.png$", changing=TIMES,
+    )  # fmt: skip
     check_every_step(command, tmp_path / "spare")

@@ -4,16 +4,17 @@ import contextlib
 import io
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from bench_fakes import report, sample
+from finished_job import write_job
 from fuzz import mutate
 from fuzz.mutate import BYTES
 from fuzz.target import JSON, MINIATURE, Target, archive
 from miniature_datasets import make_grid, touch
 
-from murank import load_features
 from murank.backends.trt.record import PlanEntry, PlanRecord, _seal, read_record, record_bytes
 from murank.backends.trt.record import PlanPlatform as Gpu
 from murank.bench.bench_settings import BenchSettings
@@ -22,10 +23,10 @@ from murank.bench.report_comparison import compare
 from murank.bench.report_files import load_report
 from murank.cli import compare as _compare
 from murank.cli import evaluate as _evaluate
+from murank.cli.ranked_source import read_ranked
 from murank.datasets import load_dataset
 from murank.files.json_object import write_json
 from murank.folder.manifest import FileEntry
-from murank.rerank.mu import load_mu
 
 _KEY = bytes(32)
 _LINE = "{0:04d}/{0:04d}_000_0{1}_0303morning_0015_{1}.jpg"
@@ -87,15 +88,15 @@ def _results() -> list[Target]:
         pids=np.arange(5), camids=np.arange(5), num_query=np.array(2),
     )  # fmt: skip
     mu = archive(probs=rows[:, :2], gallery_indices=np.array([[0, 1], [1, 2]]))
-    told = json.dumps({"schema_version": 1, "stages": {"features.npz": {}, "mu.npz": {}}}).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        told = (write_job(Path(folder), "features.npz", "mu.npz") / "job.json").read_bytes()
 
     def around(folder: Path) -> None:
         (folder / "features.npz").write_bytes(features)
         (folder / "mu.npz").write_bytes(mu)
 
-    def compared(file: Path) -> object:
-        files = _compare._files(_compare.parser().parse_args([str(file.parent)]))
-        return load_features(files.features), [load_mu(one) for one in files.mu]
+    def ranked(file: Path) -> object:
+        return read_ranked(_compare.parser().parse_args([str(file.parent)]))
 
     def evaluated(file: Path) -> object:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -103,7 +104,7 @@ def _results() -> list[Target]:
 
     how = (mutate.zip_members,) * 4 + BYTES
     return [
-        Target("summary", [told], JSON, compared, "summary.json", 150, around),
+        Target("finished job", [told], JSON, ranked, "job.json", 150, around),
         Target("distances", [distances], how, evaluated, "d.npz", 150),
     ]  # fmt: skip
 

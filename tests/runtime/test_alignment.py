@@ -150,7 +150,7 @@ def metrics(features: FeatureSet, rows: Any, **options: Any) -> dict[str, Any]:
 
 
 def test_rerank(features: FeatureSet, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(capsys, "rerank", "--features", file, "--method", "k-reciprocal", "--k1", 8)
+    found = run(capsys, "rerank", file, "--method", "k-reciprocal", "--k1", 8)
     rows = direct(features, dims=128)
     shown = {name: {k: one[k] for k in ("mAP", "rank-1")} for name, one in found["metrics"].items()}
     assert shown == {
@@ -161,7 +161,7 @@ def test_rerank(features: FeatureSet, file: Path, capsys: pytest.CaptureFixture[
     assert found["alignment"] == {
         "asked": "auto", "file": None, "level": "pairs", "dims": 128, "note": None
     }  # fmt: skip
-    plain = run(capsys, "rerank", "--features", file, "--method", "k-reciprocal", "--k1", 8,
+    plain = run(capsys, "rerank", file, "--method", "k-reciprocal", "--k1", 8,
                 "--align-cameras", "off")  # fmt: skip
     assert plain["metrics"]["aligned"] is None
     assert plain["metrics"]["after"]["mAP"] == metrics(features, features.features, k1=8)["mAP"]
@@ -170,7 +170,7 @@ def test_rerank(features: FeatureSet, file: Path, capsys: pytest.CaptureFixture[
 def test_rerank_by_the_encoder_alone(
     features: FeatureSet, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = run(capsys, "rerank", "--features", file, "--method", "none")["metrics"]
+    found = run(capsys, "rerank", file, "--method", "none")["metrics"]
     assert found["before"]["mAP"] == metrics(features, features.features)["mAP"]
     assert found["after"] == found["aligned"] != found["before"]
 
@@ -178,9 +178,9 @@ def test_rerank_by_the_encoder_alone(
 @pytest.mark.parametrize("verb", ["rerank", "evaluate", "compare"])
 def test_tables_show_both(file: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     options: dict[str, list[object]] = {
-        "rerank": ["--features", file, "--method", "ecn"],
+        "rerank": [file, "--method", "ecn"],
         "evaluate": [file],
-        "compare": ["--features", file],
+        "compare": [file],
     }
     assert main([verb, *map(str, options[verb])]) == 0
     text = capsys.readouterr().out
@@ -202,10 +202,10 @@ def test_evaluate(features: FeatureSet, file: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("rerank", "--features", "F", "--method", "ecn", "--align-cameras", "off",
+        ("rerank", "F", "--method", "ecn", "--align-cameras", "off",
          "--align-dims", "9"),
         ("evaluate", "F", "--align-dims", "0"),
-        ("compare", "--features", "F", "--align-cameras", "best"),
+        ("compare", "F", "--align-cameras", "best"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_used(
@@ -236,7 +236,7 @@ def with_cameras(job: ImageJob) -> list[object]:
 
 
 def test_candidates_are_chosen_on_aligned_features(job: ImageJob) -> None:
-    options = ("-o", job.out, "--top-k-candidates", 3)
+    options = ("-o", job.out, "--candidates", 3)
     source = with_cameras(job)
     assert job.run(*options, "--align-cameras", "mean", source=source) == 0
     features, mu = load_features(job.out / "features.npz"), load_mu(job.out / "mu.npz")
@@ -245,17 +245,42 @@ def test_candidates_are_chosen_on_aligned_features(job: ImageJob) -> None:
     np.testing.assert_array_equal(mu.candidates, expected)
     plain = kernels.simple(features.features, features.num_query, top_k=3)[1]
     assert not np.array_equal(plain, expected), "the test would see no difference"
-    summary = json.loads((job.out / "summary.json").read_text())
-    assert summary["alignment"]["level"] == "mean"
+    assert job.report()["alignment"]["level"] == "mean"
 
 
 def test_an_unfinished_job_of_another_alignment(
     job: ImageJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, options = with_cameras(job), ("-o", job.out, "--top-k-candidates", 3)
+    source, options = with_cameras(job), ("-o", job.out, "--candidates", 3)
     job.stop_at = ("given", 4)
     assert job.run(*options, "--align-cameras", "mean", source=source) == 130
     job.stop_at = None
     assert job.run(*options, source=source) == 2
     assert "--align-cameras" in capsys.readouterr().err
     assert job.run(*options, "--align-cameras", "mean", source=source) == 0
+
+
+def test_a_job_is_ranked_as_its_candidates_were_chosen(
+    job: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = job.folder / "a.npz"
+    assert job.run("--no-mu") == 0
+    assert main(["align", str(job.out), "-o", str(given), "--align-cameras", "mean"]) == 0
+    fitted = ("--align-cameras", "mean", "--align-dims", 9)
+    for options, asked in ((fitted, "mean"), (("--alignment", given), "given")):
+        assert job.run("--overwrite", *options) == 0
+        capsys.readouterr()
+        found = run(capsys, "rerank", job.out, "--method", "simple")
+        assert (found["alignment"]["asked"], found["alignment"]["level"]) == (asked, "mean")
+        words = ("rerank", job.out / "features.npz", "--method", "simple", "--mu")
+        named = run(capsys, *words, job.out / "mu.npz", *options)
+        assert found["metrics"] == named["metrics"]
+        assert run(capsys, "compare", job.out)["alignment"]["asked"] == asked
+        off = run(capsys, "rerank", job.out, "--method", "simple", "--align-cameras", "off")
+        assert (off["alignment"]["asked"], off["metrics"]["aligned"]) == ("off", None)
+    assert main(["align", str(job.out), "-o", str(given), "--align-dims", "5", "--overwrite",
+                 "--align-cameras", "mean"]) == 0  # fmt: skip
+    capsys.readouterr()
+    assert job.rank() == 2
+    assert str(given) in capsys.readouterr().err
+    assert job.rank("--alignment", given) == 0

@@ -1,6 +1,5 @@
 """Pairs without an answer stay where the encoder puts them, and the rest of the job goes on."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from image_job import NUM_GALLERY, NUM_QUERY, FakeEngine, ImageJob
 from numpy.typing import NDArray
 from PIL import Image
 
-from murank import InputError, load_mu, load_ranking
+from murank import InputError, load_mu
 from murank.images import ReadyImage
 from murank.jobs import score as _scoring
 from murank.jobs.asked_pairs import Pairs
@@ -20,7 +19,7 @@ from murank.jobs.asking import Skip, once_each
 
 K = NUM_GALLERY  # every query meets every gallery image
 PAIRS = K * NUM_QUERY
-SCORING = ("--method", "simple", "--top-k-candidates", K)
+SCORING = ("--candidates", K)
 NO_NUMBER = "the engine's answer to a pair is no number; export it with --dtype fp32"
 
 
@@ -63,15 +62,15 @@ def in_gallery_order(folder: Path, name: str = "mu.npz") -> NDArray[np.float32]:
     return mu
 
 
-def fused(folder: Path) -> NDArray[np.float32]:
-    ranking = load_ranking(folder)
+def fused(job: ImageJob) -> NDArray[np.float32]:
+    ranking = job.ranking()
     order = np.argsort(ranking.indices, axis=1)
     distances: NDArray[np.float32] = np.take_along_axis(ranking.distances, order, axis=1)
     return distances
 
 
 def skipped(job: ImageJob) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((job.out / "summary.json").read_text())["skipped"]
+    found: list[dict[str, Any]] = job.report()["skipped"]
     return found
 
 
@@ -83,8 +82,8 @@ def check_neutral(
 ) -> None:
     """These pairs, and no others, have the mu that changes nothing."""
     np.testing.assert_array_equal(in_gallery_order(job.out)[~neutral], whole[~neutral])
-    np.testing.assert_allclose(fused(job.out)[neutral], encoder[neutral], rtol=0, atol=1e-6)
-    assert np.abs(fused(job.out) - encoder)[~neutral].max() > 1e-3
+    np.testing.assert_allclose(fused(job)[neutral], encoder[neutral], rtol=0, atol=1e-6)
+    assert np.abs(fused(job) - encoder)[~neutral].max() > 1e-3
 
 
 def break_pairs(
@@ -139,7 +138,7 @@ def test_candidates_that_cannot_be_read(
     assert [one["pairs"] for one in found.values()] == [NUM_QUERY, NUM_QUERY]
     assert f"{damaged} is not a" in found[str(damaged)]["reason"]
     assert f"{gone}: No such file" in found[str(gone)]["reason"]
-    assert "2 images skipped (listed in summary.json):\n" in capsys.readouterr().out
+    assert "2 images skipped (listed in job.json):\n" in capsys.readouterr().out
 
 
 def test_a_query_that_cannot_be_read(
@@ -237,7 +236,7 @@ def test_they_stay_known(
     assert job.run(*options, source=source) == 0
     assert job.done == {}
     assert skipped(job) == first
-    assert "1 image skipped (listed in summary.json):\n" in capsys.readouterr().out
+    assert "1 image skipped (listed in job.json):\n" in capsys.readouterr().out
     assert job.run(*options, "--strict", source=source) == 2
     assert f"{bad} is not a" in capsys.readouterr().err
 
@@ -260,7 +259,7 @@ def test_strict_stops(
     capsys: pytest.CaptureFixture[str],
     how: str,
 ) -> None:
-    assert job.run("--strict", *SCORING, source=source) == 0
+    assert job.run("-o", job.folder / "good", "--strict", *SCORING, source=source) == 0
     bad = sorted(job.query.iterdir())[2]
     if how == "damaged":
         bad.write_bytes(b"no picture")
@@ -275,7 +274,7 @@ def test_strict_stops(
     assert err.startswith(f"murank: error: {bad}")
     assert err.count("\n") == 1
     assert job.done == ({} if how == "gone" else {"given": 2 * K})
-    assert not (job.out / "summary.json").exists()
+    assert not (job.out / "job.json").exists()
 
 
 def test_nothing_can_be_read(

@@ -8,7 +8,7 @@ import pytest
 from image_job import NUM_IMAGES, NUM_QUERY, FakeEngine, ImageJob, change_crop
 from numpy.typing import NDArray
 
-from murank import MachineError, load_ranking
+from murank import MachineError
 from murank.files.atomic import write_files
 from murank.folder.contents import EngineFiles
 from murank.folder.graph_hash import encoder_sha256
@@ -16,11 +16,11 @@ from murank.folder.manifest import read_manifest
 
 K = 3
 PAIRS = K * NUM_QUERY
-OPTIONS = ("--top-k-candidates", K)
+OPTIONS = ("--candidates", K)
 
 
 def distances(job: ImageJob) -> NDArray[np.float32]:
-    return load_ranking(job.out).distances
+    return job.ranking().distances
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_killed_while_embedding(
     assert job.run("-o", job.out, *OPTIONS) == 0
     assert job.done == {"embed": NUM_IMAGES - 8, "given": PAIRS}
     assert "features.npz: goes on, 2 of 4 parts reused\n" in capsys.readouterr().err
-    assert job.names() == {"features.npz", "mu.npz", "ranking.npz", "summary.json"}
+    assert job.names() == {"features.npz", "mu.npz", "job.json"}
     wanted = encoder_sha256(EngineFiles(job.engine, read_manifest(job.engine)))
     assert str(job.arrays("features.npz")["encoder_sha256"]) == wanted
     np.testing.assert_array_equal(distances(job), uninterrupted["given"])
@@ -86,7 +86,7 @@ def test_killed_between_the_two_orders(
     np.testing.assert_array_equal(distances(job), uninterrupted["both"])
 
 
-@pytest.mark.parametrize("file", ["features.npz", "mu.npz", "ranking.npz"])
+@pytest.mark.parametrize("file", ["features.npz", "mu.npz", "job.json"])
 def test_killed_while_a_file_is_put_into_place(
     job: ImageJob,
     uninterrupted: dict[str, NDArray[np.float32]],
@@ -105,7 +105,7 @@ def test_killed_while_a_file_is_put_into_place(
         assert job.run("-o", job.out, *OPTIONS) == 130
     assert file not in job.names()
     assert job.run("-o", job.out, *OPTIONS) == 0
-    assert job.done == {} if file == "ranking.npz" else "embed" not in job.done
+    assert job.done == {} if file == "job.json" else "embed" not in job.done
     np.testing.assert_array_equal(distances(job), uninterrupted["given"])
 
 
@@ -160,8 +160,8 @@ def test_a_machine_that_fails_while_scoring(
 @pytest.mark.parametrize(
     "options",
     [
-        ["--top-k-candidates", 2],
-        ["--top-k-candidates", K, "--order", "both"],
+        ["--candidates", 2],
+        ["--candidates", K, "--order", "both"],
         ["--no-mu"],
     ],
 )
@@ -181,14 +181,6 @@ def test_an_unfinished_folder_of_another_job_is_refused(
     assert ".murank-batch" not in job.names()
 
 
-def test_another_method_is_the_same_job(job: ImageJob) -> None:
-    job.stop_at = ("given", 2 * K)
-    assert job.run("-o", job.out, *OPTIONS) == 130
-    job.stop_at = None
-    assert job.run("-o", job.out, *OPTIONS, "--method", "ecn", "--format", "jsonl") == 0
-    assert job.done == {"given": PAIRS - 2 * K}
-
-
 def test_files_of_others_in_an_unfinished_folder(
     job: ImageJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,7 +192,7 @@ def test_files_of_others_in_an_unfinished_folder(
     assert job.run("-o", job.out, *OPTIONS) == 2
     assert "mine.txt" in capsys.readouterr().err
     assert job.run("-o", job.out, *OPTIONS, "--overwrite") == 0
-    assert job.names() == {"features.npz", "mu.npz", "ranking.npz", "summary.json", "mine.txt"}
+    assert job.names() == {"features.npz", "mu.npz", "job.json", "mine.txt"}
 
 
 def test_two_runs_do_not_share_a_folder(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,3 @@
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,16 @@ from engine_folder import edit_manifest
 from image_job import NUM_IMAGES, NUM_QUERY, ImageJob, change_crop
 
 from murank import load_features, load_mu
-from murank.cli import main
 
 K = 3
 PAIRS = K * NUM_QUERY
-OPTIONS = ("--top-k-candidates", K, "--overwrite")
+OPTIONS = ("--candidates", K, "--overwrite")
 EVERYTHING = {"embed": NUM_IMAGES, "given": PAIRS}
 
 
 @pytest.fixture
 def finished(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> ImageJob:
-    assert job.run("-o", job.out, "--top-k-candidates", K) == 0
+    assert job.run("-o", job.out, "--candidates", K) == 0
     capsys.readouterr()
     return job
 
@@ -34,23 +32,31 @@ def test_a_finished_folder_is_refused(
     finished: ImageJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.read_bytes() for path in finished.out.iterdir()}
-    assert finished.run("-o", finished.out, "--top-k-candidates", K) == 2
-    assert "holds a finished run; pass --overwrite" in capsys.readouterr().err
+    assert finished.run("-o", finished.out, "--candidates", K) == 2
+    assert "holds a finished job; pass --overwrite" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in finished.out.iterdir()} == before
     assert finished.loaded == []
 
 
-def test_another_method_costs_no_call_of_the_engine(
+def test_the_same_again_costs_no_call_of_the_engine(
     finished: ImageJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert replaced(finished, "--method", "ca-jaccard", "--format", "jsonl") == {}
+    assert replaced(finished) == {}
     assert finished.loaded == []
-    err = capsys.readouterr().err
-    assert "features.npz: reused\nmu.npz: reused\n" in err
-    assert finished.names() == {"features.npz", "mu.npz", "ranking.jsonl", "summary.json"}
-    summary = json.loads((finished.out / "summary.json").read_text())
-    assert summary["stages"] == {"features.npz": "reused", "mu.npz": "reused"}
-    assert summary["engine"]["providers"]["decoder"] == ["Fake"]
+    assert "features.npz: reused\nmu.npz: reused\n" in capsys.readouterr().err
+    assert finished.names() == {"features.npz", "mu.npz", "job.json"}
+    report = finished.report()
+    assert report["stages"] == {"features.npz": "reused", "mu.npz": "reused"}
+    assert report["engine"]["providers"]["decoder"] == ["Fake"]
+
+
+def test_a_ranking_goes_with_what_it_was_made_from(finished: ImageJob) -> None:
+    assert finished.rank("-o", finished.out) == 0
+    assert replaced(finished) == {}
+    ranked = {"ranking.npz", "summary.json"}
+    assert finished.names() >= ranked, "nothing is made anew"
+    assert replaced(finished, "--order", "swapped") == {"swapped": PAIRS}
+    assert not finished.names() & ranked
 
 
 def test_quiet_says_nothing(finished: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +65,7 @@ def test_quiet_says_nothing(finished: ImageJob, capsys: pytest.CaptureFixture[st
 
 
 def test_another_k_makes_mu_anew(finished: ImageJob) -> None:
-    assert finished.run("-o", finished.out, "--overwrite", "--top-k-candidates", 2) == 0
+    assert finished.run("-o", finished.out, "--overwrite", "--candidates", 2) == 0
     assert finished.done == {"given": 2 * NUM_QUERY}
     assert load_mu(finished.out / "mu.npz").mu.shape[1] == 2
 
@@ -112,7 +118,7 @@ def test_an_image_that_is_no_candidate_leaves_mu_alone(finished: ImageJob) -> No
 def test_mu_of_other_features_does_not_stay_beside_them(finished: ImageJob) -> None:
     change_crop(sorted(finished.gallery.iterdir())[0])
     assert finished.run("-o", finished.out, "--overwrite", "--no-mu") == 0
-    assert finished.names() == {"features.npz", "ranking.npz", "summary.json"}
+    assert finished.names() == {"features.npz", "job.json"}
 
 
 def test_other_labels_cost_no_call_of_the_engine(job: ImageJob, tmp_path: Path) -> None:
@@ -136,16 +142,18 @@ def test_killed_while_overwriting_it_resumes_by_itself(finished: ImageJob) -> No
     change_crop(sorted(finished.gallery.iterdir())[0])
     finished.stop_at = ("embed", 8)
     assert finished.run("-o", finished.out, *OPTIONS) == 130
-    assert "summary.json" not in finished.names()
+    assert "job.json" not in finished.names()
     finished.stop_at = None
-    assert finished.run("-o", finished.out, "--top-k-candidates", K) == 0
+    assert finished.run("-o", finished.out, "--candidates", K) == 0
     assert finished.done == {"embed": NUM_IMAGES - 8, "given": PAIRS}
 
 
 def test_a_mistake_leaves_the_old_run_alone(finished: ImageJob) -> None:
     change_crop(sorted(finished.gallery.iterdir())[0])
     before = {path.name: path.read_bytes() for path in finished.out.iterdir()}
-    assert finished.run("-o", finished.out, *OPTIONS, "--k1", 0) == 2
+    assert (
+        finished.run("-o", finished.out, *OPTIONS, "--align-cameras", "off", "--align-dims", 9) == 2
+    )
     assert finished.loaded == []
     assert {path.name: path.read_bytes() for path in finished.out.iterdir()} == before
 
@@ -187,21 +195,20 @@ def test_files_are_their_owners_alone(finished: ImageJob) -> None:
     assert finished.out.stat().st_mode & 0o777 == 0o700
 
 
-def test_features_that_are_read_are_never_deleted(
+def test_features_that_are_read_are_never_replaced(
     finished: ImageJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = finished.out / "features.npz"
-    before = features.read_bytes()
-    edit_manifest(finished.engine, lambda data: data.update(murank_version="0.0.1"))
-    source = ["--features", features]
-    assert finished.run("-o", finished.out, *OPTIONS, source=source) == 0
-    assert finished.done == {"given": PAIRS}
-    assert features.read_bytes() == before
+    before = {path.name: path.read_bytes() for path in finished.out.iterdir()}
+    assert finished.run("-o", finished.out, *OPTIONS, source=["--features", features]) == 2
+    assert str(features) in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in finished.out.iterdir()} == before
     other = finished.folder / "other.npz"
-    other.write_bytes(before)
-    assert finished.run("-o", finished.out, *OPTIONS, source=["--features", other]) == 0
-    assert finished.done == {}
-    capsys.readouterr()
+    other.write_bytes(features.read_bytes())
+    for done in ({"given": PAIRS}, {}):  # as mu may depend on the images in the file, too
+        assert finished.run("-o", finished.out, *OPTIONS, source=["--features", other]) == 0
+        assert finished.done == done
+    assert finished.report()["stages"] == {"features.npz": "reused", "mu.npz": "reused"}
 
 
 def test_other_bytes_of_given_features_make_mu_anew(finished: ImageJob, tmp_path: Path) -> None:
@@ -217,8 +224,19 @@ def test_other_bytes_of_given_features_make_mu_anew(finished: ImageJob, tmp_path
     assert finished.done == {"given": PAIRS}
 
 
-def test_re_ranking_the_files_in_their_own_folder(finished: ImageJob) -> None:
-    files = ["--features", finished.out / "features.npz", "--mu", finished.out / "mu.npz"]
-    options = ["--method", "simple", "-o", finished.out, "--overwrite", "--quiet"]
-    assert main(["rerank", *map(str, [*files, *options])]) == 0
+def test_a_ranking_in_the_job_folder(
+    finished: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in finished.out.iterdir()}
+    (finished.out / "mine.txt").write_text("mine")
+    assert finished.rank("-o", finished.out, method="simple") == 0
+    first = (finished.out / "ranking.npz").read_bytes()
+    capsys.readouterr()
+    assert finished.rank("-o", finished.out, method="none") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (finished.out / "ranking.npz").read_bytes() == first
+    assert finished.rank("-o", finished.out, "--overwrite", "--format", "jsonl") == 0
+    kept = {path.name: path.read_bytes() for path in finished.out.iterdir()}
+    assert kept.keys() == {*before, "mine.txt", "ranking.jsonl", "summary.json"}
+    assert {name: kept[name] for name in before} == before
     assert replaced(finished) == {}

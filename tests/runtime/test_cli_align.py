@@ -73,7 +73,7 @@ def test_what_is_written(
         "pairs": len(known), "share": pytest.approx(right / len(known)),
         "by_weight": pytest.approx(weight / sum(known)),
     }  # fmt: skip
-    same = run(capsys, "rerank", "--features", file, "--method", "none", "--align-dims", "all")
+    same = run(capsys, "rerank", file, "--method", "none", "--align-dims", "all")
     for name in ("before", "aligned"):
         assert found["metrics"][name] == same["metrics"][name]
 
@@ -103,9 +103,9 @@ def test_a_file_is_as_good_as_a_fit(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     words: dict[str, list[object]] = {
-        "rerank": ["--features", file, "--method", "ecn"],
+        "rerank": [file, "--method", "ecn"],
         "evaluate": [file],
-        "compare": ["--features", file],
+        "compare": [file],
     }
     assert main(["align", str(file), "-o", str(tmp_path / "a.npz"), "--align-dims", "9"]) == 0
     capsys.readouterr()
@@ -125,7 +125,7 @@ def test_unknown_cameras_get_the_mean_of_all(
     assert main(["align", str(file), "-o", str(tmp_path / "a.npz")]) == 0
     blind = replace(features, camids=None, pids=None)
     save_features(tmp_path / "blind.npz", blind)
-    words = ["rerank", "--features", tmp_path / "blind.npz", "--method", "none"]
+    words = ["rerank", tmp_path / "blind.npz", "--method", "none"]
     capsys.readouterr()
     found = run(capsys, *words, "--alignment", tmp_path / "a.npz")
     assert found["alignment"]["level"] == "pairs"
@@ -136,8 +136,7 @@ def test_unknown_cameras_get_the_mean_of_all(
 def test_refused_files(
     features: FeatureSet, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    source = [file] if verb == "evaluate" else ["--features", file]
-    words = [verb, *source, *(["--method", "none"] if verb == "rerank" else [])]
+    words = [verb, file, *(["--method", "none"] if verb == "rerank" else [])]
     other, narrow = tmp_path / "other.npz", tmp_path / "narrow.npz"
     save_alignment(other, direct(features, encoder_sha256="cd" * 32))
     small = replace(features, features=features.features[:, :8])
@@ -276,7 +275,7 @@ def test_the_folder_of_a_run(
     job.stop_at = None
     assert job.run("-o", job.folder / "new", "--align-cameras", "off") == 2
     assert job.run("-o", job.folder / "new", "--alignment", tmp_path / "a.npz") == 0
-    summary = json.loads((job.folder / "new" / "summary.json").read_text())
+    summary = json.loads((job.folder / "new" / "job.json").read_text())
     assert summary["alignment"]["level"] == "mean"
     other = tmp_path / "other.npz"
     save_alignment(other, direct(made, level="mean", encoder_sha256=SHA))
@@ -358,8 +357,8 @@ def test_why_auto_does_nothing_is_one_line(
     )  # fmt: skip
     save_features(tmp_path / "f.npz", some)
     words = {
-        "rerank": ["rerank", "--method", "none", "--features"], "evaluate": ["evaluate"],
-        "compare": ["compare", "--features"],
+        "rerank": ["rerank", "--method", "none"], "evaluate": ["evaluate"],
+        "compare": ["compare"],
     }  # fmt: skip
     for verb in verbs:
         call = [*words[verb], str(tmp_path / "f.npz")]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finished_job import write_job
 
 from murank import load_features, load_mu
 from murank.cli import main
@@ -46,7 +47,7 @@ def rows(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def test_json(feature_file: Path, mu_file: Path, gallery_mu_file: Path, run: Run) -> None:
-    found = run("--features", feature_file, "--mu", mu_file, "--mu-gallery", gallery_mu_file)
+    found = run(feature_file, "--mu", mu_file, "--gallery-mu", gallery_mu_file)
     assert found["schema_version"] == 1
     assert found["protocol"] == {"protocol": "market1501"}
     expected = compare(load_features(feature_file), load_mu(mu_file), load_mu(gallery_mu_file))
@@ -65,7 +66,7 @@ def test_the_encoder_is_as_evaluate_says(
     feature_file: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for options in ((), ("--protocol", "cuhk03", "--repeats", "3", "--seed", "5")):
-        found = run("--features", feature_file, *options)
+        found = run(feature_file, *options)
         main(["evaluate", str(feature_file), *options, "--json"])
         evaluated = json.loads(capsys.readouterr().out)
         assert found["rows"][0]["metrics"] == pytest.approx(evaluated["metrics"])
@@ -82,15 +83,15 @@ def test_each_line_is_what_rerank_reports(
     method: str,
 ) -> None:
     mu = ("--mu", str(mu_file))
-    both = (*mu, "--mu-gallery", str(gallery_mu_file))
-    found = rows(run("--features", feature_file, *both, "--alpha", "0.4"))
+    both = (*mu, "--gallery-mu", str(gallery_mu_file))
+    found = rows(run(feature_file, *both, "--alpha", "0.4"))
     for fused, options in (
         ("none", ()),
         ("mu", (*mu, "--alpha", "0.4")),
         ("gallery", (*both, "--alpha", "0.4")),
     ):
         out = feature_file.with_name(f"out-{fused}")
-        main(["rerank", "--features", str(feature_file), "--method", method, *options,
+        main(["rerank", str(feature_file), "--method", method, *options,
               "-o", str(out), "--top-k", "9999"])  # fmt: skip
         capsys.readouterr()
         main(["evaluate", str(out), "--json"])
@@ -99,7 +100,7 @@ def test_each_line_is_what_rerank_reports(
 
 
 def test_gallery_mu_alone(feature_file: Path, gallery_mu_file: Path, run: Run) -> None:
-    found = rows(run("--features", feature_file, "--mu-gallery", gallery_mu_file, "--alpha", 0.3))
+    found = rows(run(feature_file, "--gallery-mu", gallery_mu_file, "--alpha", 0.3))
     assert len(found) == 7
     assert ("ecn", "gallery only") in found
 
@@ -108,23 +109,23 @@ def test_a_folder_is_its_files(
     feature_file: Path, mu_file: Path, gallery_mu_file: Path, run: Run
 ) -> None:
     """The folder holds features.npz, mu.npz and mu_gallery.npz."""
-    folder = feature_file.parent
-    named: list[object] = ["--features", feature_file]
+    folder = write_job(feature_file.parent)
+    named: list[object] = [feature_file]
     every = run(folder)
-    assert every == run(*named, "--mu", mu_file, "--mu-gallery", gallery_mu_file)
-    gallery_mu_file.unlink()
+    assert every == run(*named, "--mu", mu_file, "--gallery-mu", gallery_mu_file)
+    write_job(folder, "features.npz", "mu.npz")
     with_mu = run(folder, "--alpha", 0.5)
     assert with_mu == run(*named, "--mu", mu_file, "--alpha", 0.5)
-    mu_file.unlink()
-    alone = run(folder)
-    assert alone == run(*named)
+    alone = run(folder, "--no-mu")
+    write_job(folder, "features.npz")
+    assert alone == run(folder) == run(*named)
     assert [len(found["rows"]) for found in (every, with_mu, alone)] == [11, 8, 4]
 
 
 def test_num_query(feature_file: Path, run: Run) -> None:
     count = load_features(feature_file).num_query
-    fewer = run("--features", feature_file, "--num-query", count - 4)
-    assert fewer != run("--features", feature_file, "--num-query", count)
+    fewer = run(feature_file, "--num-query", count - 4)
+    assert fewer != run(feature_file, "--num-query", count)
     expected = compare(load_features(feature_file, count - 4))
     assert [row["metrics"] for row in fewer["rows"]] == [line.metrics for line in expected]
 
@@ -134,8 +135,8 @@ def cells(line: str) -> list[str]:
 
 
 def test_table_without_mu(feature_file: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    found = rows(run("--features", feature_file))
-    assert main(["compare", "--features", str(feature_file)]) == 0
+    found = rows(run(feature_file))
+    assert main(["compare", str(feature_file)]) == 0
     header, *lines = capsys.readouterr().out.splitlines()[: len(found) + 1]
     assert header.split() == list(COLUMNS)
     assert [line.split()[0] for line in lines] == ["encoder", *RERANKERS]
@@ -152,7 +153,7 @@ def test_table_with_mu(
     run: Run,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = rows(run(feature_file.parent))
+    found = rows(run(write_job(feature_file.parent)))
     assert mu_file.is_file()
     assert gallery_mu_file.is_file()
     assert main(["compare", str(feature_file.parent)]) == 0
@@ -177,15 +178,16 @@ def test_progress(
     feature_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_progress, "_EVERY_LOG", 0.0)
-    assert main(["compare", "--features", str(feature_file)]) == 0
+    assert main(["compare", str(feature_file)]) == 0
     said = capsys.readouterr().err.splitlines()
     for method in RERANKERS:
         assert any(line.startswith(f"{method}: ") for line in said)
-    assert main(["compare", "--features", str(feature_file), "--quiet"]) == 0
+    assert main(["compare", str(feature_file), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_written(feature_file: Path, mu_file: Path, run: Run) -> None:
+    write_job(feature_file.parent)
     before = {path: path.stat().st_mtime_ns for path in feature_file.parent.iterdir()}
     run(feature_file.parent)
     assert {path: path.stat().st_mtime_ns for path in feature_file.parent.iterdir()} == before
@@ -195,7 +197,7 @@ def test_nothing_is_written(feature_file: Path, mu_file: Path, run: Run) -> None
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("--features", "--mu-gallery", "--alpha", "--protocol", "mu.npz", "exit codes"):
+    for word in ("JOB|F.npz", "--gallery-mu", "--alpha", "--protocol", "exit codes"):
         assert word in text
 
 
@@ -209,55 +211,41 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: object, says: str) ->
     assert says in err
 
 
-def test_neither_folder_nor_features(
+def test_what_is_compared_is_needed(
     feature_file: Path, mu_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    says = "name the folder that rerank wrote, or --features F.npz"
-    for arguments in (
-        (),
-        ("--mu", mu_file),
-        ("--mu-gallery", mu_file),
-        (feature_file.parent, "--features", feature_file),
-    ):
-        refuse(capsys, *arguments, says=says)
-
-
-@pytest.mark.parametrize("option", ["--mu", "--mu-gallery", "--num-query"])
-def test_what_a_folder_says_already(
-    feature_file: Path, capsys: pytest.CaptureFixture[str], option: str
-) -> None:
-    refuse(capsys, feature_file.parent, option, 3, says=f"{option} goes with --features")
+    for arguments in ((), ("--mu", mu_file)):
+        refuse(capsys, *arguments, says="JOB|F.npz")
+    refuse(capsys, write_job(feature_file.parent), "--num-query", 3, says="--num-query")
 
 
 def test_alpha_without_mu(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for source in ((feature_file.parent,), ("--features", feature_file)):
-        refuse(capsys, *source, "--alpha", 0.5, says="--alpha weighs mu: it needs --mu")
+    for source in (write_job(feature_file.parent), feature_file):
+        refuse(capsys, source, "--alpha", 0.5, says="--alpha weighs mu: it needs --mu")
 
 
 def test_alpha_out_of_range(
     feature_file: Path, mu_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for alpha in (1.5, -1, "nan"):
-        refuse(
-            capsys, "--features", feature_file, "--mu", mu_file, f"--alpha={alpha}", says="alpha"
-        )
+        refuse(capsys, feature_file, "--mu", mu_file, f"--alpha={alpha}", says="alpha")
 
 
 def test_a_folder_without_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        refuse(capsys, folder, says=f"{folder} has no features.npz; name a folder that")
+        refuse(capsys, folder, says=str(folder))
 
 
 def test_files_that_cannot_be_used(
     feature_file: Path, mu_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     none = tmp_path / "none.npz"
-    refuse(capsys, "--features", none, says=str(none))
-    refuse(capsys, "--features", mu_file, says="lacks features")
-    refuse(capsys, "--features", feature_file, "--mu", none, says=str(none))
-    refuse(capsys, "--features", feature_file, "--mu-gallery", none, says=str(none))
-    refuse(capsys, "--features", feature_file, "--num-query", 9999, says="9999 queries asked for")
-    refuse(capsys, "--features", feature_file, "--mu-gallery", mu_file, says="gallery_mu")
+    refuse(capsys, none, says=str(none))
+    refuse(capsys, mu_file, says="lacks features")
+    refuse(capsys, feature_file, "--mu", none, says=str(none))
+    refuse(capsys, feature_file, "--gallery-mu", none, says=str(none))
+    refuse(capsys, feature_file, "--num-query", 9999, says="9999 queries asked for")
+    refuse(capsys, feature_file, "--gallery-mu", mu_file, says="gallery_mu")
 
 
 def test_features_that_cannot_be_evaluated(
@@ -265,6 +253,7 @@ def test_features_that_cannot_be_evaluated(
 ) -> None:
     arrays = dict(np.load(feature_file))
     np.savez(feature_file, **{key: arrays[key] for key in arrays if key != "pids"})
+    write_job(feature_file.parent)
     refuse(capsys, feature_file.parent, says="a comparison needs pids and camids")
     np.savez(feature_file, **{**arrays, "camids": np.zeros_like(arrays["camids"])})
     refuse(capsys, feature_file.parent, says="a query with a match from another camera")
@@ -272,7 +261,7 @@ def test_features_that_cannot_be_evaluated(
 
 def test_options_of_the_protocol(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refuse(
-        capsys, "--features", feature_file, "--seed", 3,
+        capsys, feature_file, "--seed", 3,
         says="--seed is used by --protocol cuhk03 only",
     )  # fmt: skip
 
@@ -296,11 +285,10 @@ def test_the_prompt_order_of_the_run(
         (["mu_swapped.npz"], folder / "mu_swapped.npz"),
         (["mu.npz", "mu_swapped.npz"], mean),
     ):
-        stages = dict.fromkeys(["features.npz", *used], "made")
-        (folder / "summary.json").write_text(json.dumps({"stages": stages}))
-        wanted = rows(run("--features", folder / "features.npz", "--mu", like))
+        write_job(folder, "features.npz", *used)
+        wanted = rows(run(folder / "features.npz", "--mu", like))
         assert rows(run(folder)) == wanted
-    (folder / "summary.json").write_text("[]")
+    (folder / "job.json").write_text("[]")
     assert main(["compare", str(folder)]) == 2
 
 

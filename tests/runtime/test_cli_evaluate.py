@@ -44,7 +44,7 @@ def test_a_ranking_of_everything_is_exact(
     feature_file: Path, capsys: pytest.CaptureFixture[str], given: str
 ) -> None:
     out = feature_file.with_name("out")
-    main(["rerank", "--features", str(feature_file), "--method", "none", "--top-k", "9999",
+    main(["rerank", str(feature_file), "--method", "none", "--top-k", "9999",
           "-o", str(out), "--quiet"])  # fmt: skip
     capsys.readouterr()
     ranking = evaluate(capsys, out if given == "folder" else out / "ranking.npz")
@@ -60,7 +60,7 @@ def test_a_short_ranking_says_what_it_cannot_know(
     feature_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = feature_file.with_name("out")
-    main(["rerank", "--features", str(feature_file), "--method", "none", "--top-k", "3",
+    main(["rerank", str(feature_file), "--method", "none", "--top-k", "3",
           "-o", str(out), "--quiet"])  # fmt: skip
     capsys.readouterr()
     found = evaluate(capsys, out)
@@ -142,7 +142,7 @@ def test_a_ranking_takes_one_protocol(
     feature_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = feature_file.with_name("out")
-    main(["rerank", "--features", str(feature_file), "--method", "none", "-o", str(out)])
+    main(["rerank", str(feature_file), "--method", "none", "-o", str(out)])
     for options in (["--protocol", "trapezoid"], ["--num-query", "3"]):
         assert main(["evaluate", str(out), *options]) == 2
     assert "market1501 only" in capsys.readouterr().err
@@ -196,12 +196,10 @@ def test_junk_in_rerank_and_its_ranking(tmp_path: Path, capsys: pytest.CaptureFi
     keep = pids != -1
     np.savez(clean, features=rows[keep], paths=paths[keep], pids=pids[keep], camids=camids[keep])
     rerank = ["--method", "none", "--json", "--quiet"]
-    assert main(["rerank", "--features", str(clean), *rerank]) == 0
+    assert main(["rerank", str(clean), *rerank]) == 0
     desired = json.loads(capsys.readouterr().out)
     out = tmp_path / "out"
-    assert (
-        main(["rerank", "--features", str(features), *rerank, "--drop-junk", "-o", str(out)]) == 0
-    )
+    assert main(["rerank", str(features), *rerank, "--drop-junk", "-o", str(out)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["metrics"]["after"] == desired["metrics"]["after"]
     assert desired["notes"] == []
@@ -209,7 +207,7 @@ def test_junk_in_rerank_and_its_ranking(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["evaluate", str(out), "--drop-junk", "--json"]) == 0
     ranked = json.loads(capsys.readouterr().out)
     assert ranked["metrics"]["mAP"] == pytest.approx(desired["metrics"]["after"]["mAP"])
-    assert main(["compare", "--features", str(features), "--json", "--quiet", "--drop-junk"]) == 0
+    assert main(["compare", str(features), "--json", "--quiet", "--drop-junk"]) == 0
     compared = json.loads(capsys.readouterr().out)
     assert compared["rows"][0]["metrics"]["mAP"] == desired["metrics"]["after"]["mAP"]
     assert "left out" in compared["notes"][0]

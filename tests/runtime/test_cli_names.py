@@ -60,16 +60,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 OF_CHECKPOINTS = {"adapt", "export"}  # and torch: see tests/export/test_cli_names.py
 CASES: dict[str, Callable[[Place], list[object]]] = {
     "build": lambda at: [at.readable_engine, "--parts", "encoder"],
+    "score": lambda at: [
+        at.engine, "--query", at.query, "--gallery", at.gallery, "--no-mu",
+        "-o", at.folder / "job", "--overwrite", *RUN,
+    ],
     "rerank": lambda at: [
-        "--engine", at.engine, "--query", at.query, "--gallery", at.gallery, "--method", "none",
-        "-o", at.folder / "out", "--sheet", at.folder / "s.png", "--overwrite", *RUN,
+        at.folder / "job", "--method", "none", "-o", at.folder / "out",
+        "--sheet", at.folder / "s.png", "--overwrite",
     ],
     "search": lambda at: [
         at.engine, "--gallery", at.gallery, "--query", at.queries[0], "--no-mu",
         "--method", "none", *RUN,
     ],
     "align": lambda at: [at.features, "-o", at.folder / "a.npz", "--overwrite"],
-    "compare": lambda at: ["--features", at.features],
+    "compare": lambda at: [at.features],
     "evaluate": lambda at: [at.features],
     "calibrate": lambda at: [at.engine, "--pairs", at.pairs, "--eer", "--dry-run", *RUN],
     "inspect": lambda at: [at.engine],
@@ -89,7 +93,8 @@ CASES: dict[str, Callable[[Place], list[object]]] = {
 # What each verb is refused; its only file or folder has a hostile name.
 REFUSED: dict[str, Callable[[Path], list[object]]] = {
     "build": lambda no: [no],
-    "rerank": lambda no: ["--features", no, "--method", "none"],
+    "score": lambda no: [no, "--query", no, "--gallery", no, "-o", no],
+    "rerank": lambda no: [no, "--method", "none"],
     "search": lambda no: [no, "--gallery", no, "--query", no],
     "align": lambda no: [no],
     "compare": lambda no: [no],
@@ -128,7 +133,7 @@ def test_what_is_said(
     assert_harmless(out, err)
     if verb not in ("compare", "evaluate", "verify", "calibrate", "bench", "cache"):
         assert ESCAPED.removesuffix("\\udcff") in out
-    if verb in ("rerank", "search"):
+    if verb in ("score", "search"):
         assert f"note: {place.gallery.parent.parent}" in err
     if "--json" not in parser_of(verb)._option_string_actions:
         return
@@ -139,7 +144,7 @@ def test_what_is_said(
     found = only_json(out)
     assert all(isinstance(text, str) for text in found["notes"])
     passed_over = [text for text in found["notes"] if "passed over" in text]
-    assert len(passed_over) == (verb in ("rerank", "search", "bench"))
+    assert len(passed_over) == (verb in ("score", "search", "bench"))
 
 
 @pytest.mark.parametrize("verb", REFUSED)

@@ -94,5 +94,5 @@ def test_pairs_of_junk_are_left_out(images: Path, capsys: pytest.CaptureFixture[
 def test_without_images_there_is_nothing_to_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(ENGINE), "--bits", "12"]) == 2
     assert "--images" in capsys.readouterr().err
-    assert main(["rerank", "--features", "f.npz", "--method", "none", "--bits", "12"]) == 2
-    assert "--engine or --sheet" in capsys.readouterr().err
+    assert main(["rerank", "f.npz", "--method", "none", "--bits", "12"]) == 2
+    assert "--sheet" in capsys.readouterr().err

@@ -13,7 +13,7 @@ METHODS = ["k-reciprocal", "ecn", "ca-jaccard", "none"]
 
 
 def rerank(features: Path, method: str, *options: object) -> int:
-    arguments = ["rerank", "--features", features, "--method", method, "--quiet", *options]
+    arguments = ["rerank", features, "--method", method, "--quiet", *options]
     return main([str(argument) for argument in arguments])
 
 
@@ -78,7 +78,7 @@ def test_switches_reach_the_kernel(feature_file: Path, capsys: pytest.CaptureFix
 def test_table(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rerank(feature_file, "k-reciprocal") == 0
     out = capsys.readouterr().out
-    assert main(["rerank", "--features", str(feature_file), "--method", "k-reciprocal",
+    assert main(["rerank", str(feature_file), "--method", "k-reciprocal",
                  "--json", "--quiet"]) == 0  # fmt: skip
     metrics = json.loads(capsys.readouterr().out)["metrics"]
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
@@ -162,6 +162,15 @@ def test_swapped_mu_is_averaged(
         ("simple", [], "needs --mu"),
         ("none", ["--mu", "M"], "does not use --mu"),
         ("k-reciprocal", ["--mu-swapped", "M"], "--mu-swapped needs --mu"),
+        ("none", ["--candidates", "3"], "does not use --candidates"),
+        ("k-reciprocal", ["--candidates", "3"], "--candidates is of mu"),
+        ("k-reciprocal", ["--mu", "M", "--no-mu"], "--mu and --no-mu contradict"),
+        ("k-reciprocal", ["--gallery-mu", "M", "--no-mu"], "--gallery-mu and --no-mu contradict"),
+        ("k-reciprocal", ["--gallery-mu-swapped", "M"], "--gallery-mu-swapped needs --gallery-mu"),
+        ("simple", ["--mu", "M", "--gallery-mu", "M"], "does not use --gallery-mu"),
+        ("k-reciprocal", ["--image-root", "r"], "--image-root needs --sheet"),
+        ("k-reciprocal", ["--bits", "12"], "they need --sheet"),
+        ("k-reciprocal", ["--sheet", "s.jpg"], "--sheet writes a PNG"),
         ("k-reciprocal", ["--alpha", "0.1"], "needs --mu"),
         ("k-reciprocal", ["--overwrite"], "needs -o"),
         ("k-reciprocal", ["--seed", "1"], "--protocol cuhk03 only"),
@@ -215,6 +224,23 @@ def test_ca_jaccard_needs_camids(feature_file: Path, capsys: pytest.CaptureFixtu
     assert "ca-jaccard needs camids" in capsys.readouterr().err
 
 
+def test_the_first_candidates_alone(
+    feature_file: Path, mu_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = dict(np.load(mu_file))
+    first = tmp_path / "first.npz"
+    np.savez(first, **{name: values[:, :3] for name, values in stored.items()})
+    found = []
+    for options in (["--mu", first], ["--mu", mu_file, "--candidates", 3]):
+        assert rerank(feature_file, "simple", "--json", *options) == 0
+        summary = json.loads(capsys.readouterr().out)
+        assert summary["counts"]["mu_candidates"] == 3
+        found.append(summary["metrics"])
+    assert found[0] == found[1]
+    assert rerank(feature_file, "simple", "--mu", first, "--candidates", 4) == 2
+    assert "--candidates 4" in capsys.readouterr().err
+
+
 def test_output_is_checked_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,7 +274,7 @@ def test_missing_device_is_exit_code_3(
         raise murank_kernels.DeviceUnavailableError("no such device")
 
     monkeypatch.setattr(murank_kernels, "k_reciprocal_blocks", refuse)
-    assert rerank(feature_file, "k-reciprocal", "--device", "cuda") == 3
+    assert rerank(feature_file, "k-reciprocal", "--kernels", "cuda") == 3
     assert capsys.readouterr().err == "murank: error: no such device\n"
 
 

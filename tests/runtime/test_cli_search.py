@@ -235,7 +235,7 @@ def test_a_sheet(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--image-root", "x"], "--image-root needs --gallery F.npz"),
         (["--overwrite"], "--overwrite needs --sheet"),
         (["--sheet", "s.jpg"], "--sheet writes a PNG"),
-        (["--engine-sha256", "ab" * 32], "sha256"),
+        (["--sha256", "ab" * 32], "sha256"),
         (["--method", "ecn"], "invalid choice: 'ecn'"),
     ],
 )

@@ -41,7 +41,7 @@ def default_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-EVALUATE, RERANK = "evaluate {f} --json", "rerank --features {f} --method none --json --quiet"
+EVALUATE, RERANK = "evaluate {f} --json", "rerank {f} --method none --json --quiet"
 INSPECT = f'inspect "{ENGINE}" --json'  # quick: it loads no compiler
 
 
@@ -93,7 +93,7 @@ def test_who_reads_no_progress_stops_nothing(features: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     code = (
         "import sys; from murank.cli import _progress, main; _progress._EVERY_LOG = 0; "
-        f"sys.exit(main(['rerank', '--features', {str(features)!r}, '--method', 'k-reciprocal', "
+        f"sys.exit(main(['rerank', {str(features)!r}, '--method', 'k-reciprocal', "
         f"'-o', {str(out)!r}]))"
     )
     with subprocess.Popen(
@@ -161,7 +161,7 @@ def test_the_current_folder_is_gone(features: Path, tmp_path: Path) -> None:
     gone = f"mkdir gone && cd gone && rmdir ../gone && {RUN}"
     done = shell(f"{gone} evaluate {features} --json", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    done = shell(f"{gone} rerank --features {features} --method none -o out", tmp_path)
+    done = shell(f"{gone} rerank {features} --method none -o out", tmp_path)
     assert done.returncode in (2, 3)
     assert done.stderr.count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""`murank rerank` with mu between gallery images, from an engine or from a file."""
+"""Mu between gallery images, from `murank score` or from a file."""
 
 import json
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from murank.jobs.candidates import nearest_others
 from murank_kernels import ca_jaccard, ecn, k_reciprocal
 
 K, M = 3, 4
-FILES = {"features.npz", "mu.npz", "mu_gallery.npz", "ranking.npz", "summary.json"}
-OPTIONS = ("--top-k-candidates", K, "--gallery-mu", M)
+FILES = {"features.npz", "mu.npz", "mu_gallery.npz", "job.json"}
+OPTIONS = ("--candidates", K, "--gallery-candidates", M)
 
 
 def rerank(*options: object) -> int:
@@ -54,6 +54,7 @@ def test_a_stage_more(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None
     assert job.names() == FILES
     assert job.done == {"embed": NUM_IMAGES, "given": K * NUM_QUERY + M * NUM_GALLERY}
     features = load_features(job.out / "features.npz")
+    assert job.rank("-o", job.out) == 0
     stored = job.arrays("mu_gallery.npz")
     assert stored["probs"].shape == stored["gallery_indices"].shape == (NUM_GALLERY, M)
     rows = features.gallery.features.astype(np.float64)
@@ -95,53 +96,55 @@ def test_each_row_is_asked_as_a_query(job: ImageJob, monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(mu, np.repeat(wanted[:, None], mu.shape[1], axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("options", "candidates"),
-    [
-        (["--gallery-mu"], NUM_GALLERY - 1),  # 10 by default, but there are nine others
-        (["--gallery-mu", "--top-k-candidates", 2], 2),
-        (["--gallery-mu", 1, "--top-k-candidates", 2], 1),
-        (["--gallery-mu", 1000], NUM_GALLERY - 1),
-    ],
-)
-def test_number_of_candidates(job: ImageJob, options: list[object], candidates: int) -> None:
-    assert job.run("-o", job.out, *options) == 0
+@pytest.mark.parametrize(("asked", "candidates"), [(1, 1), (1000, NUM_GALLERY - 1)])
+def test_number_of_candidates(job: ImageJob, asked: int, candidates: int) -> None:
+    assert job.run("-o", job.out, "--gallery-candidates", asked) == 0
     assert load_mu(job.out / "mu_gallery.npz").candidates.shape == (NUM_GALLERY, candidates)
-    summary = summary_of(job.out)
-    assert summary["gallery_mu"] == summary["counts"]["gallery_mu_candidates"] == candidates
+    assert job.report()["gallery_candidates"] == candidates
+    assert job.rank("-o", job.out) == 0
+    assert summary_of(job.out)["counts"]["gallery_mu_candidates"] == candidates
 
 
-def test_the_summary_tells(job: ImageJob) -> None:
-    assert job.run("-o", job.out, *OPTIONS, "--alpha", 0.3) == 0
+def test_what_is_told(job: ImageJob) -> None:
+    assert job.run("-o", job.out, *OPTIONS) == 0
+    report = job.report()
+    assert (report["candidates"], report["gallery_candidates"], report["order"]) == (K, M, "given")
+    assert report["stages"]["mu_gallery.npz"] == "made"
+    assert {"candidates", "mu", "gallery_candidates", "gallery_mu"} <= set(report["seconds"])
+    assert job.rank("-o", job.out, "--alpha", 0.3) == 0
     summary = summary_of(job.out)
-    assert (summary["top_k_candidates"], summary["gallery_mu"], summary["order"]) == (K, M, "given")
     assert summary["counts"]["mu_candidates"] == K
     assert summary["counts"]["gallery_mu_candidates"] == M
     assert summary["parameters"]["alpha"] == 0.3
-    assert summary["stages"]["mu_gallery.npz"] == "made"
-    assert {"candidates", "mu", "gallery_candidates", "gallery_mu"} <= set(summary["seconds"])
 
 
 def test_without_it_nothing_is_asked_of_the_gallery(job: ImageJob) -> None:
-    assert job.run("-o", job.out, "--top-k-candidates", K) == 0
+    assert job.run("-o", job.out, "--candidates", K) == 0
     assert job.names() == FILES - {"mu_gallery.npz"}
     assert job.done["given"] == K * NUM_QUERY
-    summary = summary_of(job.out)
-    assert summary["gallery_mu"] is None
-    assert summary["counts"]["gallery_mu_candidates"] == 0
-    assert "gallery_mu" not in summary["seconds"]
+    report = job.report()
+    assert report["gallery_candidates"] is None
+    assert "gallery_mu" not in report["seconds"]
+
+
+def test_a_method_that_takes_none_leaves_it_out(job: ImageJob) -> None:
+    assert job.run("-o", job.out, *OPTIONS) == 0
+    assert job.rank("-o", job.out, method="simple") == 0
+    counts = summary_of(job.out)["counts"]
+    assert (counts["mu_candidates"], counts["gallery_mu_candidates"]) == (K, 0)
 
 
 @pytest.mark.parametrize("method", ["k-reciprocal", "ecn", "ca-jaccard"])
 def test_files_give_the_same_ranking_again(job: ImageJob, tmp_path: Path, method: str) -> None:
-    assert job.run("-o", job.out, *OPTIONS, "--method", method, "--order", "both") == 0
+    assert job.run("-o", job.out, *OPTIONS, "--order", "both") == 0
     assert job.names() == FILES | {"mu_swapped.npz", "mu_gallery_swapped.npz"}
     assert job.done["swapped"] == K * NUM_QUERY + M * NUM_GALLERY
+    assert job.rank("-o", job.out, method=method) == 0
     files = [
-        "--features", job.out / "features.npz",
+        job.out / "features.npz",
         "--mu", job.out / "mu.npz", "--mu-swapped", job.out / "mu_swapped.npz",
-        "--mu-gallery", job.out / "mu_gallery.npz",
-        "--mu-gallery-swapped", job.out / "mu_gallery_swapped.npz",
+        "--gallery-mu", job.out / "mu_gallery.npz",
+        "--gallery-mu-swapped", job.out / "mu_gallery_swapped.npz",
     ]  # fmt: skip
     again = tmp_path / "again"
     assert rerank(*files, "--method", method, "-o", again) == 0
@@ -149,7 +152,7 @@ def test_files_give_the_same_ranking_again(job: ImageJob, tmp_path: Path, method
     one, other = summary_of(job.out), summary_of(again)
     assert one["metrics"] == other["metrics"]
     assert other["counts"]["gallery_mu_candidates"] == M
-    assert other["inputs"]["mu_gallery"] == str(job.out / "mu_gallery.npz")
+    assert other["inputs"]["gallery_mu"] == one["inputs"]["gallery_mu"]
     features = load_features(job.out / "features.npz")
     given = kernel_arguments(job.out)
     for key, name in (("mu", "mu_swapped.npz"), ("gallery_mu", "mu_gallery_swapped.npz")):
@@ -161,7 +164,7 @@ def test_files_give_the_same_ranking_again(job: ImageJob, tmp_path: Path, method
         "ca-jaccard": lambda: ca_jaccard(*arguments, np.asarray(features.camids), **given),
     }[method]()
     np.testing.assert_allclose(dense(again), desired, atol=5e-7, rtol=1e-6)
-    assert rerank(*files[:6], "--method", method, "-o", tmp_path / "mu alone") == 0
+    assert rerank(*files[:5], "--method", method, "-o", tmp_path / "mu alone") == 0
     assert np.abs(dense(tmp_path / "mu alone") - dense(again)).max() > 1e-4
 
 
@@ -170,7 +173,7 @@ def test_a_file_without_mu_of_the_queries(
 ) -> None:
     assert job.run("-o", job.out, *OPTIONS) == 0
     capsys.readouterr()
-    files = ["--features", job.out / "features.npz", "--mu-gallery", job.out / "mu_gallery.npz"]
+    files = [job.out / "features.npz", "--gallery-mu", job.out / "mu_gallery.npz"]
     options = ["--method", "k-reciprocal", "--alpha", 0.4, "-o", tmp_path / "again"]
     assert rerank(*files, *options) == 0
     out = capsys.readouterr().out
@@ -185,21 +188,15 @@ def test_a_file_without_mu_of_the_queries(
     assert summary_of(tmp_path / "again")["parameters"]["alpha"] == 0.4
 
 
-def test_one_from_a_file_the_other_from_the_engine(job: ImageJob, tmp_path: Path) -> None:
+def test_one_from_a_file_the_other_from_the_job(job: ImageJob, tmp_path: Path) -> None:
     assert job.run("-o", job.out, *OPTIONS) == 0
-    wanted, source = dense(job.out), ["--features", job.out / "features.npz"]
-    mu, gallery_mu = job.out / "mu.npz", job.out / "mu_gallery.npz"
-    one, other = tmp_path / "one", tmp_path / "other"
-    assert job.run("-o", one, "--mu", mu, "--gallery-mu", M, "--order", "given", source=source) == 0
-    assert job.done == {"given": M * NUM_GALLERY}
-    assert job.loaded == [{"parts": ["scorer"]}]
+    assert job.rank("-o", job.out) == 0
+    wanted, other = dense(job.out), tmp_path / "other"
+    assert job.run("-o", other, "--candidates", K) == 0
+    one = tmp_path / "one"
+    assert job.rank("--gallery-mu", job.out / "mu_gallery.npz", "-o", one, job=other) == 0
     np.testing.assert_array_equal(dense(one), wanted)
-    options = ["-o", other, "--mu-gallery", gallery_mu, "--top-k-candidates", K]
-    assert job.run(*options, source=source) == 0
-    assert job.done == {"given": K * NUM_QUERY}
-    np.testing.assert_array_equal(dense(other), wanted)
-    assert summary_of(other)["counts"]["gallery_mu_candidates"] == M
-    assert summary_of(other)["gallery_mu"] is None  # not from this engine
+    assert summary_of(one)["counts"]["gallery_mu_candidates"] == M
 
 
 def test_progress_names_the_stage(job: ImageJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,5 +239,5 @@ def test_one_gallery_image_has_no_others() -> None:
         lambda: check_others(1),
         lambda: nearest_others(features_of(np.ones((1, 2), np.float32)), 1),
     ):
-        with pytest.raises(InputError, match="at least two of them; leave out --gallery-mu"):
+        with pytest.raises(InputError, match="at least two of them; leave out --gallery"):
             call()

@@ -1,6 +1,5 @@
 """Mu between gallery images: killed runs, reuse, and images that cannot be read."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +8,20 @@ import pytest
 from image_job import NUM_GALLERY, NUM_QUERY, ImageJob
 from numpy.typing import NDArray
 
-from murank import load_mu, load_ranking
+from murank import load_mu
 
 K, M = 3, 4
 QUERY_PAIRS, GALLERY_PAIRS = K * NUM_QUERY, M * NUM_GALLERY
-OPTIONS = ("--top-k-candidates", K, "--gallery-mu", M)
-FILES = {"features.npz", "mu.npz", "mu_gallery.npz", "ranking.npz", "summary.json"}
+OPTIONS = ("--candidates", K, "--gallery-candidates", M)
+FILES = {"features.npz", "mu.npz", "mu_gallery.npz", "job.json"}
 
 
 def distances(job: ImageJob) -> NDArray[np.float32]:
-    return load_ranking(job.out).distances
+    return job.ranking(method="k-reciprocal").distances
 
 
 def skipped(job: ImageJob) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((job.out / "summary.json").read_text())["skipped"]
+    found: list[dict[str, Any]] = job.report()["skipped"]
     return found
 
 
@@ -64,7 +63,7 @@ def test_killed_while_scoring_the_gallery(
     assert "mu.npz: reused\n" in err
     assert f"mu_gallery.npz: goes on, 2 of {NUM_GALLERY // 2} parts reused\n" in err
     np.testing.assert_array_equal(distances(job), uninterrupted[order])
-    states = json.loads((job.out / "summary.json").read_text())["stages"]
+    states = job.report()["stages"]
     assert (states["mu.npz"], states["mu_gallery.npz"]) == ("reused", "resumed")
 
 
@@ -97,7 +96,7 @@ def test_a_finished_run_is_used_again(
     assert job.run("-o", job.out, *OPTIONS, "--overwrite") == 0
     assert job.done == {"given": GALLERY_PAIRS}
     np.testing.assert_array_equal(distances(job), uninterrupted["given"])
-    assert job.run("-o", job.out, *OPTIONS, "--overwrite", "--method", "ecn") == 0
+    assert job.run("-o", job.out, *OPTIONS, "--overwrite") == 0
     assert (job.done, job.loaded) == ({}, [])
     assert job.run("-o", job.out, *OPTIONS[:2], "--overwrite") == 0
     assert job.done == {}
@@ -109,11 +108,11 @@ def test_another_number_is_another_job(job: ImageJob, capsys: pytest.CaptureFixt
     assert job.run("-o", job.out, *OPTIONS) == 130
     job.stop_at = None
     capsys.readouterr()
-    changed = ["-o", job.out, "--top-k-candidates", K]
-    for options in (changed, [*changed, "--gallery-mu", M + 1]):
+    changed = ["-o", job.out, "--candidates", K]
+    for options in (changed, [*changed, "--gallery-candidates", M + 1]):
         assert job.run(*options) == 2
-        assert "another job (--gallery-mu changed)" in capsys.readouterr().err
-    assert job.run(*changed, "--gallery-mu", M + 1, "--overwrite") == 0
+        assert "another job (--gallery-candidates changed)" in capsys.readouterr().err
+    assert job.run(*changed, "--gallery-candidates", M + 1, "--overwrite") == 0
     assert job.done == {"given": (M + 1) * NUM_GALLERY}
 
 
@@ -152,19 +151,19 @@ def test_pairs_that_cannot_be_read_keep_their_distance(
     pairs = query_pairs + int(with_bad.sum())  # of both stages
     assert [(one["path"], one["pairs"]) for one in skipped(job)] == [(str(bad), pairs)]
     assert job.done == {"given": QUERY_PAIRS + GALLERY_PAIRS - pairs}
-    assert "1 image skipped (listed in summary.json):\n" in capsys.readouterr().out
+    assert "1 image skipped (listed in job.json):\n" in capsys.readouterr().out
 
 
 def test_a_missing_gallery_image_shows_before_any_scoring(
     job: ImageJob, source: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     candidates = job.folder / "candidates"
-    assert job.run("-o", candidates, "--top-k-candidates", 1, source=source) == 0
+    assert job.run("-o", candidates, "--candidates", 1, source=source) == 0
     others = set(range(NUM_GALLERY)) - set(load_mu(candidates / "mu.npz").candidates.ravel())
     gone = sorted(job.gallery.iterdir())[min(others)]  # no query needs it
     gone.unlink()
-    options = ["-o", job.out, "--strict", "--top-k-candidates", 1]
-    assert job.run(*options, "--gallery-mu", M, source=source) == 2
+    options = ["-o", job.out, "--strict", "--candidates", 1]
+    assert job.run(*options, "--gallery-candidates", M, source=source) == 2
     assert f"{gone}: no such file" in capsys.readouterr().err
     assert job.done == {}
     assert job.run(*options, source=source) == 0

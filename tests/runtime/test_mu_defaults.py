@@ -34,10 +34,20 @@ def store(job: ImageJob, **given: Any) -> str:
     return store_defaults(job.engine, proposal(**given), asked=asked, alignment="off")
 
 
-def summary(job: ImageJob, *options: object) -> dict[str, Any]:
-    assert job.run("-o", job.out, "--overwrite", *options) == 0
+def summary(job: ImageJob, *options: object, method: str = "k-reciprocal") -> dict[str, Any]:
+    """What `murank rerank` says of a job that is scored as the engine has it by default."""
+    assert job.run("--overwrite") == 0
+    return ranked(job, *options, method=method)
+
+
+def ranked(job: ImageJob, *options: object, method: str = "k-reciprocal") -> dict[str, Any]:
+    assert job.rank("-o", job.out, "--overwrite", *options, method=method) == 0
     found: dict[str, Any] = json.loads((job.out / "summary.json").read_text())
     return found
+
+
+def used(found: dict[str, Any]) -> tuple[float, int]:
+    return found["parameters"]["alpha"], found["counts"]["mu_candidates"]
 
 
 def test_what_is_stored(job: ImageJob) -> None:
@@ -56,67 +66,72 @@ def test_what_is_stored(job: ImageJob) -> None:
 def test_rerank_takes_it(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
     store(job)
     found = summary(job)
-    assert (found["parameters"]["alpha"], found["top_k_candidates"]) == (0.3, 2)
-    assert job.done["given"] == 2 * NUM_QUERY
+    assert used(found) == (0.3, 2)
     assert any("own default" in note for note in found["notes"])
-    given = summary(job, "--alpha", 0.3, "--top-k-candidates", 2)
+    given = ranked(job, "--alpha", 0.3, "--candidates", 2)
     assert given["metrics"] == found["metrics"]
     assert not any("own default" in note for note in given["notes"])
-    for options, expected in (
-        (["--alpha", 0.5], (0.5, 10)), (["--top-k-candidates", 3], (0.2, 3)),
-        (["--method", "ecn"], (0.2, 10)), (["--gallery-mu", 2], (0.2, 10)),
-    ):  # fmt: skip
-        named = summary(job, *options)
-        assert (named["parameters"]["alpha"], named["top_k_candidates"]) == expected
+    mu = job.out / "mu.npz"
+    for options in (["--alpha", 0.5], ["--candidates", 3], ["--mu", mu]):
+        named = dict(zip(options[::2], options[1::2], strict=True))
+        expected = (named.get("--alpha", 0.2), named.get("--candidates", 10))
+        assert used(ranked(job, *options)) == expected
+    assert used(ranked(job, method="ecn")) == (0.2, 10)
+    assert job.run("--overwrite", "--gallery-candidates", 2) == 0
+    assert used(ranked(job)) == (0.2, 10), "it was proposed without gallery mu"
+    assert ranked(job, "--no-mu")["counts"]["mu_candidates"] == 0
     capsys.readouterr()
+
+
+def test_as_many_are_asked_as_were_stored(job: ImageJob) -> None:
+    store(job, candidates=12)
+    assert job.run("-o", job.out) == 0
+    assert job.report()["candidates"] == 10, "the whole gallery"
+    assert used(ranked(job)) == (0.3, 10)
+    assert job.run("--overwrite", "--candidates", 3) == 0
+    found = ranked(job)
+    assert used(found) == (0.2, 3)
+    (note,) = [one for one in found["notes"] if "own default" in one]
+    assert "--candidates" in note
+
+
+def test_it_is_of_one_alignment(job: ImageJob) -> None:
+    store(job)  # proposed without
+    assert job.run("--align-cameras", "mean") == 0
+    assert used(ranked(job)) == (0.2, 10)
+    assert used(ranked(job, "--align-cameras", "off")) == (0.3, 2)
 
 
 def test_rerank_leaves_mu_out(job: ImageJob) -> None:
     store(job, alpha=0.0, candidates=0)
     store(job, method="simple", alpha=0.0, candidates=0)
     found = summary(job)
-    assert job.done["given"] == 0
-    assert found["top_k_candidates"] is None
-    assert found["metrics"] == summary(job, "--no-mu")["metrics"]
-    assert summary(job, "--top-k-candidates", 3)["top_k_candidates"] == 3
-    assert summary(job, "--method", "simple")["top_k_candidates"] == 10, "it cannot do without"
-
-
-def test_what_it_leaves_without_effect_is_said(job: ImageJob, tmp_path: Path) -> None:
-    store(job, alpha=0.0, candidates=0)
-    options = ["--order", "both", "--cache-dir", tmp_path / "c", "--vision-cache-mb", 0]
-    for more, void in (
-        ([], set()), (options, {"--order", "--cache-dir", "--vision-cache-mb"}),
-        (["--strict", "--threads", 1], set()),  # of the encoder, too
-    ):  # fmt: skip
-        (note,) = [one for one in summary(job, *more)["notes"] if "own default" in one]
-        assert "--alpha" in note
-        assert {one for one in {"--strict", "--threads", *map(str, options)} if one in note} == void
-    source = ["--features", job.out / "features.npz"]
-    assert job.run("-o", tmp_path / "o", "--strict", "--threads", 1, source=source) == 0
-    notes = json.loads((tmp_path / "o" / "summary.json").read_text())["notes"]
-    (note,) = [one for one in notes if "own default" in one]
-    assert "--strict, --threads" in note
-    assert job.loaded == []
+    assert found["counts"]["mu_candidates"] == 0
+    assert any("own default" in note for note in found["notes"])
+    assert found["metrics"] == ranked(job, "--no-mu")["metrics"]
+    assert ranked(job, "--candidates", 3)["counts"]["mu_candidates"] == 3
+    assert used(ranked(job, method="simple"))[1] == 10, "it cannot do without"
 
 
 def test_what_was_made_before_is_used_after(job: ImageJob) -> None:
     """A proposal changes no feature and no answer; a calibration changes answers alone."""
-    summary(job, "--top-k-candidates", 2)
+    assert job.run("--candidates", 3) == 0
     for method, alpha, candidates in (("k-reciprocal", 0.3, 2), ("ecn", 0.4, 3)):
         store(job, method=method, alpha=alpha, candidates=candidates)
-        found = summary(job)
-        assert found["parameters"]["alpha"] == 0.3
-        assert found["engine"]["sha256"] == engine_sha256(job.engine)
+        assert job.run("--candidates", 3, "--overwrite") == 0
         assert (job.done, job.loaded) == ({}, [])
+        found = ranked(job)
+        assert used(found) == (0.3, 2)
+        assert found["job"]["engine"]["sha256"] == engine_sha256(job.engine)
     calibrate_engine(job)
-    assert summary(job, "--top-k-candidates", 2)["stages"]["features.npz"] == "reused"
-    assert job.done == {"given": 2 * NUM_QUERY}
+    assert job.run("--candidates", 3, "--overwrite") == 0
+    assert job.report()["stages"]["features.npz"] == "reused"
+    assert job.done == {"given": 3 * NUM_QUERY}
 
 
 def test_a_stopped_run_goes_on_after_a_proposal(job: ImageJob) -> None:
     job.stop_at = ("given", 2 * 2)  # two queries are a part
-    options = ("-o", job.out, "--top-k-candidates", 2)
+    options = ("-o", job.out, "--candidates", 2)
     assert job.run(*options) == 130
     job.stop_at = None
     store(job)
@@ -128,13 +143,13 @@ def test_from_an_older_run_to_an_engine_with_proposals(
     job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
-    assert job.run("-o", job.out, "--top-k-candidates", 3) == 0
+    assert job.run("-o", job.out, "--candidates", 3) == 0
 
     def keep(folder: Path) -> int:
         return main(["compare", str(folder), "--propose", "--store", str(job.engine)])
 
     assert keep(job.out) == 0
-    assert job.run("-o", other, "--top-k-candidates", 3) == 0  # by the engine as it is now
+    assert job.run("-o", other, "--candidates", 3) == 0  # by the engine as it is now
     assert keep(other) == 0
     assert keep(job.out) == 0
     calibrate_engine(job)  # another engine to what these runs were asked
@@ -145,7 +160,7 @@ def test_from_an_older_run_to_an_engine_with_proposals(
 
 
 def test_from_a_run_to_its_engine(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job.run("-o", job.out, "--top-k-candidates", 3) == 0
+    assert job.run("-o", job.out, "--candidates", 3) == 0
     capsys.readouterr()
     for method in ("simple", "ecn"):  # the first changes the engine, and not what it answers
         words = ["compare", str(job.out), "--propose", method, "--store", str(job.engine), "--json"]
@@ -160,9 +175,9 @@ def test_from_a_run_to_its_engine(job: ImageJob, capsys: pytest.CaptureFixture[s
 
 
 def test_refused(job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job.run("-o", job.out, "--top-k-candidates", 3) == 0
+    assert job.run("-o", job.out, "--candidates", 3) == 0
     folder, engine = str(job.out), str(job.engine)
-    features = ["--features", str(job.out / "features.npz"), "--mu", str(job.out / "mu.npz")]
+    features = [str(job.out / "features.npz"), "--mu", str(job.out / "mu.npz")]
     for words, says in (
         ([folder, "--store", engine], "--propose"),
         ([*features, "--propose", "--store", engine], "folder"),

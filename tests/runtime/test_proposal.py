@@ -181,7 +181,7 @@ def files(features: FeatureSet, tmp_path: Path) -> list[str]:
     mu = scores(features, 0.3)
     save_features(tmp_path / "f.npz", features)
     np.savez(tmp_path / "mu.npz", probs=mu.mu, gallery_indices=mu.candidates)
-    return ["--features", str(tmp_path / "f.npz"), "--mu", str(tmp_path / "mu.npz")]
+    return [str(tmp_path / "f.npz"), "--mu", str(tmp_path / "mu.npz")]
 
 
 def test_cli(files: list[str], features: FeatureSet, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +206,7 @@ def test_cli_refused(
     files: list[str], features: FeatureSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for options, flag in (
-        ([*files[:2], "--propose"], "--propose"),
+        ([*files[:1], "--propose"], "--propose"),
         ([*files, "--propose", "none"], "--propose"),
     ):
         assert main(["compare", *options]) == 2

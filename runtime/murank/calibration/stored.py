@@ -116,7 +116,7 @@ def store_defaults(folder: Path, proposal: Proposal, *, asked: str, alignment: D
         if asked != manifest_sha256(manifest.answering):
             raise InputError(
                 f"{folder} is not the engine that was asked for mu, or has changed since: run "
-                "murank rerank with it again"
+                "murank score with it again"
             )
         gain = proposal.held_out
         record = MuDefaults(

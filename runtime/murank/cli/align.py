@@ -1,7 +1,6 @@
 """`murank align`: camera alignment learnt from a gallery, to a file."""
 
 import argparse
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +8,23 @@ import numpy as np
 from murank._exceptions import InputError, UsageError
 from murank.cli.align_report import Learnt, as_json, report_lines
 from murank.cli.alignment_options import directions
-from murank.cli.engine_options import add_running_options, opened
+from murank.cli.engine_options import CACHE_NEEDS, RUNNING, add_running_options, opened
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, add_protocol, positive, protocol_of
+from murank.cli.parser import Parser, add_protocol, check_needs, positive, protocol_of
 from murank.cli.progress import ProgressLine
+from murank.cli.ranked_source import read_features
 from murank.cli.reading_options import check_reading
-from murank.cli.run_folder import features_of_run
-from murank.cli.sources import RUNNING_NEEDS, check_needs
 from murank.jobs import LazyEngine
 from murank.jobs.judging import Judged, judge_pairs
 from murank.rerank.alignment import Alignment, Fitted, aligned_by, fit_gallery, save_alignment
-from murank.rerank.features import FeatureSet, check_file, load_features
+from murank.rerank.features import FeatureSet, check_file
 from murank.rerank.methods import distance_blocks
 from murank.rerank.pipeline import Settings, StageClock, rerank
 
-_NEEDS: Mapping[str, Sequence[str]] = {
+_NEEDS = {
     "engine": ("verify_pairs",),
-    "verify_pairs": ("engine",),
-    "image_root": ("engine",),
-    **RUNNING_NEEDS,
+    **dict.fromkeys(("verify_pairs", "image_root", *RUNNING), ("engine",)),
+    **CACHE_NEEDS,
     "overwrite": ("output",),
 }
 
@@ -42,8 +39,8 @@ def parser() -> Parser:
         "nothing is written.",
     )
     result.add_argument(
-        "source", metavar="F.npz|DIR", type=Path,
-        help="features, queries first, or a folder that `murank rerank` wrote from images",
+        "source", metavar="JOB|F.npz", type=Path,
+        help="a folder of murank score, or features, queries first",
     )  # fmt: skip
     result.add_argument("--num-query", type=positive, metavar="N", help="leading rows = queries")
     result.add_argument(
@@ -64,7 +61,7 @@ def parser() -> Parser:
     )  # fmt: skip
     group.add_argument(
         "--image-root", type=Path, metavar="DIR",
-        help="where paths in the features start (the current folder)",
+        help="where paths in the features start (a job folder says it; F.npz: the current folder)",
     )  # fmt: skip
     add_running_options(group)
     add_protocol(result)
@@ -79,9 +76,9 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     asked = _checked(args)
-    file = features_of_run(args.source) if args.source.is_dir() else args.source
     protocol = protocol_of(args)
-    features = load_features(file, args.num_query)
+    job, features = read_features(args.source, args.num_query)
+    file, root = (args.source, Path()) if job is None else (job.features, job.image_root)
     gallery = features.gallery
     asked.check(dim=int(gallery.features.shape[1]), camids=gallery.camids)
     engine = None if args.engine is None else opened(args, ["scorer"])
@@ -91,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         fitted = fit_gallery(features, asked, progress=line.part("align"))
         found = fitted
         if engine is not None:
-            judged = _judged(args, features, found, engine, line)
+            judged = _judged(args, features, found, engine, args.image_root or root, line)
             fitted = fit_gallery(
                 features, asked, pairs=found.cameras.pairs,
                 weights=judged.weighed(found.cameras.weights),
@@ -125,12 +122,12 @@ def _checked(args: argparse.Namespace) -> Alignment:
 
 
 def _judged(
-    args: argparse.Namespace, features: FeatureSet, found: Fitted, engine: LazyEngine,
+    args: argparse.Namespace, features: FeatureSet, found: Fitted, engine: LazyEngine, root: Path,
     line: ProgressLine,
 ) -> Judged:  # fmt: skip
     if found.level != "pairs":
         raise InputError(f"--verify-pairs finds no pair to ask about: {found.note}")
-    gallery, root = features.gallery, args.image_root or Path()
+    gallery = features.gallery
     camids = np.asarray(gallery.camids)
     return judge_pairs(
         found.cameras.pairs, found.cameras.pair_shares(gallery.features, camids),

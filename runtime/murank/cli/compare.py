@@ -1,29 +1,23 @@
 """`murank compare`: every re-ranker with and without mu, side by side."""
 
 import argparse
-import json
-from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from murank._exceptions import InputError, UsageError
+from murank._exceptions import UsageError
 from murank.calibration import store_defaults
-from murank.cli.alignment_options import add_alignment, alignment_of
+from murank.cli.alignment_options import add_alignment
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, add_protocol, positive, protocol_of
+from murank.cli.parser import Parser, add_protocol, given_flags, protocol_of
 from murank.cli.progress import ProgressLine
-from murank.cli.run_folder import features_of_run
+from murank.cli.ranked_source import RankedSource, add_ranked_source, read_ranked
 from murank.cli.table import gain, table
 from murank.files.atomic import check_writable
 from murank.folder.manifest import read_manifest
-from murank.jobs.workspace import GALLERY_MU_FILES, MU_FILES
 from murank.rerank.alignment import align
 from murank.rerank.comparison import Compared, check_comparable, compare
-from murank.rerank.features import load_features
-from murank.rerank.mu import MuDistances, load_mu
 from murank.rerank.mu_auc import told_among_candidates
 from murank.rerank.proposal import PROPOSED, check_proposable, propose
-from murank.rerank.ranking import SUMMARY_FILE
 
 _SHOWN = ("mAP", "rank-1", "rank-5")
 
@@ -35,14 +29,7 @@ def parser() -> Parser:
         description="Evaluate the encoder, k-reciprocal, ECN and CA-Jaccard with the defaults of "
         "the kernels, each without and with mu. Nothing is written.",
     )
-    result.add_argument(
-        "folder", nargs="?", metavar="DIR", type=Path,
-        help="what `murank rerank --engine` wrote: features.npz, mu.npz, mu_gallery.npz",
-    )  # fmt: skip
-    result.add_argument("--features", metavar="F.npz", type=Path, help="instead of a folder")
-    result.add_argument("--mu", metavar="M.npz", type=Path, help="beside --features")
-    result.add_argument("--mu-gallery", metavar="M.npz", type=Path, help="beside --features")
-    result.add_argument("--num-query", type=positive, metavar="N", help="of --features")
+    add_ranked_source(result)
     result.add_argument("--alpha", type=float, metavar="X", help="weight of mu, in [0, 1] (0.2)")
     result.add_argument(
         "--propose", nargs="?", const=PROPOSED[0], choices=PROPOSED, metavar="METHOD",
@@ -64,15 +51,14 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     protocol = protocol_of(args)
-    files = _files(args)
-    if not (files.mu or files.gallery_mu) and args.alpha is not None:
-        raise UsageError("--alpha weighs mu: it needs --mu, or a folder with mu.npz")
-    if not files.mu and args.propose is not None:
-        raise UsageError("--propose weighs mu: it needs --mu, or a folder with mu.npz")
-    asked = None if args.store is None else _asked_engine(args)
-    features = load_features(files.features, args.num_query)
-    mu, gallery_mu = _load(files.mu), _load(files.gallery_mu)
-    alignment = alignment_of(args)
+    source = read_ranked(args)
+    features, mu, gallery_mu, alignment = (
+        source.features, source.mu, source.gallery_mu, source.alignment
+    )  # fmt: skip
+    for flag in given_flags(args, () if mu is not None else ("alpha", "propose")).values():
+        if flag == "--propose" or gallery_mu is None:
+            raise UsageError(f"{flag} weighs mu: it needs --mu, or a job folder with mu.npz")
+    asked = None if args.store is None else _asked_engine(args, source)
     labels = check_comparable(features, mu, gallery_mu, alpha=args.alpha, protocol=protocol)
     if args.propose is not None:
         check_proposable(labels, protocol)
@@ -131,55 +117,10 @@ def comparison_table(found: list[Compared]) -> list[str]:
     return text
 
 
-def _asked_engine(args: argparse.Namespace) -> str:
+def _asked_engine(args: argparse.Namespace, source: RankedSource) -> str:
     """Return the sha256 of what gave mu; raise what stands in the way of storing."""
-    if args.propose is None or args.folder is None:
-        raise UsageError("--store needs --propose, and a folder that says which engine gave mu")
-    try:
-        found = json.loads((args.folder / SUMMARY_FILE).read_bytes())["engine"]["answers_sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{args.folder} does not say which engine gave mu") from error
+    if args.propose is None or source.job is None or args.mu is not None:
+        raise UsageError("--store needs --propose, and a job folder, which says what gave mu")
     read_manifest(args.store)
     check_writable(args.store)
-    return str(found)
-
-
-class _Files(NamedTuple):
-    features: Path
-    mu: tuple[Path, ...]  # none, one prompt order, or both
-    gallery_mu: tuple[Path, ...]
-
-
-def _files(args: argparse.Namespace) -> _Files:
-    if (args.folder is None) == (args.features is None):
-        raise UsageError("name the folder that rerank wrote, or --features F.npz")
-    if args.folder is None:
-        given = ((file,) if file is not None else () for file in (args.mu, args.mu_gallery))
-        return _Files(args.features, *given)
-    for flag in ("mu", "mu_gallery", "num_query"):
-        if getattr(args, flag) is not None:
-            raise UsageError(f"--{flag.replace('_', '-')} goes with --features")
-    features = features_of_run(args.folder)
-    used = _used(args.folder)
-    mu, gallery_mu = (
-        tuple(args.folder / name for name in names.values() if name in used)
-        for names in (MU_FILES, GALLERY_MU_FILES)
-    )
-    return _Files(features, mu, gallery_mu)
-
-
-def _used(folder: Path) -> Collection[str]:
-    """Return the names of the files that count: those of the last run, where it says so."""
-    summary = folder / SUMMARY_FILE
-    if not summary.is_file():
-        return {file.name for file in folder.iterdir()}
-    try:
-        stages = json.loads(summary.read_bytes())["stages"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{summary} is no summary of a run on images; run it again") from error
-    return stages if isinstance(stages, dict) else ()
-
-
-def _load(files: Sequence[Path]) -> MuDistances | None:
-    """Read mu of one prompt order, or the mean of both."""
-    return load_mu(*files) if files else None
+    return source.job.report.engine.answers_sha256

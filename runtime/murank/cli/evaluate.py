@@ -13,11 +13,12 @@ from murank.cli.parser import Parser, add_protocol, positive, protocol_of
 from murank.cli.table import table
 from murank.datasets.labels import Labels
 from murank.files.npz import open_npz, read_npz
+from murank.jobs import is_job, read_job
 from murank.rerank.alignment import align
 from murank.rerank.features import load_features
 from murank.rerank.methods import distance_blocks, kernel_errors
 from murank.rerank.metrics import Metrics, cmc_metrics, metrics_of
-from murank.rerank.ranking import load_ranking, ranking_file
+from murank.rerank.ranking import RANKING_FILES, load_ranking, ranking_file
 from murank.rerank.truncated import evaluate_truncated
 
 _DISTANCES = ("distmat", "q_pids", "g_pids", "q_camids", "g_camids")
@@ -43,9 +44,12 @@ def parser() -> Parser:
     result = Parser(
         prog="murank evaluate",
         description="Evaluate a features file (plain Euclidean), a distances file (distmat [Q,G], "
-        "q_pids, g_pids, q_camids, g_camids) or a ranking that `murank rerank` wrote.",
+        "q_pids, g_pids, q_camids, g_camids) or a ranking that `murank rerank` wrote; of a job "
+        "folder without a ranking, its features.",
     )
-    result.add_argument("file", metavar="FILE", help=".npz, or the folder of a ranking")
+    result.add_argument(
+        "file", metavar="FILE", help=".npz, the folder of a ranking, or a job folder"
+    )
     result.add_argument("--num-query", type=positive, metavar="N", help="for a features file")
     result.add_argument("--max-rank", type=positive, default=50, metavar="N", help="of CMC (50)")
     add_alignment(result)
@@ -57,7 +61,7 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     protocol = protocol_of(args)
-    path = ranking_file(args.file)
+    path = _file(Path(args.file))
     kind = _kind(path)
     if kind != "features" and args.num_query is not None:
         raise UsageError(f"--num-query is for a features file; {path} holds {kind}")
@@ -71,6 +75,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_table(result, protocol)
     return 0
+
+
+def _file(path: Path) -> Path:
+    """Return what is evaluated: of a folder the ranking, of a job without one its features."""
+    ranked = any((path / name).exists() for name in RANKING_FILES.values())
+    return read_job(path).features if is_job(path) and not ranked else ranking_file(path)
 
 
 def _kind(path: Path) -> str:

@@ -77,7 +77,7 @@ def given_parameters(args: argparse.Namespace, *, with_mu: bool) -> dict[str, An
             users = ", ".join(_users(option))
             raise UsageError(f"--method {args.method} does not use {option.flag}; used by: {users}")
     if "alpha" in given and not with_mu:
-        raise UsageError("--alpha weighs mu-distances: it needs --mu, or --engine without --no-mu")
+        raise UsageError("--alpha weighs mu-distances: it needs --mu, or a job folder with mu.npz")
     if args.method == "ca-jaccard":
         _check_ca_jaccard(given)
     return given

@@ -1,17 +1,24 @@
 """What was proposed for an engine (`murank compare --store`), where a user names nothing else."""
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from murank.cli.sources import engine_scores, void_flags
-from murank.folder.manifest import Manifest, MuDefaults, read_manifest
+from murank.cli.ranked_source import RankedSource
+from murank.folder.manifest import Manifest, MuDefaults
 from murank.rerank.methods import METHODS
 
+_CANDIDATES = 10
 
-def defaults_of(manifest: Manifest, method: str) -> MuDefaults | None:
+
+def most_candidates(manifest: Manifest) -> int:
+    """Return how many candidates a query serve every method of an engine by default."""
+    return max([_CANDIDATES, *(found.candidates for found in manifest.mu_defaults.values())])
+
+
+def defaults_of(stored: Mapping[str, MuDefaults], method: str) -> MuDefaults | None:
     """Return them; None also where a method cannot do what they say, for it needs mu."""
-    found = manifest.mu_defaults.get(method)
+    found = stored.get(method)
     return None if found is not None and not found.alpha and METHODS[method].needs_mu else found
 
 
@@ -31,16 +38,29 @@ def is_of(found: MuDefaults, asked: str | None) -> bool:
     return asked in (None, "auto", found.alignment)
 
 
-def take_defaults(args: argparse.Namespace) -> str | None:
-    """Fill in the options of `murank rerank` that were left out; return a note where it does."""
-    named = (args.option_alpha, args.top_k_candidates, args.gallery_mu, args.mu_gallery)
-    if not engine_scores(args) or any(value is not None for value in named):
-        return None
-    found = defaults_of(read_manifest(Path(args.engine)), args.method)
-    if found is None or not is_of(found, args.align_cameras):
-        return None
-    if found.alpha:
-        args.option_alpha, args.top_k_candidates = found.alpha, found.candidates
-    else:
-        args.no_mu = True
-    return note_of(found, args.method, "--alpha or --top-k-candidates", void_flags(args))
+def take_defaults(
+    args: argparse.Namespace, source: RankedSource
+) -> tuple[RankedSource, float | None, str | None]:
+    """Return the source with what was stored, alpha if that says it, and what to tell.
+
+    Nothing is taken where alpha, candidates or mu was named, or there is gallery mu, too.
+    """
+    named = (args.option_alpha, args.candidates, args.mu)
+    if source.job is None or source.mu is None or source.gallery_mu is not None or any(
+        value is not None for value in named
+    ):  # fmt: skip
+        return source, args.option_alpha, None
+    found = defaults_of(source.job.report.mu_defaults, args.method)
+    if found is None or not is_of(found, source.alignment.level):
+        return source, None, None
+    note = note_of(found, args.method, "--alpha or --candidates")
+    if not found.alpha:
+        return replace(source, mu=None), None, note
+    wanted = min(found.candidates, source.features.num_gallery)
+    asked = int(source.mu.mu.shape[1])
+    if wanted > asked:
+        return source, None, (
+            f"the engine's own default for {args.method} is not taken: it needs mu of {wanted} "
+            f"candidates, and {asked} were asked (murank score --candidates)"
+        )  # fmt: skip
+    return source.with_candidates(wanted), found.alpha, note

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from murank._exceptions import EXIT_CODES, UsageError
@@ -45,6 +46,32 @@ def days(text: str) -> float:
         if 0 < (value := float(text)) < math.inf:
             return value
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+
+
+def given_flags(args: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
+    """Return the options among `names` that were given, and their flags.
+
+    0 is given, too, and a switch that is off is not.
+    """
+    values = {name: getattr(args, name) for name in names}
+    given = (name for name, value in values.items() if value is not None and value is not False)
+    return {name: "--" + name.replace("_", "-") for name in given}
+
+
+def check_needs(args: argparse.Namespace, needs: Mapping[str, Sequence[str]]) -> None:
+    """Raise UsageError if an option is given without those that it is of no use without."""
+    for option, flag in given_flags(args, needs).items():
+        given = given_flags(args, needs[option])
+        missing = ["--" + name.replace("_", "-") for name in needs[option] if name not in given]
+        if missing:
+            raise UsageError(f"{flag} needs {' and '.join(missing)}")
+
+
+def add_kernels(group: Any, what: str) -> None:
+    """Add where the kernels run."""
+    group.add_argument(
+        "--kernels", choices=("cpu", "cuda"), default="cpu", help=f"{what}, where they run (cpu)"
+    )
 
 
 def add_cache_options(group: argparse._ArgumentGroup) -> None:

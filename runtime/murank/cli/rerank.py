@@ -1,39 +1,47 @@
-"""`murank rerank`: images or features in, ranked candidate matches out."""
+"""`murank rerank`: features and mu in, ranked candidate matches out."""
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from murank._exceptions import UsageError
-from murank.cli.alignment_options import add_alignment, alignment_of
-from murank.cli.engine_options import add_engine_options
-from murank.cli.inputs import open_inputs
+from murank.cli.alignment_options import add_alignment
 from murank.cli.method_options import add_method_options, given_parameters
 from murank.cli.mu_defaults import take_defaults
 from murank.cli.output import notes, say, say_json
-from murank.cli.parser import Parser, add_protocol, positive, protocol_of
+from murank.cli.parser import (
+    Parser,
+    add_kernels,
+    add_protocol,
+    given_flags,
+    positive,
+    protocol_of,
+)
 from murank.cli.progress import ProgressLine
+from murank.cli.ranked_source import RankedSource, add_ranked_source, read_ranked
+from murank.cli.reading_options import add_reading_options, check_reading
 from murank.cli.rerank_report import report
-from murank.cli.rerank_sheet import write_sheet_of
-from murank.cli.sources import add_source_options, check_sources, fuses_gallery_mu, fuses_mu
+from murank.cli.rerank_sheet import check_images, check_sheet, write_sheet_of
+from murank.files.atomic import made_folder, readable_errors, sole_writer
 from murank.rerank import pipeline as _pipeline
+from murank.rerank.alignment import align
 from murank.rerank.methods import METHODS
-from murank.rerank.ranking import RANKING_FILES
+from murank.rerank.ranking import RANKING_FILES, Ranking, check_output, write_ranking
 
 
 def parser() -> Parser:
     """Return the parser of this verb."""
     result = Parser(
         prog="murank rerank",
-        description="Re-rank the gallery for every query. With labels (pids, camids) the metrics "
-        "before and after are shown. Without -o nothing is written. With -o, features.npz, mu.npz "
-        "and mu_gallery.npz, where they were made, stay beside the ranking, and a run that was "
-        "killed goes on where it stopped.",
+        description="Re-rank the gallery for every query, by a method and with mu where there is "
+        "any; no engine is asked. With labels (pids, camids) the metrics before and after are "
+        "shown. Without -o nothing is written.",
     )
-    result.add_argument("--method", required=True, choices=tuple(METHODS))
-    result.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="of the re-ranking"
-    )
-    add_source_options(result)
-    add_engine_options(result)
+    add_ranked_source(result)
+    group = result.add_argument_group("method")
+    group.add_argument("--method", required=True, choices=tuple(METHODS))
+    add_kernels(group, "of the method")
     add_method_options(result)
     add_alignment(result)
     add_protocol(result)
@@ -43,10 +51,18 @@ def parser() -> Parser:
 
 def _add_output(result: Parser) -> None:
     group = result.add_argument_group("output")
-    group.add_argument("-o", "--output", metavar="DIR", help="folder for ranking and summary.json")
+    group.add_argument(
+        "-o", "--output", metavar="DIR",
+        help="folder for ranking and summary.json; may be the job folder",
+    )  # fmt: skip
     group.add_argument("--format", choices=tuple(RANKING_FILES), help="of the ranking (npz)")
     group.add_argument("--top-k", type=positive, default=50, metavar="N", help="kept a query (50)")
     group.add_argument("--sheet", metavar="FILE", help="picture of queries and candidate matches")
+    group.add_argument(
+        "--image-root", metavar="DIR",
+        help="of --sheet: where paths in the features start (F.npz: the current folder)",
+    )  # fmt: skip
+    add_reading_options(group)
     group.add_argument("--overwrite", action="store_true", help="replace the files of an old run")
     group.add_argument("--json", action="store_true", help="print the summary as JSON, no table")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -54,34 +70,86 @@ def _add_output(result: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    check_sources(args)
+    _check_options(args)
+    clock, line = _pipeline.StageClock(), ProgressLine(quiet=args.quiet)
+    with clock.stage("load"):
+        source, settings = _read(args, line)
+    if args.sheet is not None:
+        check_images(source)
+    with line:
+        _pipeline.check_settings(source.features, source.mu, settings, gallery_mu=source.gallery_mu)
+        with clock.stage("align"):
+            aligned = align(source.features, settings.alignment, progress=line.part("align"))
+        outcome = _pipeline.rerank(
+            source.features, aligned, source.mu, settings, gallery_mu=source.gallery_mu,
+            clock=clock, progress=line.part, keep_before=args.sheet is not None,
+        )  # fmt: skip
+        found = outcome.summary
+        summary = {**found, **source.summary, "notes": [*found["notes"], *notes()]}
+        if args.output is not None:
+            _write(args, outcome.ranking, summary)
+        if args.sheet is not None:
+            write_sheet_of(args, outcome, source)
+    if args.json:
+        say_json(summary)
+    else:
+        say(*report(args, source, summary))
+    return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raise what can be known before anything is read."""
+    method = METHODS[args.method]
+    unused = () if method.takes_mu else ("mu", "candidates")
+    unused = unused if method.takes_gallery_mu else (*unused, "gallery_mu")
+    for flag in given_flags(args, unused).values():
+        users = [name for name, one in METHODS.items() if one.takes_gallery_mu]
+        used_by = ", ".join(users) if flag == "--gallery-mu" else "all the others"
+        raise UsageError(f"--method {args.method} does not use {flag}; used by: {used_by}")
     if args.output is None and args.format is not None:
         raise UsageError("--format needs -o")
     if args.output is None and args.sheet is None and args.overwrite:
         raise UsageError("--overwrite needs -o or --sheet")
-    taken = take_defaults(args)
-    settings = _pipeline.Settings(
-        method=args.method,
-        parameters=given_parameters(args, with_mu=fuses_mu(args) or fuses_gallery_mu(args)),
-        protocol=protocol_of(args),
-        top_k=args.top_k,
-        device=args.device,
-        alignment=alignment_of(args),
+    if args.sheet is None and args.image_root is not None:
+        raise UsageError("--image-root needs --sheet")
+    check_reading(args, reads=args.sheet is not None, by="--sheet")
+    check_sheet(args)
+    _check_place(args)
+
+
+def _read(args: argparse.Namespace, line: ProgressLine) -> tuple[RankedSource, _pipeline.Settings]:
+    """Return what is ranked and how, with what was stored where nothing else was named."""
+    method = METHODS[args.method]
+    source, alpha, note = take_defaults(
+        args,
+        read_ranked(args, takes_mu=method.takes_mu, takes_gallery_mu=method.takes_gallery_mu),
     )
-    clock, line = _pipeline.StageClock(), ProgressLine(quiet=args.quiet)
-    if taken is not None:
-        line.note(taken)
-    with line, open_inputs(args, settings, clock=clock, line=line) as inputs:
-        outcome = _pipeline.rerank(
-            inputs.features, inputs.aligned, inputs.mu, settings, gallery_mu=inputs.gallery_mu,
-            clock=clock, progress=line.part, keep_before=args.sheet is not None,
-        )  # fmt: skip
-        summary = {**outcome.summary, **inputs.summary}
-        if args.output is not None:
-            inputs.write(outcome.ranking, {**summary, "notes": [*summary["notes"], *notes()]})
-        write_sheet_of(args, outcome, inputs.mu)
-    if args.json:
-        say_json(summary)
-    else:
-        say(*report(args, summary))
-    return 0
+    if note is not None:
+        line.note(note)
+    if method.needs_mu and source.mu is None:
+        raise UsageError(
+            f"--method {args.method} fuses mu-distances: it needs --mu, or a job folder with mu.npz"
+        )
+    args.option_alpha = alpha
+    with_mu = source.mu is not None or source.gallery_mu is not None
+    settings = _pipeline.Settings(
+        args.method, given_parameters(args, with_mu=with_mu), protocol_of(args), args.top_k,
+        args.kernels, source.alignment,
+    )  # fmt: skip
+    return source, settings
+
+
+def _check_place(args: argparse.Namespace) -> None:
+    """Raise OutputError if the ranking may not be written there."""
+    if args.output is None:
+        return
+    folder = Path(args.output)
+    inside = folder.is_dir() and args.source.is_dir() and folder.samefile(args.source)
+    check_output(folder, overwrite=args.overwrite, beside_others=inside)
+
+
+def _write(args: argparse.Namespace, ranking: Ranking, summary: Mapping[str, Any]) -> None:
+    folder = Path(args.output)
+    with readable_errors(folder), made_folder(folder), sole_writer(folder):
+        _check_place(args)  # of another that was just ready
+        write_ranking(folder, ranking, summary, format=args.format or "npz", overwrite=True)

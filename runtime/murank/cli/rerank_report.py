@@ -3,15 +3,21 @@
 import argparse
 from typing import Any
 
-from murank.cli.sources import method_name
+from murank.cli.ranked_source import RankedSource
+from murank.cli.skipped_report import skipped_lines
 from murank.cli.table import gain, table
 from murank.rerank.metrics import Metrics
 
-_NAMED = 3  # skipped images, in the report
 _COLUMNS = ("mAP", "rank-1", "rank-5", "rank-10")
 
 
-def report(args: argparse.Namespace, summary: dict[str, Any]) -> list[str]:
+def method_name(method: str, source: RankedSource) -> str:
+    """Return the name of what the distances went through."""
+    parts = ["mu"] * (source.mu is not None) + ["gallery mu"] * (source.gallery_mu is not None)
+    return " + ".join([method, *parts])
+
+
+def report(args: argparse.Namespace, source: RankedSource, summary: dict[str, Any]) -> list[str]:
     """Return the lines."""
     counts, metrics = summary["counts"], summary["metrics"]
     head = f"{counts['num_query']} queries, {counts['num_gallery']} gallery images"
@@ -21,16 +27,13 @@ def report(args: argparse.Namespace, summary: dict[str, Any]) -> list[str]:
     else:
         protocol = summary["protocol"]["protocol"]
         lines = [f"{head}, {after['num_valid']} queries evaluated ({protocol})"]
-        lines += _comparison(args, metrics, summary["alignment"])
+        lines += _comparison(method_name(args.method, source), metrics, summary["alignment"])
     if summary["alignment"]["level"] == "off" and summary["alignment"]["note"] is not None:
         lines.append(summary["alignment"]["note"])
     lines += summary["notes"]
-    skipped = len(summary.get("skipped", ()))
-    if skipped:
-        where = "with --json" if args.output is None else "in summary.json"
-        lines.append(f"{skipped} image{'s' * (skipped > 1)} skipped (listed {where}):")
-        lines += [f"  {_why(one)}" for one in summary["skipped"][:_NAMED]]
-        lines += ["  ..."] * (skipped > _NAMED)
+    if source.job is not None:
+        lines.append(_used(source, summary))
+        lines += skipped_lines(source.job.report.skipped)
     if args.output is not None:
         lines.append(f"{counts['top_k']} candidate matches a query: {args.output}")
     if args.sheet is not None:
@@ -38,21 +41,27 @@ def report(args: argparse.Namespace, summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _why(skipped: dict[str, Any]) -> str:
-    path, reason = str(skipped["path"]), str(skipped["reason"])
-    return reason if path in reason else f"{path}: {reason}"
+def _used(source: RankedSource, summary: dict[str, Any]) -> str:
+    """Say what was taken from the job folder."""
+    counts = summary["counts"]
+    parts = [
+        f"mu of {counts[key]} candidates {of}"
+        for key, of in (("mu_candidates", "a query"), ("gallery_mu_candidates", "a gallery image"))
+        if counts[key]
+    ]
+    return f"used: {', '.join([*parts, f'alignment {source.alignment.asked}'])}"
 
 
 def _comparison(
-    args: argparse.Namespace, metrics: dict[str, Metrics | None], alignment: dict[str, Any]
+    name: str, metrics: dict[str, Metrics | None], alignment: dict[str, Any]
 ) -> list[str]:
     before, aligned, after = (metrics[name] for name in ("before", "aligned", "after"))
     assert before is not None and after is not None  # noqa: S101, PT018  there were labels
     rows = {"encoder": before}
     if aligned is not None:
         rows[f"aligned ({alignment['level']}, {alignment['dims']})"] = aligned
-    if args.method != "none":
-        rows[method_name(args)] = after
+    if name != "none":
+        rows[name] = after
     lines = table(rows, _COLUMNS)
     if len(rows) == 1:
         return lines

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from murank._exceptions import InputError, UsageError
+from murank.cli.ranked_source import RankedSource
 from murank.cli.reading_options import image_reading_of
-from murank.cli.sources import image_root, method_name
-from murank.rerank.features import FeatureSet, check_file
-from murank.rerank.mu import MuDistances
+from murank.cli.rerank_report import method_name
+from murank.rerank.features import check_file
 from murank.rerank.pipeline import Outcome
 
 
@@ -19,36 +19,37 @@ def check_sheet(args: argparse.Namespace) -> None:
         check_file(Path(args.sheet), overwrite=args.overwrite)
 
 
-def check_images(args: argparse.Namespace, features: FeatureSet) -> None:
+def check_images(source: RankedSource) -> None:
     """Raise InputError if there is nothing to show on --sheet."""
-    root = image_root(args)
-    if args.sheet is None or any((root / str(path)).is_file() for path in features.query.paths):
+    root, paths = source.image_root, source.features.query.paths
+    if any((root / str(path)).is_file() for path in paths):
         return
     raise InputError(
-        f"--sheet shows the images, but none of the queries is there, as {root / features.paths[0]}"
+        f"--sheet shows the images, but none of the queries is there, as {root / paths[0]}"
         "; --image-root names the folder that paths start at"
     )
 
 
-def write_sheet_of(args: argparse.Namespace, outcome: Outcome, mu: MuDistances | None) -> None:
-    """Draw --sheet, if it was asked for."""
-    if args.sheet is None or outcome.before is None:
-        return
+def write_sheet_of(args: argparse.Namespace, outcome: Outcome, source: RankedSource) -> None:
+    """Draw --sheet."""
     from murank.sheet import choose_queries, count_changes, draw_sheet, rows_of, write_sheet
 
     before, after = outcome.before, outcome.ranking
+    assert before is not None  # noqa: S101  it was kept
     queries = choose_queries(before, after, drop_junk=args.drop_junk)
     notes = count_changes(before, after, drop_junk=args.drop_junk)
     if len(queries) < len(after.indices):
         chosen = "the first" if after.labels is None else "the largest gains and losses in turn"
         notes.append(f"Shown are {len(queries)} of {len(after.indices):,} queries: {chosen}.")
+    name = method_name(args.method, source)
+    bits = None if source.job is None else source.job.report.bits
     sheet = draw_sheet(
-        rows_of(before, after, mu, queries, drop_junk=args.drop_junk),
+        rows_of(before, after, source.mu, queries, drop_junk=args.drop_junk),
         before="encoder",
-        after=method_name(args),
-        title=f"{method_name(args)}: candidate matches",
+        after=name,
+        title=f"{name}: candidate matches",
         notes=notes,
-        root=image_root(args),
-        **image_reading_of(args),
+        root=source.image_root,
+        **({} if bits is None else {"bits": bits}) | image_reading_of(args),
     )
     write_sheet(args.sheet, sheet)

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,19 @@ from typing import Any
 from murank._exceptions import InputError, UsageError
 from murank.backends.providers import PROVIDER_NAMES
 from murank.cli.alignment_options import add_alignment, alignment_of, check_for_engine
+from murank.cli.engine_options import CACHE_NEEDS
 from murank.cli.method_options import OPTIONS
 from murank.cli.mu_defaults import defaults_of, is_of, note_of
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, add_cache_options, not_negative, positive, threads
+from murank.cli.parser import (
+    Parser,
+    add_cache_options,
+    check_needs,
+    given_flags,
+    not_negative,
+    positive,
+    threads,
+)
 from murank.cli.progress import ProgressLine
 from murank.cli.reading_options import add_reading_options, reading_of
 from murank.cli.search_gallery import EmbeddedGallery, GalleryImages, list_gallery
@@ -41,7 +49,6 @@ _OPTIONS = [
     or any(option.keyword in METHODS[method].parameters for method in SEARCH_METHODS)
 ]
 _ABOUT_MU = ("candidates", "deadline_ms", "settle_top", "warm", "vision_cache_mb", "cache_dir")
-_CACHE_LIMITS = ("cache_max_mb", "cache_max_days")
 
 
 def parser() -> Parser:
@@ -54,15 +61,16 @@ def parser() -> Parser:
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
     result.add_argument(
-        "--gallery", required=True, metavar="DIR|CSV|NPZ",
-        help="images (embedded first), or features.npz of a run of rerank: its gallery rows",
+        "--gallery", required=True, metavar="DIR|CSV|JOB|NPZ",
+        help="images (embedded first), or a folder of murank score or its features.npz: their "
+        "gallery rows",
     )  # fmt: skip
     result.add_argument(
         "--query", required=True, nargs="+", type=Path, metavar="IMG", help="query images"
     )
     result.add_argument(
         "--image-root", type=Path, metavar="DIR",
-        help="where paths in the .npz start (the current folder)",
+        help="where paths in the features start (a job folder says it; NPZ: the current folder)",
     )  # fmt: skip
     result.add_argument(
         "--camid", type=not_negative, metavar="N",
@@ -123,7 +131,7 @@ def _add_engine(result: Parser) -> None:
     )
     add_cache_options(group)
     add_reading_options(group)
-    group.add_argument("--engine-sha256", metavar="HEX", help="what the engine's must be")
+    group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         for note in search.gallery.notes:
             line.note(note)
         if search.taken is not None:
-            void = _given(args, (*_ABOUT_MU, *_CACHE_LIMITS))
+            void = list(given_flags(args, (*_ABOUT_MU, *CACHE_NEEDS)).values())
             line.note(note_of(search.taken, args.method, "--alpha or --candidates", void))
         gallery = search.gallery.embedded(engine, strict=args.strict, line=line)
         candidates = args.candidates
@@ -222,13 +230,13 @@ def _checked(args: argparse.Namespace) -> Search:
     for query in args.query:
         if not query.is_file():
             raise InputError(f"{query}: no such image file")
-    manifest, sha256 = read_pinned(args.engine, args.engine_sha256)
+    manifest, sha256 = read_pinned(args.engine, args.sha256)
     gallery = list_gallery(args.gallery, args.image_root, manifest, args.engine)
     asks = not args.no_mu and METHODS[args.method].takes_mu
     has_scorer = asks and manifest.scorer is not None
     candidates, taken = args.candidates, None
     if has_scorer and candidates is None and "alpha" not in parameters:
-        taken = defaults_of(manifest, args.method)
+        taken = defaults_of(manifest.mu_defaults, args.method)
         if taken is not None and not is_of(taken, args.align_cameras):
             taken = None
     if taken is not None and taken.alpha:
@@ -261,21 +269,11 @@ def _parameters(args: argparse.Namespace) -> dict[str, Any]:
         if option.keyword in given and not used:
             without = why_not if is_alpha else f"--method {args.method}"
             raise UsageError(f"{option.flag} has no effect with {without}")
-    if args.cache_dir is None and (flags := _given(args, _CACHE_LIMITS)):
-        raise UsageError(f"{flags[0]} needs --cache-dir")
-    if not asks and (flags := _given(args, _ABOUT_MU)):
-        raise UsageError(f"{flags[0]} has no effect with {why_not}")
+    check_needs(args, CACHE_NEEDS)
+    if not asks:
+        for flag in given_flags(args, _ABOUT_MU).values():
+            raise UsageError(f"{flag} has no effect with {why_not}")
     return given
-
-
-def _given(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
-    """Return the flags among these that were given; 0 is given, too, and a switch off is not."""
-    values = ((name, getattr(args, name)) for name in names)
-    return [
-        f"--{name.replace('_', '-')}"
-        for name, value in values
-        if value is not None and value is not False
-    ]
 
 
 def _milliseconds(text: str) -> float:

@@ -1,4 +1,4 @@
-"""The gallery of `murank search`: images that are embedded first, or features of an earlier run."""
+"""The gallery of `murank search`: images that are embedded first, or features of a job."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError, UsageError
 from murank.cli.progress import ProgressLine
+from murank.cli.ranked_source import read_features
 from murank.datasets import list_images
 from murank.datasets.labels import Ids
 from murank.engine.engine import Engine
 from murank.folder.contents import EngineFiles
 from murank.folder.graph_hash import encoder_sha256
 from murank.folder.manifest import Manifest
-from murank.rerank.features import load_features
+from murank.jobs import is_job
 from murank.search import embed_images
 
 
@@ -71,12 +72,14 @@ def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Pat
     encoder = manifest.encoder
     if encoder is None:
         raise InputError(f"{engine} has no encoder, so it cannot search: export one with --encoder")
-    if Path(source).suffix.lower() != ".npz":
+    if Path(source).suffix.lower() != ".npz" and not is_job(Path(source)):
         if root is not None:
             raise UsageError("--image-root needs --gallery F.npz: other paths are known")
         listed = list_images(source)
         return GalleryImages(list(listed.paths), camids=listed.camids, notes=listed.notes)
-    features = load_features(source)
+    job, features = read_features(Path(source), None)
+    if root is None and job is not None:
+        root = job.image_root
     gallery = features.gallery
     made_by = features.encoder_sha256
     if made_by is not None and made_by != encoder_sha256(EngineFiles(engine, manifest)):

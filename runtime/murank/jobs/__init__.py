@@ -8,20 +8,25 @@ from murank.jobs.candidates import check_others
 from murank.jobs.job import GivenFeatures, Job, Prepared, prepare
 from murank.jobs.job_images import Images
 from murank.jobs.job_log import JobLog, Silent
+from murank.jobs.job_report import FinishedJob, JobReport, is_job, read_job
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.workspace import InMemory, JobFolder, Workspace
 
 __all__ = [
+    "FinishedJob",
     "GivenFeatures",
     "Images",
     "InMemory",
     "Job",
     "JobFolder",
     "JobLog",
+    "JobReport",
     "LazyEngine",
     "Prepared",
     "Silent",
     "Workspace",
     "check_others",
+    "is_job",
     "prepare",
+    "read_job",
 ]

@@ -47,5 +47,5 @@ def check_others(num_gallery: int) -> None:
     """Raise InputError if there is no pair of gallery images."""
     if num_gallery < 2:
         raise InputError(
-            "mu between gallery images needs at least two of them; leave out --gallery-mu"
+            "mu between gallery images needs at least two of them; leave out --gallery-candidates"
         )

@@ -80,6 +80,20 @@ def embed(
     return Embedded(features, readable, skipped, record, state)
 
 
+def given_record(made_from: str) -> Record:
+    """Return the record of features from elsewhere, of which `made_from` is the fingerprint."""
+    return {"fingerprint": made_from, "features": made_from, "providers": {}, "skipped": []}
+
+
+def keep_given(features: FeatureSet, record: Record, workspace: Workspace) -> str:
+    """Keep features from elsewhere as those of the job; return "given" or "reused"."""
+    stage, arrays = workspace.read(FEATURES_FILE), feature_arrays(features)
+    if stage is not None and stage.record == record and _holds(stage, arrays):
+        return "reused"
+    workspace.write(FEATURES_FILE, arrays, record)
+    return "given"
+
+
 def _embed_missing(
     images: Images, engine: LazyEngine, parts: Parts, *, strict: bool, report: JobLog
 ) -> None:

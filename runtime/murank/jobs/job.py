@@ -12,16 +12,16 @@ from murank.engine.engine import Order
 from murank.jobs.asked_pairs import Pairs
 from murank.jobs.asking import once_each
 from murank.jobs.candidates import nearest, nearest_others
-from murank.jobs.embed import embed
+from murank.jobs.embed import embed, given_record, keep_given
 from murank.jobs.job_images import Images
 from murank.jobs.job_log import JobLog
+from murank.jobs.job_report import AskedAlignment, AskedEngine, JobReport
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.score import GALLERY_MU, HALVES, QUERY_MU, MuStage, Scored, score
 from murank.jobs.stage import Record, fingerprint
 from murank.jobs.workspace import FEATURES_FILE, Workspace
-from murank.rerank.alignment import OFF, Aligned, Alignment, align
+from murank.rerank.alignment import OFF, Alignment, align
 from murank.rerank.features import FeatureSet
-from murank.rerank.mu import MuDistances
 from murank.rerank.pipeline import StageClock
 
 
@@ -51,8 +51,8 @@ class Job:
 
     engine: LazyEngine
     source: Images | GivenFeatures
-    top_k_candidates: int | None = None  # of a query; None: its pairs are not scored
-    gallery_mu: int | None = None  # candidates of a gallery image; None: no pairs of these
+    candidates: int | None = None  # of a query; None: its pairs are not scored
+    gallery_candidates: int | None = None  # of a gallery image; None: no pairs of these
     order: Order = "given"
     strict: bool = False
     device: str = "cpu"  # of the kernels
@@ -62,11 +62,11 @@ class Job:
     def job(self) -> dict[str, Any]:
         """What the stages depend on, by the name a user knows it by."""
         return {
-            "--engine": self.engine.answers_sha256,
+            "ENGINE": self.engine.answers_sha256,
             "--bits": self.engine.bits,
             "images": self._images,
-            "--top-k-candidates": self.top_k_candidates,
-            "--gallery-mu": self.gallery_mu,
+            "--candidates": self.candidates,
+            "--gallery-candidates": self.gallery_candidates,
             "--order": self.order if self.scores else None,
             "--align-cameras": self.alignment.to_json() if self.scores else None,
         }
@@ -74,15 +74,19 @@ class Job:
     @property
     def writes(self) -> list[str]:
         """Names of the files that the stages make."""
-        embeds = [FEATURES_FILE] if isinstance(self.source, Images) else []
         scores = [stage.files[one] for stage in self.scores for one in HALVES[self.order]]
-        return [*embeds, *scores]
+        return [FEATURES_FILE, *scores]
 
     @property
     def scores(self) -> dict[MuStage, int]:
         """Stages that score pairs, in order, and candidates a row of each."""
-        wanted = {QUERY_MU: self.top_k_candidates, GALLERY_MU: self.gallery_mu}
+        wanted = {QUERY_MU: self.candidates, GALLERY_MU: self.gallery_candidates}
         return {stage: k for stage, k in wanted.items() if k is not None}
+
+    @property
+    def image_root(self) -> Path:
+        """Where paths in the features start."""
+        return self.source.image_root if isinstance(self.source, GivenFeatures) else Path()
 
     @property
     def _images(self) -> str:
@@ -95,14 +99,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What there is to re-rank."""
+    """What the stages found."""
 
-    features: FeatureSet
-    aligned: Aligned
-    mu: MuDistances | None  # from the engine
-    gallery_mu: MuDistances | None  # the same between gallery images
     fingerprint: str  # of the features
-    summary: Mapping[str, Any]  # JSON-ready
+    report: Mapping[str, Any]  # of job.json, JSON-ready
 
 
 def prepare(plan: Job, workspace: Workspace, *, clock: StageClock, report: JobLog) -> Prepared:
@@ -113,27 +113,27 @@ def prepare(plan: Job, workspace: Workspace, *, clock: StageClock, report: JobLo
     InputError, MachineError
         An image or the engine cannot be used; finished parts stay in the workspace.
     """
-    records: dict[str, Record] = {}
-    states: dict[str, str] = {}
+    source, states = plan.source, {}
     skipped: list[dict[str, Any]] = []
-    source = plan.source
     if isinstance(source, Images):
         for note in source.notes:
             report.note(note)
         with clock.stage("embed"):
             found = embed(source, plan.engine, workspace, strict=plan.strict, report=report)
         features, paths, made_from = found.features, found.images.paths, None
-        skipped += found.skipped
-        records[FEATURES_FILE] = found.record
-        states[FEATURES_FILE], current = found.state, found.record["fingerprint"]
+        skipped, states[FEATURES_FILE], record = found.skipped, found.state, found.record
     else:
-        features, paths = source.features, source.image_paths
-        made_from = current = source.fingerprint
+        features, paths, made_from = source.features, source.image_paths, source.fingerprint
+        record = given_record(made_from)
+    current = str(record["features"])
     with clock.stage("align"):
         aligned = align(features, plan.alignment, progress=report.part("align"))
     work = _pairs(plan, aligned.features, paths, clock, report)
     for pairs in work.values():
         pairs.check(strict=plan.strict)
+    if isinstance(source, GivenFeatures):  # not before: nothing is written for images not there
+        states[FEATURES_FILE] = keep_given(features, record, workspace)
+    records = {FEATURES_FILE: record}
     found_mu: dict[MuStage, Scored] = {}
     for stage, pairs in work.items():
         with clock.stage(stage.name):
@@ -144,18 +144,24 @@ def prepare(plan: Job, workspace: Workspace, *, clock: StageClock, report: JobLo
         records |= scored.records
         states |= scored.states
     skips = once_each((skip for one in found_mu.values() for skip in one.skips), operator.add)
-    mu, gallery_mu = (
-        found_mu[stage].mu if stage in found_mu else None for stage in (QUERY_MU, GALLERY_MU)
+    widths = {stage: scored.mu.mu.shape[1] for stage, scored in found_mu.items()}
+    told = JobReport(
+        engine=_engine(plan.engine, records),
+        candidates=widths.get(QUERY_MU),
+        gallery_candidates=widths.get(GALLERY_MU),
+        order=plan.order if found_mu else None,
+        counts={"num_query": features.num_query, "num_gallery": features.num_gallery},
+        skipped=[*skipped, *(skip._asdict() for skip in skips)],
+        stages=states,
+        asked_alignment=AskedAlignment.of(plan.alignment),
+        alignment=aligned.to_json(plan.alignment),
+        image_root=str(plan.image_root.absolute()),
+        unlabelled=features.unlabelled,
+        bits=plan.engine.bits,
+        mu_defaults=plan.engine.manifest.mu_defaults,
+        notes=aligned.notes,
     )
-    summary = {
-        "engine": _engine(plan.engine, records),
-        "top_k_candidates": None if mu is None else mu.mu.shape[1],
-        "gallery_mu": None if gallery_mu is None else gallery_mu.mu.shape[1],
-        "order": plan.order if found_mu else None,
-        "skipped": [*skipped, *(skip._asdict() for skip in skips)],
-        "stages": states,
-    }
-    return Prepared(features, aligned, mu, gallery_mu, current, summary)
+    return Prepared(current, told.to_json())
 
 
 def _pairs(
@@ -175,15 +181,12 @@ def _pairs(
     return found
 
 
-def _engine(engine: LazyEngine, records: Mapping[str, Record]) -> dict[str, Any]:
+def _engine(engine: LazyEngine, records: Mapping[str, Record]) -> AskedEngine:
     """Describe the engine and what really ran it, now or when a reused stage was made."""
     providers: dict[str, list[str]] = {}
     for record in records.values():
         providers |= record["providers"]
-    return {
-        "folder": str(engine.folder),
-        "sha256": engine.sha256,
-        "answers_sha256": engine.answers_sha256,
-        "precision": engine.manifest.precision,
-        "providers": providers,
-    }
+    return AskedEngine(
+        str(engine.folder), engine.sha256, engine.answers_sha256, engine.manifest.precision,
+        providers,
+    )  # fmt: skip

@@ -77,7 +77,7 @@ class LazyEngine:
         if self.manifest.scorer is None:
             raise InputError(
                 f"{self.folder} has no scorer of image pairs, so it gives no mu; pass --no-mu, or "
-                "--mu M.npz, or an engine that was exported with an MLLM"
+                "an engine that was exported with an MLLM"
             )
         from murank.folder.reading import reading
 

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from murank._exceptions import OutputError
 from murank.files.atomic import (
@@ -17,7 +17,7 @@ from murank.files.atomic import (
     write_files,
 )
 from murank.jobs.stage import Arrays, Parts, Record, StageFile, read_stage, stage_writer
-from murank.rerank.ranking import RANKING_FILES, SUMMARY_FILE, Ranking, write_ranking
+from murank.rerank.ranking import RANKING_FILES, SUMMARY_FILE
 
 FEATURES_FILE = "features.npz"
 MU_FILES: Mapping[str, str] = {"given": "mu.npz", "swapped": "mu_swapped.npz"}
@@ -26,14 +26,15 @@ GALLERY_MU_FILES: Mapping[str, str] = {
 }  # fmt: skip
 
 _STAGE_FILES = (FEATURES_FILE, *MU_FILES.values(), *GALLERY_MU_FILES.values())
+_RANKED_FILES = (SUMMARY_FILE, *RANKING_FILES.values())  # by `murank rerank job/ -o job/`
 _HIDDEN = ".murank-batch"
-_JOB_FILE = "job.json"
+JOB_FILE = "job.json"  # of a finished job; in the hidden folder, of an unfinished one
 _REDO = "pass --overwrite (what still fits is used again) or another name"
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run on images was stopped there: its files may be of two runs."""
-    return (folder / _HIDDEN).is_dir() and not (folder / SUMMARY_FILE).exists()
+    """Whether a job was stopped there: its files may be of two runs."""
+    return (folder / _HIDDEN).is_dir() and not (folder / JOB_FILE).exists()
 
 
 class Workspace(Protocol):
@@ -69,7 +70,7 @@ class InMemory:
 class JobFolder:
     """The folder of `-o`: unused, unfinished (a hidden folder says of which job), or finished.
 
-    Nothing is written before the first part of a stage is made; finished means `summary.json`.
+    Nothing is written before the first part of a stage is made; finished means `job.json`.
     """
 
     def __init__(
@@ -80,19 +81,17 @@ class JobFolder:
         overwrite: bool,
         writes: Collection[str],
         inputs: Collection[Path] = (),
-        also_ours: Collection[Path] = (),
     ) -> None:
         """Prepare; the context manager takes the folder.
 
-        `job` is what the stages depend on, by option; `writes` names the files that they make.
-        `inputs` are never deleted; `also_ours` may lie in the folder without being in the way.
+        `job` is what the stages depend on, by option; `writes` names the files that they make, of
+        which none may be among the `inputs`.
         """
         self._path = path
         self._job = job
         self._overwrite = overwrite
         self._writes = writes
         self._inputs = {file.absolute() for file in inputs}
-        self._also_ours = {file.absolute() for file in also_ours}
         self._lock: contextlib.ExitStack | None = None
         self._begun = False
 
@@ -129,22 +128,17 @@ class JobFolder:
         write_files(self._path, {name: stage_writer(arrays, record)})
         _delete(self._parts_folder(name))
 
-    def finish(
-        self,
-        ranking: Ranking,
-        summary: Mapping[str, object],
-        *,
-        features: str,
-        format: Literal["npz", "jsonl"],  # noqa: A002 - the word users know
-    ) -> None:
-        """Write ranking and summary; stages of other features than these (fingerprint) go."""
-        write_ranking(self._path, ranking, summary, format=format, overwrite=True)
+    def finish(self, report: Mapping[str, object], *, features: str) -> None:
+        """Write job.json; what is of other features than these (fingerprint) goes."""
+        text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+        if (self._path / _HIDDEN).is_dir():  # something was made anew: a ranking is of what was
+            for name in _RANKED_FILES:
+                _delete(self._path / name)
+        write_files(self._path, {JOB_FILE: lambda file: file.write(text.encode())})
         for name in _STAGE_FILES:
-            file = self._path / name
-            stage = read_stage(file)
-            stale = stage is not None and stage.record.get("features") != features
-            if stale and file.absolute() not in self._inputs:
-                _delete(file)
+            stage = read_stage(self._path / name)
+            if stage is not None and stage.record.get("features") != features:
+                _delete(self._path / name)
         _delete(self._path / _HIDDEN)
 
     def _parts_folder(self, name: str) -> Path:
@@ -158,8 +152,8 @@ class JobFolder:
         with readable_errors(self._path), made_folder(self._path):
             if self._lock is None:
                 self._take()
-            write_files(self._path / _HIDDEN, {_JOB_FILE: lambda file: file.write(text.encode())})
-        _delete(self._path / SUMMARY_FILE)
+            write_files(self._path / _HIDDEN, {JOB_FILE: lambda file: file.write(text.encode())})
+        _delete(self._path / JOB_FILE)
         self._begun = True
 
     def _take(self) -> None:
@@ -170,28 +164,29 @@ class JobFolder:
             self._lock = stack.pop_all()
 
     def _check(self) -> None:
-        files = {file for file in self._path.iterdir() if file.absolute() not in self._also_ours}
-        names = {file.name for file in files} - set(abandoned(self._path))
+        names = {file.name for file in self._path.iterdir()} - set(abandoned(self._path))
         if names and not self._overwrite:
             self._check_unfinished(names)
+        for file in self._inputs & {(self._path / name).absolute() for name in self._writes}:
+            raise OutputError(f"{file} would be read and replaced; name another folder")
         for name in sorted(names & set(self._writes)):
             if read_stage(self._path / name) is None:
                 raise OutputError(
                     f"{self._path / name} would be replaced, but it has been changed or is not of "
-                    "murank rerank; move it away, or name another folder"
+                    "murank score; move it away, or name another folder"
                 )
 
     def _check_unfinished(self, names: set[str]) -> None:
         """Raise OutputError unless this is the unfinished folder of the same job."""
-        if SUMMARY_FILE in names:
-            raise OutputError(f"{self._path} is not empty: it holds a finished run; {_REDO}")
+        if JOB_FILE in names:
+            raise OutputError(f"{self._path} is not empty: it holds a finished job; {_REDO}")
         if _HIDDEN not in names:
             raise OutputError(f"{self._path} is not empty; {_REDO}")
-        foreign = names - {*_STAGE_FILES, *RANKING_FILES.values(), _HIDDEN}
+        foreign = names - {*_STAGE_FILES, *_RANKED_FILES, _HIDDEN}
         if foreign:
             found = ", ".join(sorted(foreign))
             raise OutputError(f"{self._path} holds files of others ({found}); {_REDO}")
-        before = _read_job(self._path / _HIDDEN / _JOB_FILE)
+        before = _read_job(self._path / _HIDDEN / JOB_FILE)
         changed = [key for key in {**before, **self._job} if before.get(key) != self._job.get(key)]
         if changed:
             raise OutputError(

@@ -87,13 +87,23 @@ def _check_indices(indices: NDArray[Any], num_gallery: int, file: Path) -> None:
         raise InputError(f"{file}: indices name a gallery item twice for one query")
 
 
-def check_output(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Raise OutputError if `write_ranking` may not write there; touches nothing."""
+def check_output(
+    folder: str | os.PathLike[str], *, overwrite: bool = False, beside_others: bool = False
+) -> None:
+    """Raise OutputError if `write_ranking` may not write there; touches nothing.
+
+    A folder must be empty without `overwrite`; with `beside_others`, of rankings alone.
+    """
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; name a folder")
-    if path.exists() and not overwrite and any(path.iterdir()):
-        raise OutputError(f"{path} is not empty; pass --overwrite (overwrite=True) or another name")
+    ours = {SUMMARY_FILE, *RANKING_FILES.values()}
+    there = [file for file in path.iterdir() if not beside_others or file.name in ours] if (
+        path.exists() and not overwrite
+    ) else []  # fmt: skip
+    if there:
+        holds = f"holds {there[0].name}" if beside_others else "is not empty"
+        raise OutputError(f"{path} {holds}; pass --overwrite (overwrite=True) or another name")
     check_writable(path)
 
 

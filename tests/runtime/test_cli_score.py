@@ -9,7 +9,7 @@ from image_job import DIM, NUM_GALLERY, NUM_IMAGES, NUM_QUERY, ImageJob
 
 from murank import load_features, load_mu, load_ranking
 from murank.cli import main
-from murank.folder.manifest import engine_sha256
+from murank.folder.manifest import engine_sha256, manifest_sha256, read_manifest
 
 
 def summary_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -17,9 +17,9 @@ def summary_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-def test_two_folders_in_a_ranking_out(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job.run("-o", job.out, "--top-k-candidates", 3) == 0
-    assert job.names() == {"features.npz", "mu.npz", "ranking.npz", "summary.json"}
+def test_two_folders_in_a_job_out(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.run("-o", job.out, "--candidates", 3) == 0
+    assert job.names() == {"features.npz", "mu.npz", "job.json"}
     features = load_features(job.out / "features.npz")
     assert features.features.shape == (NUM_IMAGES, DIM)
     assert features.features.dtype == np.float32
@@ -30,17 +30,19 @@ def test_two_folders_in_a_ranking_out(job: ImageJob, capsys: pytest.CaptureFixtu
     assert features.labels is not None
     mu = load_mu(job.out / "mu.npz")
     assert mu.mu.shape == mu.candidates.shape == (NUM_QUERY, 3)
-    ranking = load_ranking(job.out)
-    assert ranking.indices.shape == (NUM_QUERY, NUM_GALLERY)
     assert job.done == {"embed": NUM_IMAGES, "given": 3 * NUM_QUERY}
     out, _ = capsys.readouterr()
     assert f"{NUM_QUERY} queries, {NUM_GALLERY} gallery images" in out
+    assert f"job: {job.out}" in out
+    assert job.rank("-o", job.out) == 0
+    assert load_ranking(job.out).indices.shape == (NUM_QUERY, NUM_GALLERY)
+    out, _ = capsys.readouterr()
     assert "k-reciprocal + mu" in out
     assert f"candidate matches a query: {job.out}" in out
 
 
 def test_candidates_are_the_nearest_by_the_encoder(job: ImageJob) -> None:
-    assert job.run("-o", job.out, "--top-k-candidates", 4) == 0
+    assert job.run("-o", job.out, "--candidates", 4) == 0
     features = load_features(job.out / "features.npz")
     query, gallery = features.query.features, features.gallery.features
     distances = np.linalg.norm(query[:, None] - gallery[None], axis=2)
@@ -48,49 +50,69 @@ def test_candidates_are_the_nearest_by_the_encoder(job: ImageJob) -> None:
     np.testing.assert_array_equal(load_mu(job.out / "mu.npz").candidates, wanted)
 
 
-def test_the_summary_tells_how_it_came_about(
+def test_job_json_tells_how_it_came_about(
     job: ImageJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert job.run("-o", job.out, "--json", "--quiet", "--top-k-candidates", 3) == 0
+    assert job.run("-o", job.out, "--json", "--quiet", "--candidates", 3) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    summary = json.loads(out)
-    assert summary == json.loads((job.out / "summary.json").read_text())
-    assert summary["engine"] == {
+    report = json.loads(out)
+    assert report == job.report()
+    assert report["engine"] == {
         "folder": str(job.engine),
         "sha256": engine_sha256(job.engine),
+        "answers_sha256": manifest_sha256(read_manifest(job.engine).answering),
         "precision": "fp16",
         "providers": {"encoder": ["Fake"], "vision": ["Fake"], "decoder": ["Fake"]},
     }
-    assert (summary["top_k_candidates"], summary["order"]) == (3, "given")
-    assert summary["skipped"] == []
-    assert summary["stages"] == {"features.npz": "made", "mu.npz": "made"}
-    assert set(summary["seconds"]) >= {"embed", "candidates", "mu", "rerank"}
-    assert summary["inputs"] == {"query": str(job.query), "gallery": str(job.gallery)}
-    assert summary["counts"]["mu_candidates"] == 3
+    assert (report["candidates"], report["order"]) == (3, "given")
+    assert report["gallery_candidates"] is None
+    assert report["skipped"] == []
+    assert report["stages"] == {"features.npz": "made", "mu.npz": "made"}
+    assert set(report["seconds"]) >= {"embed", "candidates", "mu"}
+    assert report["inputs"] == {"query": str(job.query), "gallery": str(job.gallery)}
+    assert report["counts"] == {"num_query": NUM_QUERY, "num_gallery": NUM_GALLERY}
+
+
+def test_the_summary_says_what_was_used(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.run("-o", job.out, "--order", "both", "--candidates", 3) == 0
+    capsys.readouterr()
+    assert job.rank("-o", job.folder / "r", "--json", "--candidates", 2) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((job.folder / "r" / "summary.json").read_text())
+    halves = [str(job.out / name) for name in ("mu.npz", "mu_swapped.npz")]
+    assert summary["inputs"] == {"source": str(job.out), "mu": halves, "gallery_mu": []}
+    report = job.report()
+    assert summary["job"]["engine"] == report["engine"]
+    assert (summary["job"]["candidates"], summary["counts"]["mu_candidates"]) == (3, 2)
+    assert summary["alignment"]["asked"] == "auto"
     assert summary["metrics"]["after"]["mAP"] > 0
 
 
-def test_what_is_written_gives_the_same_ranking_again(
-    job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("method", ["k-reciprocal", "ecn", "ca-jaccard", "simple", "none"])
+def test_a_job_and_its_files_give_the_same_ranking(
+    job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
 ) -> None:
-    assert job.run("-o", job.out, "--order", "both", "--top-k-candidates", 5) == 0
-    again = tmp_path / "again"
-    files = ["--features", job.out / "features.npz", "--mu", job.out / "mu.npz"]
-    files += ["--mu-swapped", job.out / "mu_swapped.npz", "--method", "k-reciprocal"]
-    assert main(["rerank", *map(str, files), "-o", str(again), "--json"]) == 0
-    first, second = load_ranking(job.out), load_ranking(again)
+    assert job.run("-o", job.out, "--order", "both", "--candidates", 5) == 0
+    files = ["--mu", job.out / "mu.npz", "--mu-swapped", job.out / "mu_swapped.npz"]
+    source, again = job.out / "features.npz", tmp_path / "again"
+    words = ["rerank", source, "--method", method, *files * (method != "none"), "-o", again]
+    assert main([str(word) for word in words]) == 0
+    first, second = job.ranking(method=method), load_ranking(again)
     np.testing.assert_array_equal(first.indices, second.indices)
     np.testing.assert_array_equal(first.distances, second.distances)
     np.testing.assert_array_equal(first.query_paths, second.query_paths)
-    before = json.loads((job.out / "summary.json").read_text())
-    assert before["metrics"] == json.loads((again / "summary.json").read_text())["metrics"]
+    metrics = [
+        json.loads((folder / "summary.json").read_text())["metrics"]
+        for folder in (again, job.folder / "ranked")
+    ]
+    assert metrics[0] == metrics[1]
     capsys.readouterr()
 
 
 @pytest.mark.parametrize("order", ["given", "swapped", "both"])
 def test_orders(job: ImageJob, capsys: pytest.CaptureFixture[str], order: str) -> None:
-    assert job.run("-o", job.out, "--order", order, "--top-k-candidates", 2) == 0
+    assert job.run("-o", job.out, "--order", order, "--candidates", 2) == 0
     halves = {"given": "mu.npz", "swapped": "mu_swapped.npz"}
     wanted = {half for half in halves if order in (half, "both")}
     assert job.names() & set(halves.values()) == {halves[half] for half in wanted}
@@ -102,26 +124,12 @@ def test_orders(job: ImageJob, capsys: pytest.CaptureFixture[str], order: str) -
 def test_more_candidates_than_gallery_images(
     job: ImageJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert job.run("--top-k-candidates", 1000, "--json", "--method", "simple") == 0
-    assert summary_of(capsys)["top_k_candidates"] == NUM_GALLERY
-
-
-def test_without_output_nothing_is_written(
-    job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = sorted(tmp_path.rglob("*"))
-    assert job.run("--json") == 0
-    assert sorted(tmp_path.rglob("*")) == before
-    assert summary_of(capsys)["stages"] == {"features.npz": "made", "mu.npz": "made"}
+    assert job.run("--candidates", 1000, "--json") == 0
+    assert summary_of(capsys)["candidates"] == NUM_GALLERY
 
 
 @pytest.mark.parametrize(
-    ("options", "parts"),
-    [
-        (["--no-mu"], ["encoder"]),
-        (["--method", "none"], ["encoder"]),
-        ([], ["encoder", "scorer"]),
-    ],
+    ("options", "parts"), [(["--no-mu"], ["encoder"]), ([], ["encoder", "scorer"])]
 )
 def test_what_is_not_needed_is_not_loaded(
     job: ImageJob, capsys: pytest.CaptureFixture[str], options: list[str], parts: list[str]
@@ -130,6 +138,7 @@ def test_what_is_not_needed_is_not_loaded(
     assert job.run("-o", job.out, *more, *options) == 0
     assert job.loaded == [{"parts": parts, "threads": 2, "providers": "cpu"}]
     assert ("mu.npz" in job.names()) == ("scorer" in parts)
+    assert job.rank() == 0
     assert ("+ mu" in capsys.readouterr().out) == ("scorer" in parts)
 
 
@@ -154,24 +163,26 @@ def test_lists_instead_of_folders(
             writer.writerows([f"{folder.name}/{path.name}"] for path in sorted(folder.iterdir()))
     source = ["--query", tmp_path / "query.csv", "--gallery", tmp_path / "gallery.csv"]
     assert job.run("-o", job.out, source=source) == 0
+    capsys.readouterr()
+    assert job.rank() == 0
     assert f"not evaluated: {tmp_path / 'query.csv'} has no column pid" in capsys.readouterr().out
     found = load_features(job.out / "features.npz")
     assert found.num_query == NUM_QUERY
     assert (found.pids, found.camids) == (None, None)
-    assert load_ranking(job.out).labels is None
+    assert job.ranking().labels is None
 
 
 def test_one_odd_name_is_named(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
-    """It costs the labels of all; summary.json says so, too."""
+    """It costs the labels of all; who ranks is told why, too."""
     odd = job.gallery / "x.png"
     odd.write_bytes(next(job.query.iterdir()).read_bytes())
     assert job.run("-o", job.out, "--no-mu", "--json") == 0
-    summary = summary_of(capsys)
-    (note,) = summary["notes"]
-    for text in (summary["not_evaluated"], note):
+    (note,) = summary_of(capsys)["notes"]
+    assert job.report()["notes"] == [note]
+    assert job.rank("--json") == 0
+    for text in (summary_of(capsys)["not_evaluated"], note):
         assert str(odd) in text
         assert f"of {NUM_GALLERY + 1} names {NUM_GALLERY} begin PID_cCAM" in text
-    assert json.loads((job.out / "summary.json").read_text())["notes"] == summary["notes"]
 
 
 def test_a_data_set(job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +192,7 @@ def test_a_data_set(job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture
     summary = summary_of(capsys)
     assert summary["inputs"] == {"dataset": "market1501", "root": str(tmp_path)}
     assert summary["counts"]["num_gallery"] == NUM_GALLERY
-    assert job.run("--split", 3, source=source) == 2
+    assert job.run("-o", job.folder / "x", "--split", 3, source=source) == 2
     assert "market1501 has no choice of split" in capsys.readouterr().err
 
 
@@ -194,32 +205,58 @@ def test_features_from_elsewhere(
     file, out = tmp_path / "mine.npz", tmp_path / "scored"
     np.savez(file, features=stored["features"] * 3, paths=np.array(relative))
     source = ["--features", file, "--image-root", tmp_path]
-    assert job.run("-o", out, "--top-k-candidates", 3, source=source) == 0
+    assert job.run("-o", out, "--candidates", 3, source=source) == 0
     assert job.done == {"given": 3 * NUM_QUERY}
     assert job.loaded == [{"parts": ["scorer"]}]
-    assert {path.name for path in out.iterdir()} == {"mu.npz", "ranking.npz", "summary.json"}
+    assert {path.name for path in out.iterdir()} == {"features.npz", "mu.npz", "job.json"}
+    np.testing.assert_array_equal(
+        load_features(out / "features.npz").features, 3 * stored["features"]
+    )
+    assert json.loads((out / "job.json").read_text())["image_root"] == str(tmp_path)
+    assert job.rank("--sheet", tmp_path / "s.png", job=out) == 0, "it knows where images are"
     capsys.readouterr()
     assert job.run("-o", tmp_path / "other", source=["--features", file]) == 2
     err = capsys.readouterr().err
     assert "no such file" in err
     assert "--image-root" in err
     assert job.done == {}
+    assert not (tmp_path / "other").exists()
 
 
 def test_mu_from_elsewhere(
     job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert job.run("-o", job.out, "--no-mu") == 0
+    assert job.run("-o", job.out, "--candidates", 3) == 0
     file = tmp_path / "mu.npz"
     candidates = np.tile(np.arange(2), (NUM_QUERY, 1))
     np.savez(file, probs=np.full((NUM_QUERY, 2), 0.25), gallery_indices=candidates)
     capsys.readouterr()
-    assert job.run("--mu", file, "--alpha", 0.5, "--json", "--method", "simple") == 0
+    assert job.rank("--mu", file, "--alpha", 0.5, "--json", method="simple") == 0
     summary = summary_of(capsys)
     assert summary["counts"]["mu_candidates"] == 2
     assert summary["parameters"]["alpha"] == 0.5
-    assert summary["top_k_candidates"] is None
-    assert job.loaded == [{"parts": ["encoder"]}]
+    assert summary["inputs"]["mu"] == [str(file)]
+
+
+@pytest.mark.parametrize("how", ["no job.json", "unfinished", "empty", "no such stage", "a list"])
+def test_what_is_no_finished_job(
+    job: ImageJob, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    if how == "unfinished":
+        job.stop_at = ("given", 2)
+    assert job.run("-o", job.out, "--candidates", 2) == (130 if how == "unfinished" else 0)
+    if how == "no job.json":
+        (job.out / "job.json").unlink()
+    if how in ("empty", "a list"):
+        (job.out / "job.json").write_text("" if how == "empty" else "[]")
+    if how == "no such stage":
+        (job.out / "mu.npz").unlink()
+    capsys.readouterr()
+    for verb in (["rerank", job.out, "--method", "ecn"], ["compare", job.out]):
+        assert main(list(map(str, verb))) == 2
+        err = capsys.readouterr().err
+        assert str(job.out) in err
+        assert err.count("\n") == 1
 
 
 def test_progress_names_the_stages(
@@ -232,5 +269,5 @@ def test_progress_names_the_stages(
     err = capsys.readouterr().err
     assert f"embed: images {NUM_IMAGES}/{NUM_IMAGES}\n" in err
     assert f"mu: queries {NUM_QUERY}/{NUM_QUERY}\n" in err
-    assert job.run("--quiet") == 0
+    assert job.run("--quiet", "--overwrite") == 0
     assert capsys.readouterr().err == ""

@@ -1,0 +1,55 @@
+"""What `murank score` looks at: images of two folders or lists, of a data set, or features."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from murank.cli.parser import Parser, positive
+from murank.datasets import DATASETS, list_images, load_dataset
+from murank.jobs import GivenFeatures, Images
+from murank.rerank.features import FeatureSet, load_features
+
+NEEDS = {
+    "query": ("gallery",),
+    "gallery": ("query",),
+    "dataset": ("root",),
+    "root": ("dataset",),
+    "split": ("dataset",),
+    "boxes": ("dataset",),
+    "num_query": ("features",),
+    "image_root": ("features",),
+}
+
+
+def add_job_sources(result: Parser) -> None:
+    """Add the options that `job_source` reads."""
+    group = result.add_argument_group("source: --query and --gallery, --dataset, or --features")
+    one = group.add_mutually_exclusive_group(required=True)
+    one.add_argument(
+        "--query", metavar="DIR|CSV", help="folder of images, or list (path,pid,camid)"
+    )
+    group.add_argument("--gallery", metavar="DIR|CSV", help="the same, to be ranked")
+    one.add_argument("--dataset", choices=tuple(DATASETS), help="query and gallery of a data set")
+    group.add_argument("--root", metavar="DIR", help="folder of the data set")
+    group.add_argument("--split", type=int, metavar="N", help="which of its random halves (0)")
+    group.add_argument("--boxes", choices=("detected", "labeled"), help="of cuhk03-np (detected)")
+    one.add_argument("--features", metavar="F.npz", help="features of the images, queries first")
+    group.add_argument(
+        "--image-root", metavar="DIR", help="where paths in F.npz start (the current folder)"
+    )
+    group.add_argument("--num-query", type=positive, metavar="N", help="leading rows = queries")
+
+
+def job_source(args: argparse.Namespace) -> tuple[Images | GivenFeatures, FeatureSet]:
+    """Return the source, and its features or a stand-in with its paths and labels."""
+    if args.features is not None:
+        features = load_features(args.features, args.num_query)
+        root = Path(args.image_root or "")
+        return GivenFeatures(features, Path(args.features), root), features
+    if args.dataset is None:
+        images = Images.of(list_images(args.query), list_images(args.gallery))
+    else:
+        found = load_dataset(args.dataset, args.root, split=args.split or 0, boxes=args.boxes)
+        images = Images.of(found.query, found.gallery)
+    return images, images.with_features(np.ones((len(images.paths), 1), np.float32))

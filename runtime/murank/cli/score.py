@@ -1,0 +1,135 @@
+"""`murank score`: images to features, candidates and mu, in a job folder."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from murank._exceptions import UsageError
+from murank.cli.alignment_options import add_alignment, alignment_of
+from murank.cli.engine_options import CACHE_NEEDS, add_running_options, opened
+from murank.cli.job_sources import NEEDS, add_job_sources, job_source
+from murank.cli.mu_defaults import most_candidates
+from murank.cli.output import notes, say, say_json
+from murank.cli.parser import Parser, add_kernels, check_needs, given_flags, positive
+from murank.cli.progress import ProgressLine
+from murank.cli.skipped_report import skipped_lines
+from murank.engine.engine import Part
+from murank.jobs import Images, Job, JobFolder, check_others, prepare
+from murank.rerank.features import FeatureSet
+from murank.rerank.methods import METHODS
+from murank.rerank.pipeline import StageClock
+
+_OF_MU = ("candidates", "gallery_candidates", "order", "vision_cache_mb", "cache_dir")
+_NAMED = (*NEEDS, "features")
+
+
+def parser() -> Parser:
+    """Return the parser of this verb."""
+    result = Parser(
+        prog="murank score",
+        description="Embed images, choose each query's candidates, and ask the engine for their "
+        "mu. features.npz, mu.npz and job.json stay in the job folder, for murank rerank. A run "
+        "that was killed goes on where it stopped.",
+    )
+    result.add_argument("engine", metavar="ENGINE", help="folder of an engine")
+    add_job_sources(result)
+    group = result.add_argument_group("mu")
+    group.add_argument(
+        "--candidates", type=positive, metavar="K",
+        help="gallery images a query whose mu is asked for (10, or as many as were stored with "
+        "the engine)",
+    )  # fmt: skip
+    users = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)
+    group.add_argument(
+        "--gallery-candidates", type=positive, metavar="M",
+        help="also score each gallery image with the M nearest others; off-line work: M x gallery "
+        f"size pairs more [{users}]",
+    )  # fmt: skip
+    group.add_argument("--no-mu", action="store_true", help="embed the images only")
+    add_running_options(result.add_argument_group("engine"))
+    add_alignment(result)
+    group = result.add_argument_group("output")
+    group.add_argument("-o", "--output", required=True, metavar="JOB", help="the job folder")
+    add_kernels(group, "of choosing candidates")
+    group.add_argument("--overwrite", action="store_true", help="redo what no longer fits")
+    group.add_argument("--json", action="store_true", help="print job.json, no summary")
+    group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    _check_options(args)
+    clock = StageClock()
+    with ProgressLine(quiet=args.quiet) as line:
+        plan = _plan(args, clock)
+        inputs = [Path(args.features)] if args.features is not None else []
+        with JobFolder(
+            Path(args.output), plan.job, overwrite=args.overwrite, writes=plan.writes, inputs=inputs
+        ) as folder:
+            prepared = prepare(plan, folder, clock=clock, report=line)
+            found = prepared.report
+            report = {
+                **found,
+                "inputs": {key: getattr(args, key) for key in given_flags(args, _NAMED)},
+                "notes": [*found["notes"], *notes()],
+                "seconds": clock.seconds,
+            }
+            folder.finish(report, features=prepared.fingerprint)
+    if args.json:
+        say_json(report)
+    else:
+        say(*_lines(args.output, report))
+    return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for an option without effect."""
+    check_needs(args, NEEDS | CACHE_NEEDS)
+    if args.no_mu:
+        for flag in given_flags(args, (*_OF_MU, "features")).values():
+            raise UsageError(f"{flag} has no effect with --no-mu")
+
+
+def _plan(args: argparse.Namespace, clock: StageClock) -> Job:
+    """Return what to ask the engine for; everything cheap is checked."""
+    embeds: list[Part] = ["encoder"] if args.features is None else []
+    scores: list[Part] = [] if args.no_mu else ["scorer"]
+    engine = opened(args, [*embeds, *scores])
+    with clock.stage("load"):
+        source, features = job_source(args)
+    candidates = None if args.no_mu else args.candidates or most_candidates(engine.manifest)
+    plan = Job(
+        engine, source, candidates=candidates, gallery_candidates=args.gallery_candidates,
+        order=args.order or "given", strict=args.strict, device=args.kernels,
+        alignment=alignment_of(args),
+    )  # fmt: skip
+    if plan.gallery_candidates is not None:
+        check_others(features.num_gallery)
+    _check_alignment(plan, features)
+    return plan
+
+
+def _check_alignment(plan: Job, features: FeatureSet) -> None:
+    """Raise what would show once all images are embedded."""
+    made = isinstance(plan.source, Images)
+    is_given = plan.alignment.given is not None
+    plan.alignment.check(
+        dim=plan.engine.encoder.dim if made else int(features.features.shape[1]),
+        camids=features.gallery.camids,
+        encoder_sha256=plan.engine.encoder_sha256 if made and is_given else features.encoder_sha256,
+    )
+
+
+def _lines(folder: str, report: dict[str, Any]) -> list[str]:
+    counts = report["counts"]
+    lines = [f"{counts['num_query']} queries, {counts['num_gallery']} gallery images"]
+    if report["candidates"] is not None:
+        lines.append(f"mu of {report['candidates']} candidates a query ({report['order']})")
+    if report["gallery_candidates"] is not None:
+        lines.append(f"mu of {report['gallery_candidates']} candidates a gallery image")
+    alignment = report["alignment"]
+    if alignment["level"] == "off" and alignment["note"] is not None:
+        lines.append(alignment["note"])
+    lines += [*report["notes"], *skipped_lines(report["skipped"])]
+    return [*lines, f"job: {folder}"]
