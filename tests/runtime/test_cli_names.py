@@ -170,8 +170,8 @@ def test_libraries_take_names_in_utf8(
 PACKAGES = ("runtime/murank", "export/murank_export")
 # The places that write: the command's own, and children whose lines their parents read.
 WRITERS = {
-    "__main__.py", "_process.py", "_text.py", "cli/_output.py", "cli/_streams.py",
-    "cli/_progress.py", "bench/cold.py", "doctor/__main__.py",
+    "__main__.py", "machine/process.py", "checks/text.py", "cli/output.py", "cli/streams.py",
+    "cli/progress.py", "bench/cold_process.py", "doctor/__main__.py",
 }  # fmt: skip
 
 
@@ -195,12 +195,12 @@ def test_nothing_is_printed_past_the_one_place() -> None:
             if name not in WRITERS and (found := writes(file)):
                 past[name] = found
     assert past == {}
-    assert writes(ROOT / PACKAGES[0] / "_text.py") == ["warnings.warn"]
+    assert writes(ROOT / PACKAGES[0] / "checks" / "text.py") == ["warnings.warn"]
 
 
 def test_a_traceback_drives_no_terminal() -> None:
     code = (
-        "import sys; from murank import __main__; from murank.cli import _evaluate\n"
+        "import sys; from murank import __main__; from murank.cli import evaluate as _evaluate\n"
         "def run(args): raise RuntimeError(args.file)\n"
         "_evaluate.run = run; sys.exit(__main__.main())\n"
     )

@@ -94,6 +94,26 @@ def test_an_engines_own_proposal(
     assert not any("own default" in note for note in told(capsys)["notes"])
 
 
+def test_a_job_folder_is_a_gallery(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paths in it start where murank score ran."""
+    monkeypatch.chdir(place)
+    words = ["score", str(ENGINE), "--query", "query", "--gallery", "gallery", "--no-mu", "-o"]
+    assert main([*words, str(tmp_path / "job"), "--providers", "cpu", "--quiet"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert search(place, "--json") == 0
+    capsys.readouterr()
+    found = []
+    for gallery in (tmp_path / "job", place / "gallery"):
+        assert search(place, "--json", gallery=gallery) == 0
+        found.append([one["path"] for one in told(capsys)["queries"][0]["matches"]])
+    assert [str(place / name) for name in found[0]] == found[1]
+    (tmp_path / "job" / "job.json").write_text("{}")
+    assert search(place, gallery=tmp_path / "job") == 2
+    assert "job.json" in capsys.readouterr().err
+
+
 def test_json_says_what_the_searcher_says(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     second = place / "query" / "3_0.png"
     options = ["--candidates", 5, "--k1", 4, "--k2", 2, "--alpha", 0.3, "--top-k", 4, "--json"]

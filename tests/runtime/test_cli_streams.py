@@ -83,7 +83,7 @@ def test_an_error_finds_a_stream_that_is_left(streams: str) -> None:
 def test_no_file_becomes_a_standard_stream(features: Path, tmp_path: Path) -> None:
     """What libraries write to descriptor 2 would land in the file that took its number."""
     code = (
-        "import os; from murank import _process; _process.plug_streams(); "
+        "import os; from murank.machine import process; process.plug_streams(); "
         f"print(os.open({str(features)!r}, 0) > 2)"
     )
     assert shell(f'"{sys.executable}" -c "{code}" 2>&- <&-', tmp_path).stdout == "True\n"
@@ -92,7 +92,7 @@ def test_no_file_becomes_a_standard_stream(features: Path, tmp_path: Path) -> No
 def test_who_reads_no_progress_stops_nothing(features: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
-        "import sys; from murank.cli import _progress, main; _progress._EVERY_LOG = 0; "
+        "import sys; from murank.cli import progress, main; progress._EVERY_LOG = 0; "
         f"sys.exit(main(['rerank', {str(features)!r}, '--method', 'k-reciprocal', "
         f"'-o', {str(out)!r}]))"
     )
@@ -135,7 +135,7 @@ def test_a_signal_during_the_work(number: signal.Signals, raised: str) -> None:
     code = f"""
 import os, sys
 from murank import __main__
-from murank.cli import _evaluate
+from murank.cli import evaluate as _evaluate
 def run(_):
     try:
         os.kill(os.getpid(), {int(number)})
