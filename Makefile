@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(RUN)/murank world -o demo-out/crowd --domain crowd --people 60 --distractors 60 --seed 2026 --place 2026 --overwrite
 	$(RUN)/murank score benchmarks/miniature/engine --dataset market1501 --root demo-out/crowd -o demo-out/job --overwrite
 	$(RUN)/murank rerank demo-out/job --method k-reciprocal -o demo-out/job --sheet demo-out/sheet.png --overwrite
-	$(RUN)/murank compare demo-out/job
+	$(RUN)/murank evaluate demo-out/job
 	@echo "the picture: demo-out/sheet.png"
 
 lint: .venv-test/installed

@@ -23,7 +23,7 @@ from murank_export.world import TRAINING, UNSEEN
 DOMAINS = (TRAINING, *UNSEEN)
 DRAWN = ("--people", 60, "--distractors", 60, "--seed", 2026, "--place", 2026)  # as `make demo`
 MINIATURE = Path(__file__).parent / "miniature" / "engine"
-Row = Mapping[str, Any]  # of `murank compare --json`
+Row = Mapping[str, Any]  # of `murank evaluate --json`
 
 
 def told(*words: object) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def compared(engine: Path, place: Path, level: str) -> list[Row]:
         "score", engine, "--dataset", "market1501", "--root", place, "--candidates", 10,
         "--align-cameras", level, "-o", job, "--overwrite",
     )  # fmt: skip
-    rows: list[Row] = told("compare", job)["rows"]
+    rows: list[Row] = told("evaluate", job)["rows"]
     return rows
 
 

@@ -73,11 +73,11 @@ def test_rerank_features(root: Path, tmp_path: Path, features: Path, again: bool
     check_every_step(command, tmp_path / "spare")
 
 
-@written("compare --store")
+@written("evaluate --store")
 def test_store(job: ImageJob, tmp_path: Path) -> None:
     """The engine is the old one or the new one at every step; without --store nothing changes."""
     assert job.run("-o", job.out, "--candidates", 3, "--quiet") == 0
-    options = ["compare", job.out, "--propose", "--quiet"]
+    options = ["evaluate", job.out, "--propose", "--quiet"]
     before = (job.engine / "manifest.json").read_bytes()
     assert verb(*options) == 0
     assert (job.engine / "manifest.json").read_bytes() == before

@@ -11,9 +11,7 @@ import pytest
 from engine_folder import make_engine
 from faults.covered import COVERED, options_with_values
 from faults.shim import Shim, in_child
-from made_features import make_features
 
-from murank import save_features
 from murank.cli import VERBS, main
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -25,8 +23,7 @@ READ: dict[str, str] = {
     "rerank": "source --image-root --mu --mu-swapped --gallery-mu --gallery-mu-swapped --alignment",
     "search": "engine --gallery --query --image-root --sha256 --alignment",
     "align": "source --engine --image-root --sha256",
-    "compare": "source --mu --mu-swapped --gallery-mu --gallery-mu-swapped --alignment",
-    "evaluate": "file --alignment",
+    "evaluate": "source --mu --mu-swapped --gallery-mu --gallery-mu-swapped --alignment",
     "calibrate": "--pairs --image-root --sha256 --alignment",
     "inspect": "engine",
     "verify": "engine --sha256",
@@ -36,7 +33,7 @@ READ: dict[str, str] = {
     "doctor": "--engine",
     "world": "--domain",
 }
-WRITE_NOTHING = ("evaluate", "inspect", "verify", "plan")
+WRITE_NOTHING = ("inspect", "verify", "plan")
 
 
 def test_every_option_that_writes_is_stopped_at_every_step() -> None:
@@ -54,12 +51,9 @@ def test_every_option_that_writes_is_stopped_at_every_step() -> None:
 def test_a_verb_that_writes_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_features(num_ids=4, num_cameras=2, images_per_camera=2, num_distractors=4, dim=8)
-    save_features(tmp_path / "f.npz", made)
     make_engine(tmp_path / "small")
     shutil.copytree(ENGINE, tmp_path / "engine")
     runs: dict[str, Sequence[object]] = {
-        "evaluate": (tmp_path / "f.npz",),
         "inspect": (tmp_path / "small",),
         "verify": (tmp_path / "engine", "--quiet"),
         "plan": (tmp_path / "engine", "--device", "orin-nano-8gb"),

@@ -21,7 +21,6 @@ from murank.bench.bench_settings import BenchSettings
 from murank.bench.figures import section_of
 from murank.bench.report_comparison import compare
 from murank.bench.report_files import load_report
-from murank.cli import compare as _compare
 from murank.cli import evaluate as _evaluate
 from murank.cli.ranked_source import read_ranked
 from murank.datasets import load_dataset
@@ -96,7 +95,7 @@ def _results() -> list[Target]:
         (folder / "mu.npz").write_bytes(mu)
 
     def ranked(file: Path) -> object:
-        return read_ranked(_compare.parser().parse_args([str(file.parent)]))
+        return read_ranked(_evaluate.parser().parse_args([str(file.parent)]))
 
     def evaluated(file: Path) -> object:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -175,20 +175,20 @@ def test_rerank_by_the_encoder_alone(
     assert found["after"] == found["aligned"] != found["before"]
 
 
-@pytest.mark.parametrize("verb", ["rerank", "evaluate", "compare"])
+@pytest.mark.parametrize("verb", ["rerank", "evaluate", "re-rankers"])
 def test_tables_show_both(file: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     options: dict[str, list[object]] = {
-        "rerank": [file, "--method", "ecn"],
-        "evaluate": [file],
-        "compare": [file],
+        "rerank": ["rerank", file, "--method", "ecn"],
+        "evaluate": ["evaluate", file],
+        "re-rankers": ["evaluate", file, "--rerankers"],
     }
-    assert main([verb, *map(str, options[verb])]) == 0
+    assert main([*map(str, options[verb])]) == 0
     text = capsys.readouterr().out
     lines = [line.split("  ")[0] for line in text.splitlines()]
     first = lines.index("euclidean" if verb == "evaluate" else "encoder")
     assert lines[first + 1] == "aligned (pairs, 128)"
     assert "unlabelled gallery" in text
-    assert main([verb, *map(str, options[verb]), "--align-cameras", "off"]) == 0
+    assert main([*map(str, options[verb]), "--align-cameras", "off"]) == 0
     assert "aligned" not in capsys.readouterr().out
 
 
@@ -205,7 +205,7 @@ def test_evaluate(features: FeatureSet, file: Path, capsys: pytest.CaptureFixtur
         ("rerank", "F", "--method", "ecn", "--align-cameras", "off",
          "--align-dims", "9"),
         ("evaluate", "F", "--align-dims", "0"),
-        ("compare", "F", "--align-cameras", "best"),
+        ("evaluate", "F", "--rerankers", "--align-cameras", "best"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_used(
@@ -275,7 +275,7 @@ def test_a_job_is_ranked_as_its_candidates_were_chosen(
         words = ("rerank", job.out / "features.npz", "--method", "simple", "--mu")
         named = run(capsys, *words, job.out / "mu.npz", *options)
         assert found["metrics"] == named["metrics"]
-        assert run(capsys, "compare", job.out)["alignment"]["asked"] == asked
+        assert run(capsys, "evaluate", job.out)["alignment"]["asked"] == asked
         off = run(capsys, "rerank", job.out, "--method", "simple", "--align-cameras", "off")
         assert (off["alignment"]["asked"], off["metrics"]["aligned"]) == ("off", None)
     assert main(["align", str(job.out), "-o", str(given), "--align-dims", "5", "--overwrite",

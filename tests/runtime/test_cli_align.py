@@ -17,6 +17,11 @@ from murank.images import prepare
 from murank.rerank.alignment import load_alignment, save_alignment
 from murank_kernels import CameraAlignment
 
+WORDS = {
+    "rerank": ["rerank", "--method", "none"],
+    "evaluate": ["evaluate"],
+    "re-rankers": ["evaluate", "--rerankers"],
+}
 SHA = "ab" * 32
 
 
@@ -98,22 +103,18 @@ def test_without_labels_nothing_is_claimed(
     assert "right" not in text
 
 
-@pytest.mark.parametrize("verb", ["rerank", "evaluate", "compare"])
+@pytest.mark.parametrize("how", [*WORDS])
 def test_a_file_is_as_good_as_a_fit(
-    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
-    words: dict[str, list[object]] = {
-        "rerank": [file, "--method", "ecn"],
-        "evaluate": [file],
-        "compare": [file],
-    }
+    words = [*WORDS[how], file]
     assert main(["align", str(file), "-o", str(tmp_path / "a.npz"), "--align-dims", "9"]) == 0
     capsys.readouterr()
-    fitted = run(capsys, verb, *words[verb], "--align-cameras", "pairs", "--align-dims", 9)
-    given = run(capsys, verb, *words[verb], "--alignment", tmp_path / "a.npz")
+    fitted = run(capsys, *words, "--align-cameras", "pairs", "--align-dims", 9)
+    given = run(capsys, *words, "--alignment", tmp_path / "a.npz")
     for key in ("metrics", "aligned", "rows"):
         assert given.get(key) == fitted.get(key)
-    if verb != "evaluate":
+    if how != "evaluate":
         assert given["alignment"]["asked"] == "given"
         assert given["alignment"]["file"] == str(tmp_path / "a.npz")
     assert any(str(tmp_path / "a.npz") in note for note in given["notes"])
@@ -132,11 +133,11 @@ def test_unknown_cameras_get_the_mean_of_all(
     assert any("not known" in note for note in found["notes"])
 
 
-@pytest.mark.parametrize("verb", ["rerank", "evaluate", "compare"])
+@pytest.mark.parametrize("how", [*WORDS])
 def test_refused_files(
-    features: FeatureSet, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+    features: FeatureSet, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
-    words = [verb, file, *(["--method", "none"] if verb == "rerank" else [])]
+    words = [*WORDS[how], file]
     other, narrow = tmp_path / "other.npz", tmp_path / "narrow.npz"
     save_alignment(other, direct(features, encoder_sha256="cd" * 32))
     small = replace(features, features=features.features[:, :8])
@@ -335,13 +336,12 @@ def test_too_few_pairs_to_ask_about(
 @pytest.mark.parametrize(
     ("reason", "verbs"),
     [
-        ("rows", ("rerank", "evaluate", "compare")), ("cameras", ("rerank", "evaluate", "compare")),
-        ("unknown", ("rerank", "evaluate", "compare")), ("none", ("rerank",)),
+        ("rows", [*WORDS]), ("cameras", [*WORDS]), ("unknown", [*WORDS]), ("none", ["rerank"]),
     ],
 )  # fmt: skip
 def test_why_auto_does_nothing_is_one_line(
     features: FeatureSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str,
-    verbs: tuple[str, ...],
+    verbs: list[str],
 ) -> None:  # fmt: skip
     rows, camids = slice(features.features.shape[0]), np.asarray(features.camids)
     if reason == "rows":
@@ -356,12 +356,8 @@ def test_why_auto_does_nothing_is_one_line(
         features.num_query,
     )  # fmt: skip
     save_features(tmp_path / "f.npz", some)
-    words = {
-        "rerank": ["rerank", "--method", "none"], "evaluate": ["evaluate"],
-        "compare": ["compare"],
-    }  # fmt: skip
     for verb in verbs:
-        call = [*words[verb], str(tmp_path / "f.npz")]
+        call = [*WORDS[verb], str(tmp_path / "f.npz")]
         note = run(capsys, *call)["alignment"]["note"]
         assert main(call) == 0
         assert capsys.readouterr().out.splitlines().count(note) == 1

@@ -207,7 +207,7 @@ def test_junk_in_rerank_and_its_ranking(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["evaluate", str(out), "--drop-junk", "--json"]) == 0
     ranked = json.loads(capsys.readouterr().out)
     assert ranked["metrics"]["mAP"] == pytest.approx(desired["metrics"]["after"]["mAP"])
-    assert main(["compare", str(features), "--json", "--quiet", "--drop-junk"]) == 0
+    assert main(["evaluate", str(features), "--rerankers", "--json", "--quiet", "--drop-junk"]) == 0
     compared = json.loads(capsys.readouterr().out)
     assert compared["rows"][0]["metrics"]["mAP"] == desired["metrics"]["after"]["mAP"]
     assert "left out" in compared["notes"][0]

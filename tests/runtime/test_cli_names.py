@@ -73,7 +73,6 @@ CASES: dict[str, Callable[[Place], list[object]]] = {
         "--method", "none", *RUN,
     ],
     "align": lambda at: [at.features, "-o", at.folder / "a.npz", "--overwrite"],
-    "compare": lambda at: [at.features],
     "evaluate": lambda at: [at.features],
     "calibrate": lambda at: [at.engine, "--pairs", at.pairs, "--eer", "--dry-run", *RUN],
     "inspect": lambda at: [at.engine],
@@ -97,7 +96,6 @@ REFUSED: dict[str, Callable[[Path], list[object]]] = {
     "rerank": lambda no: [no, "--method", "none"],
     "search": lambda no: [no, "--gallery", no, "--query", no],
     "align": lambda no: [no],
-    "compare": lambda no: [no],
     "evaluate": lambda no: [no],
     "calibrate": lambda no: [no, "--pairs", no],
     "inspect": lambda no: [no],
@@ -131,7 +129,7 @@ def test_what_is_said(
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert_harmless(out, err)
-    if verb not in ("compare", "evaluate", "verify", "calibrate", "bench", "cache"):
+    if verb not in ("evaluate", "verify", "calibrate", "bench", "cache"):
         assert ESCAPED.removesuffix("\\udcff") in out
     if verb in ("score", "search"):
         assert f"note: {place.gallery.parent.parent}" in err
@@ -201,7 +199,7 @@ def test_nothing_is_printed_past_the_one_place() -> None:
 def test_a_traceback_drives_no_terminal() -> None:
     code = (
         "import sys; from murank import __main__; from murank.cli import evaluate as _evaluate\n"
-        "def run(args): raise RuntimeError(args.file)\n"
+        "def run(args): raise RuntimeError(str(args.source))\n"
         "_evaluate.run = run; sys.exit(__main__.main())\n"
     )
     done = subprocess.run(

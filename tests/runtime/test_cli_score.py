@@ -252,7 +252,7 @@ def test_what_is_no_finished_job(
     if how == "no such stage":
         (job.out / "mu.npz").unlink()
     capsys.readouterr()
-    for verb in (["rerank", job.out, "--method", "ecn"], ["compare", job.out]):
+    for verb in (["rerank", job.out, "--method", "ecn"], ["evaluate", job.out]):
         assert main(list(map(str, verb))) == 2
         err = capsys.readouterr().err
         assert str(job.out) in err

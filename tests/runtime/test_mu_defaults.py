@@ -146,7 +146,7 @@ def test_from_an_older_run_to_an_engine_with_proposals(
     assert job.run("-o", job.out, "--candidates", 3) == 0
 
     def keep(folder: Path) -> int:
-        return main(["compare", str(folder), "--propose", "--store", str(job.engine)])
+        return main(["evaluate", str(folder), "--propose", "--store", str(job.engine)])
 
     assert keep(job.out) == 0
     assert job.run("-o", other, "--candidates", 3) == 0  # by the engine as it is now
@@ -163,7 +163,15 @@ def test_from_a_run_to_its_engine(job: ImageJob, capsys: pytest.CaptureFixture[s
     assert job.run("-o", job.out, "--candidates", 3) == 0
     capsys.readouterr()
     for method in ("simple", "ecn"):  # the first changes the engine, and not what it answers
-        words = ["compare", str(job.out), "--propose", method, "--store", str(job.engine), "--json"]
+        words = [
+            "evaluate",
+            str(job.out),
+            "--propose",
+            method,
+            "--store",
+            str(job.engine),
+            "--json",
+        ]
         assert main(words) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["sha256"] == engine_sha256(job.engine)
@@ -184,7 +192,7 @@ def test_refused(job: ImageJob, tmp_path: Path, capsys: pytest.CaptureFixture[st
         ([folder, "--propose", "--store", str(tmp_path / "none")], "none"),
     ):
         capsys.readouterr()
-        assert main(["compare", *words]) == 2
+        assert main(["evaluate", *words]) == 2
         assert says in capsys.readouterr().err
     before = read_manifest(job.engine)
     with pytest.raises(InputError, match="again"):

@@ -185,7 +185,7 @@ def files(features: FeatureSet, tmp_path: Path) -> list[str]:
 
 
 def test_cli(files: list[str], features: FeatureSet, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", *files, "--propose", "simple", "--json"]) == 0
+    assert main(["evaluate", *files, "--propose", "simple", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert features.labels is not None
     mu = scores(features, 0.3)
@@ -194,11 +194,11 @@ def test_cli(files: list[str], features: FeatureSet, capsys: pytest.CaptureFixtu
     told = told_among_candidates(mu, features.labels, features, None)
     assert told is not None
     assert found["among_candidates"] == told.to_json()
-    assert main(["compare", *files, "--propose"]) == 0
+    assert main(["evaluate", *files, "--propose"]) == 0
     text = capsys.readouterr().out
     assert "proposed for k-reciprocal" in text
     assert "held out" in text
-    assert main(["compare", *files, "--json"]) == 0
+    assert main(["evaluate", *files, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["proposal"] is None
 
 
@@ -209,9 +209,9 @@ def test_cli_refused(
         ([*files[:1], "--propose"], "--propose"),
         ([*files, "--propose", "none"], "--propose"),
     ):
-        assert main(["compare", *options]) == 2
+        assert main(["evaluate", *options]) == 2
         assert flag in capsys.readouterr().err
     one = replace(features, pids=np.minimum(np.asarray(features.pids), 1))
     save_features(tmp_path / "f.npz", one, overwrite=True)
-    assert main(["compare", *files, "--propose"]) == 2
+    assert main(["evaluate", *files, "--propose"]) == 2
     assert "people" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def parser() -> Parser:
     result = Parser(
         prog="murank align",
         description="Learn what each camera adds to its images, from the features and camids of "
-        "the gallery, without labels. `--alignment A.npz` of rerank, evaluate, compare and search "
+        "the gallery, without labels. `--alignment A.npz` of score, rerank, evaluate and search "
         "uses it. With --engine, the MLLM is asked about the pairs that decide most. Without -o "
         "nothing is written.",
     )

@@ -10,7 +10,7 @@ from murank.rerank.mu_auc import Told
 
 _HARD = (
     "note: pairs that adapt mine chose are those which an encoder gets wrong, so that its AUC is "
-    "low there; murank compare has both among candidates"
+    "low there; murank evaluate has both among candidates"
 )
 _SHOWN = 5  # skipped images that are named
 

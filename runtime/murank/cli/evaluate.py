@@ -1,4 +1,4 @@
-"""`murank evaluate`: metrics of features, of a distance matrix or of a ranking."""
+"""`murank evaluate`: metrics of a job, of features, of a distance matrix or of a ranking."""
 
 import argparse
 from collections.abc import Callable
@@ -8,19 +8,26 @@ from typing import Any
 
 from murank._exceptions import InputError, UsageError
 from murank.cli.alignment_options import add_alignment, alignment_flags, alignment_of
+from murank.cli.evaluate_job import add_comparison, evaluate_job
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, add_protocol, positive, protocol_of
+from murank.cli.parser import Parser, add_protocol, given_flags, positive, protocol_of
+from murank.cli.ranked_source import add_ranked_source
 from murank.cli.table import table
 from murank.datasets.labels import Labels
 from murank.files.npz import open_npz, read_npz
-from murank.jobs import is_job, read_job
+from murank.jobs import is_job
 from murank.rerank.alignment import align
 from murank.rerank.features import load_features
 from murank.rerank.methods import distance_blocks, kernel_errors
 from murank.rerank.metrics import Metrics, cmc_metrics, metrics_of
-from murank.rerank.ranking import RANKING_FILES, load_ranking, ranking_file
+from murank.rerank.ranking import load_ranking, ranking_file
 from murank.rerank.truncated import evaluate_truncated
 
+_MAX_RANK = 50
+_OF_COMPARISON = (
+    "rerankers", "alpha", "propose", "store", "candidates", "no_mu",
+    "mu", "mu_swapped", "gallery_mu", "gallery_mu_swapped",
+)  # fmt: skip
 _DISTANCES = ("distmat", "q_pids", "g_pids", "q_camids", "g_camids")
 
 
@@ -43,32 +50,39 @@ def parser() -> Parser:
     """Return the parser of this verb."""
     result = Parser(
         prog="murank evaluate",
-        description="Evaluate a features file (plain Euclidean), a distances file (distmat [Q,G], "
-        "q_pids, g_pids, q_camids, g_camids) or a ranking that `murank rerank` wrote; of a job "
-        "folder without a ranking, its features.",
+        description="Evaluate a job: the encoder, aligned features, and k-reciprocal, ECN and "
+        "CA-Jaccard with the defaults of the kernels, each without and with mu. Or a features file "
+        "(plain Euclidean), a distances file (distmat [Q,G], q_pids, g_pids, q_camids, g_camids) "
+        "or a ranking that `murank rerank` wrote. Without --store nothing is written.",
     )
-    result.add_argument(
-        "file", metavar="FILE", help=".npz, the folder of a ranking, or a job folder"
-    )
-    result.add_argument("--num-query", type=positive, metavar="N", help="for a features file")
-    result.add_argument("--max-rank", type=positive, default=50, metavar="N", help="of CMC (50)")
+    add_ranked_source(
+        result, "JOB|FILE", "a folder of murank score; .npz of features, distances or a ranking, "
+        "or the folder of a ranking",
+    )  # fmt: skip
+    result.add_argument("--max-rank", type=positive, metavar="N", help="of CMC (50)")
+    add_comparison(result)
     add_alignment(result)
     add_protocol(result)
     result.add_argument("--json", action="store_true", help="print JSON, no table")
+    result.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return result
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     protocol = protocol_of(args)
-    path = _file(Path(args.file))
+    if is_job(args.source):
+        return _of_job(args, protocol)
+    path = ranking_file(args.source)
     kind = _kind(path)
-    if kind != "features" and args.num_query is not None:
-        raise UsageError(f"--num-query is for a features file; {path} holds {kind}")
-    if kind != "features" and (flags := alignment_flags(args)):
-        raise UsageError(f"{flags[0]} is for a features file; {path} holds {kind}")
+    flags = [*given_flags(args, ("num_query", *_OF_COMPARISON)).values(), *alignment_flags(args)]
+    if kind != "features" and flags:
+        raise UsageError(f"{flags[0]} is for features or a job folder; {path} holds {kind}")
+    if given_flags(args, _OF_COMPARISON):
+        return _of_job(args, protocol)
     if kind == "ranking" and protocol["protocol"] != "market1501":
         raise UsageError("a ranking is evaluated by --protocol market1501 only")
+    args.max_rank = args.max_rank or _MAX_RANK
     result = _EVALUATE[kind](path, args, protocol)
     if args.json:
         say_json(_as_json(path, kind, protocol, result))
@@ -77,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _file(path: Path) -> Path:
-    """Return what is evaluated: of a folder the ranking, of a job without one its features."""
-    ranked = any((path / name).exists() for name in RANKING_FILES.values())
-    return read_job(path).features if is_job(path) and not ranked else ranking_file(path)
+def _of_job(args: argparse.Namespace, protocol: dict[str, Any]) -> int:
+    if args.max_rank is not None:
+        raise UsageError("--max-rank is of CMC, which is not shown of re-rankers")
+    return evaluate_job(args, protocol)
 
 
 def _kind(path: Path) -> str:

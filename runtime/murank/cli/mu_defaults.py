@@ -1,4 +1,4 @@
-"""What was proposed for an engine (`murank compare --store`), where a user names nothing else."""
+"""What was proposed for an engine (`murank evaluate --store`), where a user names nothing else."""
 
 import argparse
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What `murank rerank` and `murank compare` rank: a job folder, or features and mu from files."""
+"""What `murank rerank` and `murank evaluate` rank: a job folder, or features and mu from files."""
 
 import argparse
 from collections.abc import Sequence
@@ -44,12 +44,13 @@ class RankedSource:
         return replace(self, mu=mu)
 
 
-def add_ranked_source(result: Parser) -> None:
+def add_ranked_source(
+    result: Parser,
+    metavar: str = "JOB|F.npz",
+    text: str = "a folder of murank score, or features, queries first",
+) -> None:
     """Add the options that `read_ranked` reads."""
-    result.add_argument(
-        "source", metavar="JOB|F.npz", type=Path,
-        help="a folder of murank score, or features, queries first",
-    )  # fmt: skip
+    result.add_argument("source", metavar=metavar, type=Path, help=text)
     group = result.add_argument_group("about the source (what is not named, a job folder says)")
     group.add_argument("--num-query", type=positive, metavar="N", help="of F.npz: leading rows")
     group.add_argument("--mu", metavar="M.npz", help="mu-distances of the candidates, to fuse")

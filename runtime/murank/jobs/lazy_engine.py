@@ -40,7 +40,7 @@ class LazyEngine:
 
     @cached_property
     def answers_sha256(self) -> str:
-        """Of all that mu depends on; also before and after `murank compare --store`."""
+        """Of all that mu depends on; also before and after `murank evaluate --store`."""
         from murank.folder.manifest import manifest_sha256
 
         return manifest_sha256(self.manifest.answering)

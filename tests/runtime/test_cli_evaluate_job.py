@@ -33,10 +33,11 @@ def gallery_mu_file(feature_file: Path) -> Path:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def as_json(*arguments: object) -> dict[str, Any]:
-        assert main(["compare", *map(str, arguments), "--json"]) == 0
+        assert main(["evaluate", *map(str, arguments), "--rerankers", "--json"]) == 0
         out, err = capsys.readouterr()
         assert err == ""
         found: dict[str, Any] = json.loads(out)
+        assert found.pop("file") == str(arguments[0])
         return found
 
     return as_json
@@ -136,7 +137,7 @@ def cells(line: str) -> list[str]:
 
 def test_table_without_mu(feature_file: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     found = rows(run(feature_file))
-    assert main(["compare", str(feature_file)]) == 0
+    assert main(["evaluate", str(feature_file), "--rerankers"]) == 0
     header, *lines = capsys.readouterr().out.splitlines()[: len(found) + 1]
     assert header.split() == list(COLUMNS)
     assert [line.split()[0] for line in lines] == ["encoder", *RERANKERS]
@@ -156,7 +157,7 @@ def test_table_with_mu(
     found = rows(run(write_job(feature_file.parent)))
     assert mu_file.is_file()
     assert gallery_mu_file.is_file()
-    assert main(["compare", str(feature_file.parent)]) == 0
+    assert main(["evaluate", str(feature_file.parent)]) == 0
     header, *lines = capsys.readouterr().out.splitlines()[: len(found) + 1]
     assert header.split() == [*COLUMNS, "mu", "adds:", *COLUMNS]
     suffixes = {"none": "", "mu": " + mu", "gallery": " + mu, gallery mu"}
@@ -178,11 +179,11 @@ def test_progress(
     feature_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_progress, "_EVERY_LOG", 0.0)
-    assert main(["compare", str(feature_file)]) == 0
+    assert main(["evaluate", str(feature_file), "--rerankers"]) == 0
     said = capsys.readouterr().err.splitlines()
     for method in RERANKERS:
         assert any(line.startswith(f"{method}: ") for line in said)
-    assert main(["compare", str(feature_file), "--quiet"]) == 0
+    assert main(["evaluate", str(feature_file), "--rerankers", "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -195,15 +196,15 @@ def test_nothing_is_written(feature_file: Path, mu_file: Path, run: Run) -> None
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", "--help"]) == 0
+    assert main(["evaluate", "--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("JOB|F.npz", "--gallery-mu", "--alpha", "--protocol", "exit codes"):
+    for word in ("JOB|FILE", "--gallery-mu", "--alpha", "--protocol", "exit codes"):
         assert word in text
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *arguments: object, says: str) -> None:
     """The error is one line, nothing is printed."""
-    assert main(["compare", *map(str, arguments)]) == 2
+    assert main(["evaluate", *map(str, arguments)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("murank: error: ")
@@ -215,8 +216,21 @@ def test_what_is_compared_is_needed(
     feature_file: Path, mu_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments in ((), ("--mu", mu_file)):
-        refuse(capsys, *arguments, says="JOB|F.npz")
+        refuse(capsys, *arguments, says="JOB|FILE")
     refuse(capsys, write_job(feature_file.parent), "--num-query", 3, says="--num-query")
+
+
+def test_what_goes_with_re_rankers(
+    feature_file: Path, mu_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, distances = write_job(feature_file.parent), tmp_path / "distances.npz"
+    ids = np.arange(3)
+    np.savez(distances, distmat=np.ones((3, 3)), q_pids=ids, g_pids=ids, q_camids=ids,
+             g_camids=ids + 1)  # fmt: skip
+    refuse(capsys, job, "--max-rank", 5, says="--max-rank")
+    refuse(capsys, feature_file, "--mu", mu_file, "--max-rank", 5, says="--max-rank")
+    for options in (["--rerankers"], ["--mu", mu_file], ["--no-mu"], ["--alpha", 0.1]):
+        refuse(capsys, distances, *options, says=str(options[0]))
 
 
 def test_alpha_without_mu(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,7 +255,7 @@ def test_files_that_cannot_be_used(
 ) -> None:
     none = tmp_path / "none.npz"
     refuse(capsys, none, says=str(none))
-    refuse(capsys, mu_file, says="lacks features")
+    refuse(capsys, mu_file, says=str(mu_file))
     refuse(capsys, feature_file, "--mu", none, says=str(none))
     refuse(capsys, feature_file, "--gallery-mu", none, says=str(none))
     refuse(capsys, feature_file, "--num-query", 9999, says="9999 queries asked for")
@@ -289,7 +303,7 @@ def test_the_prompt_order_of_the_run(
         wanted = rows(run(folder / "features.npz", "--mu", like))
         assert rows(run(folder)) == wanted
     (folder / "job.json").write_text("[]")
-    assert main(["compare", str(folder)]) == 2
+    assert main(["evaluate", str(folder)]) == 2
 
 
 def test_a_folder_whose_files_may_be_of_two_runs(
@@ -299,7 +313,7 @@ def test_a_folder_whose_files_may_be_of_two_runs(
     folder = tmp_path / "out"
     (folder / ".murank-batch").mkdir(parents=True)
     shutil.copy(feature_file, folder / "features.npz")
-    assert main(["compare", str(folder)]) == 2
+    assert main(["evaluate", str(folder)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert str(folder) in err
