@@ -17,7 +17,7 @@ from murank.backends.trt import cuda as _cuda
 from murank.folder.manifest import read_manifest
 from murank.folder.precision import Precision
 from murank_export.plan import DEVICES, Prediction, Workload, plan_engine
-from murank_export.plan.work import Graphs, score_shapes
+from murank_export.plan.work import EngineRuns
 
 EngineFolder = Callable[..., Path]
 QUANTISED: tuple[Precision, ...] = ("int8-qdq", "fp8", "int4")
@@ -57,17 +57,17 @@ def planned(engine: Path) -> Prediction:
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", *QUANTISED])
-def test_every_node_is_counted_in_its_arithmetic(
+def test_products_are_counted_in_their_arithmetic(
     engine_folder: EngineFolder, precision: Precision
 ) -> None:
     plan = planned(engine_folder(precision=precision))
     assert plan.uncounted == {}
     wanted = {"int8-qdq": "int8", "int4": "fp16"}.get(precision, precision)
     (score,) = [one.work for one in plan.stages if one.work.stage == "score"]
-    ((cost, _),) = score.runs
-    products = [node for node in cost.nodes if node.operations and node.weight_bytes]
-    narrow = sum(node.operations for node in products if node.arithmetic == wanted)
-    assert narrow > 0.9 * sum(node.operations for node in products)
+    ((run, _),) = score.runs
+    products = [step for step in run.steps if step.operations and step.weight_bytes]
+    narrow = sum(step.operations for step in products if step.kind == wanted)
+    assert narrow > 0.9 * sum(step.operations for step in products)
 
 
 @pytest.mark.parametrize("precision", QUANTISED)
@@ -77,21 +77,18 @@ def test_weights_are_counted_as_narrow_as_they_are(
     """What is read in a run, against what the files hold."""
     engine = engine_folder(precision=precision)
     manifest = read_manifest(engine)
-    assert manifest.scorer is not None
-    graphs = Graphs.read(engine, manifest, 2, narrow=True)
-    assert graphs.decoder is not None
-    cost = graphs.decoder.cost(score_shapes(manifest.scorer, 20))
+    gpu, cpu = (EngineRuns.read(engine, manifest, on_cpu=on_cpu).scorer for on_cpu in (False, True))
+    assert gpu is not None
+    assert cpu is not None
+    run = gpu.score(20)
     files = [file.size for name, file in manifest.files.items() if "decoder.onnx" in name]
-    assert cost.weight_bytes < sum(files)
-    read = sum(node.weight_bytes for node in cost.nodes)
-    assert 0.9 * cost.weight_bytes < read < 1.1 * cost.weight_bytes
-    assert not any(node.op == "DequantizeLinear" for node in cost.nodes)
-    # A CPU runs these nodes, and multiplies floats.
-    on_cpu = Graphs.read(engine, manifest, 4).decoder
-    assert on_cpu is not None
-    nodes = on_cpu.cost(score_shapes(manifest.scorer, 20)).nodes
-    assert any(node.op == "DequantizeLinear" for node in nodes)
-    assert not any(node.arithmetic in ("int8", "fp8") and node.operations for node in nodes)
+    assert run.weight_bytes < sum(files)
+    read = sum(step.weight_bytes for step in run.steps)
+    assert 0.9 * run.weight_bytes < read < 1.1 * run.weight_bytes
+    # A CPU runs nodes that widen them, and multiplies floats.
+    widened = cpu.score(20)
+    assert widened.nodes > run.nodes
+    assert not any(step.kind in ("int8", "fp8") for step in widened.steps)
 
 
 @pytest.mark.parametrize(("precision", "most"), [("int8-qdq", 1.3), ("int4", 1.7)])

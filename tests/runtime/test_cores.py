@@ -201,7 +201,6 @@ def test_everybody_gives_one_answer(
 ) -> None:
     """What plan, doctor and the decoding threads say of a service with limits of its own."""
     from murank.doctor.machine_report import this_machine
-    from murank_export.plan.host import memory_bytes
 
     machine(8)
     (tmp_path / "meminfo").write_text("MemAvailable:    4096 kB\n")
@@ -212,7 +211,7 @@ def test_everybody_gives_one_answer(
         "murank.doctor.machine_report.ask", lambda _: ProbeAnswer(works=False, said="none")
     )
     found = this_machine()
-    assert memory_bytes() == found.memory_bytes == 1 << 20
+    assert _memory.available_bytes() == found.memory_bytes == 1 << 20
     assert decoding_threads() == found.cores == 2
 
 

@@ -10,45 +10,28 @@ from murank.folder.manifest import Manifest, read_manifest
 from murank.folder.precision import Precision
 from murank_export.plan import Workload, plan_engine
 from murank_export.plan.changes import Change, changes
-from murank_export.plan.engine_memory import ARENA, GraphMemory, Memory, memory
+from murank_export.plan.engine_memory import ARENA, Footprint
+from murank_export.plan.work import EngineRuns
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 MANIFEST = read_manifest(ENGINE)
 assert MANIFEST.scorer is not None
 SHAPES = MANIFEST.scorer.shapes
 ROW = 4 * SHAPES.vision_tokens * SHAPES.hidden  # bytes of an image's vision tokens
-MB = 1_000_000
 PAIRS = 32
-GRAPHS = {
-    "encoder": GraphMemory(weight_bytes=10 * MB, float_weights=1 * MB, live_bytes=3 * MB),
-    "vision": GraphMemory(weight_bytes=40 * MB, float_weights=9 * MB, live_bytes=2 * MB),
-    "decoder": GraphMemory(weight_bytes=100 * MB, float_weights=20 * MB, live_bytes=50 * MB),
-}
 
 
-def needs(
+def engine(
     manifest: Manifest = MANIFEST, *, kind: str = "gpu", shared: bool = True, budget: int = GIB,
-    gallery: int = 1000,
-) -> Memory:  # fmt: skip
-    device = made_device(kind=kind, shared=shared)
-    return memory(manifest, GRAPHS, device, gallery_size=gallery, budget=budget, max_pairs=PAIRS)
+    gallery: int = 1000, candidates: int = 16, architecture: str = "sm_90",
+) -> Footprint:  # fmt: skip
+    device = replace(made_device(kind=kind, shared=shared), architecture=architecture)
+    runs = EngineRuns.read(ENGINE, manifest, on_cpu=kind == "cpu")
+    return Footprint(runs, device, budget, candidates, gallery, PAIRS)
 
 
-def test_every_part() -> None:
-    parts = {part.name: part.bytes for part in needs().parts}
-    s = SHAPES
-    kv = 2 * s.layers * s.kv_heads * s.head_dim
-    # Four queries' prefixes; the static part read, and once more as the decoder takes it.
-    prefixes = 4 * (s.static_tokens + s.prefill_tokens) + 2 * s.static_tokens
-    assert parts == {
-        "Python, onnxruntime, driver": 1000,
-        "encoder: weights": 10 * MB, "encoder: activations": int(ARENA * 3 * MB),
-        "vision: weights": 40 * MB, "vision: activations": int(ARENA * 2 * MB),
-        "decoder: weights": 100 * MB, "decoder: activations": int(ARENA * 50 * MB),
-        "K/V of the static prompt and 4 queries": 4 * kv * prefixes,
-        f"vision tokens, room for {room()} images": room() * ROW,
-        "features and neighbours of 1000 images": 1000 * (4 * 256 + 256),
-    }  # fmt: skip
+def parts(of: Footprint) -> dict[str, int]:
+    return {part.name: part.bytes for part in of.memory().parts}
 
 
 def room(cache: int = 256 << 20, row: int = ROW) -> int:
@@ -56,31 +39,45 @@ def room(cache: int = 256 << 20, row: int = ROW) -> int:
     return cache // row + PAIRS + 8
 
 
+def test_every_part() -> None:
+    now = engine()
+    encoder, scorer = now.runs.encoder, now.runs.scorer
+    assert encoder is not None
+    assert scorer is not None
+    s, seen, scored = SHAPES, scorer.see(8), scorer.score(16)
+    kv = 2 * s.layers * s.kv_heads * s.head_dim
+    # Four queries' prefixes; the static part read, and once more as the decoder takes it.
+    prefixes = 4 * (s.static_tokens + s.prefill_tokens) + 2 * s.static_tokens
+    assert parts(now) == {
+        "Python, onnxruntime, driver": 1000,
+        "encoder: weights": encoder.weight_bytes,
+        "encoder: activations": int(ARENA * encoder.live_bytes),
+        "vision: weights": seen.weight_bytes,
+        "vision: activations": int(ARENA * seen.live_bytes),
+        "decoder: weights": scored.weight_bytes,
+        "decoder: activations": int(ARENA * scored.live_bytes),
+        "K/V of the static prompt and 4 queries": 4 * kv * prefixes,
+        f"vision tokens, room for {room()} images": room() * ROW,
+        "features and neighbours of 1000 images": 1000 * (4 * 256 + 256),
+    }
+
+
 def test_a_gpus_block_is_taken_whatever_the_gallery() -> None:
-    small, large = (needs(gallery=size, shared=False) for size in (10, 10**6))
+    small, large = (engine(gallery=size, shared=False).memory() for size in (20, 10**6))
     assert [part for part in small.parts if part.on_device] == [
         part for part in large.parts if part.on_device
     ]
-    (block,) = [part for part in small.parts if part.name.startswith("vision tokens")]
-    assert block.on_device
-    assert 0 <= block.bytes - (256 << 20) - (PAIRS + 7) * ROW <= ROW
 
 
 def test_a_cpus_cache_grows_to_its_bound() -> None:
-    small, large = (
-        {part.name: part.bytes for part in needs(kind="cpu", gallery=size).parts}
-        for size in (1000, 10**6)
-    )
+    small, large = (parts(engine(kind="cpu", gallery=size)) for size in (1000, 10**6))
     assert small["cached vision tokens"] == 1001 * ROW
     assert large["cached vision tokens"] == 256 << 20
 
 
 def test_fp16_halves_what_goes_from_graph_to_graph() -> None:
     wide, half, brain = (
-        {
-            part.name: part.bytes
-            for part in needs(replace(MANIFEST, precision=dtype), kind="cpu").parts
-        }
+        parts(engine(replace(MANIFEST, precision=dtype), kind="cpu"))
         for dtype in ("fp32", "fp16", "bf16")
     )
     kv, tokens = "K/V of the static prompt and 4 queries", "cached vision tokens"
@@ -93,142 +90,122 @@ def test_fp16_halves_what_goes_from_graph_to_graph() -> None:
 
 
 def test_a_card_of_its_own_memory_does_not_hold_the_gallery() -> None:
-    both, apart = needs(shared=True), needs(shared=False)
+    both, apart = (engine(shared=shared).memory() for shared in (True, False))
     held = sum(part.bytes for part in both.parts if not part.on_device)
     assert held > 0
     assert both.needed - apart.needed == held
 
 
 def test_it_fits_up_to_the_last_byte() -> None:
-    needed = needs().needed
-    assert needs(budget=needed).fits
-    assert not needs(budget=needed - 1).fits
+    needed = engine().memory().needed
+    assert engine(budget=needed).memory().fits
+    assert not engine(budget=needed - 1).memory().fits
 
 
 def test_an_encoder_alone() -> None:
-    names = [part.name for part in needs(replace(MANIFEST, scorer=None)).parts]
-    assert not any("K/V" in name or "vision tokens" in name for name in names)
+    names = parts(engine(replace(MANIFEST, scorer=None)))
+    assert not any("K/V" in name or "vision" in name for name in names)
 
 
-def advice(
-    manifest: Manifest = MANIFEST,
-    *,
-    kind: str = "gpu",
-    budget: int = 1,
-    candidates: int = 16,
-    architecture: str = "sm_90",
-) -> dict[str, Change]:
-    device = replace(made_device(kind=kind, shared=True), architecture=architecture)
-    found = changes(
-        manifest, GRAPHS, device, gallery_size=1000, budget=budget, max_pairs=PAIRS,
-        candidates=candidates,
-        live=lambda n: (2 + 3 * n) * MB,  # 50 MB with 16
-    )  # fmt: skip
-    return {one.what.split(" (")[0].split(":")[0]: one for one in found}
+def advice(now: Footprint) -> dict[str, Change]:
+    return {one.what.split(" (")[0].split(":")[0]: one for one in changes(now)}
 
 
-def dtypes(found: dict[str, Change]) -> list[str]:
-    exports = [what for what in found if what.startswith("export with")]
-    return [what.removeprefix("export with --dtype ") for what in exports]
+def dtypes(**how: str) -> list[str]:
+    precision: Precision = how.pop("precision", "fp32")  # type: ignore[assignment]
+    exports = advice(engine(replace(MANIFEST, precision=precision), budget=1, **how))  # type: ignore[arg-type]
+    return [what.split()[-1] for what in exports if what.startswith("export with")]
 
 
 def test_precisions_are_those_that_the_device_has() -> None:
-    assert dtypes(advice()) == ["fp16", "int8-qdq", "int4"]
-    assert dtypes(advice(architecture="sm_75")) == ["fp16", "int8-qdq"]
-    assert dtypes(advice(kind="cpu")) == ["int8"]
-    half: tuple[Precision, ...] = ("fp16", "bf16")
-    few_bits: tuple[Precision, ...] = ("int8-qdq", "fp8", "int4")
-    for precision in half:
-        assert dtypes(advice(replace(MANIFEST, precision=precision))) == ["int8-qdq", "int4"]
-    for precision in few_bits:
-        assert dtypes(advice(replace(MANIFEST, precision=precision))) == []
+    assert dtypes() == ["fp16", "int8-qdq", "int4"]
+    assert dtypes(architecture="sm_75") == ["fp16", "int8-qdq"]
+    assert dtypes(kind="cpu") == ["int8"]
+    for precision in ("fp16", "bf16"):
+        assert dtypes(precision=precision) == ["int8-qdq", "int4"]
+    for precision in ("int8-qdq", "fp8", "int4"):
+        assert dtypes(precision=precision) == []
 
 
-def test_what_precision_saves() -> None:
-    needed, found = needs().needed, advice()
-    by_name = {part.name: part.bytes for part in needs().parts}
-    kv = by_name["K/V of the static prompt and 4 queries"]
-    block = room() * ROW - room(row=ROW // 2) * (ROW // 2)
-    # Vision and decoder in half; the encoder stays in floats.
-    saved = needed - found["export with --dtype fp16"].needed
-    assert saved == 70 * MB + kv // 2 + block
-    # 29 million values of float matrices, two bytes each by now.
-    more = needed - found["export with --dtype int8-qdq"].needed
-    assert more - saved == 29 * MB
-    most = needed - found["export with --dtype int4"].needed
-    assert most - more == 29 * MB // 2
-    about = {what: one.about for what, one in found.items() if what.startswith("export with --")}
-    assert [*about.values()] == [False, True, True]
-    # Three of four bytes of each value, on CPUs.
-    cpu = needs(kind="cpu").needed - advice(kind="cpu")["export with --dtype int8"].needed
-    assert cpu == 3 * 29 * MB
+@pytest.mark.parametrize(("precision", "bits"), [("fp16", 16), ("int8-qdq", 8), ("int4", 4)])
+def test_what_precision_saves(precision: Precision, bits: int) -> None:
+    """Matrices of the layers in so many bits, all else in halves; the encoder as it was."""
+    now = engine()
+    assert now.runs.scorer is not None
+    then = now.runs.scorer.rounded(precision)
+    for before, after in (
+        (now.runs.scorer.vision, then.vision),
+        (now.runs.scorer.decoder, then.decoder),
+    ):
+        layers = sum(
+            one.count for name, one in before.weights.items()
+            if len(one.shape) == 2 and name not in ("embed.weight", "head") and one.is_float
+        )  # fmt: skip
+        floats = sum(one.count for one in before.weights.values() if one.is_float)
+        rest = before.bytes(4) - 4 * floats
+        assert after.bytes(2) == layers * bits // 8 + 2 * (floats - layers) + rest
+    change = advice(now)[f"export with --dtype {precision}"]
+    assert change.about == (bits < 16)
+    changed = replace(now, runs=replace(now.runs, scorer=then))
+    assert change.needed == changed.memory().needed < now.memory().needed
 
 
 def test_a_cpu_holds_halves_as_floats() -> None:
-    """Its int8 saves as much from an fp16 engine as from an fp32 one."""
-    half = replace(MANIFEST, precision="fp16")
-    needed = needs(half, kind="cpu").needed
-    tokens = 1001 * ROW // 2 + 1001 * ROW  # float32 again, where they were halves
-    kv = next(part.bytes for part in needs(half, kind="cpu").parts if "K/V" in part.name)
-    found = advice(half, kind="cpu")["export with --dtype int8"].needed
-    assert found == needed - 3 * 29 * MB + kv + tokens - 1001 * ROW
+    """Its int8 is as large, whether it comes from an fp16 engine or an fp32 one."""
+    wide, half = (
+        advice(engine(replace(MANIFEST, precision=one), kind="cpu", budget=1))
+        for one in ("fp32", "fp16")
+    )
+    name = "export with --dtype int8"
+    assert wide[name].needed == half[name].needed
 
 
 def test_fewer_pairs_are_as_many_as_fit() -> None:
-    needed = needs().needed
-    found = advice(budget=needed - int(ARENA * 30 * MB))
-    # 16 -> 8 saves 24 MB alive, 4 saves 36; and room for their vision tokens.
+    needed = [replace(engine(), max_pairs=n).memory().needed for n in (1, 2, 4, 8)]
+    assert needed == sorted(needed)
+    found = advice(engine(budget=needed[2]))
+    assert found["Engine.from_pretrained(max_pairs=4)"].needed == needed[2]
     assert found["Engine.from_pretrained(max_pairs=4)"].fits
-    saved = needed - found["Engine.from_pretrained(max_pairs=4)"].needed
-    assert saved == int(ARENA * 36 * MB) + (PAIRS - 4) * ROW
-    assert not advice(budget=1)["Engine.from_pretrained(max_pairs=1)"].fits
+    assert not advice(engine(budget=1))["Engine.from_pretrained(max_pairs=1)"].fits
 
 
 def test_smaller_images_are_an_estimate() -> None:
-    found = advice()
+    found = advice(engine(budget=1))
     assert found["export for images of half the area"].about
     assert not found["vision_cache_mb=0"].about
     assert found["all of these, with --dtype int4"].about
 
 
-def test_all_together_save_more_than_any_alone() -> None:
-    found = advice(kind="cpu")
-    together = found.pop("all of these").needed
-    assert len(found) == 4
+@pytest.mark.parametrize(
+    ("kind", "name"), [("cpu", "all of these"), ("gpu", "all of these, with --dtype int4")]
+)
+def test_all_together_save_more_than_any_alone(kind: str, name: str) -> None:
+    now = engine(kind=kind, budget=1)
+    found = advice(now)
+    together = found.pop(name).needed
     assert together < min(one.needed for one in found.values())
-    assert max(one.needed for one in found.values()) < needs().needed
+    assert max(one.needed for one in found.values()) < now.memory().needed
 
 
 def test_what_would_not_help_is_not_said() -> None:
     int8 = replace(MANIFEST, precision="int8")
-    assert "export with --dtype int8" not in advice(int8, kind="cpu")
-    assert not any("max_pairs" in what for what in advice(candidates=1))
+    assert "export with --dtype int8" not in advice(engine(int8, kind="cpu"))
+    assert not any("max_pairs" in what for what in advice(engine(candidates=1)))
     for kind in ("gpu", "cpu"):  # an encoder is in floats, whatever is asked for
-        assert advice(replace(MANIFEST, scorer=None), kind=kind) == {}
-
-
-def test_of_other_precisions_only_one_goes_with_the_rest() -> None:
-    found = advice()
-    together = found.pop("all of these, with --dtype int4")
-    assert together.needed < min(one.needed for one in found.values())
-    assert "all of these" in advice(replace(MANIFEST, precision="int8-qdq"))
+        assert advice(engine(replace(MANIFEST, scorer=None), kind=kind)) == {}
 
 
 def test_changes_come_only_where_it_does_not_fit() -> None:
     device = made_device(kind="cpu", shared=True)
     assert plan_engine(ENGINE, device, Workload()).changes == ()
-    tight = plan_engine(ENGINE, device, Workload(), memory_bytes=20 * MB)
+    tight = plan_engine(ENGINE, device, Workload(), memory_bytes=20 << 20)
     assert not tight.memory.fits
-    assert tight.memory.budget == 20 * MB
+    assert tight.memory.budget == 20 << 20
     assert any(change.fits for change in tight.changes)
 
 
 @pytest.mark.parametrize("candidates", [1, 32])
 def test_activations_grow_with_the_candidates(candidates: int) -> None:
-    device = made_device()
-    one, more = (
-        {part.name: part.bytes for part in plan_engine(ENGINE, device, Workload(n)).memory.parts}
-        for n in (candidates, 2 * candidates)
-    )
+    one, more = (parts(engine(candidates=n)) for n in (candidates, 2 * candidates))
     grows = one["decoder: activations"] < more["decoder: activations"]
     assert grows == (candidates == 1)  # at most 32 pairs are in one run

@@ -4,38 +4,39 @@ import pytest
 from plan_devices import GIB, made_device
 
 from murank import UsageError
+from murank.folder.precision import Precision
 from murank_export.plan import DEVICES, NAMES
-from murank_export.plan.cost import Arithmetic, GraphCost, NodeCost
+from murank_export.plan.graph_run import Execution, GraphRun, ProductKind, Step
 from murank_export.plan.roofline import floor_of, seconds
 from murank_export.plan.work import Work
 
 
-def node(operations: int, weights: int = 0, read: int = 0, written: int = 0) -> NodeCost:
-    return NodeCost("MatMul", operations, "fp32", weights, read, written)
+def step(operations: int, weights: int = 0, moved: int = 0) -> Step:
+    return Step("product", operations, weights, moved)
 
 
-def graph(*nodes: NodeCost, inputs: int = 0, outputs: int = 0) -> GraphCost:
-    return GraphCost(nodes, 0, 0, inputs, outputs, 0, {})
+def graph(*steps: Step, inputs: int = 0, outputs: int = 0) -> GraphRun:
+    return GraphRun(steps, len(steps), 0, inputs, outputs, 0)
 
 
 def test_the_floor_of_products_is_the_longer_of_operations_and_weights() -> None:
     # 10 operations and 100 bytes a second: 5 s, then 3 s.
-    assert floor_of(graph(node(50, weights=100), node(10, weights=300)), made_device()) == 8
+    assert floor_of(graph(step(50, weights=100), step(10, weights=300)), made_device()) == 8
 
 
 def test_elementwise_work_and_activations_are_not_in_the_floor() -> None:
-    busy = node(50, read=10**6, written=10**6)
-    assert floor_of(graph(busy, node(0, read=10**6)), made_device()) == 5
+    busy = step(50, moved=2 * 10**6)
+    assert floor_of(graph(busy, step(0, moved=10**6)), made_device()) == 5
 
 
 def test_what_goes_in_and_out_is() -> None:
-    cost = graph(node(10, weights=100), node(0, weights=200), inputs=600, outputs=300)
+    cost = graph(step(10, weights=100), step(0, weights=200), inputs=600, outputs=300)
     assert floor_of(cost, made_device()) == 12
 
 
-def test_a_prediction_adds_up_node_by_node() -> None:
+def test_a_prediction_adds_up_step_by_step() -> None:
     # At half of 10 and a quarter of 100 a second: 10 s of operations; 4 s of 100 bytes.
-    found = seconds(Work("score", "score", ((graph(node(50), node(0, 20, 30, 50)), 3),)), DEVICE)
+    found = seconds(Work("score", "score", ((graph(step(50), step(0, 20, 80)), 3),)), DEVICE)
     assert (found.compute, found.memory, found.starts) == (30, 12, 0.75)
     assert found.predicted == 42.75
     assert found.floor == 15
@@ -45,10 +46,10 @@ def test_a_prediction_adds_up_node_by_node() -> None:
 DEVICE = made_device()
 
 
-def test_the_longer_limits_a_node() -> None:
-    found = seconds(Work("score", "score", ((graph(node(5, 0, 100, 100)), 1),)), DEVICE)
+def test_the_longer_limits_a_step() -> None:
+    found = seconds(Work("score", "score", ((graph(step(5, 0, 200)), 1),)), DEVICE)
     assert (found.compute, found.memory, found.bound) == (0, 8, "memory")
-    idle = seconds(Work("score", "score", ((graph(*[node(0)] * 4), 1),)), DEVICE)
+    idle = seconds(Work("score", "score", ((graph(*[step(0)] * 4), 1),)), DEVICE)
     assert (idle.predicted, idle.bound) == (0.5, "starts")
 
 
@@ -67,7 +68,7 @@ def test_what_stays_on_the_host() -> None:
         ("fp32", {"fp32": 10.0, "fp16": 20.0}, 10),
     ],
 )
-def test_rates(arithmetic: Arithmetic, rates: dict[str, float], wanted: float) -> None:
+def test_rates(arithmetic: ProductKind, rates: dict[str, float], wanted: float) -> None:
     assert made_device(rates=rates).rate(arithmetic) == wanted
 
 
@@ -122,12 +123,23 @@ def test_compute_capabilities() -> None:
     assert (found["t4"], found["orin-nx-16gb"], found["thor"]) == ("7.5", "8.7", "11.0")
 
 
-def test_narrow_products_are_those_of_gpus() -> None:
-    assert not made_device(kind="cpu").narrow
-    assert made_device(kind="jetson").narrow
-    assert made_device(kind="gpu").narrow
-
-
-def test_halves_are_widened_on_cpus_alone() -> None:
-    assert made_device(kind="cpu").half_bytes == 4
-    assert made_device(kind="jetson").half_bytes == 2
+@pytest.mark.parametrize(
+    ("precision", "on_cpu", "floats", "narrow", "item", "token"),
+    [
+        ("fp32", True, "fp32", "fp32", 4, 4),
+        ("fp16", False, "fp16", "fp16", 2, 2),
+        ("fp16", True, "fp16", "fp16", 4, 4),  # its kernels widen halves
+        ("bf16", False, "bf16", "bf16", 2, 4),  # the host has none
+        ("int8", True, "fp32", "int8", 4, 4),
+        ("int8-qdq", False, "fp16", "int8", 2, 2),
+        ("int8-qdq", True, "fp16", "fp16", 4, 4),
+        ("fp8", False, "fp16", "fp8", 2, 2),
+        ("int4", False, "fp16", "fp16", 2, 2),  # widened in the product
+    ],
+)
+def test_how_precisions_run(
+    precision: Precision, on_cpu: bool, floats: str, narrow: str, item: int, token: int
+) -> None:
+    how = Execution(precision, on_cpu)
+    assert (how.floats, how.narrow) == (floats, narrow)
+    assert (how.item_bytes, how.token_bytes) == (item, token)

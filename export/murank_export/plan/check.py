@@ -12,7 +12,8 @@ from murank.engine.decoder import Decoder
 from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
 from murank.folder.batches import VISION_BATCH
-from murank_export.plan.host import fastest, forget_peak, process_bytes
+from murank.machine.hardware import peak_bytes
+from murank_export.plan.host import fastest, forget_peak
 from murank_export.plan.prediction import Prediction, Workload
 from murank_export.plan.work import run_sizes
 
@@ -45,7 +46,7 @@ def check_on_this_cpu(folder: Path, plan: Prediction, threads: int | None) -> Ch
         ("candidates" if one.work.cached else one.work.stage): one.work.title for one in plan.stages
     }
     seconds = _timed(_of_graphs(engine, plan.workload, titles))
-    after = process_bytes("VmHWM")
+    after = peak_bytes()
     if engine.encoder is not None:
         seconds |= _timed(_ranking(plan.workload, engine.encoder.part.dim, titles))
     grown = None if before is None or after is None else max(0, after - before)

@@ -36,7 +36,7 @@ def parser() -> Parser:
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
     result.add_argument(
-        "--device", required=True, choices=NAMES,
+        "--board", required=True, choices=NAMES,
         help="whose data sheet; cpu: this machine's rates, measured in two seconds",
     )  # fmt: skip
     result.add_argument(
@@ -51,7 +51,9 @@ def parser() -> Parser:
         help="memory that the engine may take, in GiB (what the device has, less its system)",
     )  # fmt: skip
     result.add_argument("--power-mode", metavar="MODE", help="of a Jetson (the fastest)")
-    result.add_argument("--dtype", choices=get_args(Precision), help="what the engine's must be")
+    result.add_argument(
+        "--expect-dtype", choices=get_args(Precision), help="refuse an engine of another precision"
+    )
     result.add_argument("--threads", type=threads, metavar="N", help="of one operator [cpu]")
     result.add_argument(
         "--check", action="store_true", help="also run the stages here, and show the error [cpu]"
@@ -63,11 +65,11 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     _check_flags(args)
-    known = DEVICES.get(args.device)
+    known = DEVICES.get(args.board)
     device = None if known is None else known.in_mode(args.power_mode)
     workload = Workload(args.candidates, args.gallery_size, args.max_pairs)
     check_plan(
-        args.engine, workload, device=args.device, dtype=args.dtype,
+        args.engine, workload, device=args.board, precision=args.expect_dtype,
         architecture=None if device is None else device.architecture,
     )  # fmt: skip
     device = device or this_cpu(args.threads)
@@ -86,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_flags(args: argparse.Namespace) -> None:
     for flag, given in (("--check", args.check), ("--threads", args.threads is not None)):
-        if given and args.device != _CPU:
-            raise UsageError(f"{flag} is used with --device cpu only")
-    if args.power_mode is not None and args.device == _CPU:
-        raise UsageError("--power-mode is used with a Jetson only; --device cpu is measured as is")
+        if given and args.board != _CPU:
+            raise UsageError(f"{flag} is used with --board cpu only")
+    if args.power_mode is not None and args.board == _CPU:
+        raise UsageError("--power-mode is used with a Jetson only; --board cpu is measured as is")
 
 
 def _gigabytes(text: str) -> int:

@@ -68,19 +68,9 @@ class Device:
         return int(self.memory_bytes * self.assumed.usable)
 
     @property
-    def half_bytes(self) -> int:
-        """Bytes of an fp16 value as it is computed: onnxruntime's CPU kernels widen it."""
-        return 4 if self.kind == "cpu" else 2
-
-    @property
     def capability(self) -> str:
         """Compute capability of a GPU: that of sm_87 is "8.7"."""
         return capability_of(self.architecture)
-
-    @property
-    def narrow(self) -> bool:
-        """Whether Q/DQ graphs run as products of narrow values: TensorRT makes those, CPUs not."""
-        return self.kind != "cpu"
 
     def rate(self, arithmetic: str) -> float:
         """Peak rate of products; where there is none of a kind, that of fp32.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from murank.backends.onnx.session import onnxruntime
+from murank.machine.hardware import cpu_model, resident_bytes
 from murank.machine.memory import available_bytes
 from murank_export.plan.devices import CPU, Device
 from murank_export.plan.onnx import onnx
@@ -42,9 +43,10 @@ def this_cpu(threads: int | None = None) -> Device:
     least = {name: min(one[name] for one in rounds) for name in runs}
     bandwidth = 2 * _COPIED / least.pop("copy")
     rates = {kind: 2 * _SIZE**3 / seconds for kind, seconds in least.items()}
+    machine = os.uname().machine
     return Device(
-        "cpu", f"this CPU ({_model()}, {count} threads)", "cpu", _machine(), rates,
-        bandwidth, memory_bytes(), shared=True, host_bandwidth=bandwidth, assumed=CPU,
+        "cpu", f"this CPU ({cpu_model() or machine}, {count} threads)", "cpu", machine, rates,
+        bandwidth, available_bytes() or 0, shared=True, host_bandwidth=bandwidth, assumed=CPU,
         source=f"measured here: products of {_SIZE} x {_SIZE} matrices in onnxruntime, and a copy "
         f"of {_COPIED >> 20} MiB",
     )  # fmt: skip
@@ -57,40 +59,13 @@ def faster(one: Device, other: Device) -> Device:
     return replace(one, rates=rates, bandwidth=bandwidth, host_bandwidth=bandwidth)
 
 
-def memory_bytes() -> int:
-    """Memory that is free now, within the limits."""
-    return available_bytes() or 0
-
-
-def process_bytes(key: str = "VmHWM") -> int | None:
-    """Memory of this process by the kernel's account; None where it keeps none."""
-    found = _lines(Path("/proc/self/status")).get(key)
-    return None if found is None else int(found.split()[0]) << 10
-
-
 def forget_peak() -> int | None:
     """Let the peak of this process begin anew; return its memory now, None if that cannot be."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None
-    return process_bytes("VmRSS")
-
-
-def _lines(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def _model() -> str:
-    return _lines(Path("/proc/cpuinfo")).get("model name", _machine())
-
-
-def _machine() -> str:
-    return os.uname().machine
+    return resident_bytes()
 
 
 def fastest(run: Callable[[], object], *, least: int = 1) -> float:

@@ -11,9 +11,9 @@ from murank.folder.manifest import Manifest, read_manifest_once
 from murank.folder.precision import ARITHMETIC, Precision
 from murank_export.plan.changes import Change, changes
 from murank_export.plan.devices import Device, capability_of
-from murank_export.plan.engine_memory import Memory, graph_memory, memory
+from murank_export.plan.engine_memory import Footprint, Memory
 from murank_export.plan.roofline import Seconds, seconds
-from murank_export.plan.work import Graphs, Work, score_shapes, stages, uncounted
+from murank_export.plan.work import EngineRuns, Work
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prediction:
     stages: tuple[StagePlan, ...]
     memory: Memory
     changes: tuple[Change, ...]  # empty where it fits
-    uncounted: dict[str, int]
+    uncounted: dict[str, int]  # nodes of the encoder, by operator
 
     def predicted(self, *, cached: bool) -> float:
         """Seconds of a query, with or without the candidates' vision tokens known."""
@@ -64,7 +64,7 @@ def check_plan(
     *,
     device: str,
     architecture: str | None,
-    dtype: Precision | None,
+    precision: Precision | None,
 ) -> Manifest:
     """Check what can be checked before anything is counted or measured.
 
@@ -76,13 +76,13 @@ def check_plan(
         Of a query.
     device, architecture
         Name of the device; its GPU's architecture, None for a CPU.
-    dtype
-        What the engine's precision must be; None: any.
+    precision
+        What the engine's must be; None: any.
 
     Raises
     ------
     UsageError
-        More candidates than the gallery has images, or a dtype that the device cannot compute.
+        More candidates than the gallery has images, or a precision that the device cannot compute.
     InputError
         The folder is no whole engine, has another precision, or one that does not run there.
     """
@@ -91,21 +91,21 @@ def check_plan(
             f"{workload.candidates} candidates cannot come from a gallery of "
             f"{workload.gallery_size}: pass a smaller --candidates or a larger --gallery-size"
         )
-    reason = None if dtype is None else _why_not(dtype, device, architecture)
+    reason = None if precision is None else _why_not(precision, device, architecture)
     if reason is not None:
         raise UsageError(reason)
     manifest = check_engine(folder, hashes=False)
     check_utf8(folder)
-    precision = manifest.precision
-    if dtype not in (None, precision):
+    found = manifest.precision
+    if precision not in (None, found):
         raise InputError(
-            f"{folder} is {precision}, and an engine has one precision: export it again with "
-            f"--dtype {dtype}"
+            f"{folder} is {found}, and an engine has one precision: export it again with "
+            f"--dtype {precision}"
         )
     # An encoder is in floats, whatever the precision.
-    reason = None if manifest.scorer is None else _why_not(precision, device, architecture)
+    reason = None if manifest.scorer is None else _why_not(found, device, architecture)
     if reason is not None:
-        raise InputError(f"{folder} is {precision}, and {reason}")
+        raise InputError(f"{folder} is {found}, and {reason}")
     return manifest
 
 
@@ -118,7 +118,7 @@ def _why_not(precision: Precision, device: str, architecture: str | None) -> str
     if not {"cuda", "plans"} & {*backends}:
         return (
             f"{precision} runs on CPUs only: export with --dtype int8-qdq (or fp16) for {device}, "
-            "or plan for --device cpu"
+            "or plan for --board cpu"
         )
     return why_not(precision, capability_of(architecture), device)
 
@@ -148,33 +148,16 @@ def plan_engine(
     """
     manifest, sha256 = read_manifest_once(folder)
     check_engine(folder, hashes=False, manifest=manifest)
-    graphs = Graphs.read(folder, manifest, device.half_bytes, narrow=device.narrow)
+    runs = EngineRuns.read(folder, manifest, on_cpu=device.kind == "cpu")
     pairs = workload.max_pairs or (manifest.scorer.max_pairs if manifest.scorer else 1)
-    works = stages(
-        manifest, graphs, candidates=workload.candidates, gallery_size=workload.gallery_size,
-        max_pairs=pairs,
-    )  # fmt: skip
-    kept = graph_memory(works)
+    candidates, size = workload.candidates, workload.gallery_size
+    works = runs.stages(candidates=candidates, gallery_size=size, max_pairs=pairs)
     budget = device.usable_bytes if memory_bytes is None else memory_bytes
-    size = workload.gallery_size
-    needed = memory(manifest, kept, device, gallery_size=size, budget=budget, max_pairs=pairs)
-
-    def live(candidates: int) -> int:
-        """The decoder's largest activations with that many candidates in a run."""
-        if manifest.scorer is None or graphs.decoder is None:
-            return 0
-        score = graphs.decoder.cost(score_shapes(manifest.scorer, candidates))
-        prefill = (cost for one in works if one.stage == "prefill" for cost, _ in one.runs)
-        return max(cost.live_bytes for cost in (score, *prefill))
-
-    advice: tuple[Change, ...] = ()
-    if not needed.fits:
-        advice = changes(
-            manifest, kept, device, gallery_size=size, budget=budget,
-            max_pairs=pairs, candidates=workload.candidates, live=live,
-        )  # fmt: skip
+    footprint = Footprint(runs, device, budget, candidates, size, pairs)
+    needed = footprint.memory()
     return Prediction(
         manifest, sha256, device, workload,
         tuple(StagePlan(work, seconds(work, device)) for work in works),
-        needed, advice, uncounted(works),
+        needed, () if needed.fits else changes(footprint),
+        {} if runs.encoder is None else dict(runs.encoder.uncounted),
     )  # fmt: skip
