@@ -136,7 +136,7 @@ def main() -> None:
             if not engine.exists():
                 show(f"export {dtype}", in_child("export", folder, engine, dtype))
             show(f"query {dtype}", in_child("ask", engine, arguments.threads))
-            options = ["--device", "cpu", "--threads", str(arguments.threads), "--check"]
+            options = ["--board", "cpu", "--threads", str(arguments.threads), "--check"]
             options += ["--candidates", str(CANDIDATES)]
             subprocess.run([sys.executable, "-m", "murank", "plan", engine, *options], check=True)
 

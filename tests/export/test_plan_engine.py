@@ -35,7 +35,7 @@ def operations(module: torch.nn.Module, *inputs: Any) -> int:
     """What PyTorch counts of a module's products."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         module(*inputs)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def decoder_operations(module: Decoder, scorer: ScorerRuns, candidates: int, *, query: bool) -> int:

@@ -92,11 +92,11 @@ class LayerCosts:
             moved += (1 + how.on_cpu) * steps * (how.item_bytes + 1)
         return moved
 
-    def live(self, hidden: int, of: Attention, key_values: int, inner: int) -> int:
-        """Return the most bytes alive in a layer: scores twice, or the MLP's width three times."""
+    def live(self, hidden: int, of: Attention, key_values: int, inner: int, *, gated: bool) -> int:
+        """Return the most bytes alive in a layer: scores twice, or the MLP's width often."""
         item = self.how.item_bytes
         attention = (of.rows * of.width + key_values) * item + 2 * of.scores * WIDE
-        return of.rows * hidden * item + max(attention, 3 * of.rows * inner * item)
+        return of.rows * hidden * item + max(attention, (3 + gated) * of.rows * inner * item)
 
     @property
     def _cast(self) -> int:

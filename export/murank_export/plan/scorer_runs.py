@@ -79,7 +79,7 @@ class ScorerRuns:
         attention, inner = self._attention(candidates, tokens, tokens, prefix)
         own = 2 * candidates * tokens * s.kv_heads * s.head_dim
         live = given + returned - kv * (prefix + tokens)
-        live += costs.live(s.hidden, attention, own, inner)
+        live += costs.live(s.hidden, attention, own, inner, gated=True)
         return self._run(self.decoder, steps, given, returned, live)
 
     def _attention(
@@ -142,7 +142,8 @@ class ScorerRuns:
         for name in ("merger", *(f"deepstack.{index}" for index in range(s.levels - 1))):
             steps += self._merger(name, tokens)
         inner = self._linear(self.vision, "blocks.0.second").inner
-        block = costs.live(embed.outer, attention, 2 * attention.shared, inner)
+        gated = "blocks.0.first.1.weight" in self.vision.weights
+        block = costs.live(embed.outer, attention, 2 * attention.shared, inner, gated=gated)
         returned = tokens * s.levels * s.hidden * self.how.token_bytes
         return self._run(self.vision, steps, pixels, returned, max(2 * pixels * WIDE, block))
 
