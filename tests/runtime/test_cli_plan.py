@@ -217,9 +217,9 @@ def test_this_cpu_is_measured(threads: int | None, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(_host, "_COPIED", 1 << 20)
     device = _host.this_cpu(threads)
     assert set(device.rates) == {"fp32", "int8"}
-    # No CPU of these decades is outside.
-    assert all(1e8 < rate < 1e14 for rate in device.rates.values())
-    assert 1e8 < device.bandwidth < 1e13
+    # No CPU of these decades is outside, a hundred times slower for a moment's neighbours.
+    assert all(1e6 < rate < 1e14 for rate in device.rates.values())
+    assert 1e6 < device.bandwidth < 1e13
     assert 1 << 26 < device.memory_bytes < 1 << 45
     assert device.kind == "cpu"
     assert "measured here" in device.source
