@@ -153,7 +153,7 @@ def test_a_server_that_was_done_before_the_interruption_keeps_its_verdict(bench:
 def test_a_gallery_that_does_not_fit_is_refused_before_any_work(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_run, "drawn_workload", None)
+    monkeypatch.setattr(_run, "made_workload", None)
     monkeypatch.setattr(_run, "environment", None)
     message = (
         r"a gallery of 100000000000 images takes about \d+\.\d GiB, and \d+\.\d GiB are free: pass "

@@ -182,7 +182,8 @@ def test_plot(measured: Calibrated, tmp_path: Path) -> None:
 def test_plot_leaves_no_global_state() -> None:
     pytest.importorskip("matplotlib")
     code = (
-        "import sys; from murank.calibration import plot; before = 'matplotlib' in sys.modules;"
+        "import sys; from murank.calibration import calibration_plot as plot\n"
+        "before = 'matplotlib' in sys.modules;"
         "plot.check_plot(); print(before, 'matplotlib' in sys.modules,"
         " 'matplotlib.pyplot' in sys.modules)"
     )
