@@ -158,6 +158,7 @@ def measure(recipe: Recipe) -> dict[str, dict[str, Score]]:
             "paper", adapter=recipe.adapter("paper", layout="paper"), layout="paper"
         ),
         "int8": lambda: recipe.engine(adapter=hard, dtype="int8"),
+        "w8a16": lambda: recipe.engine(adapter=hard, dtype="w8a16"),
     }
     loaded = {
         name: Engine.from_pretrained(make(), providers="cpu") for name, make in engines.items()

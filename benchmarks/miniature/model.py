@@ -137,6 +137,7 @@ class Answers:
     words: Tensor  # [B,K,V] logits of the first answer token
     next_words: Tensor  # [B,K,V] of the token behind a given answer; without one, as `words`
     logits: Tensor  # [B,K,2] those of No and Yes
+    states: Tensor  # [B,K,H] what the first answer token is read from
     query: Tensor  # [B,H] hidden state behind the query image, inside the model
     candidates: Tensor  # [B,K,H] the same behind each candidate image
 
@@ -191,15 +192,17 @@ def ask_many(
         own = own + layer.self_attn.o_proj(_join(o))
         own = own + layer.mlp(layer.post_attention_layernorm(own))
     suffixes = own[:, first:].reshape(batch, count, size, -1)
-    words, next_words = (
-        text.norm(suffixes[:, :, place]) @ table.T for place in (-1 if said is None else -2, -1)
+    states, next_states = (
+        text.norm(suffixes[:, :, place]) for place in (-1 if said is None else -2, -1)
     )
+    words, next_words = states @ table.T, next_states @ table.T
     assert taken is not None
     image = GRID.num_tokens
     return Answers(
         words,
         next_words,
         words[..., list(asked.answers)],
+        states,
         taken[:, image],
         taken[:, first:].reshape(batch, count, size, -1)[:, :, image],
     )

@@ -1,9 +1,11 @@
 """Pre-training of the miniature MLLM: its eyes first, then the question, then both together.
 
 A stand-in for what a real MLLM brings along: it has seen many places, cameras and people. `tower`:
-the vision tower names attributes and tells people apart by one vector an image. `pairs`: the text
+the vision tower names attributes and tells people apart by one vector an image. `easy`: the text
 side learns to answer from the standing tower's tokens, half by the truth, half by what that vector
-says. `together`: all of it. `turn`: to end a turn once it has answered.
+says, and in which attributes two people are alike; others are any. `pairs`: others are those that
+the vector finds most alike (with them from the start, nothing was learned in 240 steps).
+`together`: all of it. `turn`: to end a turn once it has answered.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _FORMS: tuple[tuple[Path, Layout], ...] = (
 )  # fmt: skip
 _PAPER = 2
 _ORDER = (0, 1, 0, 0, 1, 0, 0, _PAPER)
-_HARD, _OTHERS = 2, 1  # candidates that do not match: the most alike, and any; all that match
+_OTHERS = 3  # candidates that do not match; and all that do
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Stages:
     """How long each stage lasts, in steps."""
 
     tower: int = 3000
-    pairs: int = 900
-    together: int = 1200
+    easy: int = 700
+    pairs: int = 500
+    together: int = 1100
     turn: int = 60
 
 
@@ -56,11 +59,13 @@ def pretrain(
     plan = [
         Stage("tower", stages.tower, learner.tower, {"vision": 1e-3, "heads": 1e-3},
               figure=watcher.figure),
-        Stage("pairs", stages.pairs, lambda: learner.pairs(trust=0.5), text,
+        Stage("easy", stages.easy, lambda: learner.pairs(trust=0.5), text | {"text": 1.5e-3},
               begin=learner.standardise, figure=watcher.figure),
-        Stage("together", stages.together, lambda: learner.pairs(together=True),
+        Stage("pairs", stages.pairs, lambda: learner.pairs(hard=2, trust=0.5), text,
+              figure=watcher.figure),
+        Stage("together", stages.together, lambda: learner.pairs(hard=2, trust=0.25, together=True),
               {"text": 8e-4, "heads": 8e-4, "vision": 4e-4}, figure=watcher.figure),
-        Stage("turn", stages.turn, lambda: learner.pairs(with_end=True), {"text": 2e-4},
+        Stage("turn", stages.turn, lambda: learner.pairs(hard=2, with_end=True), {"text": 2e-4},
               figure=watcher.figure),
     ]  # fmt: skip
     Training(learner.parts, say, kept).run(plan, {"crops": len(pool.pixels)}, seed)
@@ -76,6 +81,7 @@ class Heads(nn.Module):
         self.embedding = nn.Linear(width, _EMBEDDING)
         self.projection = nn.Linear(HIDDEN, 64, bias=False)
         self.odds = nn.Linear(1, 1)  # of a cosine
+        self.alike = nn.Linear(HIDDEN, len(ATTRIBUTES))  # of an answer: in which attributes
 
     def likeness(self, tokens: Tensor) -> Tensor:
         """Cosines of all images of a batch: [N,T,H] -> [N,N]."""
@@ -112,9 +118,9 @@ class Learner:
         return loss, float(contrast.detach())
 
     def pairs(
-        self, *, trust: float = 0.0, together: bool = False, with_end: bool = False
+        self, *, hard: int = 0, trust: float = 0.0, together: bool = False, with_end: bool = False
     ) -> tuple[Tensor, float]:
-        """Answers, with candidates that are hard to tell; `trust`: in what the vector says."""
+        """Answers; `hard` of the others are the most alike; `trust`: in what the vector says."""
         form = int(torch.randint(len(_ORDER), ()))
         small = _ORDER[form] == _PAPER
         asked, rows = self.asked[_ORDER[form]], self._draw(6 if small else _PEOPLE)
@@ -123,7 +129,7 @@ class Learner:
         people = self.people[rows]
         same = people[:, None] == people
         likeness = self.heads.likeness(tokens)
-        candidates = chosen(same, likeness.detach(), hard=1 if small else _HARD)
+        candidates = chosen(same, likeness.detach(), hard=hard)
         match = same.gather(1, candidates)
         said = torch.tensor(asked.answers)[match.long()]
         answers = ask_many(
@@ -140,6 +146,7 @@ class Learner:
             more = F.cross_entropy(answers.next_words.flatten(0, 1), end)
         else:
             more = _CONTRAST * self._behind_images(answers, people, candidates)
+            more = more + self._alike(answers, rows, candidates)
         if together:
             more = more + 0.3 * self._seen(tokens, rows)[0]
         return loss + more, float(loss.detach())
@@ -159,20 +166,24 @@ class Learner:
                 head.weight.copy_((by_token * spread).flatten(1))
 
     def figure(self) -> str:
-        """AUC of the vector and of mu over hard pairs, images as they are; percent."""
+        """AUC of the vector and of mu over easy and hard pairs, images as they are; percent."""
+        told = []
         with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(0)
-            found = [self._opinions() for _ in range(12)]
-        match, *opinions = (torch.cat(part).flatten().numpy() for part in zip(*found, strict=True))
-        vector, mu = (100 * _auc(opinion, match) for opinion in opinions)
-        return f"AUC on held-out places: vector {vector:.1f}, mu {mu:.1f}"
+            for hard, name in (0, "easy"), (2, "hard"):
+                torch.manual_seed(0)
+                found = [self._opinions(hard) for _ in range(8)]
+                parts = (torch.cat(part).flatten().numpy() for part in zip(*found, strict=True))
+                match, *opinions = parts
+                vector, mu = (100 * _auc(opinion, match) for opinion in opinions)
+                told.append(f"{name}: vector {vector:.1f}, mu {mu:.1f}")
+        return f"AUC on held-out places, {'; '.join(told)}"
 
-    def _opinions(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _opinions(self, hard: int) -> tuple[Tensor, Tensor, Tensor]:
         rows, asked = self._draw(_PEOPLE), self.asked[0]
         same = self.people[rows][:, None] == self.people[rows]
         tokens = self.vision(self._pixels(rows))
         likeness = self.heads.likeness(tokens)
-        candidates = chosen(same, likeness, hard=_HARD)
+        candidates = chosen(same, likeness, hard=hard)
         logits = ask_many(self.model, asked, tokens, tokens[candidates]).logits
         return (
             same.gather(1, candidates),
@@ -207,6 +218,13 @@ class Learner:
         likeness = query @ torch.cat([query, other]).T / _TEMPERATURE
         return _info_nce(likeness, people[:, None] == owners)
 
+    def _alike(self, answers: Answers, rows: Tensor, candidates: Tensor) -> Tensor:
+        """Loss of naming, for each attribute of a pair, whether the two have it in common."""
+        query, other = self.labels[rows][:, None], self.labels[rows[candidates]]
+        shown = (query != NOTHING) & (other != NOTHING)
+        found = self.heads.alike(answers.states)[shown]
+        return F.binary_cross_entropy_with_logits(found, (query == other)[shown].float())
+
     def _pixels(self, rows: Tensor) -> Tensor:
         return torch.from_numpy(self.pool.pixels[rows.numpy()])
 
@@ -219,12 +237,12 @@ class Learner:
 
 
 def chosen(same: Tensor, likeness: Tensor, *, hard: int) -> Tensor:
-    """Candidates [N,K] of each of N images: those that match, the most alike others, and any."""
+    """Candidates [N,K] of each of N images: all matches, `hard` most alike others, any others."""
     lot = torch.rand(same.shape)
     itself = torch.eye(len(same), dtype=torch.bool)
     match = lot.masked_fill(~same | itself, -1).topk(int(same[0].sum()) - 1, 1).indices
     alike = likeness.masked_fill(same, -2).topk(hard, 1).indices
-    rest = lot.masked_fill(same, -1).scatter(1, alike, -1).topk(_OTHERS, 1).indices
+    rest = lot.masked_fill(same, -1).scatter(1, alike, -1).topk(_OTHERS - hard, 1).indices
     found = torch.cat([match, alike, rest], 1)
     return found.gather(1, torch.rand(found.shape).argsort(1))
 
