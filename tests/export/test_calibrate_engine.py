@@ -139,7 +139,7 @@ def test_it_still_verifies_and_its_pin_has_changed(
     assert out.startswith(f"{NUM * (NUM - 1)} pairs: ")
     for text in ("temperature 1 ", "AUC ", "EER ", "threshold  mu <= ", "(FMR at most 5 %)"):
         assert text in out
-    verify = ["verify", str(engine_copy), "--providers", "cpu", "--quiet"]
+    verify = ["inspect", "--verify", str(engine_copy), "--providers", "cpu", "--quiet"]
     assert main([*verify, "--sha256", new]) == 0
     assert "scorer   ok" in capsys.readouterr().out
     assert main([*verify, "--sha256", old]) == 2
@@ -154,7 +154,7 @@ def test_verify_asks_at_the_temperature_of_the_export(
     save_file(golden, engine_copy / "golden.safetensors")
     relist(engine_copy, "golden.safetensors")
     edit_manifest(engine_copy, lambda data: data["scorer"].update(tau=2.5))
-    verify = ["verify", str(engine_copy), "--providers", "cpu", "--quiet"]
+    verify = ["inspect", "--verify", str(engine_copy), "--providers", "cpu", "--quiet"]
     assert main(verify) == 0
     capsys.readouterr()
     said(calibrate("--json"))

@@ -87,7 +87,7 @@ def test_crops_to_ranking(
 
 
 def test_engine_is_verified_and_inspected(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", str(engine), "--quiet", "--providers", "cpu"]) == 0
+    assert main(["inspect", "--verify", str(engine), "--quiet", "--providers", "cpu"]) == 0
     assert "scorer   ok" in capsys.readouterr().out
     assert main(["inspect", str(engine)]) == 0
     assert "prefix_first" in capsys.readouterr().out

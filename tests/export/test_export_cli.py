@@ -114,7 +114,7 @@ def test_a_summary_of_all_parts(
     assert (sources.adapter.name, sources.adapter.kind) == ("street", "peft")
     for file in engine.rglob("*"):
         assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes()
-    assert main(["verify", str(engine), "--quiet", "--providers", "cpu"]) == 0
+    assert main(["inspect", "--verify", str(engine), "--quiet", "--providers", "cpu"]) == 0
     assert "encoder  ok" in capsys.readouterr().out
 
 

@@ -85,7 +85,7 @@ def test_encoders(tmp_path: Path, nodes: Nodes, message: str) -> None:
 def test_what_is_right_passes_and_verify_finds_what_is_not(
     tmp_path: Path, kind: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine, verify = tmp_path / "engine", ["verify", "--quiet", "--providers", "cpu"]
+    engine, verify = tmp_path / "engine", ["inspect", "--verify", "--quiet", "--providers", "cpu"]
     export_engine(ExportSettings(engine, encoder=save(model(kind=kind), tmp_path)))
     assert main([*verify, str(engine)]) == 0
     graph = engine / "onnx/encoder.onnx"
@@ -120,7 +120,7 @@ def test_scorers(
     nodes: Nodes = [mean, ("Sub", ["0", "it"], {}), ("Add", ["it", "1"], {})]
     onnx.save(behind(made, nodes), file)
     relist(engine_copy, f"onnx/{graph}.onnx")
-    assert main(["verify", "--quiet", "--providers", "cpu", str(engine_copy)]) == 4
+    assert main(["inspect", "--verify", "--quiet", "--providers", "cpu", str(engine_copy)]) == 4
     _, err = capsys.readouterr()
     assert f"the scorer {'gives an image ' if axis == 0 and graph == 'vision' else ''}" in err
     assert message in err

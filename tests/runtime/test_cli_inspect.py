@@ -41,7 +41,7 @@ def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "  scorer  pairs 64, max_abs_logit 0.000149, max_abs_mu 8.568e-08, spearman 0.9999, "
         "same_first yes\n",
         "onnx/decoder.data",
-        "contents were not: `murank verify` does that",
+        "--verify",
     ):
         assert text in out
     assert "PyTorch" not in out
@@ -75,17 +75,28 @@ def test_an_encoder_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert list(found["bytes"]) == ["files"]
 
 
-def test_structure_is_checked_and_contents_are_not(
+def test_structure_and_contents_are_checked(
     engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = engine / "onnx/decoder.data"
-    path.write_bytes(bytes(path.stat().st_size))
-    inspect(engine, capsys)
-    path.unlink()
-    assert main(["inspect", str(engine)]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"murank: error: {path}: it is missing; ")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    for gone in (False, True):
+        if gone:
+            path.unlink()
+        assert main(["inspect", str(engine), "--quiet"]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"murank: error: {path}: ")
+
+
+def test_options_of_the_replay(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in (["--providers", "cpu"], ["--threads", "1"]):
+        assert main(["inspect", str(engine), *options]) == 2
+        assert f"{options[0]} needs --verify" in capsys.readouterr().err
+    assert main(["inspect", str(engine), "--sha256", "0" * 64]) == 2
+    assert "sha256" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["[1]", "no", '{"a": {}, "a": {}}', '{"scorer": 1}'])

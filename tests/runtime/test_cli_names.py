@@ -75,8 +75,7 @@ CASES: dict[str, Callable[[Place], list[object]]] = {
     "align": lambda at: [at.features, "-o", at.folder / "a.npz", "--overwrite"],
     "evaluate": lambda at: [at.features],
     "calibrate": lambda at: [at.engine, "--pairs", at.pairs, "--eer", "--dry-run", *RUN],
-    "inspect": lambda at: [at.engine],
-    "verify": lambda at: [at.engine, *RUN],
+    "inspect": lambda at: [at.engine, "--verify", *RUN],
     "bench": lambda at: [
         at.engine, "--images", at.gallery, "--candidates", 2, "--gallery-size", 6,
         "--duration", 0.2, "--warmup", 0, "--skip-cold", *RUN,
@@ -99,7 +98,6 @@ REFUSED: dict[str, Callable[[Path], list[object]]] = {
     "evaluate": lambda no: [no],
     "calibrate": lambda no: [no, "--pairs", no],
     "inspect": lambda no: [no],
-    "verify": lambda no: [no],
     "bench": lambda no: ["compare", no, no],
     "plan": lambda no: [no, "--device", "h200"],
     "cache": lambda no: ["stat", no / "cache", "--engine", no],
@@ -129,7 +127,7 @@ def test_what_is_said(
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert_harmless(out, err)
-    if verb not in ("evaluate", "verify", "calibrate", "bench", "cache"):
+    if verb not in ("evaluate", "calibrate", "bench", "cache"):
         assert ESCAPED.removesuffix("\\udcff") in out
     if verb in ("score", "search"):
         assert f"note: {place.gallery.parent.parent}" in err

@@ -78,7 +78,7 @@ def test_another_width(engine: Path, dim: int, capsys: pytest.CaptureFixture[str
     put(engine, features(UNIT, dim=dim + 1))
     with pytest.raises(InputError, match=r"encoder\.onnx"):
         load(engine)
-    assert main(["verify", "--quiet", str(engine)]) == 2
+    assert main(["inspect", "--verify", "--quiet", str(engine)]) == 2
     assert "encoder.onnx" in capsys.readouterr().err
 
 

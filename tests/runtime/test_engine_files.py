@@ -169,7 +169,7 @@ def test_no_room_for_copies(engine: Path, place: Path, capsys: pytest.CaptureFix
     assert list(place.iterdir()) == []
     place.rmdir()
     tempfile.tempdir = str(place)
-    assert main(["verify", "--quiet", str(engine)]) == 3
+    assert main(["inspect", "--verify", "--quiet", str(engine)]) == 3
     assert "TMPDIR" in capsys.readouterr().err
 
 

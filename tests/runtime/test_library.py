@@ -68,7 +68,7 @@ def test_a_broken_onnxruntime(
     for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:
         monkeypatch.delitem(sys.modules, name)
     engine = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
-    assert main(["verify", str(engine)]) == 3
+    assert main(["inspect", "--verify", str(engine)]) == 3
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "onnxruntime is installed, but" in said

@@ -12,7 +12,7 @@ ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
 
 def test_verify() -> None:
-    assert main(["verify", str(ENGINE), "--quiet"]) == 0
+    assert main(["inspect", "--verify", str(ENGINE), "--quiet"]) == 0
 
 
 def test_it_tells_strangers_from_people_it_has_just_seen() -> None:

@@ -1,26 +1,30 @@
 """`murank inspect`: what an engine folder holds, for a person or for a script."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from murank.backends.onnx.session import SessionSettings
+from murank.backends.providers import PROVIDER_NAMES
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser
+from murank.cli.parser import Parser, check_needs, threads
+from murank.cli.progress import ProgressLine
+from murank.cli.replay_report import check_replayed, replay_lines, replay_row
+from murank.engine.golden import Replay, replay
 from murank.files.damage import damaged
 from murank.files.json_object import read_json
-from murank.folder.integrity import check_engine
+from murank.folder.integrity import check_engine, read_pinned
 from murank.folder.manifest import (
     Calibration,
     EncoderPart,
     Manifest,
     ScorerPart,
     Sources,
-    read_manifest_once,
 )
 from murank.images.preprocess import Preprocessing
 
-_NOTE = "sizes and references were checked, contents were not: `murank verify` does that"
+_NOTE = "every file is as the manifest says; --verify: whether it answers here as at export"
 
 Rows = Iterator[tuple[str, str]]
 
@@ -29,23 +33,38 @@ def parser() -> Parser:
     """Return the parser of this verb."""
     result = Parser(
         prog="murank inspect",
-        description="Show what is in an engine folder. Checks that its files are there, of the "
-        "right size, and refer to no others; does not read them: `murank verify` does.",
+        description="Check every file of an engine folder against its manifest, and show what is "
+        "in it. With --verify, load its graphs and replay on this machine the golden images that "
+        "export measured: exit code 4 if an answer differs by more than its tolerance, or depends "
+        "on what else is in its batch.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="the folder")
-    result.add_argument("--json", action="store_true", help="print the manifest and sizes as JSON")
+    result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
+    result.add_argument("--verify", action="store_true", help="whether it answers as at export")
+    result.add_argument("--providers", choices=PROVIDER_NAMES, help="of --verify (auto)")
+    result.add_argument("--threads", type=threads, metavar="N", help="of --verify, an operator's")
+    result.add_argument("--json", action="store_true", help="print the manifest and more as JSON")
+    result.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return result
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    manifest, sha256 = read_manifest_once(args.engine)
-    check_engine(args.engine, hashes=False, manifest=manifest)
+    check_needs(args, {"providers": ("verify",), "threads": ("verify",)})
+    manifest, sha256 = read_pinned(args.engine, args.sha256)
+    with ProgressLine(quiet=args.quiet) as line:
+        check_engine(args.engine, manifest=manifest, progress=line.part("inspect"))
     parity = _parity(args.engine, manifest)
+    found = None
+    if args.verify:
+        settings = SessionSettings(args.providers or "auto", args.threads)
+        found = replay(args.engine, manifest, settings)
     if args.json:
-        say_json(_as_json(args.engine, sha256, manifest, parity))
+        say_json(_as_json(args.engine, sha256, manifest, parity, found))
     else:
         _print_sections(args.engine, sha256, manifest, parity)
+        say(*([_NOTE] if found is None else replay_lines(found)))
+    check_replayed(args.engine, found or ())
     return 0
 
 
@@ -61,15 +80,16 @@ def _parity(folder: Path, manifest: Manifest) -> dict[str, dict[str, Any]]:
 
 
 def _as_json(
-    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+    folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]],
+    found: Sequence[Replay] | None,
+) -> dict[str, Any]:  # fmt: skip
     return {
         "schema_version": 1,
         "engine": str(folder),
         "sha256": sha256,
-        "checked": "structure",
         "manifest": manifest.to_json(),
         "parity": parity,
+        "replay": None if found is None else [replay_row(one) for one in found],
         "bytes": {
             "files": manifest.size,
             **({} if manifest.scorer is None else _memory(manifest.scorer, manifest)),
@@ -100,7 +120,6 @@ def _print_sections(
     _section("mu by default", _mu_defaults(manifest))
     _section("parity", _measured(parity))
     _section("files", _files(manifest))
-    say(_NOTE)
 
 
 def _section(title: str, rows: Rows) -> None:
