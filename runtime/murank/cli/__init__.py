@@ -17,23 +17,32 @@ from murank.machine.process import stop_on_signals
 
 __all__ = ["main"]
 
-VERBS = {
-    "adapt": "mine hard pairs, and fine-tune an MLLM on them with LoRA (build machine)",
-    "export": "checkpoints to an engine folder (build machine)",
-    "build": "an engine folder to TensorRT plans for this device (optional)",
-    "score": "images to features, candidates and mu, in a job folder",
-    "rerank": "re-rank a gallery for every query: a job folder, or features",
-    "search": "the images of a gallery nearest to one query, in a given time",
-    "align": "what cameras add to their images, learnt without labels, to a file",
-    "evaluate": "every re-ranker with and without mu; or features, distances, a ranking",
-    "calibrate": "temperature and operating threshold of an engine, from labelled pairs",
-    "inspect": "whether an engine folder is whole, what is in it, whether it answers as at export",
-    "bench": "latency and throughput of an engine, as MLPerf's scenarios measure them",
-    "plan": "what an engine will need on a device: roofline, memory, predicted latency",
-    "cache": "what a --cache-dir holds of images, and its erasure",
-    "doctor": "what this machine has, what of it works, and what to install",
-    "world": "draw a synthetic data set of person crops",
+GROUPS = {
+    "on the build machine": {
+        "adapt": "mine hard pairs, and fine-tune an MLLM on them with LoRA",
+        "export": "checkpoints to an engine folder",
+        "plan": "what an engine will need on a device: roofline, memory, predicted latency",
+        "world": "draw a synthetic data set of person crops",
+    },
+    "on the device": {
+        "doctor": "what this machine has, what of it works, and what to install",
+        "build": "an engine folder to TensorRT plans for this device (optional)",
+        "inspect": "whether an engine is whole, what is in it, whether it answers as at export",
+        "cache": "what a --cache-dir holds of images, and its erasure",
+    },
+    "use": {
+        "score": "images to features, candidates and mu, in a job folder",
+        "rerank": "re-rank a gallery for every query: a job folder, or features",
+        "search": "the images of a gallery nearest to one query, in a given time",
+        "align": "what cameras add to their images, learnt without labels, to a file",
+    },
+    "measure": {
+        "evaluate": "every re-ranker with and without mu; or features, distances, a ranking",
+        "calibrate": "temperature and operating threshold of an engine, from labelled pairs",
+        "bench": "latency and throughput of an engine, as MLPerf's scenarios measure them",
+    },
 }
+VERBS = {verb: text for verbs in GROUPS.values() for verb, text in verbs.items()}
 # The build machine's verbs live in its own package, which the runtime never imports by itself.
 ELSEWHERE = {
     "adapt": "murank_export.adapt.cli",
@@ -86,11 +95,14 @@ def _module(verb: str) -> Any:
 
 def _parser() -> Parser:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:<{width}}  {text}" for name, text in VERBS.items())
+    groups = "\n\n".join(
+        "\n".join([f"{group}:", *(f"  {name:<{width}}  {text}" for name, text in verbs.items())])
+        for group, verbs in GROUPS.items()
+    )
     parser = Parser(
         prog="murank",
         usage="murank VERB ...",
-        description=f"Re-ranking for person re-identification.\n\nverbs:\n{verbs}\n\n"
+        description=f"Re-ranking for person re-identification.\n\n{groups}\n\n"
         "murank VERB --help tells more",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

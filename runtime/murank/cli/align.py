@@ -8,7 +8,7 @@ import numpy as np
 from murank._exceptions import InputError, UsageError
 from murank.cli.align_report import Learnt, as_json, report_lines
 from murank.cli.alignment_options import directions
-from murank.cli.engine_options import CACHE_NEEDS, RUNNING, add_running_options, opened
+from murank.cli.engine_options import CACHE_NEEDS, RUNNING, add_order, add_running_options, opened
 from murank.cli.output import say, say_json
 from murank.cli.parser import Parser, add_protocol, check_needs, positive, protocol_of
 from murank.cli.progress import ProgressLine
@@ -63,6 +63,7 @@ def parser() -> Parser:
         "--image-root", type=Path, metavar="DIR",
         help="where paths in the features start (a job folder says it; F.npz: the current folder)",
     )  # fmt: skip
+    add_order(group)
     add_running_options(group)
     add_protocol(result)
     group = result.add_argument_group("output")

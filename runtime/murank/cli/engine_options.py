@@ -18,13 +18,17 @@ _PASSED_ON = (
 )  # fmt: skip
 
 
-def add_running_options(group: argparse._ArgumentGroup) -> None:
-    """Add how pairs are asked about, and how the engine runs; `opened` reads most of them."""
+def add_order(group: argparse._ArgumentGroup) -> None:
+    """Add which image of a pair is named first."""
     group.add_argument(
         "--order",
         choices=ORDERS,
         help="of the two images in the prompt (given); both: asked twice, the mean, 3 x the cost",
     )
+
+
+def add_running_options(group: argparse._ArgumentGroup) -> None:
+    """Add how the engine runs; `running_of` reads most of them."""
     group.add_argument(
         "--strict", action="store_true", help="stop at an image that cannot be used, skip none"
     )
@@ -41,13 +45,15 @@ def add_running_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
 
 
+def running_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given, as keyword arguments of `Engine.from_pretrained`."""
+    given = {key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None}
+    return {**given, **reading_of(args)}
+
+
 def opened(args: argparse.Namespace, parts: list[Part]) -> LazyEngine:
     """Return the engine, not loaded; InputError if it lacks one of the parts."""
-    options: dict[str, Any] = {
-        key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None
-    }
-    options |= reading_of(args)
-    engine = LazyEngine(Path(args.engine), parts, options)
+    engine = LazyEngine(Path(args.engine), parts, running_of(args))
     check_pinned(args.engine, engine.sha256, args.sha256)
     engine.check()
     return engine

@@ -6,7 +6,7 @@ from typing import Any
 
 from murank._exceptions import UsageError
 from murank.cli.alignment_options import add_alignment, alignment_of
-from murank.cli.engine_options import CACHE_NEEDS, add_running_options, opened
+from murank.cli.engine_options import CACHE_NEEDS, add_order, add_running_options, opened
 from murank.cli.job_sources import NEEDS, add_job_sources, job_source
 from murank.cli.mu_defaults import most_candidates
 from murank.cli.output import notes, say, say_json
@@ -46,6 +46,7 @@ def parser() -> Parser:
         f"size pairs more [{users}]",
     )  # fmt: skip
     group.add_argument("--no-mu", action="store_true", help="embed the images only")
+    add_order(group)
     add_running_options(result.add_argument_group("engine"))
     add_alignment(result)
     group = result.add_argument_group("output")

@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, UsageError
-from murank.backends.providers import PROVIDER_NAMES
 from murank.cli.alignment_options import add_alignment, alignment_of, check_for_engine
-from murank.cli.engine_options import CACHE_NEEDS
+from murank.cli.engine_options import CACHE_NEEDS, add_running_options, running_of
 from murank.cli.method_options import OPTIONS
 from murank.cli.mu_defaults import defaults_of, is_of, note_of
 from murank.cli.output import say, say_json
 from murank.cli.parser import (
     Parser,
-    add_cache_options,
     check_needs,
     given_flags,
     not_negative,
     positive,
-    threads,
 )
 from murank.cli.progress import ProgressLine
-from murank.cli.reading_options import add_reading_options, reading_of
 from murank.cli.search_gallery import EmbeddedGallery, GalleryImages, list_gallery
 from murank.cli.search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.engine.engine import Engine, Part
@@ -121,17 +117,7 @@ def _add_engine(result: Parser) -> None:
         "--warm", action="store_true",
         help="compute the vision tokens of the whole gallery before the first query",
     )  # fmt: skip
-    group.add_argument(
-        "--strict", action="store_true", help="stop at a gallery image that cannot be used"
-    )
-    group.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
-    group.add_argument("--threads", type=threads, metavar="N", help="of one operator")
-    group.add_argument(
-        "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
-    )
-    add_cache_options(group)
-    add_reading_options(group)
-    group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
+    add_running_options(group)
 
 
 @dataclass(frozen=True)
@@ -151,12 +137,8 @@ def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     search = _checked(args)
     engine = Engine.from_pretrained(
-        args.engine, providers=args.providers, threads=args.threads, parts=search.parts,
-        sha256=search.sha256, cache_dir=args.cache_dir, cache_max_mb=args.cache_max_mb,
-        cache_max_days=args.cache_max_days,
-        vision_cache_mb=256 if args.vision_cache_mb is None else args.vision_cache_mb,
-        **reading_of(args),
-    )  # fmt: skip
+        args.engine, parts=search.parts, sha256=search.sha256, **running_of(args)
+    )
     given = search.alignment.given
     with ProgressLine(quiet=args.quiet) as line:
         for note in search.gallery.notes:
