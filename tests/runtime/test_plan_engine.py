@@ -40,7 +40,7 @@ def test_golden_counts() -> None:
 
 
 def test_bytes_are_about_those_of_the_nodes() -> None:
-    """Passes over activations stand for single nodes: within an eighth of what those move."""
+    """Passes over activations stand for single nodes: within a sixteenth of what those move."""
     nodes = {
         "embed the query": 3_933_728, "vision, query": 10_386_488,
         "vision, 20 candidates": 148_234_792, "prefill": 8_095_288,
@@ -48,7 +48,7 @@ def test_bytes_are_about_those_of_the_nodes() -> None:
     }  # fmt: skip
     found = {one.title: one.bytes for one in works()}
     for title, wanted in nodes.items():
-        assert found[title] == pytest.approx(wanted, rel=1 / 8)
+        assert found[title] == pytest.approx(wanted, rel=1 / 16)
 
 
 def test_largest_activations_are_about_those_of_the_nodes() -> None:

@@ -17,7 +17,7 @@ RESIDUAL, TURN, MASK, SOFTMAX = 3, 2, 2, 2
 ROPE = 11  # two products, halves swapped, a sum
 _BIAS = 2
 _SQUARES, _LAYER_NORM = 5, 2  # square, mean, division by the root
-GATED, GELU = 8, 10
+GATED, QUICK_GELU, GELU = 8, 7, 11
 # Bytes a value: its token's largest, then steps; what they left, then finer ones. And a result: to
 # float, times both scales; the sum of two.
 _FIRST_STEPS, _FINER_STEPS, _SCALED, _SUMMED = 17, 22, 24, 12

@@ -11,6 +11,7 @@ from murank_export.plan.layer_costs import (
     GATED,
     GELU,
     MASK,
+    QUICK_GELU,
     RESIDUAL,
     ROPE,
     SOFTMAX,
@@ -160,7 +161,8 @@ class ScorerRuns:
         yield from costs.attention(attention)
         heads, plain = rows * attention.width, f"{name}norm1.bias" in self.vision.weights
         passes = (2 * (RESIDUAL + ROPE) + 5 * TURN) * heads
-        passes += (GATED if gated else GELU) * rows * of["second"].inner
+        ungated = QUICK_GELU if "Sigmoid" in self.vision.operators else GELU
+        passes += (GATED if gated else ungated) * rows * of["second"].inner
         moved = self.how.item_bytes * passes + 2 * costs.norm(heads, plain=plain)
         windows = MASK if "window_bias" in self.vision.weights else 0
         moved += costs.between(attention, SOFTMAX + windows)
