@@ -32,10 +32,11 @@ def node(op: str, inputs: str, output: str = "y", **attributes: Any) -> onnx.Nod
 def save(
     folder: Path, nodes: Sequence[onnx.NodeProto], weights: Sequence[onnx.TensorProto],
     elem: int = TensorProto.FLOAT, *, listed: bool = False, more: Any = None,
+    x: Sequence[Any] = ("batch", 3, 8, 4),
     returned: int = TensorProto.FLOAT,
 ) -> Path:  # fmt: skip
     """Write x [batch,3,8,4] -> y; `listed`: weights are inputs too, as they once were."""
-    inputs = [helper.make_tensor_value_info("x", elem, ["batch", 3, 8, 4])]
+    inputs = [helper.make_tensor_value_info("x", elem, list(x))]
     if listed:
         shapes = ((one.name, one.data_type, one.dims) for one in weights)
         inputs += [helper.make_tensor_value_info(*shape) for shape in shapes]
@@ -50,7 +51,7 @@ def save(
 
 
 def count(folder: Path, *given: Any, half_bytes: int = 2, **more: Any) -> GraphRun:
-    return encoder_run(save(folder, *given, **more), half_bytes)
+    return encoder_run(save(folder, *given, **more), (8, 4), half_bytes)
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -166,11 +167,20 @@ def test_activations_die_after_their_last_use(tmp_path: Path) -> None:
     assert count(tmp_path, [*chain, node("Add", "c x")], []).live_bytes == 3 * 4 * IMAGE
 
 
+def test_the_size_of_images(tmp_path: Path) -> None:
+    """Told where the graph leaves it free; a graph that takes no images is refused."""
+    nodes, weights = [node("MatMul", "x w")], [weight("w", 4, 7)]
+    free = count(tmp_path, nodes, weights, x=("batch", 3, "height", "width"))
+    assert free.operations == 2 * 24 * 4 * 7
+    with pytest.raises(InputError, match=r"encoder\.onnx"):
+        count(tmp_path, nodes, weights, x=("batch", 4))
+
+
 def test_no_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "encoder.onnx"
     file.write_bytes(b"\xff" * 40)
     with pytest.raises(InputError, match=r"encoder\.onnx"):
-        encoder_run(file, 2)
+        encoder_run(file, (8, 4), 2)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MachineError, match="extra 'plan'"):
-        encoder_run(file, 2)
+        encoder_run(file, (8, 4), 2)

@@ -23,8 +23,8 @@ _KINDS: Mapping[str, ProductKind] = {
 }  # fmt: skip
 
 
-def encoder_run(path: Path, half_bytes: int) -> GraphRun:
-    """Count the encoder for one image; weights are not read.
+def encoder_run(path: Path, size: tuple[int, int], half_bytes: int) -> GraphRun:
+    """Count the encoder for one image of a height and width; weights are not read.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def encoder_run(path: Path, half_bytes: int) -> GraphRun:
         onnx is not installed.
     """
     model = read_model(path)
-    graph = _inferred(model, path).graph
+    graph = _inferred(model, path, size).graph
     weights = weights_of(graph.initializer)
     known = weights | dict(_values((*graph.value_info, *graph.input, *graph.output)))
     steps, missing = [], Counter[str]()
@@ -60,21 +60,11 @@ def encoder_run(path: Path, half_bytes: int) -> GraphRun:
     return GraphRun(tuple(steps), len(steps), held, given, returned, live, missing)
 
 
-def _inferred(model: Any, path: Path) -> Any:
+def _inferred(model: Any, path: Path, size: tuple[int, int]) -> Any:
     """Return the model for one image, with the shapes that onnx finds."""
-    library, graph = onnx(), model.graph
-    weights = {one.name for one in graph.initializer}
-    for one in graph.input:
-        if one.name not in weights:
-            one.type.tensor_type.shape.dim[0].dim_value = 1
-    for one in graph.output:
-        one.type.tensor_type.ClearField("shape")
-    model.ir_version = max(model.ir_version, _WEIGHTS_APART)
-    external = library.external_data_helper
-    for tensor in graph.initializer:
-        if prod(tensor.dims) <= _SMALL and external.uses_external_data(tensor):
-            external.load_external_data_for_tensor(tensor, str(path.parent))
+    library = onnx()
     try:
+        _prepare(model, path.parent, (1, 3, *size))
         while True:
             found = library.shape_inference.infer_shapes(model, data_prop=True)
             known = dict(_values((*found.graph.value_info, *found.graph.input)))
@@ -83,6 +73,22 @@ def _inferred(model: Any, path: Path) -> Any:
     except Exception as error:
         # onnx's own kinds, of graphs that contradict themselves.
         raise InputError(f"{path}: onnx cannot infer its shapes: {error}") from error
+
+
+def _prepare(model: Any, folder: Path, images: tuple[int, ...]) -> None:
+    """Fix the free lengths of what goes in, free those of what comes out, read small integers."""
+    graph, external = model.graph, onnx().external_data_helper
+    weights = {one.name for one in graph.initializer}
+    for one in graph.input:
+        if one.name not in weights:
+            for dim, length in zip(one.type.tensor_type.shape.dim, images, strict=True):
+                dim.dim_value = dim.dim_value or length
+    for one in graph.output:
+        one.type.tensor_type.ClearField("shape")
+    model.ir_version = max(model.ir_version, _WEIGHTS_APART)
+    for tensor in graph.initializer:
+        if prod(tensor.dims) <= _SMALL and external.uses_external_data(tensor):
+            external.load_external_data_for_tensor(tensor, str(folder))
 
 
 def _fold(model: Any, known: Mapping[str, Tensor]) -> bool:

@@ -62,7 +62,9 @@ class EngineRuns:
             scorer = ScorerRuns(part, decoder, vision, how)
         if encoder is None:
             return cls(None, 0, scorer)
-        return cls(encoder_run(folder / encoder.graph, how.half_bytes), encoder.dim, scorer)
+        size = (encoder.preprocessing.height, encoder.preprocessing.width)
+        run = encoder_run(folder / encoder.graph, size, how.half_bytes)
+        return cls(run, encoder.dim, scorer)
 
     def stages(self, *, candidates: int, gallery_size: int, max_pairs: int) -> tuple[Work, ...]:
         """Return the stages of a query in the order they run, those that the engine has."""
