@@ -24,6 +24,7 @@ from murank.backends.onnx.session import Session, SessionSettings
 from murank.images import load_image, to_pixels
 from murank_export import EncoderSettings
 from murank_export.encoder import ExportedEncoder, export_encoder
+from murank_export.plan.encoder_run import encoder_run
 
 hf: Any = transformers
 SMALL = {
@@ -147,6 +148,10 @@ def test_features_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     found = features(tmp_path / "encoder.onnx", made)
     assert found.shape == (len(SIZES), made.dim) == expected.shape
     np.testing.assert_allclose(found, expected, atol=2e-5, rtol=0)
+    how = made.preprocessing
+    counted = encoder_run(tmp_path / "encoder.onnx", (how.height, how.width), 2)
+    assert counted.uncounted == {}
+    assert counted.output_bytes == 4 * made.dim
 
 
 def test_another_size_than_the_folder_says(tmp_path: Path) -> None:
