@@ -67,6 +67,9 @@ def make_base(folder: Path, *, seed: int) -> None:
         for name, value in model.model.named_parameters():
             if value.ndim == 2:  # 0.02 is for wide layers: too little here to learn by
                 value.normal_(0, 0.025 if name.endswith(_OUTWARD) else 0.05)
+        for layer in model.model.language_model.layers:
+            # A unit then starts as a square, and that of a sum of two images holds their product.
+            layer.mlp.gate_proj.weight.copy_(layer.mlp.up_proj.weight)
     model.save_pretrained(folder)
 
 

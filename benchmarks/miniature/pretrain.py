@@ -1,7 +1,8 @@
 """Pre-training of the miniature MLLM: its eyes first, then the question, then both together.
 
 A stand-in for what a real MLLM brings along: it has seen many places, cameras and people. `tower`:
-the vision tower names attributes and tells people apart by one vector an image. `easy`: the text
+the vision tower names attributes and tells people apart by one vector an image. `mean`: the mean of
+an image's tokens tells them apart, too, which any head of attention can take up. `easy`: the text
 side learns to answer from the standing tower's tokens, half by the truth, half by what that vector
 says, and in which attributes two people are alike; others are any. `pairs`: others are those that
 the vector finds most alike (with them from the start, nothing was learned in 240 steps).
@@ -43,9 +44,10 @@ class Stages:
     """How long each stage lasts, in steps."""
 
     tower: int = 3000
-    easy: int = 700
+    mean: int = 400
+    easy: int = 600
     pairs: int = 500
-    together: int = 1100
+    together: int = 1000
     turn: int = 60
 
 
@@ -55,9 +57,10 @@ def pretrain(
     """Train the checkpoint's model in place; curves are of `held`, places that it does not see."""
     learner = Learner(checkpoint, pool)
     watcher = Learner(checkpoint, held, learner.heads)
-    text = {"text": 1e-3, "heads": 1e-3}
+    text, eyes = {"text": 1e-3, "heads": 1e-3}, {"vision": 1e-3, "heads": 1e-3}
     plan = [
-        Stage("tower", stages.tower, learner.tower, {"vision": 1e-3, "heads": 1e-3},
+        Stage("tower", stages.tower, learner.tower, eyes, figure=watcher.figure),
+        Stage("mean", stages.mean, lambda: learner.tower(mean=True), eyes | {"vision": 5e-4},
               figure=watcher.figure),
         Stage("easy", stages.easy, lambda: learner.pairs(trust=0.5), text | {"text": 1.5e-3},
               begin=learner.standardise, figure=watcher.figure),
@@ -82,6 +85,7 @@ class Heads(nn.Module):
         self.projection = nn.Linear(HIDDEN, 64, bias=False)
         self.odds = nn.Linear(1, 1)  # of a cosine
         self.alike = nn.Linear(HIDDEN, len(ATTRIBUTES))  # of an answer: in which attributes
+        self.mean = nn.Linear(HIDDEN, _EMBEDDING)  # of an image's tokens
 
     def likeness(self, tokens: Tensor) -> Tensor:
         """Cosines of all images of a batch: [N,T,H] -> [N,N]."""
@@ -110,11 +114,14 @@ class Learner:
         inner = self.model.model
         return {"vision": inner.visual, "text": inner.language_model, "heads": self.heads}
 
-    def tower(self) -> tuple[Tensor, float]:
+    def tower(self, *, mean: bool = False) -> tuple[Tensor, float]:
         """Attributes, and people told apart: the images of two places."""
         rows = torch.cat([self._draw(_PEOPLE), self._draw(_PEOPLE)])
         tokens = self.vision(degraded(self._pixels(rows)))
         loss, contrast = self._seen(tokens, rows)
+        if mean:
+            contrast = self._mean(tokens, rows)
+            loss = loss + contrast
         return loss, float(contrast.detach())
 
     def pairs(
@@ -148,7 +155,7 @@ class Learner:
             more = _CONTRAST * self._behind_images(answers, people, candidates)
             more = more + self._alike(answers, rows, candidates)
         if together:
-            more = more + 0.3 * self._seen(tokens, rows)[0]
+            more = more + 0.3 * (self._seen(tokens, rows)[0] + self._mean(tokens, rows))
         return loss + more, float(loss.detach())
 
     def standardise(self) -> None:
@@ -160,7 +167,8 @@ class Learner:
             last: Any = self.model.model.visual.merger.mlp[-1]
             last.weight.div_(spread[:, None])
             last.bias.copy_((last.bias - mean) / spread)
-            for head in (self.heads.attributes, self.heads.embedding):  # they see what they saw
+            for head in (self.heads.attributes, self.heads.embedding, self.heads.mean):
+                # They see what they saw.
                 by_token = head.weight.reshape(len(head.weight), -1, HIDDEN)
                 head.bias.add_((by_token * mean).sum((1, 2)))
                 head.weight.copy_((by_token * spread).flatten(1))
@@ -209,6 +217,12 @@ class Learner:
             odds[asked], same[asked].float(), pos_weight=torch.tensor(10.0)
         )
         return sum(named, contrast * 0) / len(named) + contrast + 0.1 * calibrated, contrast
+
+    def _mean(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """Contrast of the tokens' means."""
+        found = F.normalize(self.heads.mean(tokens.mean(1)), dim=-1)
+        people = self.people[rows]
+        return _info_nce(found @ found.T / _TEMPERATURE, people[:, None] == people)
 
     def _behind_images(self, answers: Answers, people: Tensor, candidates: Tensor) -> Tensor:
         """InfoNCE on the states behind the images: without it nothing is learned for long."""

@@ -117,12 +117,13 @@ def test_the_shipped_engine_answers_as_base_and_adapter() -> None:
 
 @only_longer
 def test_base_and_adapter_make_the_shipped_engine(tmp_path: Path) -> None:
-    scorer = Engine.from_pretrained(ENGINE).manifest.scorer
-    assert scorer is not None
-    how = scorer.preprocessing
+    manifest = Engine.from_pretrained(ENGINE).manifest
+    assert manifest.scorer is not None
+    how = manifest.scorer.preprocessing
     settings = ExportSettings(
         tmp_path / "engine", BASE, adapter=ADAPTER, prompt=PROMPT, layout="prefix_first",
-        image_size=(how.height, how.width), encoder_settings=EncoderSettings(), parity_pairs=2,
+        image_size=(how.height, how.width), precision=manifest.precision,
+        encoder_settings=EncoderSettings(), parity_pairs=2,
     )  # fmt: skip
     export_engine(settings)
     crops = np.random.default_rng(1).integers(0, 256, (4, 128, 64, 3)).astype(np.uint8)

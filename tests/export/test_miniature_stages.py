@@ -91,15 +91,15 @@ def test_every_stage_of_the_base_trains_its_own_part(
     checkpoint = load_base(tmp_path / "base")
     monkeypatch.setattr("miniature.pretrain._PEOPLE", 7)
     pretrain(
-        checkpoint, pool, pool, Stages(1, 1, 1, 1, 1), 0, kept=tmp_path / "state.pt",
+        checkpoint, pool, pool, Stages(1, 1, 1, 1, 1, 1), 0, kept=tmp_path / "state.pt",
         say=lambda _: None,
     )  # fmt: skip
     moved = [
         [not torch.equal(a, b) for a, b in zip(one, other, strict=True)]
         for one, other in itertools.pairwise(parts)
     ]
-    text, both = [False, True], [True, True]
-    assert moved == [text, text, both, text]  # easy, pairs, together, turn
+    tower, text, both = [True, False], [False, True], [True, True]
+    assert moved == [tower, text, text, both, text]  # mean, easy, pairs, together, turn
 
 
 def test_candidates_are_all_matches_and_the_most_alike_of_the_others() -> None:
