@@ -52,7 +52,7 @@ def test_a_verb_that_writes_nothing(
     shutil.copytree(ENGINE, tmp_path / "engine")
     runs: dict[str, Sequence[object]] = {
         "inspect": (tmp_path / "engine", "--verify", "--quiet"),
-        "plan": (tmp_path / "engine", "--device", "orin-nano-8gb"),
+        "plan": (tmp_path / "engine", "--board", "orin-nano-8gb"),
     }
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     ended = in_child(lambda: main([name, *map(str, runs[name])]), Shim(tmp_path))

@@ -80,7 +80,7 @@ CASES: dict[str, Callable[[Place], list[object]]] = {
         at.engine, "--images", at.gallery, "--candidates", 2, "--gallery-size", 6,
         "--duration", 0.2, "--warmup", 0, "--skip-cold", *RUN,
     ],
-    "plan": lambda at: [at.readable_engine, "--device", "h200"],
+    "plan": lambda at: [at.readable_engine, "--board", "h200"],
     "cache": lambda at: ["stat", at.folder],
     "doctor": lambda _: ["--compile-kernels"],
     "world": lambda at: [
@@ -99,7 +99,7 @@ REFUSED: dict[str, Callable[[Path], list[object]]] = {
     "calibrate": lambda no: [no, "--pairs", no],
     "inspect": lambda no: [no],
     "bench": lambda no: ["compare", no, no],
-    "plan": lambda no: [no, "--device", "h200"],
+    "plan": lambda no: [no, "--board", "h200"],
     "cache": lambda no: ["stat", no / "cache", "--engine", no],
     "doctor": lambda no: ["--engine", no],
     "world": lambda no: ["-o", no, "--domain", "mall", "--sheet", no.parent / f"{HOSTILE}.jpg"],
@@ -158,7 +158,7 @@ def test_what_is_refused(verb: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_libraries_take_names_in_utf8(
     verb: str, place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--device", "h200"] if verb == "plan" else []
+    options = ["--board", "h200"] if verb == "plan" else []
     assert main([verb, str(place.engine), *options]) == 2
     assert "UTF-8" in capsys.readouterr().err
 
