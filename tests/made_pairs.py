@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from murank.pairs.labelled import Pair, save_pairs
-from murank_export.adapt.settings import TrainSettings
+from murank_export.adapt.train_settings import TrainSettings
 
 PROMPT = {
     "task_description": "One person? ",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +33,12 @@ ROOMS = [
     "doctor",
     "cli",
 ]
-LOOSE = {"_exceptions", "_version"}  # private files in no room, below all of them
-LARGEST_ROOM, LONGEST_FILE = 24, 450
+LOOSE = {"_exceptions", "_version"}  # private files in no room: above checks, below all others
+MOST_ROOMS, LONGEST_FILE = 24, 450
+# May be named as another file: a verb as what it calls, a backend's file as the other backend's.
+TWICE = re.compile(
+    r"__(init|main)__|murank/cli/\w+|murank/backends/\w+/(loader|session|rows)|murank_kernels/cuda/\w+"
+)
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -53,7 +59,10 @@ def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names if one.name in MODULES)
-        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            if node.module not in MODULES:
+                continue
             inner = (f"{node.module}.{one.name}" for one in node.names)
             yield from (name if name in MODULES else node.module for name in inner)
 
@@ -70,7 +79,7 @@ def room_of(name: str) -> str | None:
 def test_rooms_are_those_of_the_table() -> None:
     top = ROOT / "runtime" / "murank"
     assert {path.parent.name for path in top.glob("*/__init__.py")} == set(ROOMS)
-    assert len(ROOMS) <= LARGEST_ROOM
+    assert len(ROOMS) <= MOST_ROOMS
     assert {path.stem for path in top.glob("*.py")} == LOOSE | {"__init__", "__main__"}
 
 
@@ -80,6 +89,23 @@ def test_no_import_runs_up(room: str) -> None:
     for name in (name for name in MODULES if room_of(name) == room):
         for other in IMPORTS[name]:
             assert room_of(other) is None or room_of(other) in below, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_it_imports(room: str) -> None:
+    used = {room_of(other) for name in MODULES if room_of(name) == room for other in IMPORTS[name]}
+    text = ast.get_docstring(ast.parse(MODULES[f"murank.{room}"].read_text(encoding="utf-8"))) or ""
+    said = re.search(r"^Imports (.*)", text, re.DOTALL | re.MULTILINE)
+    assert said is not None
+    if said[1].startswith("all rooms"):
+        assert room == ROOMS[-1]
+        return
+    assert used - {None, room} == {*re.findall(r"\w+", said[1])} & {*ROOMS}
+
+
+def test_the_loose_files_import_checks_alone() -> None:
+    for name in LOOSE:
+        assert {room_of(other) for other in IMPORTS[f"murank.{name}"]} <= {None, "checks"}, name
 
 
 @pytest.mark.parametrize(
@@ -108,3 +134,14 @@ def test_no_circle() -> None:
 def test_no_file_is_too_long() -> None:
     for name, path in MODULES.items():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE, name
+
+
+@pytest.mark.parametrize("package", SOURCES)
+def test_a_name_stands_once(package: str) -> None:
+    files = modules(package).values()
+    stems = [path.stem for path in files if not TWICE.search(path.with_suffix("").as_posix())]
+    classes = [
+        node.name for path in files for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]  # fmt: skip
+    assert [name for name, count in Counter(stems + classes).items() if count > 1] == []

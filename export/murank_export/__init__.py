@@ -5,7 +5,7 @@ This is the one package of the three that may import torch and transformers; imp
 
 from murank_export._offline import stay_offline as _stay_offline
 from murank_export.export import Exported, export_engine
-from murank_export.settings import EncoderSettings, ExportSettings
+from murank_export.export_settings import EncoderSettings, ExportSettings
 
 _stay_offline()
 

@@ -29,9 +29,9 @@ from murank.prompt import PromptTemplate, default_template, load_template
 from murank_export._hashing import checkpoint_sha256, file_sha256
 from murank_export._staging import staged
 from murank_export._steps import NOTE, Report, Steps
+from murank_export.export_settings import EncoderSettings, ExportSettings
 from murank_export.golden import golden_images
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
-from murank_export.settings import EncoderSettings, ExportSettings
 
 GOLDEN, PARITY = "golden.safetensors", "parity.json"
 ENCODER = "onnx/encoder.onnx"

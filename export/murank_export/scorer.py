@@ -15,6 +15,7 @@ from murank.folder.precision import ARITHMETIC
 from murank.images import Preprocessing
 from murank.prompt import PromptTemplate
 from murank_export._steps import NOTE, Steps
+from murank_export.export_settings import ExportSettings
 from murank_export.golden import golden_images
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.geometry import Grid
@@ -30,7 +31,6 @@ from murank_export.mllm.reference import Reference, ask
 from murank_export.mllm.smoothing import SMOOTHED, smooth
 from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_tokens
 from murank_export.parity import merge_parity, scorer_on_cpu, scorer_parity
-from murank_export.settings import ExportSettings
 
 VISION, DECODER, PROMPT = "onnx/vision.onnx", "onnx/decoder.onnx", "prompt.safetensors"
 _LARGEST_FLOAT16 = 60_000.0  # with a little room: 65504 is the last

@@ -11,7 +11,7 @@ from plain_encoder import model, save
 
 from murank import cli
 from murank.cli import main
-from murank_export.adapt.cli import VERBS as ADAPT
+from murank_export.adapt.adapt_cli import VERBS as ADAPT
 from murank_export.adapt.training import Trained
 from murank_export.adapt.validation import Evaluation
 

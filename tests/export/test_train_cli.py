@@ -14,7 +14,7 @@ from made_pairs import MadePairs
 
 from murank.cli import main
 from murank_export.adapt import train_cli
-from murank_export.adapt.settings import TrainSettings
+from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.training import Training
 
 Capture = pytest.CaptureFixture[str]

@@ -21,7 +21,7 @@ from murank_export.adapt.examples import StepOrder, grouped, load_splits
 from murank_export.adapt.lora import TARGETS, add_adapter, trainable
 from murank_export.adapt.question import answer_loss, cast_parameters
 from murank_export.adapt.schedule import learning_rate
-from murank_export.adapt.settings import TrainSettings
+from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.validation import Evaluation, auc
 from murank_export.mllm.checkpoint import load_checkpoint
 

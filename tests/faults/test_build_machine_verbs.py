@@ -27,8 +27,8 @@ from murank_export import export, scorer
 from murank_export.adapt import train, training
 from murank_export.adapt.checkpoints import RunFolder, Saved
 from murank_export.adapt.examples import load_splits
-from murank_export.adapt.loop import Step
-from murank_export.adapt.settings import TrainSettings
+from murank_export.adapt.loop import TrainingStep
+from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.validation import Evaluation
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -66,7 +66,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(export, "_encoder", encoder)
     monkeypatch.setattr(scorer, "export_scorer", scored)
-    monkeypatch.setattr("murank_export.cli._summary", lambda made: str(made.folder))
+    monkeypatch.setattr("murank_export.export_cli._summary", lambda made: str(made.folder))
 
 
 @written("export --output")
@@ -138,10 +138,10 @@ class FakeLoop:
         self.weights = {"w": torch.zeros(3)}
         self.optimizer = SimpleNamespace(state_dict=dict)
 
-    def run(self, done: int) -> Iterator[Step]:
+    def run(self, done: int) -> Iterator[TrainingStep]:
         for step in range(done, self._steps):
             self.weights["w"] += self._lr
-            yield Step(step + 1, 0.5, self._lr, 1.0, 8, 0.25)
+            yield TrainingStep(step + 1, 0.5, self._lr, 1.0, 8, 0.25)
 
     def restore(self, weights: dict[str, torch.Tensor], _optimizer: object) -> None:
         self.weights["w"].copy_(weights["w"])

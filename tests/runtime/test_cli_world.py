@@ -9,8 +9,8 @@ from PIL import Image
 from murank.cli import main
 from murank.cli import progress as _progress
 from murank.datasets import load_dataset
-from murank_export.world import cli as _world
 from murank_export.world import domain_names
+from murank_export.world import world_cli as _world
 from murank_export.world.market import WorldSettings, draw_sheet
 
 SMALL = ("--domain", "mall", "--people", "2", "--distractors", "1", "--cameras", "2", "--seen-by",

@@ -17,11 +17,11 @@ from murank_export.adapt.jitter import jittered
 from murank_export.adapt.lora import trainable
 from murank_export.adapt.question import Batch, Question, answer_loss
 from murank_export.adapt.schedule import learning_rate
-from murank_export.adapt.settings import TrainSettings
+from murank_export.adapt.train_settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """What a step did, over all processes."""
 
     step: int  # steps done
@@ -45,7 +45,7 @@ class Loop:
             self.weights.values(), lr=settings.lr, weight_decay=settings.weight_decay
         )
 
-    def run(self, done: int) -> Iterator[Step]:
+    def run(self, done: int) -> Iterator[TrainingStep]:
         """Do the steps that are left; images of the next are read meanwhile.
 
         Raises
@@ -63,7 +63,7 @@ class Loop:
                     waiting = reader.submit(self._read, step + 1)
                 loss, lr, norm = self._step(step, groups, read)
                 pairs = sum(map(len, groups))
-                yield Step(step + 1, loss, lr, norm, pairs, time.perf_counter() - started)
+                yield TrainingStep(step + 1, loss, lr, norm, pairs, time.perf_counter() - started)
 
     def restore(self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any]) -> None:
         """Go back to a checkpoint."""

@@ -24,7 +24,7 @@ from murank_export.adapt.question import (
     make_question,
     recompute_activations,
 )
-from murank_export.adapt.settings import TrainSettings
+from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.training import Trained, Training
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
 from murank_export.mllm.checkpoint import load_checkpoint

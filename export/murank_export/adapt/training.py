@@ -11,10 +11,10 @@ from murank_export._steps import Report
 from murank_export.adapt._interrupt import Interrupt
 from murank_export.adapt.checkpoints import ADAPTER, RunFolder, Saved
 from murank_export.adapt.examples import Splits, StepOrder
-from murank_export.adapt.loop import Loop, Step
+from murank_export.adapt.loop import Loop, TrainingStep
 from murank_export.adapt.lora import adapter_files
 from murank_export.adapt.question import Question
-from murank_export.adapt.settings import TrainSettings
+from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.validation import Evaluation, validate
 
 
@@ -102,7 +102,7 @@ class Training:
                 raise KeyboardInterrupt
         return self._finish()
 
-    def _note(self, step: Step) -> None:
+    def _note(self, step: TrainingStep) -> None:
         self._done, self._seconds = step.step, self._seconds + step.seconds
         speed = step.pairs / step.seconds
         if self._machine.is_main_process:

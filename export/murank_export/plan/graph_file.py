@@ -47,7 +47,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearLayer:
     """A linear layer: its matrix [inner, outer], and bytes with its scales and bias."""
 
     inner: int
@@ -85,7 +85,7 @@ class GraphFile:
             )
         return self.weights[name]
 
-    def linear(self, name: str, half_bytes: int) -> Linear:
+    def linear(self, name: str, half_bytes: int) -> LinearLayer:
         """Return the layer of that name."""
         matrix = self[f"{name}.weight"]
         if len(matrix.shape) != 2:
@@ -93,7 +93,7 @@ class GraphFile:
         parts = {key: one for key, one in self.weights.items() if key.startswith(f"{name}.")}
         biased = any(key.endswith("bias") for key in parts)
         kept = sum(part.bytes(half_bytes) for part in parts.values())
-        return Linear(*matrix.shape, matrix.is_float, biased, kept)
+        return LinearLayer(*matrix.shape, matrix.is_float, biased, kept)
 
     def count(self, pattern: str) -> int:
         """How many weights there are of `pattern` with 0, 1, ... in its place."""

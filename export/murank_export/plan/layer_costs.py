@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from murank.folder.precision import INTEGER
-from murank_export.plan.graph_file import Linear
+from murank_export.plan.graph_file import LinearLayer
 from murank_export.plan.graph_run import Execution, Step
 
 WIDE = 4  # bytes: attention scores are float32, and so are means of squares
@@ -45,7 +45,7 @@ class LayerCosts:
 
     how: Execution
 
-    def product(self, name: str, one: Linear, rows: int) -> Step:
+    def product(self, name: str, one: LinearLayer, rows: int) -> Step:
         """Return a linear layer applied to rows."""
         how, item = self.how, self.how.item_bytes
         operations, moved = 2 * rows * one.inner * one.outer, rows * (one.inner + one.outer) * item
@@ -75,7 +75,9 @@ class LayerCosts:
         each = _LAYER_NORM * item if plain else _SQUARES * WIDE + 2 * item + 2 * self._cast
         return each * values
 
-    def around(self, layers: Collection[Linear], given: Collection[Linear], rows: int) -> int:
+    def around(
+        self, layers: Collection[LinearLayer], given: Collection[LinearLayer], rows: int
+    ) -> int:
         """Return bytes around linear layers: biases; steps of what is given and returned.
 
         `given`: one of those layers that are given the same.

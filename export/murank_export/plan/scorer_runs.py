@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from murank.folder.manifest import ScorerPart
 from murank.folder.precision import Precision
-from murank_export.plan.graph_file import GraphFile, Linear
+from murank_export.plan.graph_file import GraphFile, LinearLayer
 from murank_export.plan.graph_run import Execution, GraphRun, Step
 from murank_export.plan.layer_costs import (
     GATED,
@@ -74,7 +74,7 @@ class ScorerRuns:
         for index in range(s.layers):
             asking = 1 if index == s.layers - 1 else tokens
             steps += self._layer(index, candidates, asking, tokens, prefix)
-        head = Linear(s.hidden, 2, is_float=True, biased=False, bytes=2 * s.hidden * WIDE)
+        head = LinearLayer(s.hidden, 2, is_float=True, biased=False, bytes=2 * s.hidden * WIDE)
         steps.append(replace(costs.product("head", head, candidates), kind="fp32"))
         # The last layer, in which one token a pair asks, is small; its K/V come after the largest.
         attention, inner = self._attention(candidates, tokens, tokens, prefix)
@@ -178,7 +178,7 @@ class ScorerRuns:
         moved = costs.norm(values) + GELU * values * self.how.item_bytes
         yield Step(_BETWEEN, 0, 0, moved + costs.around(both, both, tokens))
 
-    def _linear(self, graph: GraphFile, name: str) -> Linear:
+    def _linear(self, graph: GraphFile, name: str) -> LinearLayer:
         return graph.linear(name, self.how.half_bytes)
 
     def _run(

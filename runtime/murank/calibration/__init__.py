@@ -1,6 +1,8 @@
 """Calibration: what an engine's answers to labelled pairs say of its temperature and threshold.
 
 Pairs -> log-odds -> temperature -> mu -> false match and false non-match rates -> threshold.
+
+Imports files, images, datasets, folder, engine, pairs, rerank, jobs, search, sheet.
 """
 
 from murank.calibration.measure import Calibrated, calibrate

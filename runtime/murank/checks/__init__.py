@@ -1,1 +1,4 @@
-"""What comes in from outside: as it may be shown. Imports nothing of murank."""
+"""What comes in from outside: as it may be shown.
+
+Imports nothing of murank.
+"""

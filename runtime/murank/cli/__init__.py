@@ -1,4 +1,7 @@
-"""The `murank` command: one verb is one module, loaded when it is called."""
+"""The `murank` command: one verb is one module, loaded when it is called.
+
+Imports all rooms; no room imports it.
+"""
 
 import argparse
 import importlib
@@ -45,10 +48,10 @@ GROUPS = {
 VERBS = {verb: text for verbs in GROUPS.values() for verb, text in verbs.items()}
 # The build machine's verbs live in its own package, which the runtime never imports by itself.
 ELSEWHERE = {
-    "adapt": "murank_export.adapt.cli",
-    "export": "murank_export.cli",
-    "plan": "murank_export.plan.cli",
-    "world": "murank_export.world.cli",
+    "adapt": "murank_export.adapt.adapt_cli",
+    "export": "murank_export.export_cli",
+    "plan": "murank_export.plan.plan_cli",
+    "world": "murank_export.world.world_cli",
 }
 
 

@@ -1,4 +1,7 @@
-"""Which images are ranked: data sets of the field, plain folders, .csv lists; none is opened."""
+"""Which images are ranked: data sets of the field, plain folders, .csv lists; none is opened.
+
+Imports no other room.
+"""
 
 from murank.datasets.folder import list_images
 from murank.datasets.image_lists import Dataset, ImageList

@@ -1,4 +1,7 @@
-"""What this machine has, what of it works, and what to install."""
+"""What this machine has, what of it works, and what to install.
+
+Imports machine, folder, backends, engine, and the kernels.
+"""
 
 from murank.doctor.compile_kernels import compile_kernels
 from murank.doctor.engine_trial import EngineTry

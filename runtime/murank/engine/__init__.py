@@ -1,1 +1,4 @@
-"""An engine folder: what export wrote, checked and run."""
+"""An engine's answers: features, mu and rankings, in time where asked; what it keeps of images.
+
+Imports files, images, folder, backends.
+"""

@@ -1,1 +1,4 @@
-"""What touches a disk: files that appear whole, and plain ones, read strictly."""
+"""What touches a disk: files that appear whole, and plain ones, read strictly.
+
+Imports checks, machine.
+"""

@@ -1,1 +1,4 @@
-"""The engine folder: what export wrote, checked, hashed and read once. No graph is run here."""
+"""The engine folder: what export wrote, checked, hashed and read once. No graph is run here.
+
+Imports checks, files, images, prompt.
+"""

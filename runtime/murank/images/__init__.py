@@ -1,4 +1,7 @@
-"""Images: decoded with care, and resized exactly as the model was trained."""
+"""Images: decoded with care, and resized exactly as the model was trained.
+
+Imports checks.
+"""
 
 from murank.images.bits import DarkImageWarning, check_bits
 from murank.images.decode import FORMATS, decoded, load_image

@@ -1,1 +1,4 @@
-"""Labelled pairs of images: what adaptation learns from and calibration is measured by."""
+"""Labelled pairs of images: what adaptation learns from and calibration is measured by.
+
+Imports files, datasets.
+"""

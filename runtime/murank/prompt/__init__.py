@@ -1,4 +1,7 @@
-"""The question that the MLLM is asked: one definition for adaptation, export and serving."""
+"""The question that the MLLM is asked: one definition for adaptation, export and serving.
+
+Imports no other room.
+"""
 
 from murank.prompt.layout import LAYOUTS, ImageSlot, Layout, user_turn
 from murank.prompt.template import PromptTemplate, default_template, load_template

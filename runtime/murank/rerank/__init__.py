@@ -1,1 +1,4 @@
-"""Features and mu to rankings: methods, camera alignment, evaluation, comparison."""
+"""Features and mu to rankings: methods, camera alignment, evaluation, comparison.
+
+Imports checks, files, images, datasets, and the kernels.
+"""

@@ -1,4 +1,7 @@
-"""One query at a time against a gallery in memory, with an answer in a given time."""
+"""One query at a time against a gallery in memory, with an answer in a given time.
+
+Imports checks, machine, images, datasets, folder, engine, rerank, and the kernels.
+"""
 
 from murank.search.gallery import check_parameters
 from murank.search.gallery_features import embed_images

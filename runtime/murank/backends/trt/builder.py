@@ -45,7 +45,7 @@ def make_plan(
         The plan cannot be built here: too little memory, above all.
     """
     with nullcontext() if machine.gpu is None else machine.gpu.active():
-        job = _Build(machine, file if called is None else called, progress)
+        job = _GraphBuild(machine, file if called is None else called, progress)
         network = job.parse(file)
         config = job.configure(settings)
         for profile in profiles:
@@ -53,7 +53,7 @@ def make_plan(
         return job.build(config, network, timing_cache)
 
 
-class _Build:
+class _GraphBuild:
     """The objects of one build; TensorRT wants them all alive until its end."""
 
     def __init__(self, machine: PlanMachine, file: Path, progress: Progress) -> None:
