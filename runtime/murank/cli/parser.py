@@ -109,7 +109,7 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--drop-junk", action="store_true",
-        help="leave pid -1 out of the evaluation, as Market-1501's junk; --dataset has none",
+        help="leave pid -1 out of the evaluation, as Market-1501's junk; score --dataset has none",
     )  # fmt: skip
     group.add_argument("--repeats", type=positive, help="draws of cuhk03 (default 10)")
     group.add_argument("--seed", type=int, help="seed of the draws of cuhk03 (default 0)")
