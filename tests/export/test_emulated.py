@@ -18,7 +18,7 @@ from typed_graph import BF16, FLOAT, TypedGraph, part_of, round_to_bfloat16, typ
 
 from murank.backends.onnx.session import Session
 from murank.engine.golden import resized
-from murank.folder.onnx_references import external_data_files
+from murank.folder.onnx_references import graph_facts
 from murank.folder.precision import Precision
 from murank.prompt import default_template
 from murank_export.golden import golden_images
@@ -235,7 +235,7 @@ def test_an_emulation_shares_the_weights_and_goes_whatever_happens(folder: Path)
         with scorer_on_cpu(folder, part_of(folder), "bf16"):
             added = {path for path in (folder / "onnx").iterdir() if path.name not in before}
             assert len(added) == 2
-            shared = [external_data_files(path) for path in added]
+            shared = [graph_facts(path).locations for path in added]
             assert sorted(map(sorted, shared)) == [["decoder.onnx.data"], ["vision.onnx.data"]]
             assert all(path.stat().st_size < 1 << 20 for path in added)
             raise ZeroDivisionError

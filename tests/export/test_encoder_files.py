@@ -14,7 +14,7 @@ from real_data import OSNET
 
 from murank import InputError
 from murank.backends.onnx.session import Session, SessionSettings
-from murank.folder.onnx_references import external_data_files
+from murank.folder.onnx_references import graph_facts
 from murank_export import EncoderSettings, encoder
 from murank_export.encoder import IMAGENET_MEAN, IMAGENET_STD, export_encoder
 
@@ -26,14 +26,14 @@ def save_apart(folder: Path) -> Path:
         model(), source, save_as_external_data=True, location="far.bin", size_threshold=0,
         convert_attribute=False,
     )  # fmt: skip
-    assert external_data_files(source) == {"far.bin"}
+    assert graph_facts(source).locations == {"far.bin"}
     return source
 
 
 def test_weights_outside_are_taken_in(tmp_path: Path) -> None:
     _, found = exported(save_apart(tmp_path))
     np.testing.assert_allclose(found, by_hand(), atol=1e-6)
-    assert external_data_files(tmp_path / "encoder.onnx") == set()
+    assert graph_facts(tmp_path / "encoder.onnx").locations == set()
     assert {file.name for file in tmp_path.iterdir()} == {"source.onnx", "far.bin", "encoder.onnx"}
 
 
@@ -52,7 +52,7 @@ def test_large_weights_go_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     source = save(made, tmp_path)
     _, found = exported(source)
     np.testing.assert_allclose(found, by_hand(), atol=1e-6)
-    assert external_data_files(tmp_path / "encoder.onnx") == {"encoder.onnx.data"}
+    assert graph_facts(tmp_path / "encoder.onnx").locations == {"encoder.onnx.data"}
     assert (tmp_path / "encoder.onnx.data").stat().st_size >= large.ByteSize() - 100
 
 

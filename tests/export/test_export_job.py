@@ -20,7 +20,7 @@ from murank.engine.golden import resized
 from murank.files import exchange as _exchange
 from murank.folder.integrity import check_engine
 from murank.folder.manifest import read_manifest
-from murank.folder.onnx_references import external_data_files
+from murank.folder.onnx_references import graph_facts
 from murank.folder.precision import Precision
 from murank.images import Preprocessing
 from murank.prompt import default_template
@@ -195,7 +195,7 @@ def test_every_file_is_listed_and_weights_lie_beside_their_graphs(
     assert manifest.precision == precision
     assert set(manifest.files) | {"manifest.json"} == set(content(folder))
     for name in ("vision", "decoder"):
-        assert external_data_files(folder / f"onnx/{name}.onnx") == {f"{name}.onnx.data"}
+        assert graph_facts(folder / f"onnx/{name}.onnx").locations == {f"{name}.onnx.data"}
         assert manifest.files[f"onnx/{name}.onnx"].size < 1 << 20
 
 

@@ -23,7 +23,7 @@ from murank.engine.engine import Engine
 from murank.folder.contents import EngineFiles
 from murank.folder.integrity import check_engine
 from murank.folder.manifest import engine_sha256, read_manifest
-from murank.folder.onnx_references import external_data_files
+from murank.folder.onnx_references import graph_facts
 from murank.images import load_image
 from murank.jobs.stage import read_stage, stage_writer
 from murank.jobs.workspace import JobFolder
@@ -136,7 +136,7 @@ def _engines() -> list[Target]:
     return [
         Target("manifest", manifest, JSON, check, "manifest.json", 250, _around),
         Target("engine", manifest, JSON, load, "manifest.json", 25, _around),
-        Target("onnx", graphs, BYTES, external_data_files, "a.onnx", 150),
+        Target("onnx", graphs, BYTES, graph_facts, "a.onnx", 150),
         Target(
             "prompt tensors", [(ENGINE / "prompt.safetensors").read_bytes()], tensors,
             prompt, "prompt.safetensors", 150,

@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorPro
 
 from murank import InputError
 from murank.folder import onnx_references
-from murank.folder.onnx_references import external_data_files
+from murank.folder.onnx_references import graph_facts
 
 
 def ref_locations(message: ModelProto) -> set[str]:
@@ -36,7 +36,7 @@ def found_in(content: bytes) -> set[str]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        return set(external_data_files(Path(name)))
+        return set(graph_facts(Path(name)).locations)
     finally:
         Path(name).unlink()
 
@@ -121,13 +121,13 @@ def test_the_table_is_what_onnx_says() -> None:
 
 def test_none(tmp_path: Path) -> None:
     onnx.save(model(weight()), tmp_path / "m.onnx")
-    assert external_data_files(tmp_path / "m.onnx") == frozenset()
+    assert graph_facts(tmp_path / "m.onnx").locations == frozenset()
 
 
 def test_weights_that_onnx_itself_puts_outside(tmp_path: Path) -> None:
     onnx.save(model(weight()), tmp_path / "m.onnx", save_as_external_data=True,
               location="m.data", size_threshold=0)  # fmt: skip
-    assert external_data_files(tmp_path / "m.onnx") == {"m.data"}
+    assert graph_facts(tmp_path / "m.onnx").locations == {"m.data"}
 
 
 def test_a_location_counts_whatever_data_location_says() -> None:
@@ -161,7 +161,7 @@ def test_large_weights_cost_nothing(tmp_path: Path) -> None:
     onnx.save(content, path)
     tracemalloc.start()
     try:
-        assert external_data_files(path) == {"m.data"}
+        assert graph_facts(path).locations == {"m.data"}
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -252,7 +252,7 @@ def test_unusable_files(tmp_path: Path) -> None:
         (".", "it is not a regular file"),
     ):
         with pytest.raises(InputError, match=message):
-            external_data_files(tmp_path / name)
+            graph_facts(tmp_path / name)
 
 
 def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """What an engine will need on a device: operations, bytes, memory, floor and predicted latency."""
 
 from murank_export.plan.check import Checked, check_on_this_cpu
-from murank_export.plan.devices import DEVICES, NAMES, Device
+from murank_export.plan.devices import DEVICES, NAMES
 from murank_export.plan.host import faster, this_cpu
 from murank_export.plan.prediction import Prediction, StagePlan, Workload, check_plan, plan_engine
 
@@ -9,7 +9,6 @@ __all__ = [
     "DEVICES",
     "NAMES",
     "Checked",
-    "Device",
     "Prediction",
     "StagePlan",
     "Workload",

@@ -6,20 +6,17 @@ Imports files, images, datasets, folder, engine, pairs, rerank, jobs, search, sh
 """
 
 from murank.calibration.measure import Calibrated, calibrate
-from murank.calibration.pair_answers import ScoredPairs, Skipped, distinct_pairs, score_pairs
-from murank.calibration.quality import Quality, Reliability
-from murank.calibration.rates import OperatingPoint, Rate
+from murank.calibration.pair_answers import ScoredPairs, distinct_pairs, score_pairs
+from murank.calibration.quality import Quality
+from murank.calibration.rates import Rate
 from murank.calibration.stored import store_calibration, store_defaults
 from murank.calibration.target import ThresholdTarget
 
 __all__ = [
     "Calibrated",
-    "OperatingPoint",
     "Quality",
     "Rate",
-    "Reliability",
     "ScoredPairs",
-    "Skipped",
     "ThresholdTarget",
     "calibrate",
     "distinct_pairs",

@@ -5,12 +5,11 @@ Imports no other room.
 
 from murank.datasets.folder import list_images
 from murank.datasets.image_lists import Dataset, ImageList
-from murank.datasets.registry import DATASETS, DatasetReader, load_dataset
+from murank.datasets.registry import DATASETS, load_dataset
 
 __all__ = [
     "DATASETS",
     "Dataset",
-    "DatasetReader",
     "ImageList",
     "list_images",
     "load_dataset",

@@ -4,7 +4,6 @@ Imports machine, folder, backends, engine, and the kernels.
 """
 
 from murank.doctor.compile_kernels import compile_kernels
-from murank.doctor.engine_trial import EngineTry
-from murank.doctor.examination import Examination, Trial, examine
+from murank.doctor.examination import Examination, examine
 
-__all__ = ["EngineTry", "Examination", "Trial", "compile_kernels", "examine"]
+__all__ = ["Examination", "compile_kernels", "examine"]

@@ -58,11 +58,6 @@ class GraphFacts:
     has_functions: bool
 
 
-def external_data_files(path: Path) -> frozenset[str]:
-    """Return the locations of external data in an ONNX file; see `graph_facts`."""
-    return graph_facts(path).locations
-
-
 def graph_facts(path: Path, called: Path | None = None) -> GraphFacts:
     """Walk an ONNX file; `called` is its name for messages.
 

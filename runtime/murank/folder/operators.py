@@ -13,16 +13,6 @@ from murank.checks.text import shown
 from murank.folder.onnx_references import GraphFacts
 
 _DOMAINS = ("", "ai.onnx")
-LEFT_OUT = frozenset((
-    "Loop", "Scan", "SequenceMap",
-    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-    "RandomUniformLike",
-    "ImageDecoder", "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit",
-    "TfIdfVectorizer",
-    "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss",
-    "BlackmanWindow", "DFT", "HammingWindow", "HannWindow", "MelWeightMatrix", "STFT",
-    "Optional", "OptionalGetElement", "OptionalHasElement",
-))  # fmt: skip
 ALLOWED = frozenset((
     "Abs", "Acos", "Acosh", "Add", "AffineGrid", "And", "ArgMax", "ArgMin", "Asin", "Asinh",
     "Atan", "Atanh", "Attention", "AveragePool", "BatchNormalization", "BitCast", "BitShift",

@@ -4,13 +4,12 @@ Imports checks.
 """
 
 from murank.images.bits import DarkImageWarning, check_bits
-from murank.images.decode import FORMATS, decoded, load_image
+from murank.images.decode import decoded, load_image
 from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 from murank.images.preprocess import ImageSource, Preprocessing, ReadyImage, prepare, to_pixels
 
 __all__ = [
     "DEFAULT_LIMITS",
-    "FORMATS",
     "DarkImageWarning",
     "DecodeLimits",
     "ImageSource",

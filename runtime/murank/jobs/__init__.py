@@ -7,26 +7,22 @@ Imports machine, files, images, datasets, folder, engine, rerank.
 """
 
 from murank.jobs.candidates import check_others
-from murank.jobs.job import GivenFeatures, Job, Prepared, prepare
+from murank.jobs.job import GivenFeatures, Job, prepare
 from murank.jobs.job_images import Images
-from murank.jobs.job_log import JobLog, Silent
+from murank.jobs.job_log import JobLog
 from murank.jobs.job_report import FinishedJob, JobReport, is_job, read_job
 from murank.jobs.lazy_engine import LazyEngine
-from murank.jobs.workspace import InMemory, JobFolder, Workspace
+from murank.jobs.workspace import JobFolder
 
 __all__ = [
     "FinishedJob",
     "GivenFeatures",
     "Images",
-    "InMemory",
     "Job",
     "JobFolder",
     "JobLog",
     "JobReport",
     "LazyEngine",
-    "Prepared",
-    "Silent",
-    "Workspace",
     "check_others",
     "is_job",
     "prepare",

@@ -16,18 +16,3 @@ class JobLog(Protocol):
 
     def note(self, text: str) -> None:
         """Show what the reader of the results must know, and keep it for them."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def part(self, name: str) -> Progress:
-        """Return a callback that does nothing."""
-        del name
-        return lambda _stage, _done, _total: None
-
-    def say(self, text: str) -> None:
-        """Show nothing."""
-
-    def note(self, text: str) -> None:
-        """Show nothing."""

@@ -5,7 +5,7 @@ key of this machine, and loaded (`PlanSession`) only where graph, device, librar
 Neither TensorRT nor PyCUDA is imported before one of them is needed.
 """
 
-from murank.backends.trt.build import Built, BuiltPlan, build_plans, check_request
+from murank.backends.trt.build import Built, build_plans, check_request
 from murank.backends.trt.build_settings import BuildSettings
 from murank.backends.trt.plan_target import PlanMachine, this_machine
 from murank.backends.trt.record import PlanPlatform
@@ -14,7 +14,6 @@ from murank.backends.trt.session import PlanSession
 __all__ = [
     "BuildSettings",
     "Built",
-    "BuiltPlan",
     "PlanMachine",
     "PlanPlatform",
     "PlanSession",
