@@ -147,12 +147,12 @@ def run(args: argparse.Namespace) -> int:
 def noted(report: Report) -> Report:
     """Keep notes among the lines of a report."""
 
-    def told(text: str) -> None:
+    def sort_out(text: str) -> None:
         if text.startswith(NOTE):
             keep_note(text.removeprefix(NOTE))
         report(text)
 
-    return told
+    return sort_out
 
 
 def _ignore(_text: str) -> None:

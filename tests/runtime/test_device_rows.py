@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from murank import MachineError
-from murank.backends.device_rows import DeviceRows, HostRow, Row, as_input, device_rows, one
+from murank.backends.device_rows import DeviceRows, HostRow, Row, as_input, boxed, device_rows
 from murank.backends.onnx import session as session_module
 from murank.backends.onnx.rows import OnnxRows
 from murank.backends.onnx.session import Session, SessionSettings
@@ -156,7 +156,7 @@ def test_rows_pass_through_numpy_as_they_are() -> None:
     assert stacked.shape == (3,)
     assert stacked[1] is b
     assert [item.place for item in stacked[None][0]] == [a.place, b.place, b.place]
-    assert one(a)[0] is a
+    assert boxed(a)[0] is a
 
 
 def test_threads_never_see_each_others_rows() -> None:

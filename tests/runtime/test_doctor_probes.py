@@ -174,7 +174,7 @@ class FakeTensorRT(ModuleType):
 
 def fake_machine(**how: bool) -> Any:
     gpu = FakeGpu()
-    api = SimpleNamespace(module=FakeTensorRT(gpu, **how), words="TensorRT 10.3")
+    api = SimpleNamespace(module=FakeTensorRT(gpu, **how), title="TensorRT 10.3")
     return SimpleNamespace(api=api, gpu=gpu)
 
 

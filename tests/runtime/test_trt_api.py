@@ -33,7 +33,7 @@ def test_without_any(backend: Backend, names: str) -> None:
 @pytest.mark.usefixtures("none")
 def test_the_full_one_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", FakeTensorRT("tensorrt_rtx", "1.7.1.116"))
-    assert [one.words for one in installed()] == ["TensorRT-RTX 1.7.1.116"]
+    assert [one.title for one in installed()] == ["TensorRT-RTX 1.7.1.116"]
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(version="10.16.1.post1"))
     assert [one.library for one in installed()] == ["tensorrt", "tensorrt_rtx"]
     (rtx,) = installed("rtx")

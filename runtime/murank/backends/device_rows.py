@@ -31,7 +31,7 @@ class Row:
 
     def numpy(self) -> NDArray[Any]:
         """Return a copy [levels,T,H] on the host."""
-        values: NDArray[Any] = self.rows.gathered(one(self)[None]).numpy()[0, 0]
+        values: NDArray[Any] = self.rows.gathered(boxed(self)[None]).numpy()[0, 0]
         return values
 
 
@@ -109,7 +109,7 @@ def device_rows(
     return None if block is None else DeviceRows(block, count, shape, dtype)
 
 
-def one(item: object) -> NDArray[Any]:
+def boxed(item: object) -> NDArray[Any]:
     """Return an object array [1] of it, never looking inside."""
     array = np.empty(1, object)
     array[0] = item

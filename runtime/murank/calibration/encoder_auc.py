@@ -27,7 +27,7 @@ class EmbeddedPairs:
     aligned: NDArray[np.floating]  # [N,P]
     alignment: Fitted
 
-    def told(self, scored: ScoredPairs) -> Told | None:
+    def compare(self, scored: ScoredPairs) -> Told | None:
         """Compare the answers with distances; None if the pairs are all of one kind."""
         named = [(pair.query, pair.candidate) for pair in scored.pairs]
         both = np.array([set(names) <= self.rows.keys() for names in named], bool)

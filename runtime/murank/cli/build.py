@@ -92,7 +92,7 @@ def _as_json(built: Built) -> dict[str, Any]:
 
 
 def _as_lines(built: Built) -> list[str]:
-    lines = [f"for {built.target.words}"]
+    lines = [f"for {built.target.title}"]
     for one in built.plans:
         what = "kept" if one.kept else f"built in {one.seconds:.0f} s"
         lines.append(

@@ -125,7 +125,7 @@ def _run(args: argparse.Namespace, target: ThresholdTarget) -> int:
         after = store_alone(
             args.engine, engine.manifest, engine.sha256, measured, pairs_sha256=pairs_sha256
         )
-    told = None if embedded is None else embedded.told(scored)
+    told = None if embedded is None else embedded.compare(scored)
     done = Done(args.engine, engine.sha256, after, len(given) - len(distinct), len(pairs), told)
     why_not = [] if embedded is None else embedded.alignment.why_not
     if args.json:

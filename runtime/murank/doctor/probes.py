@@ -66,7 +66,7 @@ def tensorrt() -> tuple[str, Any]:
             machine, file, (), BuildSettings(), timing_cache=b"", progress=lambda *_: None
         )
     _check(_run_plan(machine, plan.content))
-    return f"{machine.api.words} built a plan and ran it, the product is right", None
+    return f"{machine.api.title} built a plan and ran it, the product is right", None
 
 
 def _run_plan(machine: Any, content: Any) -> NDArray[np.float32]:
@@ -79,7 +79,7 @@ def _run_plan(machine: Any, content: Any) -> NDArray[np.float32]:
         runtime = machine.api.module.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise MachineError(f"{machine.api.words} could not load the plan that it built")
+            raise MachineError(f"{machine.api.title} could not load the plan that it built")
         context = engine.create_execution_context()
         memory = {name: gpu.allocate(product.nbytes) for name in "abc"}
         for name, matrix in zip("ab", _matrices(), strict=True):
@@ -87,7 +87,7 @@ def _run_plan(machine: Any, content: Any) -> NDArray[np.float32]:
         for name, buffer in memory.items():
             context.set_tensor_address(name, int(buffer))
         if not context.execute_async_v3(gpu.stream):
-            raise MachineError(f"{machine.api.words} could not run the plan that it built")
+            raise MachineError(f"{machine.api.title} could not run the plan that it built")
         gpu.download(product, int(memory["c"]))
     return product
 

@@ -14,7 +14,7 @@ _HOST = re.compile(r"\bhostname=\S*\s*;?\s*")  # which CUDA's errors give away
 _SHOWN = 300  # characters
 
 
-def words(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """Return what it says on one line, not too long, without the machine's name.
 
     A fault of CUDA stands behind a long signature of C++: what is shown begins with the cause.
@@ -42,14 +42,14 @@ def load_error(file: Path, asked: Sequence[Any], error: Exception) -> Exception:
     named = {name_of(one) for one in asked}
     if named - {CPU}:
         return MachineError(
-            f"{file} could not be loaded with {', '.join(sorted(named))}: {words(error)}"
+            f"{file} could not be loaded with {', '.join(sorted(named))}: {message_of(error)}"
         )
-    return InputError(f"{file} could not be loaded by onnxruntime: {words(error)}")
+    return InputError(f"{file} could not be loaded by onnxruntime: {message_of(error)}")
 
 
 def run_error(file: Path, shapes: Sequence[str], error: Exception) -> Exception:
     """Return what to raise when a run on inputs of these shapes failed."""
-    text = words(error)
+    text = message_of(error)
     if is_fault(error):
         told = ", ".join(shapes)[:_SHOWN]
         return MachineError(

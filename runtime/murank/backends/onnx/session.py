@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, MachineError
-from murank.backends.onnx.failures import is_fault, load_error, run_error, words
+from murank.backends.onnx.failures import is_fault, load_error, message_of, run_error
 from murank.backends.onnx.rows import OnnxRows
 from murank.backends.onnx.tiny_onnx import gather, to_bfloat16, zeros
 from murank.backends.protocol import Memory, Place, RowBlock, Shape
@@ -193,7 +193,7 @@ class Session:
         except Exception as error:
             raise MachineError(
                 f"{self._file}: {max(1, size >> 20)} MiB more are wanted on the device than it has "
-                f"free: {words(error)}"
+                f"free: {message_of(error)}"
             ) from error
 
     def _run(self, inputs: Mapping[str, Any], outputs: Mapping[str, tuple[Any, ...]]) -> list[Any]:

@@ -39,7 +39,7 @@ class TensorRT:
         return not self.is_rtx
 
     @property
-    def words(self) -> str:
+    def title(self) -> str:
         """Name and version, for people."""
         return f"{'TensorRT-RTX' if self.is_rtx else 'TensorRT'} {self.version}"
 
@@ -67,7 +67,7 @@ def installed(backend: Backend = "auto") -> list[TensorRT]:
     usable = [one for one in found if _numbers(one.version) >= _OLDEST[one.library]]
     if not usable:
         least = ".".join(map(str, _OLDEST[found[0].library]))
-        raise MachineError(f"{found[0].words} is too old, {least} is needed: {_INSTALL}")
+        raise MachineError(f"{found[0].title} is too old, {least} is needed: {_INSTALL}")
     return usable
 
 

@@ -114,7 +114,7 @@ def build_plans(
     has = machine.target.compute_capability
     check_dtype(settings.dtype, has)
     if settings.timing_cache is not None and not machine.api.has_timing_cache:
-        raise UsageError(f"{machine.api.words} measures nothing when it builds: no timing cache")
+        raise UsageError(f"{machine.api.title} measures nothing when it builds: no timing cache")
     manifest = check_request(engine, settings)
     check_engine_fits(engine, manifest, settings, has)  # before gigabytes are hashed
     check_engine(engine, manifest=manifest, progress=progress)

@@ -74,7 +74,7 @@ class _GraphBuild:
             errors = [self._parser.get_error(i).desc() for i in range(self._parser.num_errors)]
             text = " ".join((errors or [first_error(self._logger)])[0].split())[:300]
             raise InputError(
-                f"{self._file}: {self._machine.api.words} cannot read this graph ({text}); run it "
+                f"{self._file}: {self._machine.api.title} cannot read this graph ({text}); run it "
                 "with --providers cuda, or export it with this murank again"
             )
         return network
@@ -120,7 +120,7 @@ class _GraphBuild:
 
     def _failed(self, what: str) -> MachineError:
         return MachineError(
-            f"{self._file}: {what} by {self._machine.api.words} for "
+            f"{self._file}: {what} by {self._machine.api.title} for "
             f"{self._machine.target.device}: {first_error(self._logger)}; if memory is short, pass "
             "fewer --candidates or --workspace-mb, and stop what else uses the GPU"
         )

@@ -60,7 +60,7 @@ def _deserialise(machine: PlanMachine, file: Path, content: Any) -> Loaded:
         engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise MachineError(
-            f"{file}: {machine.api.words} could not load the plan ({first_error(logger)}); stop "
+            f"{file}: {machine.api.title} could not load the plan ({first_error(logger)}); stop "
             "what else uses the GPU if memory is short, else run murank build again"
         )
     return Loaded(machine, logger, runtime, engine)

@@ -62,7 +62,7 @@ class PlanStore:
         with _told_again(self.folder):
             record = read_record(self.folder, key)
         if record.target != self.target:
-            raise InputError(f"{self.folder} holds plans for {record.target.words}: {_AGAIN}")
+            raise InputError(f"{self.folder} holds plans for {record.target.title}: {_AGAIN}")
         return record
 
     def _why_none(self) -> str:
@@ -71,7 +71,7 @@ class PlanStore:
             "has no TensorRT plans" if others == 0 else "has TensorRT plans of another device, "
             "driver or TensorRT only, none"
         )  # fmt: skip
-        return f"{self._plans.parent} {has} for {self.target.words}: run murank build there"
+        return f"{self._plans.parent} {has} for {self.target.title}: run murank build there"
 
     @contextlib.contextmanager
     def open_plan(self, name: str, entry: PlanEntry) -> Iterator[mmap.mmap]:

@@ -58,7 +58,7 @@ def check_supported(machine: PlanMachine) -> None:
     api, has = machine.api, machine.target.compute_capability
     if api.is_rtx and capability_name(has) not in api.module.ComputeCapability.__members__:
         raise MachineError(
-            f"{api.words} makes no plans for compute capability {has} ({machine.target.device}): "
+            f"{api.title} makes no plans for compute capability {has} ({machine.target.device}): "
             "install TensorRT, or run with --providers cuda"
         )
     if tuple(map(int, has.split("."))) < _OLDEST:

@@ -44,7 +44,7 @@ class PlanPlatform(Record):
         return hashlib.sha256(write_json(self.to_json())).hexdigest()[:_FINGERPRINT_DIGITS]
 
     @property
-    def words(self) -> str:
+    def title(self) -> str:
         """What it is, for people."""
         return (
             f"{self.library} {self.version} on {self.device}, compute capability "

@@ -34,7 +34,7 @@ class PlanSession:
         gpu = loaded.machine.gpu
         assert gpu is not None  # noqa: S101 (`load_plan` opened it)
         self._file, self._gpu, self._logger = file, gpu, loaded.logger
-        self.providers = [f"{loaded.machine.api.words} plan"]
+        self.providers = [f"{loaded.machine.api.title} plan"]
         with gpu.active():
             self._loaded: Contexts | None = Contexts(loaded, gpu, file)
         self.memory = ("tensorrt", self.device, index)
