@@ -118,7 +118,7 @@ def test_build(
     engine = Path(shutil.copytree(ENGINE, root / "engine"))
     options = ["build", engine, "--parts", "encoder", "--quiet"]
     if again:
-        assert verb(*options, "--dtype", "fp32", "--tf32") == 0
+        assert verb(*options, "--expect-dtype", "fp32", "--tf32") == 0
     else:
         options += ["--timing-cache", root / "timings"]
 

@@ -77,8 +77,11 @@ def refuse(
         (["--deadline-ms", "nan"], "--deadline-ms must be a number above 0, got nan"),
         (["--scenario", "Offline", "--deadline-ms", "9"], "--deadline-ms is for one query at a"),
         (["--method", "none", "--deadline-ms", "9"], "here the MLLM sees none"),
-        (["--dtype", "int8"], "is fp16, not int8: an engine has one precision; export it again"),
-        (["--dtype", "fp64"], "argument --dtype: invalid choice: 'fp64'"),
+        (
+            ["--expect-dtype", "int8"],
+            "is fp16, not int8: an engine has one precision",
+        ),
+        (["--expect-dtype", "fp64"], "argument --expect-dtype: invalid choice: 'fp64'"),
         (["--scenario", "server"], "argument --scenario: invalid choice: 'server'"),
         (["--skip-cold", "--cold-runs", "2"], "--cold-runs and --skip-cold exclude each other"),
         (["--sha256", "0" * 64], "is another engine"),
@@ -155,7 +158,16 @@ def test_scenarios(capsys: pytest.CaptureFixture[str], options: tuple[str, ...],
 def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     file, plot = tmp_path / "a.json", tmp_path / "a.png"
-    options = ("--json", str(file), "--plot", str(plot), "--cold-runs", "1", "--dtype", "fp32")
+    options = (
+        "--json",
+        str(file),
+        "--plot",
+        str(plot),
+        "--cold-runs",
+        "1",
+        "--expect-dtype",
+        "fp32",
+    )
     assert main(["bench", str(ENGINE), *SHORT, *options]) == 0
     out = capsys.readouterr().out
     assert "cold start (median of 1): import" in out

@@ -44,7 +44,7 @@ def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = [
-        "--parts", "scorer", "--max-queries", "4", "--workspace-mb", "64", "--dtype", "fp32",
+        "--parts", "scorer", "--max-queries", "4", "--workspace-mb", "64", "--expect-dtype", "fp32",
         "--tf32", "--backend", "tensorrt", "--timing-cache", str(tmp_path / "timings"), "--rebuild",
         "--json", "--quiet",
     ]  # fmt: skip
@@ -67,10 +67,10 @@ def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--dtype", "fp8"], 2, "compute capability 8.7) has no fp8 arithmetic"),
-        (["--dtype", "int4"], 2, "export it again with --dtype int4"),
-        (["--dtype", "fp16"], 2, "export it again with --dtype fp16"),
-        (["--dtype", "fp64"], 2, "invalid choice: 'fp64'"),
+        (["--expect-dtype", "fp8"], 2, "compute capability 8.7) has no fp8 arithmetic"),
+        (["--expect-dtype", "int4"], 2, "export it again with --dtype int4"),
+        (["--expect-dtype", "fp16"], 2, "export it again with --dtype fp16"),
+        (["--expect-dtype", "fp64"], 2, "invalid choice: 'fp64'"),
         (["--parts", "vision"], 2, "--parts: must be of encoder, scorer"),
         (["--max-queries", "0"], 2, "--max-queries: must be at least 1"),
         (["--candidates", "9999"], 2, "candidates must be in 1..4096"),

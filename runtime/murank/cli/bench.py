@@ -117,7 +117,7 @@ def _add_load(result: Parser, defaults: BenchSettings) -> None:
 def _add_engine(result: Parser) -> None:
     group = result.add_argument_group("engine")
     group.add_argument(
-        "--dtype", choices=get_args(Precision), help="what the engine's precision must be"
+        "--expect-dtype", choices=get_args(Precision), help="what the engine's precision must be"
     )
     group.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
     group.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
@@ -157,10 +157,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace, manifest: Manifest) -> BenchSettings:
     """Return what to measure; raise for what this engine cannot do."""
-    if args.dtype not in (None, manifest.precision):
+    if args.expect_dtype not in (None, manifest.precision):
         raise InputError(
-            f"{args.engine} is {manifest.precision}, not {args.dtype}: an engine has one "
-            f"precision; export it again with --dtype {args.dtype}"
+            f"{args.engine} is {manifest.precision}, not {args.expect_dtype}: an engine has one "
+            f"precision; export it again with --dtype {args.expect_dtype}"
         )
     method = _method(args, manifest)
     if args.deadline_ms is not None and (manifest.scorer is None or method == "none"):

@@ -23,7 +23,7 @@ def parser() -> Parser:
         "GPUs the first is meant: CUDA_VISIBLE_DEVICES picks one, here and when they are run.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
-    result.add_argument("--dtype", choices=DTYPES, help="what the engine's must be")
+    result.add_argument("--expect-dtype", choices=DTYPES, help="what the engine's must be")
     result.add_argument(
         "--parts", type=_parts, metavar="LIST", help=f"{' and '.join(PARTS)}, with a comma (all)"
     )
@@ -61,7 +61,7 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     settings = BuildSettings(
-        dtype=args.dtype,
+        dtype=args.expect_dtype,
         max_queries=args.max_queries,
         candidates=args.candidates,
         parts=args.parts,
