@@ -1,5 +1,6 @@
 """k-reciprocal re-ranking of one query at a time against a gallery that stays in memory."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from murank_kernels._selection import SORT_ABOVE, select_rows
 from murank_kernels._types import F32, I32
 
 
-class Ranked:
+class Ranked(ABC):
     """What every query of a gallery in memory offers, whatever re-ranks it."""
 
     _squared: F32  # [G] squared distances, with mu where it is known
@@ -36,9 +37,9 @@ class Ranked:
         k = self._as_k(k)
         return smallest(self.distances(), k)
 
+    @abstractmethod
     def reranked(self) -> F32:
         """[G] float32 final distances."""
-        raise NotImplementedError
 
     def reranked_top(self, k: int) -> tuple[F32, I32]:
         """The k best of `reranked`; see `nearest`."""
