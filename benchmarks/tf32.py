@@ -20,11 +20,13 @@ import numpy as np
 from gpu.inputs import Size, made_inputs
 from numpy.typing import NDArray
 
-from murank_kernels import _distances, _neighbors, evaluate_rank, k_reciprocal_blocks, smallest_k
-from murank_kernels._distances import DistanceTiles
-from murank_kernels._fusion import Changes
-from murank_kernels._prepare import prepare
-from murank_kernels.cuda._simulated import as_tf32
+from murank_kernels import evaluate_rank, k_reciprocal_blocks, smallest_k
+from murank_kernels.cuda.simulated import as_tf32
+from murank_kernels.fusion.fusion import Changes
+from murank_kernels.tiles import distances as cpu_distances
+from murank_kernels.tiles import neighbors as cpu_neighbors
+from murank_kernels.tiles.distances import DistanceTiles
+from murank_kernels.tiles.prepare import prepare
 
 F32 = NDArray[np.float32]
 SIZES = {"generated, 4000": Size(800, 3200, 300, 6), "generated, 9000": Size(1500, 7500, 700, 6)}
@@ -67,7 +69,9 @@ class RoundedTiles:
         np.matmul(self._rounded[rows], self._rounded[first_column:stop_column].T, out=out)
         changes = (exact.changes.indptr, exact.changes.indices, exact.changes.values)
         numbers = exact._numbers[rows]
-        _distances._finish_tile(out, exact.features, exact.norms, numbers, first_column, *changes)
+        cpu_distances._finish_tile(
+            out, exact.features, exact.norms, numbers, first_column, *changes
+        )
         return out
 
 
@@ -80,7 +84,7 @@ class _Rounding:
 @contextmanager
 def rounded_search(slack: int) -> Iterator[None]:
     """Search with rounded factors and so many entries to spare; nothing else is rounded."""
-    module: Any = _neighbors
+    module: Any = cpu_neighbors
     before = module.DistanceTiles, module.SLACK
     module.DistanceTiles, module.SLACK = _Rounding, slack
     try:
@@ -96,7 +100,7 @@ def search(data: Data) -> Found:
         device="cpu",
     )  # fmt: skip
     length = SETTINGS["k1"] + 1
-    near = _neighbors.neighbors(ready.features, length, ready.changes, num_query=data.num_query)
+    near = cpu_neighbors.neighbors(ready.features, length, ready.changes, num_query=data.num_query)
     blocks = k_reciprocal_blocks(data.features, data.num_query, **SETTINGS)
     distances = np.concatenate([rows for _, rows in blocks])  # made anew, not by the search
     q = data.num_query

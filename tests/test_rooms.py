@@ -13,27 +13,45 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = {"murank_kernels": "kernels", "murank": "runtime", "murank_export": "export"}
 # From the ground up. A room may import those above it in this list, and itself.
-ROOMS = [
-    "checks",
-    "machine",
-    "files",
-    "images",
-    "prompt",
-    "datasets",
-    "folder",
-    "backends",
-    "engine",
-    "pairs",
-    "rerank",
-    "jobs",
-    "search",
-    "sheet",
-    "calibration",
-    "bench",
-    "doctor",
-    "cli",
-]
-LOOSE = {"_exceptions", "_version"}  # private files in no room: above checks, below all others
+ROOMS = {
+    "murank_kernels": [
+        "machine",
+        "loops",
+        "checks",
+        "fusion",
+        "tiles",
+        "codes",
+        "cuda",
+        "methods",
+        "evaluation",
+        "alignment",
+        "online",
+    ],
+    "murank": [
+        "checks",
+        "machine",
+        "files",
+        "images",
+        "prompt",
+        "datasets",
+        "folder",
+        "backends",
+        "engine",
+        "pairs",
+        "rerank",
+        "jobs",
+        "search",
+        "sheet",
+        "calibration",
+        "bench",
+        "doctor",
+        "cli",
+    ],
+}
+EACH = [(package, room) for package, rooms in ROOMS.items() for room in rooms]
+# Private files in no room, below all of them; but for checks of the runtime.
+LOOSE = {"murank_kernels": {"_exceptions", "_types"}, "murank": {"_exceptions", "_version"}}
+ABOVE = {"__init__", "__main__", "_compile_all"}  # in no room, above all of them
 MOST_ROOMS, LONGEST_FILE = 24, 450
 # May be named as another file: a verb as what it calls, a backend's file as the other backend's.
 TWICE = re.compile(
@@ -70,42 +88,56 @@ def imports(path: Path) -> Iterator[str]:
 IMPORTS = {name: sorted(set(imports(path))) for name, path in MODULES.items()}
 
 
-def room_of(name: str) -> str | None:
-    """Which room of murank a module is in; None: in none."""
-    package, *parts = name.split(".")
-    return parts[0] if package == "murank" and parts and parts[0] in ROOMS else None
+def room_of(name: str, package: str) -> str | None:
+    """Which room of a package a module is in; None: in none of them."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == package and parts[1:] and parts[1] in ROOMS[package] else None
 
 
-def test_rooms_are_those_of_the_table() -> None:
-    top = ROOT / "runtime" / "murank"
-    assert {path.parent.name for path in top.glob("*/__init__.py")} == set(ROOMS)
-    assert len(ROOMS) <= MOST_ROOMS
-    assert {path.stem for path in top.glob("*.py")} == LOOSE | {"__init__", "__main__"}
+def rooms_used(package: str, room: str) -> dict[str, set[str]]:
+    """Which rooms of its package each module of a room imports."""
+    return {
+        name: {used for other in IMPORTS[name] if (used := room_of(other, package))}
+        for name in MODULES
+        if room_of(name, package) == room
+    }
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_no_import_runs_up(room: str) -> None:
-    below = ROOMS[: ROOMS.index(room) + 1]
-    for name in (name for name in MODULES if room_of(name) == room):
-        for other in IMPORTS[name]:
-            assert room_of(other) is None or room_of(other) in below, f"{name} imports {other}"
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_are_those_of_the_table(package: str) -> None:
+    top = ROOT / SOURCES[package] / package
+    assert {path.parent.name for path in top.glob("*/__init__.py")} == set(ROOMS[package])
+    assert len(ROOMS[package]) <= MOST_ROOMS
+    assert {path.stem for path in top.glob("*.py")} - ABOVE == LOOSE[package]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_says_what_it_imports(room: str) -> None:
-    used = {room_of(other) for name in MODULES if room_of(name) == room for other in IMPORTS[name]}
-    text = ast.get_docstring(ast.parse(MODULES[f"murank.{room}"].read_text(encoding="utf-8"))) or ""
+@pytest.mark.parametrize(("package", "room"), EACH)
+def test_no_import_runs_up(package: str, room: str) -> None:
+    below = set(ROOMS[package][: ROOMS[package].index(room) + 1])
+    above = {f"{package}.{name}" for name in ABOVE} | {package}
+    for name, used in rooms_used(package, room).items():
+        assert used <= below, name
+        assert not above & {*IMPORTS[name]}, name
+
+
+@pytest.mark.parametrize(("package", "room"), EACH)
+def test_a_room_says_what_it_imports(package: str, room: str) -> None:
+    used = set().union(*rooms_used(package, room).values()) - {room}
+    path = MODULES[f"{package}.{room}"]
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     said = re.search(r"^Imports (.*)", text, re.DOTALL | re.MULTILINE)
     assert said is not None
     if said[1].startswith("all rooms"):
-        assert room == ROOMS[-1]
+        assert room == ROOMS[package][-1]
         return
-    assert used - {None, room} == {*re.findall(r"\w+", said[1])} & {*ROOMS}
+    assert used == {*re.findall(r"\w+", said[1])} & {*ROOMS[package]}
 
 
-def test_the_loose_files_import_checks_alone() -> None:
-    for name in LOOSE:
-        assert {room_of(other) for other in IMPORTS[f"murank.{name}"]} <= {None, "checks"}, name
+@pytest.mark.parametrize("package", ROOMS)
+def test_the_loose_files_import_no_room(package: str) -> None:
+    for name in LOOSE[package]:
+        used = {room_of(other, package) for other in IMPORTS[f"{package}.{name}"]}
+        assert used <= {None, "checks"}, name
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def need_kernels(context: Context) -> None:
     if not context.on_gpu:
         return
     from murank_kernels import DeviceUnavailableError
-    from murank_kernels.cuda._require import usable_cupy
+    from murank_kernels.cuda.require import usable_cupy
 
     need_driver()
     try:

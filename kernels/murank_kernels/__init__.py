@@ -7,23 +7,31 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from murank_kernels._blocks import DistanceBlocks
-    from murank_kernels._ca_jaccard import ca_jaccard, ca_jaccard_blocks
-    from murank_kernels._ecn import ecn, ecn_blocks
-    from murank_kernels._evaluation import RankEvaluation, RankEvaluator, evaluate_rank
     from murank_kernels._exceptions import (
         DeviceUnavailableError,
         InvalidInputError,
         MurankKernelsError,
     )
-    from murank_kernels._fusion import fuse_mu
-    from murank_kernels._k_reciprocal import k_reciprocal, k_reciprocal_blocks
-    from murank_kernels._online import OnlineKReciprocal, OnlineQuery
-    from murank_kernels._online_cameras import OnlineCaJaccard, OnlineCameraQuery
-    from murank_kernels._re_ranking import re_ranking
-    from murank_kernels._selection import smallest_k
-    from murank_kernels._simple import simple, simple_blocks
-    from murank_kernels.alignment import AlignmentWarning, CameraAlignment, align_cameras
+    from murank_kernels.alignment.camera_alignment import (
+        AlignmentWarning,
+        CameraAlignment,
+        align_cameras,
+    )
+    from murank_kernels.evaluation.rank_evaluator import (
+        RankEvaluation,
+        RankEvaluator,
+        evaluate_rank,
+    )
+    from murank_kernels.fusion.fusion import fuse_mu
+    from murank_kernels.methods.ca_jaccard import ca_jaccard, ca_jaccard_blocks
+    from murank_kernels.methods.ecn import ecn, ecn_blocks
+    from murank_kernels.methods.k_reciprocal import k_reciprocal, k_reciprocal_blocks
+    from murank_kernels.methods.re_ranking import re_ranking
+    from murank_kernels.methods.simple import simple, simple_blocks
+    from murank_kernels.online.online_ca_jaccard import OnlineCaJaccard, OnlineCameraQuery
+    from murank_kernels.online.online_k_reciprocal import OnlineKReciprocal, OnlineQuery
+    from murank_kernels.tiles.distance_blocks import DistanceBlocks
+    from murank_kernels.tiles.selection import smallest_k
 
 __all__ = [
     "AlignmentWarning",
@@ -54,19 +62,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_blocks": ("DistanceBlocks",),
-    "_ca_jaccard": ("ca_jaccard", "ca_jaccard_blocks"),
-    "_ecn": ("ecn", "ecn_blocks"),
-    "_evaluation": ("RankEvaluation", "RankEvaluator", "evaluate_rank"),
+    "tiles.distance_blocks": ("DistanceBlocks",),
+    "methods.ca_jaccard": ("ca_jaccard", "ca_jaccard_blocks"),
+    "methods.ecn": ("ecn", "ecn_blocks"),
+    "evaluation.rank_evaluator": ("RankEvaluation", "RankEvaluator", "evaluate_rank"),
     "_exceptions": ("DeviceUnavailableError", "InvalidInputError", "MurankKernelsError"),
-    "_fusion": ("fuse_mu",),
-    "_k_reciprocal": ("k_reciprocal", "k_reciprocal_blocks"),
-    "_online": ("OnlineKReciprocal", "OnlineQuery"),
-    "_online_cameras": ("OnlineCaJaccard", "OnlineCameraQuery"),
-    "_re_ranking": ("re_ranking",),
-    "_selection": ("smallest_k",),
-    "_simple": ("simple", "simple_blocks"),
-    "alignment": ("AlignmentWarning", "CameraAlignment", "align_cameras"),
+    "fusion.fusion": ("fuse_mu",),
+    "methods.k_reciprocal": ("k_reciprocal", "k_reciprocal_blocks"),
+    "online.online_k_reciprocal": ("OnlineKReciprocal", "OnlineQuery"),
+    "online.online_ca_jaccard": ("OnlineCaJaccard", "OnlineCameraQuery"),
+    "methods.re_ranking": ("re_ranking",),
+    "tiles.selection": ("smallest_k",),
+    "methods.simple": ("simple", "simple_blocks"),
+    "alignment.camera_alignment": ("AlignmentWarning", "CameraAlignment", "align_cameras"),
 }
 
 

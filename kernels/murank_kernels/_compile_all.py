@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from murank_kernels._ca_jaccard import ca_jaccard
-from murank_kernels._ecn import ecn
-from murank_kernels._evaluation import evaluate_rank
-from murank_kernels._k_reciprocal import k_reciprocal
-from murank_kernels._online import OnlineKReciprocal
-from murank_kernels._re_ranking import re_ranking
-from murank_kernels._simple import simple
-from murank_kernels.alignment import AlignmentWarning, CameraAlignment
+from murank_kernels.alignment.camera_alignment import AlignmentWarning, CameraAlignment
+from murank_kernels.evaluation.rank_evaluator import evaluate_rank
+from murank_kernels.methods.ca_jaccard import ca_jaccard
+from murank_kernels.methods.ecn import ecn
+from murank_kernels.methods.k_reciprocal import k_reciprocal
+from murank_kernels.methods.re_ranking import re_ranking
+from murank_kernels.methods.simple import simple
+from murank_kernels.online.online_k_reciprocal import OnlineKReciprocal
 
 _NUM_QUERY, _NUM_GALLERY, _DIM = 3, 9, 4
 

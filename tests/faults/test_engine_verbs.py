@@ -204,7 +204,7 @@ def test_compiled_kernels(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from numba import config
 
     from murank_kernels import _compile_all
-    from murank_kernels._compiled import compiled
+    from murank_kernels.loops.compiled import compiled
 
     def make_and_call() -> None:
         @compiled

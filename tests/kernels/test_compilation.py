@@ -12,12 +12,14 @@ import murank_kernels
 # What is read-only is of another type to Numba; kernels are not compiled for it anew.
 READ_ONLY = """
 import numpy as np
-from murank_kernels import _match_places, _selection, _validate
+from murank_kernels.evaluation import match_places as cpu_places
+from murank_kernels.tiles import selection
+from murank_kernels.checks import validate
 from murank_kernels import evaluate_rank, simple, smallest_k
 
 rows = np.random.default_rng(0).random((9, 4), np.float32)
 distances, pids = np.ascontiguousarray(simple(rows, 3)), np.arange(9) % 3
-kernels = _validate._copy_rows, _match_places._places, _selection.select_rows
+kernels = validate._copy_rows, cpu_places._places, selection.select_rows
 
 def answers():
     ranked = evaluate_rank(distances, pids[:3], pids[3:], np.zeros(3, int), np.ones(6, int))

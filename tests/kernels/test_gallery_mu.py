@@ -23,8 +23,8 @@ from murank_kernels import (
     k_reciprocal_blocks,
     re_ranking,
 )
-from murank_kernels._neighbors import neighbors
-from murank_kernels._prepare import Prepared, prepare
+from murank_kernels.tiles.neighbors import neighbors
+from murank_kernels.tiles.prepare import Prepared, prepare
 
 Scores = dict[str, Any]  # gallery_mu and gallery_candidates
 CAMERAS = [

@@ -16,7 +16,7 @@ import pytest
 from numba import config
 
 import murank_kernels
-from murank_kernels import _compiled
+from murank_kernels.loops import compiled
 
 # The folder may be read-only for root, too, if it is no folder at all.
 CALL = """
@@ -24,13 +24,13 @@ import json, numpy, warnings
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     from murank_kernels import smallest_k
-    from murank_kernels._selection import select_rows
+    from murank_kernels.tiles.selection import select_rows
     found = smallest_k(numpy.array([[3.0, 1.0, 2.0]], numpy.float32), 2)[1].tolist()
 stats = select_rows.stats
 print(json.dumps([found, [str(one.message) for one in told], sum(stats.cache_hits.values())]))
 """
 KERNEL = """
-from murank_kernels._compiled import compiled
+from murank_kernels.loops.compiled import compiled
 
 @compiled
 def one_more(x):
@@ -52,8 +52,9 @@ def package(tmp_path: Path) -> Path:
 
 def test_no_place_at_all(package: Path) -> None:
     """All of the package, in a process of its own: kernels look for a place as they are loaded."""
-    nowhere = package / "murank_kernels" / "__pycache__"
-    nowhere.write_text("")
+    for file in package.rglob("__init__.py"):
+        nowhere = file.with_name("__pycache__")
+        nowhere.write_text("")
     environment = {**os.environ, "PYTHONPATH": str(package), "HOME": "/proc/nobody"}
     environment |= {"XDG_CACHE_HOME": "/proc/nobody", "PYTHONDONTWRITEBYTECODE": "1"}
     environment["NUMBA_CACHE_DIR"] = str(nowhere)
@@ -81,8 +82,8 @@ def call(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     file.write_text(KERNEL)
 
     def call() -> tuple[list[str], int]:
-        monkeypatch.setattr(_compiled, "_warned", False)
-        monkeypatch.setattr(_compiled, "_caches", [])
+        monkeypatch.setattr(compiled, "_warned", False)
+        monkeypatch.setattr(compiled, "_caches", [])
         spec = importlib.util.spec_from_file_location("one_kernel", file)
         assert spec is not None
         assert spec.loader is not None

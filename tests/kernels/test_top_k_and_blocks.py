@@ -75,7 +75,7 @@ def test_top_k_is_the_head_of_the_full_ranking(name: str, fusion: dict[str, Any]
 
 @pytest.mark.parametrize("name", METHODS)
 def test_blocks_are_the_rows_of_the_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("murank_kernels._blocks.BLOCK_BYTES", 1)
+    monkeypatch.setattr("murank_kernels.tiles.distance_blocks.BLOCK_BYTES", 1)
     dense, blocks = METHODS[name]
     rows = dense(*INPUT, **CASE.fusion)
     made: DistanceBlocks = blocks(*INPUT, **CASE.fusion)

@@ -12,9 +12,11 @@ from murank.cli.parser import threads
 from murank.doctor.child import ProbeAnswer
 from murank.machine import memory as _memory
 from murank.machine.cores import decoding_threads
-from murank_kernels import _cgroup, _cores, _parallel
-from murank_kernels._cgroup import memory_left, memory_limit
-from murank_kernels._cores import usable_cores
+from murank_kernels.loops import parallel
+from murank_kernels.machine import cgroup
+from murank_kernels.machine import cores as core_count
+from murank_kernels.machine.cgroup import memory_left, memory_limit
+from murank_kernels.machine.cores import usable_cores
 
 Machine = Callable[..., None]
 
@@ -31,10 +33,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
             (folder / "thread_siblings_list").write_text(siblings + "\n")
         cpus = allowed or set(range(cores * threads))
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: cpus)
-        monkeypatch.setattr(_cores, "_TOPOLOGY", tmp_path / "cpu")
-        monkeypatch.setattr(_cgroup, "_ROOT", tmp_path / "cgroup")
-        monkeypatch.setattr(_cgroup, "_PROCESS", tmp_path / "cgroup-of-process")
-        monkeypatch.setattr(_cgroup, "_MOUNTS", tmp_path / "mountinfo")
+        monkeypatch.setattr(core_count, "_TOPOLOGY", tmp_path / "cpu")
+        monkeypatch.setattr(cgroup, "_ROOT", tmp_path / "cgroup")
+        monkeypatch.setattr(cgroup, "_PROCESS", tmp_path / "cgroup-of-process")
+        monkeypatch.setattr(cgroup, "_MOUNTS", tmp_path / "mountinfo")
         monkeypatch.setattr(_memory, "_MEMINFO", tmp_path / "meminfo")
 
     return make
@@ -85,14 +87,14 @@ def test_workers_of_kernels(
     machine(8)
     write(tmp_path, {"cpu.max": f"{quota} 100000\n"})
     monkeypatch.setattr(numba, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(_parallel._single_threaded_blas, "enter", lambda: 8)
-    monkeypatch.setattr(_parallel._single_threaded_blas, "leave", lambda: None)
-    _parallel._most.cache_clear()
+    monkeypatch.setattr(parallel._single_threaded_blas, "enter", lambda: 8)
+    monkeypatch.setattr(parallel._single_threaded_blas, "leave", lambda: None)
+    parallel._most.cache_clear()
     try:
-        with _parallel.workers() as found:
+        with parallel.workers() as found:
             assert found == workers
     finally:
-        _parallel._most.cache_clear()
+        parallel._most.cache_clear()
 
 
 def test_threads_that_can_be_asked_for(machine: Machine, tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_a_machine_that_tells_nothing(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(4)
-    monkeypatch.setattr(_cores, "_TOPOLOGY", tmp_path / "nothing")
+    monkeypatch.setattr(core_count, "_TOPOLOGY", tmp_path / "nothing")
     assert usable_cores() == 4
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)

@@ -12,7 +12,7 @@ from murank.backends.load import load_session
 from murank.backends.onnx.session import Session, SessionSettings
 from murank.backends.providers import CUDA_OPTIONS
 from murank.folder.contents import EngineFiles
-from murank_kernels._cores import usable_cores
+from murank_kernels.machine.cores import usable_cores
 
 WITH_OPTIONS = (CUDA, CUDA_OPTIONS)
 

@@ -14,7 +14,7 @@ from murank.machine.hardware import cpu_model, resident_bytes
 from murank.machine.memory import available_bytes
 from murank_export.plan.devices import CPU, Device
 from murank_export.plan.onnx import onnx
-from murank_kernels._cores import usable_cores
+from murank_kernels.machine.cores import usable_cores
 
 _SIZE = 1024  # of the products: 2 x 1024^3 operations
 _COPIED = 64 << 20  # bytes: far above any cache

@@ -2,8 +2,6 @@
 
 Two linear steps that need no label and no training, fitted on what the cameras saw: the mean of
 each camera is subtracted, and directions in which one person differs between cameras count less.
+
+Imports loops, checks, fusion, tiles, cuda.
 """
-
-from murank_kernels.alignment._alignment import AlignmentWarning, CameraAlignment, align_cameras
-
-__all__ = ["AlignmentWarning", "CameraAlignment", "align_cameras"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-import murank_kernels._online  # noqa: F401 - searching needs it: its import counts as one
+import murank_kernels.online.online_k_reciprocal  # noqa: F401 - searching needs it: its import counts as one
 from murank._exceptions import MurankError
 from murank.backends.onnx.session import onnxruntime
 from murank.engine.engine import Engine

@@ -12,7 +12,7 @@ from murank.backends.onnx.session import onnxruntime
 from murank.bench.schema import Environment
 from murank.folder.manifest import Manifest
 from murank.machine import hardware as _machine
-from murank_kernels._cores import usable_cores
+from murank_kernels.machine.cores import usable_cores
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from murank._exceptions import EXIT_CODES, UsageError
-from murank_kernels._cores import usable_cores
+from murank_kernels.machine.cores import usable_cores
 
 _THREADS_A_CORE = 8  # more only wait for each other, and thousands cannot be started
 

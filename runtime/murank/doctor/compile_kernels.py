@@ -17,7 +17,7 @@ def compile_kernels() -> list[Path]:
     with warnings.catch_warnings(record=True) as troubles:
         warnings.simplefilter("always")
         from murank_kernels._compile_all import compile_all
-        from murank_kernels._compiled import cache_folders
+        from murank_kernels.loops.compiled import cache_folders
 
         compile_all()
     refused = [one for one in troubles if issubclass(one.category, RuntimeWarning)]

@@ -9,7 +9,7 @@ from murank._version import __version__
 from murank.doctor.child import ProbeAnswer, ask
 from murank.machine import hardware as _machine
 from murank.machine.memory import total_bytes
-from murank_kernels._cores import usable_cores
+from murank_kernels.machine.cores import usable_cores
 
 _ETC, _SYS = Path("/etc"), Path("/sys")
 _NVIDIA, _DISPLAY = "0x10de", "0x03"  # maker, and first digits of the class, of a PCI device

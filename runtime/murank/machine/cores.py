@@ -1,6 +1,6 @@
 """How many threads the appliance's own work is worth; what a process may use: murank_kernels."""
 
-from murank_kernels._cores import usable_cores
+from murank_kernels.machine.cores import usable_cores
 
 _DECODING = 4
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from murank_kernels._cgroup import memory_left, memory_limit
+from murank_kernels.machine.cgroup import memory_left, memory_limit
 
 _MEMINFO = Path("/proc/meminfo")
 

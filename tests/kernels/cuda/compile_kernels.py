@@ -1,4 +1,4 @@
-"""Compile every CUDA kernel to machine code as `_cubins` does, on a machine without a GPU.
+"""Compile every CUDA kernel to machine code as `cubins` does, on a machine without a GPU.
 
 A script: `python compile_kernels.py 8.7 9.0` prints {kernel: {capability: what came out}} as JSON;
 with `--table` first, the registers of a thread instead. Where there is no nvJitLink, it stops at
@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import murank_kernels.cuda
-from murank_kernels.cuda import _cubins
-from murank_kernels.cuda._kernel import KERNELS
+from murank_kernels.cuda import cubins
+from murank_kernels.cuda.kernel import KERNELS
 
 _USED = {
     "registers": r"Used (\d+) registers",
@@ -63,10 +63,10 @@ def compile_all(capabilities: list[tuple[int, int]]) -> dict[str, dict[str, Any]
     for capability in filter(known, capabilities):
         be_a(capability)
         for name, kernel in KERNELS.items():
-            made: dict[str, Any] = {"ptx": _cubins.as_ptx(kernel, capability)}
+            made: dict[str, Any] = {"ptx": cubins.as_ptx(kernel, capability)}
             if links:
-                arch = _cubins.architecture(capability)
-                code, log = _cubins.linked(made["ptx"], arch, ptxas_options="-v")
+                arch = cubins.architecture(capability)
+                code, log = cubins.linked(made["ptx"], arch, ptxas_options="-v")
                 made |= {"cubin": len(code), "used": used(log), "log": log}
             done[name]["{}.{}".format(*capability)] = made
     return done

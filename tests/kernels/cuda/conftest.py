@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from murank_kernels.cuda import _cupy, _probe
+from murank_kernels.cuda import cupy_arrays, probe
 
 
 class RuntimeFaultError(RuntimeError):
@@ -140,7 +140,7 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         def __getitem__(self, device: int) -> Any:
             return context(device)
 
-    monkeypatch.setattr(_cupy, "cuda", SimpleNamespace(gpus=Gpus()))
-    monkeypatch.setattr(_cupy, "_loaded", {})
-    monkeypatch.setattr(_probe, "check", lambda cupy, start, _: cupy.probed.append(start))
+    monkeypatch.setattr(cupy_arrays, "cuda", SimpleNamespace(gpus=Gpus()))
+    monkeypatch.setattr(cupy_arrays, "_loaded", {})
+    monkeypatch.setattr(probe, "check", lambda cupy, start, _: cupy.probed.append(start))
     return told

@@ -75,13 +75,14 @@ def test_machine_code(capability: str) -> None:
 
 
 def test_a_kernel_takes_the_words_that_a_launch_hands_over() -> None:
-    """Numba's rule for arrays is not a promise; which word is which, `_probe` asks a GPU."""
-    from murank_kernels.cuda import _methods, _probe, _rank_kernels
-    from murank_kernels.cuda._kernel import KERNELS
+    """Numba's rule for arrays is not a promise; which word is which, `probe` asks a GPU."""
+    from murank_kernels.cuda import probe, rank_kernels
+    from murank_kernels.cuda.kernel import KERNELS
+    from murank_kernels.methods import on_device
 
-    assert _methods
-    assert _probe
-    assert _rank_kernels
+    assert on_device
+    assert probe
+    assert rank_kernels
     for name, made in of("8.7").items():
         parameters = KERNELS[name].parameters
         wanted = [

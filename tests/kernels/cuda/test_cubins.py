@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import murank_kernels
-from murank_kernels.cuda import _cubins
-from murank_kernels.cuda._kernel import Kernel
+from murank_kernels.cuda import cubins
+from murank_kernels.cuda.kernel import Kernel
 
 KERNEL = Kernel(lambda: None, "void(f4[::1])")
 ORIN = (8, 7)
@@ -35,8 +35,8 @@ class Compiler:
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     made = Compiler()
-    monkeypatch.setattr(_cubins, "as_ptx", made.as_ptx)
-    monkeypatch.setattr(_cubins, "linked", made.linked)
+    monkeypatch.setattr(cubins, "as_ptx", made.as_ptx)
+    monkeypatch.setattr(cubins, "linked", made.linked)
     return made
 
 
@@ -48,23 +48,23 @@ def cache(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_kernel_is_compiled_once(cache: Path, compiler: Compiler) -> None:
-    first = _cubins.cubin(KERNEL, ORIN)
+    first = cubins.cubin(KERNEL, ORIN)
     assert first == b"void(f4[::1]) (8, 7) sm_87 1"
-    assert _cubins.cubin(KERNEL, ORIN) == first
+    assert cubins.cubin(KERNEL, ORIN) == first
     assert compiler.made == 1
     (stored,) = cache.iterdir()
     assert stored.name.startswith("<lambda>.sm_87.")
 
 
 def test_each_architecture_and_signature_has_its_own(cache: Path, compiler: Compiler) -> None:
-    _cubins.cubin(KERNEL, ORIN)
-    assert _cubins.cubin(KERNEL, (12, 0)) == b"void(f4[::1]) (12, 0) sm_120 2"
-    _cubins.cubin(Kernel(KERNEL.function, "void(i4[::1])"), ORIN)
+    cubins.cubin(KERNEL, ORIN)
+    assert cubins.cubin(KERNEL, (12, 0)) == b"void(f4[::1]) (12, 0) sm_120 2"
+    cubins.cubin(Kernel(KERNEL.function, "void(i4[::1])"), ORIN)
     assert compiler.made == 3
     assert len(list(cache.iterdir())) == 2  # what is out of date is written over
 
 
-@pytest.mark.parametrize("changed", ["_distances.py", "cuda/_tile_kernels.py", "new.py"])
+@pytest.mark.parametrize("changed", ["tiles/distances.py", "cuda/tile_kernels.py", "new.py"])
 def test_any_source_counts(
     changed: str, cache: Path, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,17 +72,17 @@ def test_any_source_counts(
     sources = tmp_path / "copy"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(murank_kernels.__file__).parent, sources, ignore=ignored)
-    monkeypatch.setattr(_cubins, "SOURCES", sources)
-    _cubins.cubin(KERNEL, ORIN)
+    monkeypatch.setattr(cubins, "SOURCES", sources)
+    cubins.cubin(KERNEL, ORIN)
     path = sources / changed
     before = path.read_bytes() if path.exists() else b""
     path.write_bytes(before.replace(b"0", b"1", 1) or b"x = 1")
     assert path.read_bytes() != before
-    _cubins.sources_digest.cache_clear()  # as in the next process
-    _cubins.cubin(KERNEL, ORIN)
+    cubins.sources_digest.cache_clear()  # as in the next process
+    cubins.cubin(KERNEL, ORIN)
     assert compiler.made == 2
     path.write_bytes(before)
-    _cubins.sources_digest.cache_clear()
+    cubins.sources_digest.cache_clear()
     assert cache.is_dir()
 
 
@@ -90,23 +90,23 @@ def test_other_tools_compile_again(
     cache: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cache.parent.is_dir()
-    _cubins.cubin(KERNEL, ORIN)
-    monkeypatch.setattr(_cubins, "_tools", lambda: "numba-cuda 0.99")
-    _cubins.cubin(KERNEL, ORIN)
+    cubins.cubin(KERNEL, ORIN)
+    monkeypatch.setattr(cubins, "_tools", lambda: "numba-cuda 0.99")
+    cubins.cubin(KERNEL, ORIN)
     assert compiler.made == 2
 
 
 def test_the_tools_are_named() -> None:
-    assert f"numba {metadata.version('numba')}" in _cubins._tools()
+    assert f"numba {metadata.version('numba')}" in cubins._tools()
 
 
 @pytest.mark.parametrize("broken", [b"", b"x" * 200, None])
 def test_a_broken_file_is_replaced(broken: bytes | None, cache: Path, compiler: Compiler) -> None:
-    first = _cubins.cubin(KERNEL, ORIN)
+    first = cubins.cubin(KERNEL, ORIN)
     (stored,) = cache.iterdir()
     whole = stored.read_bytes()
     stored.write_bytes(whole[:-1] if broken is None else broken)
-    assert _cubins.cubin(KERNEL, ORIN) != first
+    assert cubins.cubin(KERNEL, ORIN) != first
     assert compiler.made == 2
     assert len(stored.read_bytes()) == len(whole)
 
@@ -117,7 +117,7 @@ def test_where_nothing_can_be_written(
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
     for _ in range(2):
-        _cubins.cubin(KERNEL, ORIN)
+        cubins.cubin(KERNEL, ORIN)
     assert compiler.made == 2
 
 
@@ -125,11 +125,11 @@ def test_nothing_stays_of_what_a_full_disk_cut_off(cache: Path, compiler: Compil
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
     try:
-        _cubins.cubin(KERNEL, ORIN)
+        cubins.cubin(KERNEL, ORIN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(cache.iterdir()) == []
-    _cubins.cubin(KERNEL, ORIN)
+    cubins.cubin(KERNEL, ORIN)
     assert (compiler.made, len(list(cache.iterdir()))) == (2, 1)
 
 
@@ -140,22 +140,22 @@ def test_beside_the_package_or_at_home(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     package = tmp_path / "package"
     package.mkdir()
-    monkeypatch.setattr(_cubins, "__file__", str(package / "_cubins.py"))
-    _cubins.cubin(KERNEL, ORIN)
+    monkeypatch.setattr(cubins, "__file__", str(package / "cubins.py"))
+    cubins.cubin(KERNEL, ORIN)
     assert list(tmp_path.iterdir()) == [package]  # in an archive nothing is kept
-    (package / "_cubins.py").touch()
-    _cubins.cubin(KERNEL, ORIN)
+    (package / "cubins.py").touch()
+    cubins.cubin(KERNEL, ORIN)
     assert len(list((package / "__pycache__").iterdir())) == 1
     shutil.rmtree(package / "__pycache__")
     (package / "__pycache__").touch()  # nobody can write there
     for _ in range(2):
-        _cubins.cubin(KERNEL, ORIN)
+        cubins.cubin(KERNEL, ORIN)
     assert len(list((tmp_path / "home" / "murank_kernels_cuda").iterdir())) == 1
     assert compiler.made == 3
 
 
 def test_words_of_arguments_need_no_compiler() -> None:
-    from murank_kernels.cuda._parameters import Parameter, parameters_of
+    from murank_kernels.cuda.parameters import Parameter, parameters_of
 
     assert parameters_of("void(f4[:,::1], b1, i8[::1])") == (
         Parameter("f4[:,::1]", np.dtype(np.float32), 2),
@@ -186,13 +186,13 @@ def test_a_kernel_must_take_what_it_will_be_handed(
         assert options["cc"] == ORIN
         return f".visible .entry _Z6kernel({taken}) {{ ret; }}", None
 
-    monkeypatch.setattr(_cubins, "cuda", SimpleNamespace(compile=compiled))
+    monkeypatch.setattr(cubins, "cuda", SimpleNamespace(compile=compiled))
     kernel = Kernel(KERNEL.function, "void(f4[::1], b1, f4)")
     if fits:
-        assert ".entry murank_<lambda>(.param" in _cubins.as_ptx(kernel, ORIN)
+        assert ".entry murank_<lambda>(.param" in cubins.as_ptx(kernel, ORIN)
     else:
         with pytest.raises(RuntimeError, match="came out with other parameters"):
-            _cubins.as_ptx(kernel, ORIN)
+            cubins.as_ptx(kernel, ORIN)
 
 
 def test_the_linker_is_told_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,5 +217,5 @@ def test_the_linker_is_told_the_architecture(monkeypatch: pytest.MonkeyPatch) ->
                 return "log"
 
     monkeypatch.setattr(importlib, "import_module", lambda _: Core)
-    assert _cubins.linked("text", "sm_87") == (b"machine", "log")
+    assert cubins.linked("text", "sm_87") == (b"machine", "log")
     assert told == [(("ptx", b"text"),), {"arch": "sm_87"}]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from murank_kernels import DeviceUnavailableError
-from murank_kernels.cuda import _cubins, _probe
-from murank_kernels.cuda._cupy import CupyArrays
-from murank_kernels.cuda._kernel import Kernel
+from murank_kernels.cuda import cubins, probe
+from murank_kernels.cuda.cupy_arrays import CupyArrays
+from murank_kernels.cuda.kernel import Kernel
 
 FEATURES = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
 Contexts = list[tuple[str, int]]
@@ -33,7 +33,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append((kernel, capability))
         return b"code"
 
-    monkeypatch.setattr(_cubins, "cubin", cubin)
+    monkeypatch.setattr(cubins, "cubin", cubin)
     return asked
 
 
@@ -49,7 +49,7 @@ def test_a_launch(contexts: Contexts, compiled: list[Any], fake_cupy: FakeCupy) 
     assert compiled == cupy.launched == []
     for _ in range(2):
         gpu.launch(KERNEL, 40, 32, *arguments(cupy), shared_bytes=12)
-    assert compiled == [(_probe.tell, (8, 7)), (KERNEL, (8, 7))]
+    assert compiled == [(probe.tell, (8, 7)), (KERNEL, (8, 7))]
     assert cupy.launched[0] == cupy.launched[1]
     name, code, grid, block, words, shared_bytes = cupy.launched[0]
     assert (name, code) == ("murank_somewhere", b"code")
@@ -71,7 +71,7 @@ def test_a_kernel_is_loaded_on_each_gpu(
     for device in (0, 1, 0):
         cupy.facts["device"] = device
         CupyArrays(cupy).launch(KERNEL, 1, 32, *arguments(cupy))
-    assert [kernel for kernel, _ in compiled] == [_probe.tell, KERNEL] * 2
+    assert [kernel for kernel, _ in compiled] == [probe.tell, KERNEL] * 2
     assert len(cupy.launched) == 3
     assert len(cupy.probed) == 2
 
@@ -88,11 +88,11 @@ def test_no_kernel_starts_unless_the_first_one_was_right(
     def fails(*_: Any) -> None:
         raise DeviceUnavailableError("other values")
 
-    monkeypatch.setattr(_probe, "check", fails)
+    monkeypatch.setattr(probe, "check", fails)
     for _ in range(2):  # every time it is asked for
         with pytest.raises(DeviceUnavailableError, match="other values"):
             CupyArrays(cupy).launch(KERNEL, 1, 32, *arguments(cupy))
-    assert [kernel for kernel, _ in compiled] == [_probe.tell] * 2
+    assert [kernel for kernel, _ in compiled] == [probe.tell] * 2
     assert cupy.launched == []
 
 
@@ -104,7 +104,7 @@ def test_two_threads_compile_a_kernel_once(
     with ThreadPoolExecutor(4) as pool:
         for _ in range(8):
             pool.submit(CupyArrays(cupy).launch, KERNEL, 1, 32, *arguments(cupy))
-    assert [kernel for kernel, _ in compiled] == [_probe.tell, KERNEL]
+    assert [kernel for kernel, _ in compiled] == [probe.tell, KERNEL]
     assert len(cupy.launched) == 8
 
 

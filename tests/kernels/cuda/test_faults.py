@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from murank_kernels import DeviceUnavailableError
-from murank_kernels.cuda import _cubins, _faults
-from murank_kernels.cuda._cupy import CupyArrays
-from murank_kernels.cuda._kernel import Kernel
+from murank_kernels.cuda import cubins, faults
+from murank_kernels.cuda.cupy_arrays import CupyArrays
+from murank_kernels.cuda.kernel import Kernel
 
 FakeCupy = Callable[..., Any]
 FAILED = "start the process again, and use device='cpu' if that repeats"
 DOES_NOT_COMPILE = "a kernel does not compile for this GPU ("
 NAMED = [
     (module, name, compiles)
-    for table, compiles in ((_faults._COMPILERS, True), (_faults._DEVICES, False))
+    for table, compiles in ((faults._COMPILERS, True), (faults._DEVICES, False))
     for module, names in table.items()
     for name in names
 ]
@@ -128,7 +128,7 @@ def test_what_else_a_compiler_says(
     def cubin(*_: Any) -> bytes:
         raise fault
 
-    monkeypatch.setattr(_cubins, "cubin", cubin)
+    monkeypatch.setattr(cubins, "cubin", cubin)
     kernel = Kernel(lambda: None, "void()")
     with pytest.raises(DeviceUnavailableError) as caught, CupyArrays(fake_cupy()).guarded():
         CupyArrays(fake_cupy()).launch(kernel, 1, 32)
@@ -144,7 +144,7 @@ def test_the_drivers_linker_refuses(monkeypatch: pytest.MonkeyPatch, fake_cupy: 
     def cubin(*_: Any) -> bytes:
         raise refused("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
 
-    monkeypatch.setattr(_cubins, "cubin", cubin)
+    monkeypatch.setattr(cubins, "cubin", cubin)
     with pytest.raises(DeviceUnavailableError) as caught, CupyArrays(fake_cupy()).guarded():
         CupyArrays(fake_cupy()).launch(Kernel(lambda: None, "void()"), 1, 32)
     assert str(caught.value).startswith(f"{DOES_NOT_COMPILE}CUDAError: CUDA_ERROR_UNSUPPORTED")
@@ -156,7 +156,7 @@ def test_a_fault_while_compiling(monkeypatch: pytest.MonkeyPatch, fake_cupy: Fak
     def cubin(*_: Any) -> bytes:
         raise cupy.cuda.runtime.CUDARuntimeError("the GPU is lost")
 
-    monkeypatch.setattr(_cubins, "cubin", cubin)
+    monkeypatch.setattr(cubins, "cubin", cubin)
     with (
         pytest.raises(DeviceUnavailableError, match=r"the GPU failed .* the GPU is lost"),
         CupyArrays(cupy).guarded(),

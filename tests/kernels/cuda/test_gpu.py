@@ -15,8 +15,8 @@ from murank_kernels import (
     k_reciprocal,
     simple,
 )
-from murank_kernels.cuda._arrays import Arrays
-from murank_kernels.cuda._gpu import this_gpu
+from murank_kernels.cuda.arrays import Arrays
+from murank_kernels.cuda.gpu import this_gpu
 
 
 @pytest.fixture(scope="module")

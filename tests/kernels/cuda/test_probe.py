@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from murank_kernels import DeviceUnavailableError
-from murank_kernels.cuda import _probe
-from murank_kernels.cuda._parameters import as_words
+from murank_kernels.cuda import probe
+from murank_kernels.cuda.parameters import as_words
 
 Start = Callable[..., None]
 
@@ -20,7 +20,7 @@ class Cupy:
 
     __version__ = "14.9"
 
-    def __init__(self, told: Any = _probe.TOLD) -> None:
+    def __init__(self, told: Any = probe.TOLD) -> None:
         self.told = told
         self.arrays: list[Any] = []
         self.launches: list[tuple[Any, ...]] = []
@@ -46,7 +46,7 @@ def is_fault(error: BaseException) -> bool:
 
 def test_what_is_given() -> None:
     cupy = Cupy()
-    _probe.check(cupy, cupy.start, is_fault)
+    probe.check(cupy, cupy.start, is_fault)
     ((grid, block, words, shared),) = cupy.launches
     assert (grid, block, shared) == ((1,), (1,), 0)
     matrix, vector, out = (
@@ -57,13 +57,13 @@ def test_what_is_given() -> None:
     assert words == [*matrix, 1 << 40, True, *vector, 0.5, *out, 0.25]
 
 
-@pytest.mark.parametrize("place", range(len(_probe.TOLD)))
+@pytest.mark.parametrize("place", range(len(probe.TOLD)))
 def test_any_other_value_is_refused(place: int) -> None:
-    told = list(_probe.TOLD)
+    told = list(probe.TOLD)
     told[place] += 1
     cupy = Cupy(told)
     with pytest.raises(DeviceUnavailableError) as caught:
-        _probe.check(cupy, cupy.start, is_fault)
+        probe.check(cupy, cupy.start, is_fault)
     message = str(caught.value)
     assert f"given other values than {tuple(map(float, told))}): launches were written" in message
     assert " and CuPy 14.9; install those, or use device='cpu'" in message
@@ -75,10 +75,10 @@ def test_a_fault_is_told_with_the_versions() -> None:
     with pytest.raises(
         DeviceUnavailableError, match=r"\(FloatingPointError: illegal address\): la"
     ):
-        _probe.check(cupy, cupy.start, is_fault)
+        probe.check(cupy, cupy.start, is_fault)
     bug = Cupy(KeyError("ours"))
     with pytest.raises(KeyError, match="ours"):
-        _probe.check(bug, bug.start, is_fault)
+        probe.check(bug, bug.start, is_fault)
 
 
 def test_words_are_those_of_numbas_own_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +98,4 @@ def test_words_are_those_of_numbas_own_launcher(monkeypatch: pytest.MonkeyPatch)
     dispatcher._Kernel._prepare_args(
         SimpleNamespace(extensions=[]), types.Array(types.float32, 2, "C"), shaped, 0, [], handed
     )
-    assert handed == as_words(_probe.tell.parameters[:1], [shaped])
+    assert handed == as_words(probe.tell.parameters[:1], [shaped])

@@ -16,7 +16,7 @@ from murank_kernels import (
     k_reciprocal,
     simple,
 )
-from murank_kernels.cuda import _require
+from murank_kernels.cuda import require
 
 FEATURES = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
 CAMERAS = np.zeros(9, int)
@@ -27,8 +27,8 @@ FakeCupy = Callable[..., Any]
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, cupy: Any) -> str:
-    monkeypatch.setattr(_require, "load_cupy", lambda: cupy)
-    monkeypatch.setattr(_require, "load_cublas", lambda: None)
+    monkeypatch.setattr(require, "load_cupy", lambda: cupy)
+    monkeypatch.setattr(require, "load_cublas", lambda: None)
     with pytest.raises(DeviceUnavailableError) as caught:
         k_reciprocal(FEATURES, 3, device="cuda")
     message = str(caught.value)
@@ -39,7 +39,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, cupy: Any) -> str:
 
 def has_gpu() -> bool:
     try:
-        _require.usable_cupy()
+        require.usable_cupy()
     except DeviceUnavailableError:
         return False
     return True
@@ -60,7 +60,7 @@ def test_without_numba_cuda(
     name: str, value: Any, monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy
 ) -> None:
     """Numba has a CUDA part of its own, which is found where numba-cuda is not."""
-    monkeypatch.setattr(_require, name, value)
+    monkeypatch.setattr(require, name, value)
     message = refusal(monkeypatch, fake_cupy())
     assert "numba-cuda, which is not installed: install murank with its extra 'cuda'" in message
 
@@ -69,7 +69,7 @@ def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails() -> Any:
         raise ImportError("No module named 'cupy'")
 
-    monkeypatch.setattr(_require, "load_cupy", fails)
+    monkeypatch.setattr(require, "load_cupy", fails)
     with pytest.raises(
         DeviceUnavailableError, match=r"needs CuPy, .*: install murank with its extra 'cuda"
     ):
@@ -80,8 +80,8 @@ def test_without_cublas(monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy) ->
     def fails() -> None:
         raise ImportError("libcublas.so.13")
 
-    monkeypatch.setattr(_require, "load_cupy", fake_cupy)
-    monkeypatch.setattr(_require, "load_cublas", fails)
+    monkeypatch.setattr(require, "load_cupy", fake_cupy)
+    monkeypatch.setattr(require, "load_cublas", fails)
     with pytest.raises(
         DeviceUnavailableError, match=r"no cuBLAS \(libcublas.so.13\): install murank"
     ):
@@ -109,9 +109,9 @@ def test_what_is_enough(
     facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy
 ) -> None:
     cupy = fake_cupy(**facts)
-    monkeypatch.setattr(_require, "load_cupy", lambda: cupy)
-    monkeypatch.setattr(_require, "load_cublas", lambda: None)
-    assert _require.usable_cupy() is cupy
+    monkeypatch.setattr(require, "load_cupy", lambda: cupy)
+    monkeypatch.setattr(require, "load_cublas", lambda: None)
+    assert require.usable_cupy() is cupy
 
 
 def test_a_wrong_device_is_not_a_missing_one() -> None:

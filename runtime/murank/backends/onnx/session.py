@@ -30,7 +30,7 @@ from murank.backends.providers import (
 from murank.backends.providers import Providers as Providers  # engines are asked for by it
 from murank.machine.library import library
 from murank.machine.telemetry import warn_if_on
-from murank_kernels._cores import usable_cores
+from murank_kernels.machine.cores import usable_cores
 
 _SEVERITY_ERROR = 3
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}  # that NumPy knows

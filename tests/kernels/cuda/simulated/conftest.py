@@ -21,10 +21,10 @@ def threads_in_turn() -> Iterator[None]:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Make tiles of few rows, so that a small N has several."""
-    from murank_kernels.cuda import _plan
+    from murank_kernels.cuda import plan
 
     def set_rows(rows: int) -> None:
-        monkeypatch.setattr(_plan, "MOST_ROWS", rows)
-        monkeypatch.setattr(_plan, "LEAST_ROWS", 1)
+        monkeypatch.setattr(plan, "MOST_ROWS", rows)
+        monkeypatch.setattr(plan, "LEAST_ROWS", 1)
 
     return set_rows

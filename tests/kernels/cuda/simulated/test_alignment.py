@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from murank_kernels import CameraAlignment, InvalidInputError, align_cameras
-from murank_kernels.cuda._simulated import SimulatedArray
+from murank_kernels.cuda.simulated import SimulatedArray
 
 RNG = np.random.default_rng(0)
 CAMIDS = np.repeat([3, 8], 36)

@@ -20,8 +20,10 @@ from murank_kernels import (
     simple,
     simple_blocks,
 )
-from murank_kernels.cuda import _codes, _neighbors, _plan
-from murank_kernels.cuda._simulated import SimulatedArray
+from murank_kernels.cuda import codes as device_codes
+from murank_kernels.cuda import neighbors as device_neighbors
+from murank_kernels.cuda import plan
+from murank_kernels.cuda.simulated import SimulatedArray
 
 Q, G = 6, 30
 SETTINGS: dict[str, Any] = {"k1": 5, "k2": 3}
@@ -67,7 +69,7 @@ def test_fused_as_on_a_cpu(given: str, small_tiles: Callable[[int], None]) -> No
 def test_top_k(longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = k_reciprocal_blocks(features(), Q, device="cuda", **SETTINGS)
     dense = blocks.dense()
-    monkeypatch.setattr(_plan, "LONGEST", longest)  # of both ways to sort, the other one
+    monkeypatch.setattr(plan, "LONGEST", longest)  # of both ways to sort, the other one
     distances, indices = blocks.top_k(9)
     order = np.argsort(dense, axis=1, kind="stable")[:, :9]
     assert_array_equal(indices, order)
@@ -87,8 +89,8 @@ def test_top_k_is_checked() -> None:
 def test_blocks_of_few_rows(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int, int]] = []
     dense = k_reciprocal(features(), Q, device="cuda", **SETTINGS)
-    monkeypatch.setattr(_plan, "block_rows", lambda *_: 4)
-    monkeypatch.setattr(_plan, "keeps_measured", lambda *_: kept)
+    monkeypatch.setattr(plan, "block_rows", lambda *_: 4)
+    monkeypatch.setattr(plan, "keeps_measured", lambda *_: kept)
     blocks = k_reciprocal_blocks(
         features(), Q, device="cuda", progress=lambda *step: told.append(step), **SETTINGS
     )
@@ -104,7 +106,7 @@ def test_blocks_of_few_rows(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_measured_distances_become_final_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks are finished where the search left them; who looks again finds the same."""
-    monkeypatch.setattr(_plan, "block_rows", lambda *_: 4)
+    monkeypatch.setattr(plan, "block_rows", lambda *_: 4)
     desired = k_reciprocal(features(), Q, device="cuda", **SETTINGS)
     blocks = k_reciprocal_blocks(features(), Q, device="cuda", **SETTINGS)
     (first,) = (rows for start, rows in islice(blocks, 1))  # left before the second block
@@ -126,7 +128,7 @@ def test_measured_distances_become_final_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_threads_that_iterate_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_plan, "block_rows", lambda *_: 1)
+    monkeypatch.setattr(plan, "block_rows", lambda *_: 1)
     blocks = k_reciprocal_blocks(features(), Q, device="cuda", **SETTINGS)
     desired = k_reciprocal(features(), Q, device="cuda", **SETTINGS)
     with ThreadPoolExecutor(4) as pool:
@@ -137,21 +139,21 @@ def test_threads_that_iterate_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_block_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     desired = k_reciprocal(features(), Q, device="cuda", **SETTINGS)
     blocks = k_reciprocal_blocks(features(), Q, device="cuda", **SETTINGS)
-    plain, failures = _codes.add_shared, [MemoryError("no room")]
+    plain, failures = device_codes.add_shared, [MemoryError("no room")]
 
     def fails(*given: Any, **settings: Any) -> None:
         if failures:
             raise failures.pop()
         plain(*given, **settings)
 
-    monkeypatch.setattr(_codes, "add_shared", fails)
+    monkeypatch.setattr(device_codes, "add_shared", fails)
     with pytest.raises(DeviceUnavailableError, match="no room"):
         blocks.dense()
     assert_array_equal(blocks.dense(), desired)
 
 
 def test_blocks_in_host_memory_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("murank_kernels._blocks.BLOCK_BYTES", 4 * G * 2)
+    monkeypatch.setattr("murank_kernels.tiles.distance_blocks.BLOCK_BYTES", 4 * G * 2)
     blocks = simple_blocks(features(), Q, device="cuda")
     assert [(start, len(rows)) for start, rows in blocks] == [(0, 2), (2, 2), (4, 2)]
     assert [start for start, _ in blocks.where_made()] == [0]
@@ -213,15 +215,15 @@ def test_longer_lists_than_fit() -> None:
         k_reciprocal(np.ones((2000, 2), np.float32), 3, k2=1020, device="cuda")
     with pytest.raises(InvalidInputError, match=r"k1 is 109, device='cuda' takes at most 108"):
         k_reciprocal(np.ones((300, 2), np.float32), 3, k1=109, device="cuda")
-    _plan.check_expansion(108, 300)
-    _plan.check_expansion(1000, 20)  # more than there are is as many as there are
+    plan.check_expansion(108, 300)
+    plan.check_expansion(1000, 20)  # more than there are is as many as there are
 
 
 def test_smallest_keeps_the_lower_index() -> None:
-    from murank_kernels.cuda._simulated import SimulatedArrays
+    from murank_kernels.cuda.simulated import SimulatedArrays
 
     rows = np.random.default_rng(5).integers(0, 4, (3, 40)).astype(np.float32)
-    values, indices = _neighbors.smallest(SimulatedArrays(), rows, 17)
+    values, indices = device_neighbors.smallest(SimulatedArrays(), rows, 17)
     order = np.argsort(rows, axis=1, kind="stable")[:, :17]
     assert_array_equal(indices, order)
     assert_array_equal(values, np.take_along_axis(rows, order, axis=1))

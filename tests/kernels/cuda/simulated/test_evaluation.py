@@ -14,8 +14,8 @@ from murank_kernels import (
     evaluate_rank,
     simple_blocks,
 )
-from murank_kernels.cuda._kernel import Kernel
-from murank_kernels.cuda._simulated import SimulatedArray, SimulatedArrays
+from murank_kernels.cuda.kernel import Kernel
+from murank_kernels.cuda.simulated import SimulatedArray, SimulatedArrays
 
 NAMES = ("q_pid", "g_pid", "q_cam", "g_cam")
 

@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from murank_kernels._encoding import Codes
-from murank_kernels._encoding import add_rows as add_rows_on_cpu
-from murank_kernels._neighbors import NOBODY
-from murank_kernels._reciprocal import expanded_sets as expanded_sets_on_cpu
-from murank_kernels._reciprocal import united_sets as united_sets_on_cpu
-from murank_kernels.cuda import _codes, _neighbors, _probe
-from murank_kernels.cuda._kernel import words
-from murank_kernels.cuda._simulated import SimulatedArrays
-from murank_kernels.cuda._tile_kernels import (
+from murank_kernels.codes.encoding import Codes
+from murank_kernels.codes.encoding import add_rows as add_rows_on_cpu
+from murank_kernels.codes.reciprocal_sets import expanded_sets as expanded_sets_on_cpu
+from murank_kernels.codes.reciprocal_sets import united_sets as united_sets_on_cpu
+from murank_kernels.cuda import codes as device_codes
+from murank_kernels.cuda import neighbors as device_neighbors
+from murank_kernels.cuda import probe
+from murank_kernels.cuda.kernel import words
+from murank_kernels.cuda.simulated import SimulatedArrays
+from murank_kernels.cuda.tile_kernels import (
     EVERYBODY,
     OTHER_CAMERA,
     SAME_CAMERA,
     put_changes,
     turn,
 )
+from murank_kernels.tiles.neighbors import NOBODY
 
 GPU = SimulatedArrays()
 RANDOM = np.random.default_rng(0)
@@ -33,9 +35,9 @@ def near(num_rows: int, length: int) -> Any:
 
 
 def test_the_first_kernel_tells_what_it_is_given() -> None:
-    arguments = _probe.given(np)
-    GPU.launch(_probe.tell, 1, 1, *arguments)
-    assert_array_equal(arguments[5], _probe.TOLD)
+    arguments = probe.given(np)
+    GPU.launch(probe.tell, 1, 1, *arguments)
+    assert_array_equal(arguments[5], probe.TOLD)
 
 
 @pytest.mark.parametrize("rule", [EVERYBODY, SAME_CAMERA, OTHER_CAMERA])
@@ -43,10 +45,10 @@ def test_scan_in_pieces(rule: int) -> None:
     """Columns in two pieces of odd widths; values with ties; rows 3, 4 of 6."""
     values = RANDOM.integers(0, 5, (2, 19)).astype(np.float32)
     cameras = (np.arange(19) % 3).astype(np.int32)
-    lists, row_max = _neighbors.empty_lists(GPU, 6, 5), np.zeros(6, np.float32)
+    lists, row_max = device_neighbors.empty_lists(GPU, 6, 5), np.zeros(6, np.float32)
     for part in (slice(7, 19), slice(0, 7)):
         tile = np.ascontiguousarray(values[:, part])
-        _neighbors.offer(GPU, tile, (3, part.start), lists, (cameras, rule), row_max)
+        device_neighbors.offer(GPU, tile, (3, part.start), lists, (cameras, rule), row_max)
     for r, i in enumerate((3, 4)):
         same = cameras == cameras[i]
         allowed = {EVERYBODY: same | True, SAME_CAMERA: same, OTHER_CAMERA: ~same}[rule]
@@ -81,7 +83,7 @@ def test_put_changes_only_inside_the_tile() -> None:
 def test_expanded_sets(k1: int) -> None:
     lists = near(24, 12)
     for actual, desired in zip(
-        _codes.expanded_sets(GPU, lists, k1), expanded_sets_on_cpu(lists, k1), strict=True
+        device_codes.expanded_sets(GPU, lists, k1), expanded_sets_on_cpu(lists, k1), strict=True
     ):
         assert_array_equal(actual, desired)
 
@@ -89,7 +91,9 @@ def test_expanded_sets(k1: int) -> None:
 def test_united_sets() -> None:
     lists, others = near(20, 8), near(20, 8)
     desired = united_sets_on_cpu(lists, 6, others, 8)
-    for actual, expected in zip(_codes.united_sets(GPU, lists, 6, others, 8), desired, strict=True):
+    for actual, expected in zip(
+        device_codes.united_sets(GPU, lists, 6, others, 8), desired, strict=True
+    ):
         assert_array_equal(actual, expected)
 
 
@@ -100,7 +104,7 @@ def test_sum_rows_counts_a_row_named_twice_twice() -> None:
     indptr = np.searchsorted(rows, np.arange(10))
     codes = Codes(indptr, columns.astype(np.int32), dense[rows, columns].astype(np.float32))
     added = np.array([[0, 0, 2], [3, 3, 3], [6, 1, 6], [5, 4, 3]] * 3, np.int32)[:9]
-    actual = _codes.sum_rows(GPU, codes, added, divisor=3)
+    actual = device_codes.sum_rows(GPU, codes, added, divisor=3)
     desired = add_rows_on_cpu(codes, added, divisor=3)
     for name in ("indptr", "indices", "data"):  # even the order of columns and of sums
         assert_array_equal(getattr(actual, name), getattr(desired, name))
@@ -113,7 +117,7 @@ def test_sum_rows_counts_a_row_named_twice_twice() -> None:
 
 def test_an_index_of_nothing() -> None:
     codes = Codes(np.array([0, 2, 2, 2]), np.array([0, 2], np.int32), np.ones(2, np.float32))
-    columns = _codes.gallery_columns(GPU, codes, 1)
+    columns = device_codes.gallery_columns(GPU, codes, 1)
     assert_array_equal(columns.indptr, np.zeros(4))
 
 

@@ -9,12 +9,12 @@ from dense_reference import ref_ca_jaccard, ref_ecn, ref_k_reciprocal
 from golden_data import check_close, degenerate_case, golden, main_case, tiny_case
 
 from murank_kernels import ca_jaccard, ecn, k_reciprocal, simple
-from murank_kernels._ecn import expanded_neighbors
-from murank_kernels._neighbors import neighbors as neighbors_on_cpu
-from murank_kernels._prepare import prepare as prepare_on_cpu
-from murank_kernels.cuda import _plan
-from murank_kernels.cuda._ecn_origdist import origdist_rows
-from murank_kernels.cuda._prepare import prepare
+from murank_kernels.cuda import plan
+from murank_kernels.cuda.ecn_origdist import origdist_rows
+from murank_kernels.cuda.prepare import prepare
+from murank_kernels.methods.ecn import expanded_neighbors
+from murank_kernels.tiles.neighbors import neighbors as neighbors_on_cpu
+from murank_kernels.tiles.prepare import prepare as prepare_on_cpu
 
 K_RECIPROCAL: dict[str, dict[str, Any]] = {
     "zhong_k20_6": {"k1": 20, "k2": 6, "squared": True},
@@ -144,8 +144,8 @@ def test_ties_in_ecn() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_ecn_by_distances(rows: int, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one piece, and in tiles and blocks of few rows."""
-    monkeypatch.setattr(_plan, "rows_beside", lambda *_: rows)
-    monkeypatch.setattr(_plan, "block_rows", lambda *_: rows)
+    monkeypatch.setattr(plan, "rows_beside", lambda *_: rows)
+    monkeypatch.setattr(plan, "block_rows", lambda *_: rows)
     case, some = main_case(), np.r_[0:18, 90:140]
     features = case.features[some]
     fusion = {"mu": case.mu[:18, :5], "candidates": np.tile(np.arange(0, 50, 10), (18, 1))}

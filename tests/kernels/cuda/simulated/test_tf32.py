@@ -8,9 +8,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from murank_kernels import InvalidInputError, ca_jaccard, ecn, k_reciprocal, simple
-from murank_kernels.cuda import _neighbors, _plan
-from murank_kernels.cuda._prepare import DevicePrepared, prepare
-from murank_kernels.cuda._simulated import as_tf32
+from murank_kernels.cuda import neighbors as device_neighbors
+from murank_kernels.cuda import plan
+from murank_kernels.cuda.prepare import DevicePrepared, prepare
+from murank_kernels.cuda.simulated import as_tf32
 
 Q, G = 5, 35
 TF32: dict[str, Any] = {"device": "cuda", "products": "tf32"}
@@ -54,8 +55,8 @@ def test_rounding(value: float, rounded: float) -> None:
 
 
 def test_distances_in_lists_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_plan, "TF32_SLACK", 0)  # so that wrong items do get in
-    found = _neighbors.neighbors(prepared("tf32"), 12)
+    monkeypatch.setattr(plan, "TF32_SLACK", 0)  # so that wrong items do get in
+    found = device_neighbors.neighbors(prepared("tf32"), 12)
     desired = exact()
     near = np.take_along_axis(desired, found.indices.astype(np.int64), axis=1)
     assert_allclose(found.distances, near, atol=1e-6)
@@ -65,13 +66,13 @@ def test_distances_in_lists_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < wrong < 1
     off = np.abs(found.row_max - desired.max(axis=1))
     assert 1e-5 < off.max() < 4e-3
-    plain = _neighbors.neighbors(prepared("float32"), 12)
+    plain = device_neighbors.neighbors(prepared("float32"), 12)
     assert_array_equal(plain.indices, order)
     assert_allclose(plain.row_max, desired.max(axis=1), rtol=1e-6)
 
 
 def test_slack_finds_what_rounding_hides() -> None:
-    found = _neighbors.neighbors(prepared("tf32"), 12)
+    found = device_neighbors.neighbors(prepared("tf32"), 12)
     assert_array_equal(found.indices, np.argsort(exact(), axis=1, kind="stable")[:, :12])
 
 
@@ -99,14 +100,14 @@ def test_what_does_is_close() -> None:
 
 def test_simple_rounds_only_what_it_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_array_equal(simple(features(), Q, **TF32), simple(features(), Q, device="cuda"))
-    monkeypatch.setattr(_plan, "block_rows", lambda *_: 3)
+    monkeypatch.setattr(plan, "block_rows", lambda *_: 3)
     distances, indices = simple(features(), Q, top_k=7, **TF32)
     plain_distances, plain_indices = simple(features(), Q, top_k=7, device="cuda")
     assert_array_equal(indices, plain_indices)
     assert_allclose(distances, plain_distances, atol=2e-6)
     assert distances.shape == (Q, 7)
     assert indices.dtype == np.int32
-    monkeypatch.setattr(_plan, "TF32_SLACK", 0)
+    monkeypatch.setattr(plan, "TF32_SLACK", 0)
     distances, indices = simple(features(), Q, top_k=3, **TF32)  # items may be missed
     chosen = np.take_along_axis(exact()[:Q, Q:], indices.astype(np.int64), axis=1)
     assert_allclose(distances, np.sqrt(chosen), atol=2e-6)
@@ -123,7 +124,7 @@ def test_simple_with_mu_and_all_of_the_gallery() -> None:
 
 
 def test_more_than_a_list_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_plan, "LONGEST", 20)
+    monkeypatch.setattr(plan, "LONGEST", 20)
     distances, _ = simple(features(), Q, top_k=7, **TF32)  # made exactly, and sorted
     assert_array_equal(distances, simple(features(), Q, top_k=7, device="cuda")[0])
     with pytest.raises(InvalidInputError, match="k2 is 4, device='cuda' takes at most 3"):

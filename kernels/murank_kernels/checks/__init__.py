@@ -1,0 +1,4 @@
+"""What callers pass in, checked before any work.
+
+Imports loops.
+"""

@@ -1,0 +1,4 @@
+"""What a pair scorer says (mu), checked, and fused into distances.
+
+Imports checks.
+"""

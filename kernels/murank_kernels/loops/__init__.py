@@ -1,0 +1,4 @@
+"""Loops: compiled and kept, shaped for vector instructions, spread over worker threads.
+
+Imports machine.
+"""
