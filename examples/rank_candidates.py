@@ -13,12 +13,13 @@ ENGINE = Path(__file__).parents[1] / "benchmarks" / "miniature" / "engine"
 
 def main(folder: Path) -> None:
     """Rank twelve gallery crops for the first query."""
-    engine = Engine.from_pretrained(ENGINE)
     query = min((folder / "query").iterdir())
     candidates = sorted((folder / "bounding_box_test").iterdir())[:12]
     print(f"candidate matches of {query.name}")
-    for match in engine.rank(query, candidates, top_k=5):
-        print(f"  {candidates[match['corpus_id']].name}  mu {match['mu']:.3f}")
+    with Engine.from_pretrained(ENGINE) as engine:
+        matches = engine.rank(query, candidates, top_k=5)
+    for match in matches:
+        print(f"  {candidates[match.corpus_id].name}  mu {match.mu:.3f}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +134,11 @@ def make_engine(
     )
     engine._pace = Pace(clock)
     return engine
+
+
+def on_clock(clock: FakeClock) -> AbstractContextManager[object]:
+    """Searchers made inside go by that clock."""
+    return mock.patch("murank.search.searcher.Pace", partial(Pace, clock))
 
 
 def forget(engine: Engine) -> None:

@@ -22,23 +22,23 @@ from murank.machine.telemetry import switch_off as _switch_telemetry_off
 if TYPE_CHECKING:
     from murank.datasets.labels import Labels
     from murank.engine.engine import Engine
-    from murank.engine.results import CandidateMatch, Ranked
+    from murank.engine.results import Match, Ranked
     from murank.rerank.features import FeatureSet, Items, load_features, save_features
     from murank.rerank.mu import MuDistances, load_mu
     from murank.rerank.ranking import Ranking, load_ranking, write_ranking
     from murank.rerank.truncated import TruncatedEvaluation, evaluate_truncated
-    from murank.search import Searcher, SearchMatch, SearchResult
+    from murank.search import Searcher, SearchResult
 
 _switch_telemetry_off()
 
 __all__ = [
-    "CandidateMatch",
     "Engine",
     "FeatureSet",
     "InputError",
     "Items",
     "Labels",
     "MachineError",
+    "Match",
     "MuDistances",
     "MurankError",
     "OutputError",
@@ -46,7 +46,6 @@ __all__ = [
     "Ranked",
     "Ranking",
     "RegressionError",
-    "SearchMatch",
     "SearchResult",
     "Searcher",
     "TruncatedEvaluation",
@@ -68,8 +67,8 @@ _HOMES = {
     "rerank.ranking": ("Ranking", "load_ranking", "write_ranking"),
     "rerank.truncated": ("TruncatedEvaluation", "evaluate_truncated"),
     "engine.engine": ("Engine",),
-    "engine.results": ("CandidateMatch", "Ranked"),
-    "search": ("SearchMatch", "SearchResult", "Searcher"),
+    "engine.results": ("Match", "Ranked"),
+    "search": ("SearchResult", "Searcher"),
 }
 
 

@@ -62,7 +62,7 @@ def mu_of_all(engine: Path, crops: Crops) -> NDArray[np.float64]:
     mu = np.empty((NUM, NUM))
     for query in range(NUM):
         for row in loaded.rank(crops[query], crops[:NUM]):
-            mu[query, row["corpus_id"]] = row["mu"]
+            mu[query, row.corpus_id] = row.mu
     return mu
 
 
@@ -247,7 +247,7 @@ def parted(engine: Engine, crops: Crops, threshold: float) -> tuple[Any, Crops, 
     for place, query in enumerate(crops):
         candidates = [*crops[:place], *crops[place + 1 :]]
         everyone: Any = engine.rank(query, candidates)
-        if everyone[2]["mu"] <= threshold < everyone[-1]["mu"]:
+        if everyone[2].mu <= threshold < everyone[-1].mu:
             return query, candidates, everyone
     raise AssertionError("the threshold parts no query's candidates")
 
@@ -257,15 +257,15 @@ def test_candidates_within_a_threshold(calibrate: Run, engine_copy: Path, crops:
     engine = Engine.from_pretrained(engine_copy, providers="cpu")
     threshold = found["threshold"]
     query, candidates, everyone = parted(engine, crops[:12], threshold)
-    within = [row for row in everyone if row["mu"] <= threshold]
+    within = [row for row in everyone if row.mu <= threshold]
     assert engine.rank(query, candidates, threshold="calibrated") == within
     assert engine.rank(query, candidates, threshold=threshold) == within
     assert engine.rank(query, candidates, 1, threshold=threshold) == within[:1]
-    worst = [candidates[row["corpus_id"]] for row in everyone[len(within) :]]
+    worst = [candidates[row.corpus_id] for row in everyone[len(within) :]]
     assert engine.rank(query, worst, threshold="calibrated") == []
     assert engine.rank(query, candidates, threshold=1) == everyone
     assert engine.rank(query, candidates, threshold=0.0) == []
-    at = everyone[2]["mu"]
+    at = everyone[2].mu
     assert engine.rank(query, candidates, threshold=at) == everyone[:3]
     with pytest.raises(InputError, match=r"calibrated with order='given', not 'both': pass a"):
         engine.rank(query, candidates[:2], order="both", threshold="calibrated")

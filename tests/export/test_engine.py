@@ -139,9 +139,9 @@ def test_rank_and_predict(engine: Engine, crops: Crops) -> None:
     candidates = [*crops[1:6], crops[3]]
     mu = engine.mu(crops[0], candidates)
     ranked = engine.rank(crops[0], candidates)
-    assert [row["corpus_id"] for row in ranked] == list(np.argsort(mu, kind="stable"))
-    assert [row["mu"] for row in ranked] == pytest.approx(np.sort(mu).tolist(), rel=1e-6)
-    np.testing.assert_allclose([1 - row["score"] for row in ranked], np.sort(mu), atol=1e-6)
+    assert [row.corpus_id for row in ranked] == list(np.argsort(mu, kind="stable"))
+    assert [row.mu for row in ranked] == pytest.approx(np.sort(mu).tolist(), rel=1e-6)
+    np.testing.assert_allclose([1 - row.score for row in ranked], np.sort(mu), atol=1e-6)
     assert engine.rank(crops[0], candidates, top_k=2) == ranked[:2]
     pairs: list[tuple[ImageSource, ImageSource]] = [(crops[0], c) for c in candidates]
     pairs.append((crops[1], crops[2]))

@@ -18,7 +18,6 @@ from fuzz.mutate import BYTES
 from fuzz.target import Target
 
 from murank import MurankError
-from murank.images.bits import DarkImageWarning
 
 SECONDS = 10  # of CPU time, and three times that of the clock: generous, since machines differ
 MIB = 600  # of memory, beyond what the process had
@@ -97,7 +96,6 @@ def _work(target: Target, batch: list[int], folder: Path, writing: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _ROOM, hard))
     warnings.simplefilter("error")
-    warnings.simplefilter("ignore", DarkImageWarning)  # what it says is meant
     warnings.filterwarnings("ignore", "Reading .*created on Python 2")  # of NumPy, and true
     before = _peak_mib()
 

@@ -49,7 +49,6 @@ def words_of(verb: str, images: Path) -> list[object]:
     return [verb, ENGINE, "--pairs", pairs, "--eer", "--dry-run", "--json"]
 
 
-@pytest.mark.filterwarnings("always::murank.images.DarkImageWarning")
 @pytest.mark.parametrize("verb", ["search", "bench", "calibrate"])
 def test_nearly_black_images(verb: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*words_of(verb, images), *RUN]

@@ -21,7 +21,7 @@ from murank.backends.onnx.rows import OnnxRows
 from murank.backends.onnx.session import Session, SessionSettings
 from murank.backends.onnx.tiny_onnx import gather
 from murank.engine import vision
-from murank.engine.engine import ORDERS
+from murank.engine.pair_orders import ORDERS
 from murank.engine.scorer import Scorer
 from murank.images import prepare
 

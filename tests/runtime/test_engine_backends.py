@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from engine_folder import edit_manifest, make_engine
+from logged import logged
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, installer
 
 from murank import Engine, InputError, MachineError
@@ -159,7 +160,7 @@ def test_auto_goes_on_where_plans_are_of_another_engine(
             raise InputError("the plan of the vision is of another engine")
         return f"loaded with {providers}"
 
-    with pytest.warns(RuntimeWarning, match="'cpu': the plan of the vision is of another engine"):
+    with logged("'cpu': the plan of the vision is of another engine"):
         found = load_on_one("auto", "int8-qdq", folder, load)
     assert found == ("loaded with cpu", "the plan of the vision is of another engine")
     with pytest.raises(InputError, match="is of another engine"):
@@ -198,7 +199,7 @@ def test_plans_that_cannot_be_used_beside_a_driver(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     machine(monkeypatch, folder, "plans")
-    with pytest.warns(RuntimeWarning, match=f"with 'cpu': no {PLANS} here"):
+    with logged(f"with 'cpu': no {PLANS} here"):
         load_on_one("auto", "fp16", folder, Attempts(["cpu"]))
 
 
@@ -234,12 +235,11 @@ def test_what_is_asked_for_by_name_is_all_that_is_tried(
 def test_a_fallback_is_told(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     machine(monkeypatch, folder, "cuda")
     text = r"^providers='auto' runs all graphs of .*engine with 'cpu': no auto here$"
-    with pytest.warns(RuntimeWarning, match=text) as told:
-        found = (lambda: load_on_one("auto", "fp16", folder, Attempts(["cpu"])))()
+    with logged(text):
+        found = load_on_one("auto", "fp16", folder, Attempts(["cpu"]))
     assert found == ("loaded with cpu", "no auto here")
-    assert told[0].filename == __file__  # of whoever called the caller
     assert load_on_one("auto", "fp16", folder, Attempts(["auto"])) == ("loaded with auto", None)
-    with pytest.warns(RuntimeWarning, match="with 'cpu': the products of int4 are TensorRT's"):
+    with logged("with 'cpu': the products of int4 are TensorRT's"):
         _, why = load_on_one("auto", "int4", folder, Attempts(["cpu"]))
     assert why is not None
     assert "run murank build" in why
@@ -275,7 +275,7 @@ def test_what_was_loaded_goes_first(monkeypatch: pytest.MonkeyPatch, folder: Pat
             gone.append(weakref.ref(loaded[-1]))
         return loaded
 
-    with pytest.warns(RuntimeWarning, match="with 'cpu': .*CUDA failure 2: out of memory"):
+    with logged("with 'cpu': .*CUDA failure 2: out of memory"):
         found, _ = load_on_one("auto", "fp16", folder, load)
     assert [one.memory for one in found] == [("onnxruntime", "cpu", 0)] * 3
     assert len(gone) == 2 + 3
@@ -317,7 +317,7 @@ def half_gpu(monkeypatch: pytest.MonkeyPatch) -> HalfGpu:
 
 def test_no_engine_is_on_two_devices(half_gpu: HalfGpu) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 32, 3), np.uint8)
-    with pytest.warns(RuntimeWarning, match=r"engine with 'cpu': .*decoder.onnx could not be loa"):
+    with logged(r"engine with 'cpu': .*decoder.onnx could not be loa"):
         engine = Engine.from_pretrained(MINIATURE, threads=1)
     cpu = [(name, CPU) for name in ("encoder", "decoder", "vision")]
     assert half_gpu.asked == [("encoder", CUDA), ("decoder", CUDA), *cpu]
@@ -334,7 +334,7 @@ def test_no_engine_is_on_two_devices(half_gpu: HalfGpu) -> None:
 
 def test_golden_answers_are_of_one_device_too(half_gpu: HalfGpu) -> None:
     manifest = read_manifest(MINIATURE)
-    with pytest.warns(RuntimeWarning, match=r"engine with 'cpu': .*decoder.onnx"):
+    with logged(r"engine with 'cpu': .*decoder.onnx"):
         found = replay(MINIATURE, manifest, SessionSettings("auto", 1))
     assert [(one.name, one.passed, one.providers) for one in found] == [
         ("encoder", True, [CPU]), ("scorer", True, [CPU]),

@@ -1,21 +1,24 @@
 """What was hashed is what is used, whatever becomes of the folder meanwhile and afterwards."""
 
 import fcntl
+import gc
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from murank import InputError, MachineError
+from murank import InputError, MachineError, Searcher
 from murank.cli import main
 from murank.engine import engine as engine_module
 from murank.engine.engine import Engine
@@ -197,3 +200,42 @@ def test_a_copy_in_use_is_not_swept(engine: Path, place: Path) -> None:
     with files.graph("onnx/encoder.onnx") as first, files.graph("onnx/vision.onnx"):
         assert first.exists()
     assert list(place.iterdir()) == []
+
+
+def test_sizes_alone_are_looked_at_where_that_is_asked_for(engine: Path, place: Path) -> None:
+    place.chmod(0o500)  # nothing is copied
+    image = np.full((64, 32, 3), 128, np.uint8)
+    loaded = Engine.from_pretrained(engine, providers="cpu", threads=1, check="sizes")
+    place.chmod(0o700)
+    hashed = Engine.from_pretrained(engine, providers="cpu", threads=1)
+    np.testing.assert_array_equal(loaded.mu(image, [image]), hashed.mu(image, [image]))
+    assert (loaded.sha256, loaded.encoder_sha256) == (hashed.sha256, hashed.encoder_sha256)
+    weights = engine / "onnx/vision.onnx.data"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    Engine.from_pretrained(engine, providers="cpu", threads=1, check="sizes")
+    weights.write_bytes(content + b"more")
+    with pytest.raises(InputError, match=weights.name):
+        Engine.from_pretrained(engine, providers="cpu", threads=1, check="sizes")
+    with pytest.raises(InputError, match="check"):
+        Engine.from_pretrained(engine, check="nothing")  # type: ignore[arg-type]
+
+
+def test_a_closed_engine_frees_its_graphs_and_says_so() -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (4, 64, 32, 3), np.uint8))
+    with Engine.from_pretrained(MINIATURE, providers="cpu", threads=1) as engine:
+        searcher = Searcher.from_images(engine, images)
+        searcher.search(images[0])
+        sessions = [weakref.ref(one._session) for one in engine._sessions().values()]  # type: ignore[attr-defined]
+    gc.collect()
+    assert [one() for one in sessions] == [None] * 3
+    for ask in (
+        lambda: engine.embed(images), lambda: engine.mu(images[0], images), engine.__enter__,
+        lambda: engine.rank(images[0], images), lambda: engine.predict([(images[0], images[1])]),
+        lambda: searcher.search(images[1]), lambda: Searcher.from_images(engine, images),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="closed"):
+            ask()
+    engine.close()
+    assert engine.providers == {}

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from logged import logged
 from numpy.typing import NDArray
 from PIL import Image
 
 from murank import InputError
-from murank.images import DarkImageWarning, Preprocessing, load_image, prepare
+from murank.images import Preprocessing, load_image, prepare
 
 VALUES = np.array([[0, 15, 16], [1000, 2048, 4095]], np.uint16)  # of 12 bits
 BYTES = VALUES >> 4
@@ -41,13 +42,17 @@ def test_bits_say_where_white_is(tmp_path: Path) -> None:
             load_image(source, bits=11)
 
 
-def test_a_note_where_the_bits_are_not_used(tmp_path: Path) -> None:
+def test_a_note_where_the_bits_are_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for file in files(tmp_path):
-        with pytest.warns(DarkImageWarning, match=file.name):
+        with logged(file.name):
             np.testing.assert_array_equal(grey(load_image(file)), VALUES >> 8)
+    caplog.clear()
     bright = np.array([[0, 1 << 14]], np.uint16)
     for values in (bright, np.zeros((2, 2), np.uint16)):  # black is black
         load_image(Image.fromarray(values))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("largest", [100, 1023, 4095, 65535])
@@ -66,7 +71,7 @@ def test_colour_of_16_bits(tmp_path: Path) -> None:
     ppm = tmp_path / "a.ppm"
     ppm.write_bytes(b"P6 3 2 65535\n" + pixels.astype(">u2").tobytes())
     np.testing.assert_array_equal(np.asarray(load_image(ppm, bits=12)), pixels >> 4)
-    with pytest.warns(DarkImageWarning):
+    with logged("nearly black"):
         load_image(ppm)
 
 
@@ -90,7 +95,7 @@ def test_a_16_bit_colour_png(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(colour_png(0x0FFF))
     for source in (file, Image.open(io.BytesIO(colour_png(0x0FFF)))):
-        with pytest.warns(DarkImageWarning):
+        with logged("nearly black"):
             assert grey(load_image(source)).tolist() == [[0x0F, 0x0F]]
     with pytest.raises(InputError, match="--bits"):
         load_image(file, bits=12)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from murank import InputError
-from murank.engine.engine import _pixels
+from murank.engine.pair_orders import pixels_of
 from murank.images import (
     DecodeLimits,
     Preprocessing,
@@ -55,11 +55,11 @@ def test_what_is_ready_stays_as_it_is(tmp_path: Path) -> None:
 def test_the_engine_takes_them(tmp_path: Path) -> None:
     file = write_picture(tmp_path / "a.png")
     ready = prepare(file, HOW)
-    one, other = _pixels([ready, file], HOW, "images")
+    one, other = pixels_of([ready, file], HOW, "images")
     assert one is ready.pixels
     np.testing.assert_array_equal(one, other)
     with pytest.raises(InputError, match=r"^images\[0\] is ready for"):
-        _pixels([ready], OTHER, "images")
+        pixels_of([ready], OTHER, "images")
 
 
 def test_messages_name_the_image(tmp_path: Path) -> None:

@@ -87,7 +87,6 @@ def test_fits() -> None:
     end = clock.now + 5
     assert Deadline(pace, end).fits(score=4)
     assert not Deadline(pace, end).fits(score=6)
-    assert not Deadline(pace, end, reserve=2).fits(score=4)
     assert Deadline(pace, end).fits(score=4, vision=7)  # never seen: it may be
     assert not Deadline(pace, clock.now).fits(vision=1)  # but not once the time is over
     assert not Deadline(pace, clock.now).fits()

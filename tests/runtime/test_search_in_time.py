@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_parts import FakeClock, forget, make_engine, make_images
+from search_parts import FakeClock, forget, make_engine, make_images, on_clock
 
-from murank import Searcher, SearchResult
+from murank import InputError, Searcher, SearchResult
 from murank.engine.stopwatch import StageWatch
 from murank.search import SearchMethod
 
@@ -18,9 +18,8 @@ K = 20
 
 
 def searcher_on(clock: FakeClock, method: SearchMethod = "simple") -> Searcher:
-    return Searcher.from_images(
-        make_engine(clock), GALLERY, candidates=K, method=method, clock=clock
-    )
+    with on_clock(clock):
+        return Searcher.from_images(make_engine(clock), GALLERY, candidates=K, method=method)
 
 
 def learnt(clock: FakeClock, method: SearchMethod = "simple") -> Searcher:
@@ -187,3 +186,29 @@ def test_with_other_methods_a_deadline_is_as_good() -> None:
     found = searcher.search(QUERIES[50], deadline_ms=25)
     assert (found.scored, found.partial) == (8, True)
     assert sum(match.mu is not None for match in found.matches) == 8
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "scored"),
+    # embed 2 a query + three times 4 + 10 and 4 a batch; what one leaves is there for the next
+    [(1, [0, 0, 0]), (6 + 3 * 19, [4, 4, 4]), (6 + 3 * 23, [8, 8, 8]), (1e6, [K, K, K])],
+)
+def test_queries_together_share_a_deadline(deadline_ms: float, scored: list[int]) -> None:
+    clock = FakeClock(**COSTS)
+    searcher = learnt(clock)
+    start = clock.now
+    found = searcher.search_many(QUERIES[50:53], deadline_ms=deadline_ms)
+    assert [one.scored for one in found] == scored
+    assert [one.partial for one in found] == [count < K for count in scored]
+    assert clock.now - start <= max(deadline_ms / 1000, 3 * COSTS["embed"]) + 1e-9
+
+
+def test_a_query_leaves_its_rest_to_those_after_it() -> None:
+    clock = FakeClock(**COSTS)
+    searcher = learnt(clock)
+    searcher.search(QUERIES[50], deadline_ms=21)  # its prefix is known from here on
+    found = searcher.search_many([QUERIES[50], QUERIES[51]], deadline_ms=4 + 2 * 24)
+    assert [one.scored for one in found] == [K, 12]  # 20 of 24, then 14 + 12 of 28
+    for deadline in (0, float("nan"), "soon"):
+        with pytest.raises(InputError, match="deadline_ms"):
+            searcher.search_many(QUERIES[:2], deadline_ms=deadline)  # type: ignore[arg-type]

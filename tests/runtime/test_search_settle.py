@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from search_parts import FakeClock, make_engine, make_images
+from search_parts import FakeClock, make_engine, make_images, on_clock
 
 from murank import Searcher
 from murank.search.early_stop import Settling
@@ -113,10 +113,11 @@ def test_easy_queries_need_one_batch() -> None:
 def test_a_deadline_and_an_early_stop_go_together() -> None:
     clock = FakeClock(score=0.001)
     gallery = [*QUERIES, *make_images(40, seed=6)]
-    searcher = Searcher.from_images(
-        make_engine(clock), gallery, candidates=20, method="simple", settle_top=1,
-        parameters={"alpha": 0.1}, clock=clock,
-    )  # fmt: skip
+    with on_clock(clock):
+        searcher = Searcher.from_images(
+            make_engine(clock), gallery, candidates=20, method="simple", settle_top=1,
+            parameters={"alpha": 0.1},
+        )  # fmt: skip
     found = searcher.search(QUERIES[0], deadline_ms=100)
     assert (found.scored, found.settled, found.partial) == (4, True, False)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from murank import InputError
-from murank.checks.text import plain, plain_lines, shown
+from murank.checks.text import plain, plain_lines, shown, warn
 from murank.cli.output import gathered_notes
 from murank.cli.progress import ProgressLine
 from murank.images import load_image
@@ -53,7 +53,8 @@ def test_a_forged_line_of_progress_and_of_warnings(capsys: pytest.CaptureFixture
     with gathered_notes():
         warnings.simplefilter("always")
         warnings.warn("a\nmurank: done\x1b[2J", RuntimeWarning, stacklevel=1)
-    assert capsys.readouterr().err.count("\n") == 1
+        warn("b\nmurank: done\x1b[2J")
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_the_name_of_an_image_forges_no_line(tmp_path: Path) -> None:

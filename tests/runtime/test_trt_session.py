@@ -251,6 +251,15 @@ def vision(engine: Path) -> PlanSession:
     return plan_session(engine, "onnx/vision.onnx")
 
 
+def test_a_closed_session_frees_its_plan(engine: Path) -> None:
+    build(engine)
+    session = plan_session(engine, "onnx/vision.onnx")
+    session.close()
+    assert session._loaded is None
+    with pytest.raises(InputError, match=r"vision\.onnx was closed"):
+        session.run({"images": np.zeros((1, *shape_of(engine)), np.uint8)}, ["tokens"])
+
+
 def test_without_plans(engine: Path, gpu: FakeGpu) -> None:
     with pytest.raises(
         MachineError, match=r"engine has no TensorRT plans for tensorrt 10\.3.*there"

@@ -73,7 +73,7 @@ def load_on_one(
     """Load all graphs of an engine on one backend.
 
     Values go from graph to graph, so that under "auto" a GPU on which one of them cannot be loaded
-    is given up for all, with a RuntimeWarning.
+    is given up for all, with a warning in the log.
 
     Parameters
     ----------
@@ -107,8 +107,7 @@ def load_on_one(
     found, used, failed = _first_that_loads(choice.attempts, load)
     why = choice.why_not or failed
     if why is not None:
-        text = f"providers='auto' runs all graphs of {folder} with {used!r}: {why}"
-        warn(text, RuntimeWarning, stacklevel=3)
+        warn(f"providers='auto' runs all graphs of {folder} with {used!r}: {why}")
     return found, why
 
 

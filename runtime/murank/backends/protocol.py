@@ -95,3 +95,6 @@ class GraphSession(Protocol):
         MachineError
             The device has no memory for it.
         """
+
+    def close(self) -> None:
+        """Free what was loaded, after runs in progress; what is asked later is an InputError."""

@@ -1,8 +1,8 @@
 """Text from outside, such as the names of files, as it may be shown."""
 
+import logging
 import re
 import reprlib
-import warnings
 
 _WORD, _LINE = 300, 4000  # characters, at most; a name of the file system has up to 255 bytes
 _LONG_WORD = re.compile(rf"\S{{{_WORD + 1},}}")
@@ -50,9 +50,9 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def warn(text: str, kind: type[Warning], *, stacklevel: int = 1) -> None:
-    """Warn in one plain line, as seen from `stacklevel` calls above the caller's own line."""
-    warnings.warn(plain(text), kind, stacklevel=stacklevel + 1)
+def warn(text: str, *, room: str | None = None) -> None:
+    """Log a warning in one plain line, to "murank", or to what it calls one of its rooms."""
+    logging.getLogger("murank" if room is None else f"murank.{room}").warning("%s", plain(text))
 
 
 def _escaped(one: str) -> str:

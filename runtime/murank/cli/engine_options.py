@@ -7,7 +7,8 @@ from typing import Any
 from murank.backends.providers import PROVIDER_NAMES
 from murank.cli.parser import add_cache_options, not_negative, threads
 from murank.cli.reading_options import add_reading_options, reading_of
-from murank.engine.engine import ORDERS, Part
+from murank.engine.engine import Part
+from murank.engine.pair_orders import ORDERS
 from murank.folder.integrity import check_pinned
 from murank.jobs import LazyEngine
 

@@ -5,6 +5,7 @@ Names of files are in all of it, and may hold anything. No verb prints by itself
 
 import contextlib
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,24 +59,34 @@ def _dark_note() -> list[str]:
 
 @contextlib.contextmanager
 def gathered_notes() -> Iterator[None]:
-    """Begin with none. Show warnings as errors are shown, what is meant without the line of code.
+    """Begin with none. Show what is logged, and warnings without their line of code, as errors are.
 
     They are notes, too.
     """
     _notes.clear()
     _dark.clear()
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if type(message).__name__ == "DarkImageWarning":  # its module is loaded where it is raised
-            _dark.append(str(message))
-        else:
-            keep_note(str(message))
-            say_error(f"murank: warning: {message}")
-
+    log, handler = logging.getLogger("murank"), _NoteHandler()
+    log.addHandler(handler)
     with warnings.catch_warnings():
-        setattr(warnings, "showwarning", show)  # noqa: B010 - its type names more than is used
+        setattr(warnings, "showwarning", _show)  # noqa: B010 - its type names more than is used
         try:
             yield
         finally:
+            log.removeHandler(handler)
             for text in _dark_note():
                 say_error(f"murank: warning: {text}")
+
+
+def _show(message: Warning | str, *_: object, **__: object) -> None:
+    keep_note(str(message))
+    say_error(f"murank: warning: {message}")
+
+
+class _NoteHandler(logging.Handler):
+    """Shows what the library logs; what it says of images, as of nearly black ones, at the end."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "murank.images":
+            _dark.append(record.getMessage())
+        else:
+            _show(record.getMessage())

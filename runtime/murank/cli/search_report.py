@@ -10,10 +10,11 @@ from murank._exceptions import UsageError
 from murank._version import __version__
 from murank.cli.reading_options import image_reading_of
 from murank.cli.search_gallery import EmbeddedGallery
+from murank.engine.results import Match
 from murank.rerank.features import check_file
 from murank.rerank.methods import used_parameters
 from murank.rerank.pipeline import NOTICE
-from murank.search import Searcher, SearchMatch, SearchResult
+from murank.search import Searcher, SearchResult
 
 SCHEMA_VERSION = 1
 _COLUMNS = f"{'rank':>6}{'distance':>10}{'mu':>8}{'encoder':>10}  image"
@@ -118,7 +119,7 @@ def write_search_sheet(
 
     shown = min(args.top_k, N_SHOWN)
 
-    def cells(matches: Sequence[SearchMatch], *, by_encoder: bool) -> tuple[Cell, ...]:
+    def cells(matches: Sequence[Match], *, by_encoder: bool) -> tuple[Cell, ...]:
         return tuple(
             Cell(
                 str(paths[match.corpus_id]),

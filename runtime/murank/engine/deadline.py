@@ -83,10 +83,10 @@ class Pace:
 class Deadline:
     """A moment on the clock of a pace, or none."""
 
-    def __init__(self, pace: Pace, end: float | None, *, reserve: float = 0.0) -> None:
-        """`end` is a moment of `pace.clock`; `reserve` seconds before it belong to what follows."""
+    def __init__(self, pace: Pace, end: float | None) -> None:
+        """`end` is a moment of `pace.clock`."""
         self.pace = pace
-        self._last = None if end is None else end - reserve
+        self._last = end
 
     @property
     def is_set(self) -> bool:

@@ -10,33 +10,27 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.backends.choose import load_on_one
-from murank.backends.onnx.session import Providers, SessionSettings
-from murank.engine.deadline import Deadline, ImageTokens, Pace, check_deadline, score_in_time
+from murank.backends.protocol import GraphSession, SessionSettings
+from murank.backends.providers import Providers
+from murank.engine.deadline import Pace, check_deadline
 from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
 from murank.engine.encoder import Encoder
 from murank.engine.memory_cache import MemoryCache, content_key
-from murank.engine.no_answer import first_no_number, no_answer
+from murank.engine.pair_orders import Order, mu_in_order, mu_in_time, pixels_of
 from murank.engine.results import Ranked, ranked
-from murank.engine.scorer import Pixels, Scorer
-from murank.engine.stopwatch import StageWatch
+from murank.engine.scorer import Scorer
 from murank.engine.threshold import largest_mu
 from murank.folder.contents import EngineFiles
 from murank.folder.graph_hash import encoder_sha256
 from murank.folder.integrity import check_engine, read_pinned
 from murank.folder.manifest import Manifest
 from murank.folder.reading import reading
-from murank.images import DEFAULT_LIMITS, DecodeLimits, ImageSource, Preprocessing, check_bits
-from murank.images.arguments import (
-    called,
-    check_choice,
-    check_images,
-    check_whole,
-    ready_images,
-)
+from murank.images import DEFAULT_LIMITS, DecodeLimits, ImageSource, check_bits
+from murank.images.arguments import check_choice, check_whole
 
-Order = Literal["given", "swapped", "both"]
+Check = Literal["hashes", "sizes"]
 Part = Literal["encoder", "scorer"]
-ORDERS: tuple[Order, ...] = get_args(Order)
+_CLOSED = "this engine was closed: load it again"
 
 
 class Engine:
@@ -78,6 +72,7 @@ class Engine:
         self.fallback = fallback
         self._vision_memory, self._vision_disk = vision_memory, vision_disk
         self._pace = Pace()
+        self._closed = False
 
     @classmethod
     def from_pretrained(
@@ -87,6 +82,7 @@ class Engine:
         providers: Providers = "auto",
         threads: int | None = None,
         parts: Collection[Part] | None = None,
+        check: Check = "hashes",
         sha256: str | None = None,
         max_pairs: int | None = None,
         vision_cache_mb: int = 256,
@@ -101,21 +97,24 @@ class Engine:
         Parameters
         ----------
         path
-            Folder that `murank export` wrote. Every file is read once, and what is loaded is what
-            was hashed: what becomes of the folder afterwards changes nothing. To put another engine
-            in its place, rename folders.
+            Folder that `murank export` wrote. To put another engine in its place, rename folders.
         providers
             "auto", "cpu", "cuda", "tensorrt", "tensorrt-plans" (what `murank build` made), or a
             list of onnxruntime providers, passed through. "auto" is CUDA if every graph can be
             loaded there, else the plans, if there are any and NVIDIA's driver is here, else the CPU
-            for all of them, with a RuntimeWarning if a GPU seemed to be here; for a precision whose
-            products are TensorRT's (int8-qdq, fp8, int4) the plans come first. What runs is in
-            `providers`; what was asked for by name and does not run is an error.
+            for all of them, with a warning in the log if a GPU seemed to be here; for a precision
+            whose products are TensorRT's (int8-qdq, fp8, int4) the plans come first. What runs is
+            in `providers`; what was asked for by name and does not run is an error.
         threads
             Threads of one operator; None: the physical cores that this process may use (affinity
             and cgroup quota).
         parts
             Load these only ("encoder", "scorer"); None: all that the engine has.
+        check
+            "hashes": every file is read once, and what is loaded is what was hashed: what becomes
+            of the folder afterwards changes nothing. "sizes": large files are neither hashed nor
+            copied, which loads faster; for a folder that nobody writes to while the engine is open,
+            such as a read-only image: its answers would change, or the process end.
         sha256
             What `Engine.sha256` must be: the hashes in a folder show damage, and only a pin kept
             elsewhere shows that it is the folder you mean.
@@ -152,9 +151,10 @@ class Engine:
         for name, value in (("max_pairs", max_pairs), ("threads", threads)):
             if value is not None:
                 check_whole(value, name)
-        manifest, found = read_pinned(folder, sha256)
+        check_choice(check, "check", get_args(Check))
+        manifest, made = read_pinned(folder, sha256)
         check_engine(folder, hashes=False, manifest=manifest)
-        files = EngineFiles(folder, manifest)
+        files = EngineFiles(folder, manifest, in_place=check == "sizes")
         wanted = _wanted_parts(manifest, folder, parts)
         memory = MemoryCache(vision_cache_mb << 20)
         disk = open_cache(cache_dir, files, limits)
@@ -179,7 +179,7 @@ class Engine:
         )
         files.check_rest()
         return cls(
-            manifest, found, encoder=encoder, scorer=scorer, vision_memory=memory,
+            manifest, made, encoder=encoder, scorer=scorer, vision_memory=memory,
             vision_disk=disk, fallback=fallback,
             features_of=None if encoder is None else encoder_sha256(files),
         )  # fmt: skip
@@ -187,13 +187,7 @@ class Engine:
     @property
     def providers(self) -> Mapping[str, list[str]]:
         """The onnxruntime providers that run each graph, first choice first."""
-        used = {}
-        if self.encoder is not None:
-            used["encoder"] = self.encoder.session.providers
-        if self.scorer is not None:
-            used["vision"] = self.scorer.vision.session.providers
-            used["decoder"] = self.scorer.decoder.session.providers
-        return used
+        return {name: session.providers for name, session in self._sessions().items()}
 
     def embed(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
         """Features of images (paths, PIL images or uint8 RGB arrays [H,W,3]): [B,D], unit rows.
@@ -203,12 +197,11 @@ class Engine:
         InputError
             The engine has no encoder, or an image cannot be used (it is named).
         """
-        if self.encoder is None:
-            raise InputError("this engine has no encoder loaded: export one with --encoder")
-        pixels = _pixels(images, self.encoder.part.preprocessing, "images")
+        encoder = self.need_encoder()
+        pixels = pixels_of(images, encoder.part.preprocessing, "images")
         if not pixels:
-            return np.empty((0, self.encoder.part.dim), np.float32)
-        return self.encoder.features(np.stack(pixels), images)
+            return np.empty((0, encoder.part.dim), np.float32)
+        return encoder.features(np.stack(pixels), images)
 
     def mu(
         self, query: ImageSource, candidates: Sequence[ImageSource], *, order: Order = "given"
@@ -229,8 +222,8 @@ class Engine:
             The engine has no scorer, an image cannot be used (it is named), `order` is unknown, or
             the answer is no number (an overflow in float16; images and graph are named).
         """
-        (mu,) = self._score([query], [candidates], order)
-        return cast("NDArray[np.float32]", mu.astype(np.float32))
+        (mu,) = self.mu_many([query], [candidates], order=order)
+        return cast("NDArray[np.float32]", mu)
 
     def mu_many(
         self,
@@ -240,43 +233,7 @@ class Engine:
         order: Order = "given",
     ) -> NDArray[np.float32]:
         """Mu-distances [Q,K] of several queries, K candidates each; see `mu`."""
-        return self._score(queries, candidates, order).astype(np.float32)
-
-    def _score(
-        self,
-        queries: Sequence[ImageSource],
-        candidates: Sequence[Sequence[ImageSource]],
-        order: Order,
-    ) -> NDArray[np.float64]:
-        scorer = self._need_scorer()
-        check_choice(order, "order", ORDERS)
-        check_images(queries, "queries")
-        check_images(candidates, "candidates")
-        for row in candidates:
-            check_images(row, "candidates")
-        if len(queries) != len(candidates) or len({len(row) for row in candidates}) > 1:
-            raise InputError("candidates must be one list a query, all of one length")
-        how = scorer.part.preprocessing
-        if not queries:
-            return np.empty((0, 0), np.float64)
-        query_pixels = _pixels(queries, how, "queries")
-        rows = [_pixels(row, how, "candidates") for row in candidates]
-        found = []
-        if order != "swapped":
-            found.append(scorer.logits_of_many(query_pixels, rows))
-        if order != "given":
-            pairs = zip(query_pixels, rows, strict=True)
-            found.append(np.stack([scorer.swapped_logits(q, row) for q, row in pairs]))
-        for logits in found:
-            bad = first_no_number(logits)
-            if bad is not None:
-                q, k = bad
-                query = called(queries[q], f"queries[{q}]")
-                candidate = called(candidates[q][k], f"candidates[{q}][{k}]")
-                seen = scorer.vision.of([query_pixels[q], rows[q][k]])
-                raise no_answer(scorer, (query, seen[0]), (candidate, seen[1]))
-        mu = np.stack([scorer.mu(logits) for logits in found])
-        return cast("NDArray[np.float64]", mu.mean(axis=0))
+        return mu_in_order(self.need_scorer(), queries, candidates, order).astype(np.float32)
 
     def predict(
         self, pairs: Sequence[tuple[ImageSource, ImageSource]], *, order: Order = "given"
@@ -285,7 +242,7 @@ class Engine:
 
         Neighbouring pairs of the same query share its prefix.
         """
-        self._need_scorer()
+        self.need_scorer()
         if not isinstance(pairs, (tuple, list)) or not all(
             isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs
         ):
@@ -341,25 +298,13 @@ class Engine:
             check_whole(top_k, "top_k")
         most = largest_mu(threshold, self.manifest.calibration, order=order)
         check_deadline(deadline_ms)
+        scorer = self.need_scorer()
         if deadline_ms is None:
-            mu = self._score([query], [candidates], order)[0]  # float64: fewer ties than float32
+            mu = mu_in_order(scorer, [query], [candidates], order)[0]  # float64: fewer ties
         else:
-            _check_order_in_time(order)
-            mu = self._score_in_time(query, candidates, start + deadline_ms / 1000)
+            end = start + deadline_ms / 1000
+            mu = mu_in_time(scorer, query, candidates, order, self._pace, end)
         return ranked(mu, len(candidates), top_k=top_k, most=most)
-
-    def _score_in_time(
-        self, query: ImageSource, candidates: Sequence[ImageSource], end: float
-    ) -> NDArray[np.float64]:
-        """Mu [n] of the first n candidates."""
-        scorer = self._need_scorer()
-        check_images(candidates, "candidates")
-        (pixels,) = _pixels([query], scorer.part.preprocessing, "query")
-        tokens, places = ImageTokens(scorer, candidates), range(len(candidates))
-        deadline = Deadline(self._pace, end)
-        return score_in_time(
-            scorer, pixels, tokens, places, deadline, StageWatch(), name=called(query, "query")
-        ).mu
 
     def forget(self, image: ImageSource) -> bool:
         """Erase all that is kept of one image, in memory and in `cache_dir`.
@@ -384,14 +329,14 @@ class Engine:
         part = self.manifest.scorer
         if part is None:
             return False
-        (pixels,) = _pixels([image], part.preprocessing, "image")
+        (pixels,) = pixels_of([image], part.preprocessing, "image")
         key = content_key(pixels)
-        found = self._vision_memory.forget(key)
+        had_any = self._vision_memory.forget(key)
         if self.scorer is not None:
-            found |= self.scorer.forget(key)
+            had_any |= self.scorer.forget(key)
         if self._vision_disk is not None:
-            found |= self._vision_disk.forget(key)
-        return found
+            had_any |= self._vision_disk.forget(key)
+        return had_any
 
     def clear_cache(self) -> None:
         """Erase all that is kept of images seen so far, in memory and in `cache_dir`.
@@ -407,23 +352,53 @@ class Engine:
         if self.scorer is not None:
             self.scorer.clear()
 
-    def _need_scorer(self) -> Scorer:
+    def close(self) -> None:
+        """Free what was loaded, on a GPU as well, and forget images; `cache_dir` stays as it is.
+
+        Leaving `with Engine.from_pretrained(...) as engine:` does it. What is asked afterwards, of
+        a Searcher of it, too, is an InputError; calls in progress end first. Twice is once.
+        """
+        self._closed = True
+        for session in self._sessions().values():
+            session.close()
+        self._vision_memory.clear()
+        if self.scorer is not None:
+            self.scorer.clear()
+        self.encoder = self.scorer = None
+
+    def __enter__(self) -> "Engine":
+        if self._closed:
+            raise InputError(_CLOSED)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def need_encoder(self) -> Encoder:
+        """Return the encoder; InputError if there is none, or the engine was closed."""
+        if self.encoder is None:
+            raise InputError(self._lacks("encoder", "--encoder"))
+        return self.encoder
+
+    def need_scorer(self) -> Scorer:
+        """Return the scorer; InputError if there is none, or the engine was closed."""
         if self.scorer is None:
-            raise InputError("this engine has no MLLM loaded: export one with --mllm")
+            raise InputError(self._lacks("MLLM", "--mllm"))
         return self.scorer
 
+    def _lacks(self, what: str, option: str) -> str:
+        if self._closed:
+            return _CLOSED
+        return f"this engine has no {what} loaded: export one with {option}"
 
-def _check_order_in_time(order: Order) -> None:
-    check_choice(order, "order", ORDERS)
-    if order != "given":
-        raise InputError(
-            f"a deadline needs order='given', not {order!r}: swapped, each candidate has a prefix "
-            "of its own, which no deadline worth having leaves time for"
-        )
-
-
-def _pixels(images: Sequence[ImageSource], how: Preprocessing, name: str) -> list[Pixels]:
-    return [image.pixels for image in ready_images(images, how, name)]
+    def _sessions(self) -> dict[str, GraphSession]:
+        sessions = {}
+        if self.encoder is not None:
+            sessions["encoder"] = self.encoder.session
+        if self.scorer is not None:
+            sessions["vision"] = self.scorer.vision.session
+            sessions["decoder"] = self.scorer.decoder.session
+        return sessions
 
 
 def _is_same(one: ImageSource, other: ImageSource) -> bool:

@@ -1,6 +1,7 @@
-"""What `Engine.rank` returns."""
+"""A candidate match, and what `Engine.rank` returns."""
 
 import math
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import numpy as np
@@ -9,15 +10,35 @@ from numpy.typing import NDArray
 _UNDECIDED = 0.5  # mu that a candidate is ordered by which the MLLM did not see
 
 
-class CandidateMatch(TypedDict):
-    """One candidate of `Engine.rank`."""
+class MatchDict(TypedDict):
+    """What `Match.asdict` returns."""
 
-    corpus_id: int  # its place in the list that was given
-    score: float  # 1 - mu; 0.5 where the MLLM did not see it
+    corpus_id: int
+    score: float
+    mu: float | None
+
+
+@dataclass(frozen=True)
+class Match:
+    """One candidate match; a person decides whether it is one."""
+
+    corpus_id: int  # its place in the list that was given, or in the gallery
+    distance: float  # what it was ranked by, small = same person; of `rank` that is mu
     mu: float | None  # p("different person"), small = same person; None where it was not seen
+    # Euclidean, of unit features, in [0,2]; NaN from `rank`, which asks no encoder.
+    encoder_distance: float = field(default=math.nan, compare=False)
+
+    @property
+    def score(self) -> float:
+        """1 - distance, large = same person; of `rank` 0.5 where the MLLM did not see it."""
+        return 1 - self.distance
+
+    def asdict(self) -> MatchDict:
+        """Return it as cross-encoders' `rank` does: corpus_id and score; with mu."""
+        return {"corpus_id": self.corpus_id, "score": self.score, "mu": self.mu}
 
 
-class Ranked(list[CandidateMatch]):
+class Ranked(list[Match]):
     """Candidate matches, best first: a list that knows which candidates the MLLM saw."""
 
     scored: tuple[int, ...] = ()  # corpus_ids, in the order given; also of those left out
@@ -48,11 +69,7 @@ def ranked(
         if most == math.inf or (place < seen and mu[place] <= most)
     ]
     result = Ranked(
-        {
-            "corpus_id": place,
-            "score": float(1 - sorted_by[place]),
-            "mu": float(mu[place]) if place < seen else None,
-        }
+        Match(place, float(sorted_by[place]), float(mu[place]) if place < seen else None)
         for place in places[:top_k]
     )
     result.scored, result.partial = tuple(range(seen)), seen < num_candidates

@@ -38,9 +38,16 @@ class EngineFiles:
         Names of the files that were read, and found to be what the manifest says.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest | None = None) -> None:
-        """Take those of a manifest; None: of this process's own making, not to be checked."""
+    def __init__(
+        self, folder: Path, manifest: Manifest | None = None, *, in_place: bool = False
+    ) -> None:
+        """Take those of a manifest; None: of this process's own making, not to be checked.
+
+        With `in_place` nobody writes to the folder: graphs are loaded from it as they are, and what
+        is not read is not looked at.
+        """
         self.folder = folder
+        self._in_place = in_place or manifest is None
         self._manifest = manifest
         self._entries = None if manifest is None else manifest.files
         self.read_so_far: set[str] = set()
@@ -66,6 +73,8 @@ class EngineFiles:
 
     def check_rest(self) -> None:
         """Raise InputError if a file that was not read is not what the manifest says."""
+        if self._in_place:
+            return
         for name in (self._entries or {}).keys() - self.read_so_far:
             self._take(name, lambda _: None)
 
@@ -92,7 +101,8 @@ class EngineFiles:
     def graph(self, name: str) -> Iterator[Path]:
         """Copy a graph and its external data; when the context ends the copy loses its name.
 
-        What has mapped it by then keeps it. A graph of this process's own making is not copied.
+        What has mapped it by then keeps it. Nothing is copied `in_place`, nor of this process's own
+        making.
 
         Raises
         ------
@@ -102,7 +112,7 @@ class EngineFiles:
         MachineError
             There is no room for the copy.
         """
-        if self._entries is None:
+        if self._in_place:
             check_graph(self.folder / name)
             yield self.folder / name
             return

@@ -3,14 +3,13 @@
 Imports checks.
 """
 
-from murank.images.bits import DarkImageWarning, check_bits
+from murank.images.bits import check_bits
 from murank.images.decode import decoded, load_image
 from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 from murank.images.preprocess import ImageSource, Preprocessing, ReadyImage, prepare, to_pixels
 
 __all__ = [
     "DEFAULT_LIMITS",
-    "DarkImageWarning",
     "DecodeLimits",
     "ImageSource",
     "Preprocessing",

@@ -13,10 +13,6 @@ from murank.checks.text import warn
 _DARK = (1 << 14) - 1
 
 
-class DarkImageWarning(UserWarning):
-    """A 16-bit image is nearly black: its values have fewer bits than its file has room for."""
-
-
 def check_bits(bits: Any) -> None:
     """Raise InputError unless it is a whole number in 8..16, or None."""
     if bits is not None and (type(bits) is not int or not 8 <= bits <= 16):
@@ -68,5 +64,5 @@ def warn_if_dark(largest: int, name: str) -> None:
             f"{name} has 16 bits a value, and its largest is {largest} of 65535, so it is read as "
             "nearly black; if its sensor gives fewer bits, say how many (--bits, or bits= of "
             "Engine.from_pretrained and load_image)",
-            DarkImageWarning, stacklevel=2,
-        )  # fmt: skip
+            room="images",
+        )

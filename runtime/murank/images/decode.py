@@ -65,7 +65,7 @@ def load_image(
         BGR) or [H,W] grey.
     bits
         Of 16-bit grey values, 8..16: how many the sensor gave, so that a 12-bit one is white at
-        4095. None: 16, with a `DarkImageWarning` if no value needs more than 14.
+        4095. None: 16, with a warning in the log if no value needs more than 14.
     limits
         What decoding may cost: a file beyond is refused before its pixels are decoded. PIL's own
         limit stays in force.

@@ -14,7 +14,8 @@ from murank.jobs.asked_pairs import Pairs
 from murank.jobs.job_images import Unreadable
 
 if TYPE_CHECKING:
-    from murank.engine.engine import Engine, Order
+    from murank.engine.engine import Engine
+    from murank.engine.pair_orders import Order
 
 _Rows = Mapping[int, Sequence[int]]  # query -> columns of its candidates, as many for each
 

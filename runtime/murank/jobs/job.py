@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from murank.engine.engine import Order
+from murank.engine.pair_orders import Order
 from murank.jobs.asked_pairs import Pairs
 from murank.jobs.asking import once_each
 from murank.jobs.candidates import nearest, nearest_others

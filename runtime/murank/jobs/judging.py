@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.engine.engine import Order
+from murank.engine.pair_orders import Order
 from murank.jobs.asked_pairs import Pairs
 from murank.jobs.asking import Skip
 from murank.jobs.job_log import JobLog

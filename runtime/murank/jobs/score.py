@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.engine import Order
+from murank.engine.pair_orders import Order
 from murank.jobs.asked_pairs import Pairs
 from murank.jobs.asking import PairAnswers, Skip, ask, once_each
 from murank.jobs.job_images import ready_ahead

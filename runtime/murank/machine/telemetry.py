@@ -26,9 +26,7 @@ def warn_if_on() -> None:
     if module is not None and SWITCH not in os.environ and _has_telemetry(module):
         warn(
             "onnxruntime was imported before murank, so its telemetry is on in this process: "
-            f"import murank first, or set {SWITCH}=1",
-            RuntimeWarning,
-            stacklevel=2,
+            f"import murank first, or set {SWITCH}=1"
         )
     os.environ.setdefault(SWITCH, "1")  # for children, and so as to warn once
 

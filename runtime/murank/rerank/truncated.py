@@ -64,7 +64,7 @@ def _counts(labels: Labels, junk: str | None) -> tuple[NDArray[np.bool_], NDArra
     if junk not in (None, "keep", "drop"):
         raise InputError(f"junk must be 'keep' or 'drop', got {junk!r}")
     for note in labels.junk_notes({}) if junk is None else ():
-        warn(note, UserWarning, stacklevel=3)
+        warn(note)
     query, gallery = (
         pids != JUNK_PID if junk == "drop" else np.ones(len(pids), bool)
         for pids in (labels.q_pids, labels.g_pids)

@@ -5,7 +5,7 @@ Imports checks, machine, images, datasets, folder, engine, rerank, and the kerne
 
 from murank.search.gallery import check_parameters
 from murank.search.gallery_features import embed_images
-from murank.search.search_result import SearchMatch, SearchResult
+from murank.search.search_result import SearchResult
 from murank.search.search_settings import (
     DEFAULT_CANDIDATES,
     SEARCH_METHODS,
@@ -17,7 +17,6 @@ from murank.search.searcher import Searcher
 __all__ = [
     "DEFAULT_CANDIDATES",
     "SEARCH_METHODS",
-    "SearchMatch",
     "SearchMethod",
     "SearchResult",
     "SearchSettings",

@@ -38,23 +38,6 @@ class Scoring:
         self._tokens, self._pace = ImageTokens(scorer, images), pace
         self.preprocessing = scorer.part.preprocessing
 
-    def of(
-        self,
-        query: Pixels,
-        found: Retrieved,
-        watch: StageWatch,
-        *,
-        name: str,
-        end: float | None = None,
-    ) -> DeadlineAnswers:
-        """Ask about one query's candidates until `end` on the clock, if there is one."""
-        reserve = self._pace.expected("fuse") + self._pace.expected("rerank")
-        deadline = Deadline(self._pace, end, reserve=reserve)
-        return score_in_time(
-            self._scorer, query, self._tokens, found.candidates.tolist(), deadline, watch,
-            name=name, settled=self._settling(found),
-        )  # fmt: skip
-
     def of_many(
         self,
         queries: Sequence[Pixels],
@@ -62,19 +45,47 @@ class Scoring:
         watch: StageWatch,
         *,
         names: Sequence[str],
+        end: float | None = None,
     ) -> list[DeadlineAnswers]:
-        """Ask about the candidates of several queries: as many in a run of the decoder as fit."""
+        """Ask about the candidates of queries until `end` on the clock, if there is one.
+
+        Without it, as many queries in a run of the decoder as fit.
+        """
         group = self._scorer.queries_at_once(self._settings.num_candidates)
-        if self._settings.settle_top is not None or group == 1 or len(queries) == 1:
-            return [
-                self.of(query, one, watch, name=name)
-                for query, one, name in zip(queries, found, names, strict=True)
-            ]
+        alone = group == 1 or len(queries) == 1 or self._settings.settle_top is not None
+        if alone or end is not None:
+            return self._one_by_one(queries, found, watch, names, end)
         answers: list[DeadlineAnswers] = []
         for start in range(0, len(queries), group):
             part = slice(start, start + group)
             mu = self._score_group(queries[part], found[part], watch, names[part])
             answers += [DeadlineAnswers(row, partial=False, settled=False) for row in mu]
+        return answers
+
+    def _one_by_one(
+        self,
+        queries: Sequence[Pixels],
+        found: Sequence[Retrieved],
+        watch: StageWatch,
+        names: Sequence[str],
+        end: float | None,
+    ) -> list[DeadlineAnswers]:
+        """Each may use an equal share of the time that is left when its turn comes."""
+        pace, answers = self._pace, []
+        # What follows, for each query, when all have been asked about.
+        after = len(queries) * (pace.expected("fuse") + pace.expected("rerank"))
+        for number, (query, one) in enumerate(zip(queries, found, strict=True)):
+            moment = None
+            if end is not None:
+                now = pace.clock()
+                moment = now + (end - after - now) / (len(queries) - number)
+            answers.append(
+                score_in_time(
+                    self._scorer, query, self._tokens, one.candidates.tolist(),
+                    Deadline(pace, moment), watch, name=names[number],
+                    settled=self._settling(one),
+                )
+            )  # fmt: skip
         return answers
 
     def warm(self, places: Sequence[int], progress: Progress | None) -> None:

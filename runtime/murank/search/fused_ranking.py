@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank.engine.deadline import Pace
+from murank.engine.results import Match
 from murank.engine.stopwatch import StageWatch
 from murank.rerank.methods import kernel_errors
 from murank.search.query import Retrieved
-from murank.search.search_result import SearchMatch
 
 
 def rank(
@@ -18,7 +18,7 @@ def rank(
     *,
     top_k: int,
     is_reranked: bool,
-) -> tuple[SearchMatch, ...]:
+) -> tuple[Match, ...]:
     """Fuse mu [n] of the first n candidates, and return the first `top_k` of the gallery.
 
     Ordered by the method's distance if `is_reranked`, else by the fused distance; ties: lower
@@ -34,4 +34,4 @@ def rank(
             before = found.query.distances()[indices]
     known = dict(zip(scored.tolist(), mu.tolist(), strict=True))
     rows = zip(indices.tolist(), distances.tolist(), before.tolist(), strict=True)
-    return tuple(SearchMatch(i, distance, known.get(i), first) for i, distance, first in rows)
+    return tuple(Match(i, distance, known.get(i), first) for i, distance, first in rows)

@@ -1,6 +1,5 @@
 """The searcher: a gallery in memory, and one query after the other."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.checks.text import shown
 from murank.datasets.labels import Ids
-from murank.engine.deadline import Clock, DeadlineAnswers, Pace, check_deadline
-from murank.engine.encoder import Encoder
+from murank.engine.deadline import DeadlineAnswers, Pace, check_deadline
 from murank.engine.engine import Engine
 from murank.engine.stopwatch import StageWatch
 from murank.images import ImageSource
@@ -77,8 +75,6 @@ class Searcher:
         candidates' mu. Exact; with "simple" only. Ranks behind these are then provisional.
     progress
         Called as (stage, done, total) while the gallery's neighbours are found.
-    clock
-        Seconds, for deadlines.
 
     Raises
     ------
@@ -103,9 +99,8 @@ class Searcher:
         shortlist: int | None = None,
         settle_top: int | None = None,
         progress: Progress | None = None,
-        clock: Clock = time.perf_counter,
     ) -> None:
-        self._encoder = _encoder_of(engine)
+        self._encoder = engine.need_encoder()
         check_images(images, "images")
         features = as_array(features, "the gallery's features")
         check_gallery(features, len(images), self._encoder.part.dim)
@@ -118,7 +113,7 @@ class Searcher:
         self.asked_alignment = _asked(engine, camids, align_cameras, align_dims, alignment)
         asked = self.asked_alignment
         self._gallery = OnlineGallery(features, camids, asked, self.settings, progress)
-        self._pace = Pace(clock)
+        self._pace = Pace()
         self._scoring = None
         if engine.scorer is not None and self.settings.num_candidates:
             self._scoring = Scoring(engine.scorer, list(images), self.settings, self._pace)
@@ -140,7 +135,6 @@ class Searcher:
         shortlist: int | None = None,
         settle_top: int | None = None,
         progress: Progress | None = None,
-        clock: Clock = time.perf_counter,
     ) -> "Searcher":
         """Embed a gallery in blocks, then make its searcher; parameters are the constructor's.
 
@@ -149,7 +143,7 @@ class Searcher:
         InputError
             As the constructor raises it, or an image cannot be used; it is named.
         """
-        encoder = _encoder_of(engine)
+        encoder = engine.need_encoder()
         check_images(images, "images")
         camids = check_camids(camids, len(images))
         settings = SearchSettings(
@@ -162,7 +156,7 @@ class Searcher:
         return cls(
             engine, features, images, candidates=candidates, method=method, parameters=parameters,
             camids=camids, align_cameras=align_cameras, align_dims=align_dims, alignment=alignment,
-            shortlist=shortlist, settle_top=settle_top, progress=progress, clock=clock,
+            shortlist=shortlist, settle_top=settle_top, progress=progress,
         )  # fmt: skip
 
     @property
@@ -220,8 +214,8 @@ class Searcher:
         answers = NOTHING
         if self._scoring is not None and pixels.mllm is not None:
             end = None if deadline_ms is None else start + deadline_ms / 1000
-            name = called(query, "query")
-            answers = self._scoring.of(pixels.mllm, found, watch, name=name, end=end)
+            names = [called(query, "query")]
+            (answers,) = self._scoring.of_many([pixels.mllm], [found], watch, names=names, end=end)
         return self._result(found, answers, top_k, watch)
 
     def search_many(
@@ -230,17 +224,29 @@ class Searcher:
         *,
         camids: QueryCamids | None = None,
         top_k: int = 50,
+        deadline_ms: float | None = None,
     ) -> list[SearchResult]:
         """Rank the gallery for several queries: embedded together, several a run of the decoder.
 
         Each gets what `search` gives it (mu within 1e-5), and of the seconds an equal share.
-        With `settle_top` they are scored one by one.
+        With `settle_top` or a deadline they are scored one by one.
+
+        Parameters
+        ----------
+        queries, camids, top_k
+            As `search` takes them, one of each a query.
+        deadline_ms
+            Milliseconds from this call on, for all queries together: each in turn may use an equal
+            share of what is left, and what one does not need is there for those after it. Late as
+            `search` may be, by one step.
 
         Raises
         ------
         InputError
             As `search` raises it.
         """
+        start = self._pace.clock()
+        check_deadline(deadline_ms)
         check_images(queries, "queries")
         known = _query_camids(camids, len(queries))
         if not len(queries):
@@ -259,7 +265,8 @@ class Searcher:
         if self._scoring is not None:
             seen = [one.mllm for one in pixels if one.mllm is not None]
             names = [called(one, f"queries[{i}]") for i, one in enumerate(queries)]
-            answers = self._scoring.of_many(seen, found, watch, names=names)
+            end = None if deadline_ms is None else start + deadline_ms / 1000
+            answers = self._scoring.of_many(seen, found, watch, names=names, end=end)
         results = [
             self._result(one, given, top_k, watch)
             for one, given in zip(found, answers, strict=True)
@@ -325,7 +332,7 @@ def _asked(
 ) -> Alignment:
     """Return what is asked for; InputError if it does not suit this engine's features."""
     asked = Alignment(level, dims, None if source is None else given_alignment(source))
-    dim = _encoder_of(engine).part.dim
+    dim = engine.need_encoder().part.dim
     asked.check(dim=dim, camids=camids, encoder_sha256=engine.encoder_sha256)
     return asked
 
@@ -354,12 +361,3 @@ def _places(indices: Sequence[int]) -> list[int]:
     for place, index in enumerate(indices):
         check_whole(index, f"indices[{place}]", least=_ANY)
     return [int(index) for index in indices]
-
-
-def _encoder_of(engine: Engine) -> Encoder:
-    if engine.encoder is None:
-        raise InputError(
-            "a search needs features, and this engine has no encoder loaded: export one with "
-            "--encoder"
-        )
-    return engine.encoder

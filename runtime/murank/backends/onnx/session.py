@@ -62,7 +62,7 @@ class Session:
         """Load a file that nobody writes to, or `graph`; `called` is its name for messages."""
         file, source = file if called is None else called, file if graph is None else graph
         self._session, asked = _load(file, source, settings)
-        self._file, self._threads = file, settings.threads
+        self._file, self._threads, self._closed = file, settings.threads, False
         nodes = (*self._session.get_inputs(), *self._session.get_outputs())
         self._types = {node.name: str(node.type) for node in nodes}  # as in "tensor(float16)"
         self.providers: list[str] = self._session.get_providers()
@@ -162,6 +162,11 @@ class Session:
         # Where the CPU gathers, each run would fetch the whole block.
         return None if copier.on_cpu else OnnxRows(copier, count, shape, dtype)
 
+    def close(self) -> None:
+        """Free what was loaded, after runs in progress; what is asked later is an InputError."""
+        self._session, self._closed = None, True
+        self._narrowing.clear()
+
     def _bfloat16(self, array: NDArray[Any]) -> Any:
         """Let the device narrow the values: NumPy has no such type to send."""
         rank = array.ndim
@@ -177,7 +182,9 @@ class Session:
         return Session(Path(name), SessionSettings(providers, self._threads), graph=graph)
 
     def _loaded(self) -> Any:
-        """Return onnxruntime's session; MachineError if the GPU has failed since."""
+        """Return what was loaded; MachineError if the GPU has failed, InputError if closed."""
+        if self._closed:
+            raise InputError(f"{self._file} was closed with its engine: load that again")
         if self._session is None:
             raise MachineError(
                 f"{self._file} was given up when the GPU failed: load the engine again, in a new "
@@ -197,7 +204,7 @@ class Session:
             ) from error
 
     def _run(self, inputs: Mapping[str, Any], outputs: Mapping[str, tuple[Any, ...]]) -> list[Any]:
-        session = self._loaded()
+        session = self._loaded()  # held until the end, whoever closes meanwhile
         try:
             binding = session.io_binding()
             for name, value in inputs.items():

@@ -38,7 +38,7 @@ class PlanSession:
         with gpu.active():
             self._loaded: Contexts | None = Contexts(loaded, gpu, file)
         self.memory = ("tensorrt", self.device, index)
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
 
     def expect(self, inputs: Mapping[str, FreeShape], outputs: Mapping[str, FreeShape]) -> None:
         """Raise InputError unless the plan has these, with these shapes (None: any length)."""
@@ -109,8 +109,15 @@ class PlanSession:
             return None
         return PlanRows(self._gpu, self._lock, count, shape, dtype)
 
+    def close(self) -> None:
+        """Free what was loaded, after runs in progress; what is asked later is an InputError."""
+        with self._lock, self._gpu.active():
+            self._loaded, self._closed = None, True
+
     def _contexts(self) -> Contexts:
-        """Return what was loaded; MachineError if the GPU has failed since."""
+        """Return what was loaded; MachineError if the GPU has failed, InputError if closed."""
+        if self._closed:
+            raise InputError(f"{self._file} was closed with its engine: load that again")
         found = self._loaded
         if found is None or self._gpu.failed:
             self._loaded = None
