@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from murank_kernels import evaluate_rank, k_reciprocal_blocks, smallest_k
 from murank_kernels.cuda.simulated import as_tf32
-from murank_kernels.fusion.fusion import Changes
+from murank_kernels.fusion.changes import Changes
 from murank_kernels.tiles import distances as cpu_distances
 from murank_kernels.tiles import neighbors as cpu_neighbors
 from murank_kernels.tiles.distances import DistanceTiles
-from murank_kernels.tiles.prepare import prepare
+from murank_kernels.tiles.prepare import MethodInput, prepare
 
 F32 = NDArray[np.float32]
 SIZES = {"generated, 4000": Size(800, 3200, 300, 6), "generated, 9000": Size(1500, 7500, 700, 6)}
@@ -95,10 +95,7 @@ def rounded_search(slack: int) -> Iterator[None]:
 
 def search(data: Data) -> Found:
     """Neighbour lists, and what re-ranking makes of them."""
-    ready = prepare(
-        data.features, data.num_query, mu=None, candidates=None, alpha=0.2, normalize=True,
-        device="cpu",
-    )  # fmt: skip
+    ready = prepare(MethodInput(data.features, data.num_query))
     length = SETTINGS["k1"] + 1
     near = cpu_neighbors.neighbors(ready.features, length, ready.changes, num_query=data.num_query)
     blocks = k_reciprocal_blocks(data.features, data.num_query, **SETTINGS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         RankEvaluator,
         evaluate_rank,
     )
-    from murank_kernels.fusion.fusion import fuse_mu
+    from murank_kernels.fusion.fuse_mu import fuse_mu
     from murank_kernels.methods.ca_jaccard import ca_jaccard, ca_jaccard_blocks
     from murank_kernels.methods.ecn import ecn, ecn_blocks
     from murank_kernels.methods.k_reciprocal import k_reciprocal, k_reciprocal_blocks
@@ -67,7 +67,7 @@ _HOMES = {
     "methods.ecn": ("ecn", "ecn_blocks"),
     "evaluation.rank_evaluator": ("RankEvaluation", "RankEvaluator", "evaluate_rank"),
     "_exceptions": ("DeviceUnavailableError", "InvalidInputError", "MurankKernelsError"),
-    "fusion.fusion": ("fuse_mu",),
+    "fusion.fuse_mu": ("fuse_mu",),
     "methods.k_reciprocal": ("k_reciprocal", "k_reciprocal_blocks"),
     "online.online_k_reciprocal": ("OnlineKReciprocal", "OnlineQuery"),
     "online.online_ca_jaccard": ("OnlineCaJaccard", "OnlineCameraQuery"),

@@ -23,8 +23,9 @@ from murank_kernels import (
     k_reciprocal_blocks,
     re_ranking,
 )
+from murank_kernels.fusion.fusion import Fusion
 from murank_kernels.tiles.neighbors import neighbors
-from murank_kernels.tiles.prepare import Prepared, prepare
+from murank_kernels.tiles.prepare import MethodInput, Prepared, prepare
 
 Scores = dict[str, Any]  # gallery_mu and gallery_candidates
 CAMERAS = [
@@ -60,11 +61,9 @@ def fused(case: Case, scores: Scores, alpha: float, *, with_mu: bool) -> NDArray
     return found
 
 
-def prepared(case: Case, scores: Scores, alpha: float, **options: Any) -> Prepared:
-    return prepare(
-        case.features, case.num_query, mu=None, candidates=None, alpha=alpha, normalize=False,
-        device="cpu", **scores, **options,
-    )  # fmt: skip
+def prepared(case: Case, scores: Scores, alpha: float) -> Prepared:
+    fusion = Fusion(alpha=alpha, **scores)
+    return prepare(MethodInput(case.features, case.num_query, fusion, normalize=False))
 
 
 @pytest.mark.parametrize("with_mu", [False, True])

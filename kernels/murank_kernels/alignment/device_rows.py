@@ -11,9 +11,8 @@ from murank_kernels.alignment.rows import AT_ONCE, ROUNDING, Rows
 from murank_kernels.cuda import plan
 from murank_kernels.cuda.arrays import Arrays, DeviceArray
 from murank_kernels.cuda.neighbors import empty_lists, offer, turned
-from murank_kernels.cuda.prepare import DevicePrepared, from_device, squares
+from murank_kernels.cuda.prepare import DevicePrepared, from_device, no_changes, squares
 from murank_kernels.cuda.tile_kernels import EVERYBODY
-from murank_kernels.fusion.fusion import Changes
 from murank_kernels.loops.parallel import Progress
 
 
@@ -115,9 +114,7 @@ class DeviceRows:
         """By tiles of some rows of one camera and all of the other; lists come to the host."""
         xp, num_rows = self.gpu.xp, len(kept)
         rows = xp.ascontiguousarray(self.values[self.gpu.put(kept)])
-        nothing = Changes(
-            xp.zeros(num_rows + 1, np.int64), xp.zeros(1, np.int32), xp.zeros(1, np.float32)
-        )
+        nothing = no_changes(self.gpu, num_rows)
         ready = DevicePrepared(self.gpu, rows, 0, nothing, 0, stays=True, tf32=False)
         found = []
         for done, (first, second) in enumerate(twos, 1):

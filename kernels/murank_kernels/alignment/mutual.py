@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from murank_kernels._types import F32, F64, I32, I64
-from murank_kernels.fusion.fusion import Changes
+from murank_kernels.fusion.changes import Changes
 from murank_kernels.loops import parallel
 from murank_kernels.loops.compiled import compiled
 from murank_kernels.loops.parallel import Progress
@@ -87,7 +87,7 @@ def nearest_between(
     rows: F32, twos: list[Two], length: int, progress: Progress | None
 ) -> list[tuple[Lists, Lists]]:
     """Search unit rows [N,D] in host memory, tile by tile, over the worker threads."""
-    tiles = DistanceTiles.of(rows, _no_changes(len(rows)))
+    tiles = DistanceTiles.of(rows, Changes.none(len(rows)))
     tasks = [
         (first, second, (start, min(start + _ROWS_A_TASK, first[1])))
         for first, second in twos
@@ -118,11 +118,6 @@ def _spread(members: I64, most: int) -> I64:
     if len(members) <= most:
         return members
     return members[np.linspace(0, len(members) - 1, most).astype(np.int64)]
-
-
-def _no_changes(num_rows: int) -> Changes:
-    indptr = np.zeros(num_rows + 1, np.int64)
-    return Changes(indptr, np.empty(0, np.int32), np.empty(0, np.float32))
 
 
 def _lists_between(

@@ -10,7 +10,7 @@ from numba import float32, float64
 
 from murank_kernels._types import F32, F64, I32, I64
 from murank_kernels.cuda.kernel import cuda, device_function, kernel
-from murank_kernels.fusion.fusion import SCALE
+from murank_kernels.fusion.changes import SCALE
 from murank_kernels.tiles.distances import changed_value
 from murank_kernels.tiles.neighbors import sort_rows
 

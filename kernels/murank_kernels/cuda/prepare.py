@@ -1,6 +1,6 @@
 """The first step on the GPU: checked, normalised, fused input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,9 @@ from murank_kernels.cuda.gpu import this_gpu
 from murank_kernels.cuda.kernel import words
 from murank_kernels.cuda.pair_kernels import fused_squares, pair_squares, row_squares
 from murank_kernels.cuda.tile_kernels import finish_tile, put_changes
-from murank_kernels.fusion.fusion import Changes
-from murank_kernels.fusion.scores import NamedPairs
-from murank_kernels.tiles.prepare import Checked, check
+from murank_kernels.fusion.changes import Changes
+from murank_kernels.fusion.fusion import NamedPairs
+from murank_kernels.tiles.prepare import Checked, MethodInput
 
 
 @dataclass(frozen=True)
@@ -87,26 +87,12 @@ class DevicePrepared:
         )  # fmt: skip
 
 
-def prepare(
-    features: Any,
-    num_query: int,
-    *,
-    mu: Any,
-    candidates: Any,
-    alpha: float,
-    normalize: bool,
-    products: str,
-    gallery_mu: Any = None,
-    gallery_candidates: Any = None,
-) -> DevicePrepared:
+def prepare(given: MethodInput) -> DevicePrepared:
     """Check everything that the methods have in common, bring it to the GPU, normalise, fuse."""
     gpu = this_gpu()
-    checked = check(
-        features, num_query, mu=to_host(mu), candidates=to_host(candidates), alpha=alpha,
-        gallery_mu=to_host(gallery_mu), gallery_candidates=to_host(gallery_candidates),
-    )  # fmt: skip
+    checked = replace(given, fusion=given.fusion.on_host(to_host)).checked()
     with gpu.guarded():
-        return _on_device(gpu, checked, features, normalize=normalize, tf32=products == "tf32")
+        return _on_device(gpu, checked, given)
 
 
 def to_host(array: Any) -> Any:
@@ -118,15 +104,14 @@ def to_host(array: Any) -> Any:
         return gpu.get(gpu.put(array))
 
 
-def _on_device(
-    gpu: Arrays, checked: Checked, features: Any, *, normalize: bool, tf32: bool
-) -> DevicePrepared:
-    stays = validate.on_device(features)
+def _on_device(gpu: Arrays, checked: Checked, given: MethodInput) -> DevicePrepared:
+    stays = validate.on_device(given.features)
     if stays:
-        rows = from_device(gpu, features, normalize=normalize)
+        rows = from_device(gpu, given.features, normalize=given.normalize)
     else:
-        rows = gpu.put(validate.as_features(features, normalize=normalize))
+        rows = gpu.put(validate.as_features(given.features, normalize=given.normalize))
     changes, count = _fused_changes(gpu, rows, checked.pairs, checked.alpha)
+    tf32 = given.products == "tf32"
     return DevicePrepared(gpu, rows, checked.num_query, changes, count, stays, tf32)
 
 
@@ -162,10 +147,7 @@ def _fused_changes(
     xp, num_rows = gpu.xp, len(features)
     first, second, scores = named
     if not len(first):
-        nothing = Changes(
-            xp.zeros(num_rows + 1, np.int64), xp.zeros(1, np.int32), xp.zeros(1, np.float32)
-        )
-        return nothing, 0
+        return no_changes(gpu, num_rows), 0
     both = np.concatenate([first * num_rows + second, second * num_rows + first])
     keys = gpu.put(both)
     order = xp.argsort(keys, kind="stable")
@@ -185,3 +167,9 @@ def _fused_changes(
     )  # fmt: skip
     indptr = xp.searchsorted(rows, xp.arange(num_rows + 1, dtype=np.int64))
     return Changes(indptr.astype(np.int64), columns.astype(np.int32), values), len(heads)
+
+
+def no_changes(gpu: Arrays, num_rows: int) -> Changes:
+    """Replace nothing; a kernel takes no empty arrays."""
+    xp = gpu.xp
+    return Changes(xp.zeros(num_rows + 1, np.int64), xp.zeros(1, np.int32), xp.zeros(1, np.float32))

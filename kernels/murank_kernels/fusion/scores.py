@@ -30,32 +30,6 @@ class ScoredPairs:
         return cls(pairs // num_rows, pairs % num_rows, mean)
 
 
-NamedPairs = tuple[I64, I64, F64]
-"""(rows, columns, mu), each [P]: pairs of rows; one may be named from both sides."""
-
-
-def named_pairs(num_query: int, scores: Scores | None, gallery_scores: Scores | None) -> NamedPairs:
-    """Name the pairs of query and gallery, and those inside the gallery, by their rows."""
-    named: list[NamedPairs] = []
-    for start, given in ((0, scores), (num_query, gallery_scores)):
-        if given is not None:
-            mu, candidates = given
-            rows = start + np.repeat(np.arange(len(mu)), mu.shape[1])
-            named.append((rows, num_query + candidates.ravel(), mu.ravel()))
-    if not named:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    rows, columns, values = map(np.concatenate, zip(*named, strict=True))
-    return rows, columns, values
-
-
-def row_pairs(
-    num_query: int, num_gallery: int, scores: Scores | None, gallery_scores: Scores | None
-) -> ScoredPairs:
-    """Return the named pairs, each of them once."""
-    named = named_pairs(num_query, scores, gallery_scores)
-    return ScoredPairs.of(*named, num_query + num_gallery)
-
-
 def as_mu(
     mu: ArrayLike | None, candidates: ArrayLike | None, num_query: int, num_gallery: int
 ) -> Scores | None:

@@ -1,4 +1,4 @@
 """The re-ranking methods, a file each: from checked input to blocks of final distances.
 
-Imports loops, checks, tiles, codes, cuda.
+Imports loops, checks, fusion, tiles, codes, cuda.
 """

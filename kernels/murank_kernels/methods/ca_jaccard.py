@@ -5,16 +5,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from murank_kernels._types import F32, I32, Products
+from murank_kernels._types import F32, I32, I64, Products
 from murank_kernels.checks import validate
 from murank_kernels.codes.encoding import Scale, encode, expand_queries, gallery_columns
 from murank_kernels.codes.jaccard import jaccard_rows
 from murank_kernels.codes.reciprocal_sets import expanded_sets, united_sets
+from murank_kernels.fusion.fusion import Fusion
 from murank_kernels.loops.parallel import Progress
+from murank_kernels.methods.settings import CaJaccardSettings
 from murank_kernels.tiles.camera_lists import CameraLists, camera_lists
 from murank_kernels.tiles.distance_blocks import DistanceBlocks, Finish
 from murank_kernels.tiles.neighbors import neighbors
-from murank_kernels.tiles.prepare import prepare
+from murank_kernels.tiles.prepare import MethodInput, prepare
 
 
 def ca_jaccard(
@@ -103,52 +105,42 @@ def ca_jaccard_blocks(
     progress: Progress | None = None,
 ) -> DistanceBlocks:
     """Re-rank as `ca_jaccard` does, with the distances made some query rows at a time."""
-    k1, k2 = validate.as_count(k1, "k1"), validate.as_count(k2, "k2")
-    k1_intra = validate.as_count(k1_intra, "k1_intra")
-    k1_inter = validate.as_count(k1_inter, "k1_inter")
-    k2_intra = validate.as_count(k2_intra, "k2_intra")
-    k2_inter = validate.as_count(k2_inter, "k2_inter")
-    lambda_value = validate.as_fraction(lambda_value, "lambda_value")
-    validate.check_products(products, device)
-    if device == "cuda":
+    settings = CaJaccardSettings(
+        k1, k2, k1_intra, k1_inter, k2_intra, k2_inter, ckrnns, clqe, lambda_value
+    ).checked()
+    fusion = Fusion(mu, candidates, alpha, gallery_mu, gallery_candidates)
+    given = MethodInput(features, num_query, fusion, normalize, device, products, progress)
+    if given.on_device():
         from murank_kernels.methods import on_device
 
-        return on_device.ca_jaccard_blocks(
-            features, num_query, camids, k1=k1, k2=k2, k1_intra=k1_intra, k1_inter=k1_inter,
-            k2_intra=k2_intra, k2_inter=k2_inter, ckrnns=ckrnns, clqe=clqe,
-            lambda_value=lambda_value, mu=mu, candidates=candidates,
-            gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
-            normalize=normalize, products=products, progress=progress,
-        )  # fmt: skip
+        return on_device.ca_jaccard_blocks(given, camids, settings)
     cameras = validate.as_labels(camids, "camids", validate.num_rows(features))
-    ready = prepare(
-        features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
-        gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize, device=device,
-    )  # fmt: skip
-    lengths = [*((k1_intra + 1, k1_inter + 1) if ckrnns else (k1 + 1,))]
-    lengths += [*((k2_intra, k2_inter) if clqe else (k2,))]
-
-    def averaged(near: CameraLists) -> I32:
-        if clqe:
-            return np.hstack([near.intra[:, :k2_intra], near.inter[:, :k2_inter]])
-        return near.all[:, :k2]
+    ready = prepare(given)
 
     def build(measured: F32 | None) -> Finish:
         _, numbers = np.unique(cameras, return_inverse=True)
         found = neighbors(
-            ready.features, max(lengths), ready.changes, num_query=ready.num_query,
+            ready.features, settings.length, ready.changes, num_query=ready.num_query,
             cameras=numbers.astype(np.int32), query_gallery=measured, progress=progress,
         )  # fmt: skip
         near = camera_lists(found)
         scale = Scale.of(found.row_max, squared=False)
-        if ckrnns:
-            sets = united_sets(near.intra, k1_intra + 1, near.inter, k1_inter + 1)
-        else:
-            sets = expanded_sets(near.all, k1)
-        codes = encode(*sets, ready.pair_distances, scale)
-        if clqe or k2 > 1:
-            codes = expand_queries(codes, averaged(near))
+        codes = encode(*_encoded_by(near, settings), ready.pair_distances, scale)
+        if settings.clqe or settings.k2 > 1:
+            codes = expand_queries(codes, _averaged(near, settings))
         columns = gallery_columns(codes, ready.num_query)
-        return partial(jaccard_rows, codes, columns, scale, lambda_value)
+        return partial(jaccard_rows, codes, columns, scale, settings.lambda_value)
 
     return DistanceBlocks(ready, build, progress)
+
+
+def _encoded_by(near: CameraLists, settings: CaJaccardSettings) -> tuple[I64, I32]:
+    if settings.ckrnns:
+        return united_sets(near.intra, settings.k1_intra + 1, near.inter, settings.k1_inter + 1)
+    return expanded_sets(near.all, settings.k1)
+
+
+def _averaged(near: CameraLists, settings: CaJaccardSettings) -> I32:
+    if settings.clqe:
+        return np.hstack([near.intra[:, : settings.k2_intra], near.inter[:, : settings.k2_inter]])
+    return near.all[:, : settings.k2]

@@ -1,20 +1,16 @@
 """ECN: expanded cross neighbourhood distance."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, I32, Products
-from murank_kernels.checks import validate
+from murank_kernels.fusion.fusion import Fusion
 from murank_kernels.loops.parallel import Progress
 from murank_kernels.methods import ecn_origdist, ecn_rankdist
+from murank_kernels.methods.settings import EcnMethod, EcnSettings
 from murank_kernels.tiles.distance_blocks import DistanceBlocks, Finish
 from murank_kernels.tiles.neighbors import neighbors
-from murank_kernels.tiles.prepare import prepare
-
-EcnMethod = Literal["rankdist", "origdist"]
+from murank_kernels.tiles.prepare import MethodInput, prepare
 
 
 def ecn(
@@ -91,34 +87,28 @@ def ecn_blocks(
     progress: Progress | None = None,
 ) -> DistanceBlocks:
     """Re-rank as `ecn` does, with the distances made some query rows at a time."""
-    k, t, q = validate.as_count(k, "k"), validate.as_count(t, "t"), validate.as_count(q, "q")
-    if method not in ("rankdist", "origdist"):
-        raise InvalidInputError(f"method must be 'rankdist' or 'origdist', got {method!r}")
-    validate.check_products(products, device)
-    if device == "cuda":
+    settings = EcnSettings(k, t, q, method).checked()
+    fusion = Fusion(mu, candidates, alpha, gallery_mu, gallery_candidates)
+    given = MethodInput(features, num_query, fusion, normalize, device, products, progress)
+    if given.on_device():
         from murank_kernels.methods import on_device
 
-        return on_device.ecn_blocks(
-            features, num_query, k=k, t=t, q=q, method=method, mu=mu, candidates=candidates,
-            gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
-            normalize=normalize, products=products, progress=progress,
-        )  # fmt: skip
-    ready = prepare(
-        features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
-        gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize, device=device,
-    )  # fmt: skip
+        return on_device.ecn_blocks(given, settings)
+    ready = prepare(given)
 
     def build(measured: F32 | None) -> Finish:
+        length = max(settings.k, settings.t + 1, settings.q + 1)
         near = neighbors(
-            ready.features, max(k, t + 1, q + 1), ready.changes, num_query=ready.num_query,
+            ready.features, length, ready.changes, num_query=ready.num_query,
             query_gallery=measured, progress=progress,
         ).indices  # fmt: skip
-        expanded = expanded_neighbors(near, t, q)
-        if method == "rankdist":
-            return ecn_rankdist.finish(near[:, :k], k, expanded, ready.num_query)
+        expanded = expanded_neighbors(near, settings.t, settings.q)
+        if settings.method == "rankdist":
+            lists = near[:, : settings.k]
+            return ecn_rankdist.finish(lists, settings.k, expanded, ready.num_query)
         return ecn_origdist.finish(ready.tiles(), expanded, ready.num_query)
 
-    rows_each = 64 if method == "rankdist" else ecn_origdist.ROWS_EACH
+    rows_each = 64 if settings.method == "rankdist" else ecn_origdist.ROWS_EACH
     return DistanceBlocks(ready, build, progress, rows_each=rows_each)
 
 

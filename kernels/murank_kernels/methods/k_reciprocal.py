@@ -5,14 +5,15 @@ from functools import partial
 from numpy.typing import ArrayLike
 
 from murank_kernels._types import F32, I32, Products
-from murank_kernels.checks import validate
 from murank_kernels.codes.encoding import Scale, encode, expand_queries, gallery_columns
 from murank_kernels.codes.jaccard import jaccard_rows
 from murank_kernels.codes.reciprocal_sets import expanded_sets
+from murank_kernels.fusion.fusion import Fusion
 from murank_kernels.loops.parallel import Progress
+from murank_kernels.methods.settings import KReciprocalSettings
 from murank_kernels.tiles.distance_blocks import DistanceBlocks, Finish
 from murank_kernels.tiles.neighbors import neighbors
-from murank_kernels.tiles.prepare import prepare
+from murank_kernels.tiles.prepare import MethodInput, prepare
 
 
 def k_reciprocal(
@@ -112,33 +113,25 @@ def k_reciprocal_blocks(
     progress: Progress | None = None,
 ) -> DistanceBlocks:
     """Re-rank as `k_reciprocal` does, with the distances made some query rows at a time."""
-    k1, k2 = validate.as_count(k1, "k1"), validate.as_count(k2, "k2")
-    lambda_value = validate.as_fraction(lambda_value, "lambda_value")
-    validate.check_products(products, device)
-    if device == "cuda":
+    settings = KReciprocalSettings(k1, k2, lambda_value, squared).checked()
+    fusion = Fusion(mu, candidates, alpha, gallery_mu, gallery_candidates)
+    given = MethodInput(features, num_query, fusion, normalize, device, products, progress)
+    if given.on_device():
         from murank_kernels.methods import on_device
 
-        return on_device.k_reciprocal_blocks(
-            features, num_query, k1=k1, k2=k2, lambda_value=lambda_value, squared=squared,
-            mu=mu, candidates=candidates,
-            gallery_mu=gallery_mu, gallery_candidates=gallery_candidates, alpha=alpha,
-            normalize=normalize, products=products, progress=progress,
-        )  # fmt: skip
-    ready = prepare(
-        features, num_query, mu=mu, candidates=candidates, gallery_mu=gallery_mu,
-        gallery_candidates=gallery_candidates, alpha=alpha, normalize=normalize, device=device,
-    )  # fmt: skip
+        return on_device.k_reciprocal_blocks(given, settings)
+    ready = prepare(given)
 
     def build(measured: F32 | None) -> Finish:
         near = neighbors(
-            ready.features, max(k1 + 1, k2), ready.changes,
+            ready.features, settings.length, ready.changes,
             num_query=ready.num_query, query_gallery=measured, progress=progress,
         )  # fmt: skip
-        scale = Scale.of(near.row_max, squared=squared)
-        codes = encode(*expanded_sets(near.indices, k1), ready.pair_distances, scale)
-        if k2 > 1:
-            codes = expand_queries(codes, near.indices[:, :k2])
+        scale = Scale.of(near.row_max, squared=settings.squared)
+        codes = encode(*expanded_sets(near.indices, settings.k1), ready.pair_distances, scale)
+        if settings.k2 > 1:
+            codes = expand_queries(codes, near.indices[:, : settings.k2])
         columns = gallery_columns(codes, ready.num_query)
-        return partial(jaccard_rows, codes, columns, scale, lambda_value)
+        return partial(jaccard_rows, codes, columns, scale, settings.lambda_value)
 
     return DistanceBlocks(ready, build, progress)

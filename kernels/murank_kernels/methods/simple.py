@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from murank_kernels._types import F32, I32, Products
-from murank_kernels.checks import validate
+from murank_kernels.fusion.fusion import Fusion
 from murank_kernels.loops.parallel import Progress
 from murank_kernels.tiles.distance_blocks import DistanceBlocks, Finish
-from murank_kernels.tiles.prepare import prepare
+from murank_kernels.tiles.prepare import MethodInput, prepare
 
 
 def simple(
@@ -52,18 +52,13 @@ def simple_blocks(
     progress: Progress | None = None,
 ) -> DistanceBlocks:
     """Rank as `simple` does, with the distances made some query rows at a time."""
-    validate.check_products(products, device)
-    if device == "cuda":
+    fusion = Fusion(mu, candidates, alpha)
+    given = MethodInput(features, num_query, fusion, normalize, device, products, progress)
+    if given.on_device():
         from murank_kernels.methods import on_device
 
-        return on_device.simple_blocks(
-            features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
-            products=products, progress=progress,
-        )  # fmt: skip
-    ready = prepare(
-        features, num_query, mu=mu, candidates=candidates, alpha=alpha, normalize=normalize,
-        device=device,
-    )  # fmt: skip
+        return on_device.simple_blocks(given)
+    ready = prepare(given)
     return DistanceBlocks(ready, _no_search, progress, search_measures=False)
 
 

@@ -1,22 +1,27 @@
 """CA-Jaccard re-ranking of one query at a time, among the gallery rows nearest to it."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, F64, I64
 from murank_kernels.checks import validate
 from murank_kernels.codes.encoding import FLOOR
-from murank_kernels.fusion.fusion import fused_changes
-from murank_kernels.fusion.scores import ScoredPairs, as_mu
 from murank_kernels.loops import parallel
 from murank_kernels.methods.ca_jaccard import ca_jaccard
-from murank_kernels.online.online_k_reciprocal import Ranked, as_feature, as_row, smallest
+from murank_kernels.methods.settings import CaJaccardSettings
 from murank_kernels.online.query_rows import measure
+from murank_kernels.online.ranked import (
+    Ranked,
+    as_feature,
+    as_gallery_shape,
+    as_query_mu,
+    fused_squares,
+    smallest,
+)
 
 SHORTLIST = 500
 _SMALL = 2048  # rows for which starting workers costs more than they save
@@ -38,12 +43,10 @@ class OnlineCameraQuery(Ranked):
 
     def fused(self, mu: ArrayLike, candidates: ArrayLike) -> "OnlineCameraQuery":
         """Fuse what a pair scorer says of some candidates: a new query, as `OnlineQuery.fused`."""
-        values, indices = as_row(mu, "mu"), as_row(candidates, "candidates")
-        if len(values) == len(indices) == 0:
+        given = as_query_mu(mu, candidates, len(self._squared))
+        if given is None:
             return self
-        scores = as_mu(values[None], indices[None], 1, len(self._squared))
-        assert scores is not None  # noqa: S101  both arguments are required
-        (known,), (places,) = scores
+        known, places = given
         kept = ~np.isin(self._places, places)
         all_mu = np.concatenate([self._mu[kept], known])
         all_places = np.concatenate([self._places[kept], places])
@@ -108,19 +111,13 @@ class OnlineCaJaccard:
         InvalidInputError
             Before any work.
         """
-        self._settings: dict[str, Any] = {
-            "k1": k1, "k2": k2, "k1_intra": k1_intra, "k1_inter": k1_inter, "k2_intra": k2_intra,
-            "k2_inter": k2_inter, "ckrnns": bool(ckrnns), "clqe": bool(clqe),
-            "lambda_value": validate.as_fraction(lambda_value, "lambda_value"),
-            "alpha": validate.as_fraction(alpha, "alpha"),
-        }  # fmt: skip
-        for name in ("k1", "k2", "k1_intra", "k1_inter", "k2_intra", "k2_inter"):
-            validate.as_count(self._settings[name], name)
+        self._settings = CaJaccardSettings(
+            k1, k2, k1_intra, k1_inter, k2_intra, k2_inter, ckrnns, clqe, lambda_value
+        ).checked()
+        self._alpha = validate.as_fraction(alpha, "alpha")
         if shortlist is not None:
             shortlist = validate.as_count(shortlist, "shortlist")
-        shape = validate.as_array(gallery, "gallery").shape
-        if len(shape) != 2 or 0 in shape:
-            raise InvalidInputError(f"gallery must have shape [G, D], got {shape}")
+        shape = as_gallery_shape(gallery)
         given = validate.as_labels(camids, "camids", shape[0])
         self._known, self._camids = np.unique(given, return_inverse=True)  # numbered from 0
         self._features = validate.as_features(gallery, normalize=normalize)
@@ -163,28 +160,23 @@ class OnlineCaJaccard:
 
     def fused_squared(self, feature: F32, mu: F64, places: I64) -> F32:
         """Squared fused distances [K] of a query to gallery rows with known mu; for queries."""
-        rows = np.concatenate([feature[None], self._features[places]])
-        pairs = ScoredPairs(np.zeros(len(mu), np.int64), np.arange(1, len(rows)), mu)
-        # The query's own entries come first, in the order of the candidates.
-        fused: F32 = fused_changes(rows, pairs, self._settings["alpha"]).values[: len(mu)]
-        return fused
+        return fused_squares(feature, self._features[places], mu, self._alpha)
 
     def rerank(self, feature: F32, camid: int, squared: F32, mu: F64, places: I64) -> F32:
         """Final distances [G] of a query; for queries."""
         _, nearest = smallest(squared, self._length)
         shortlist = np.sort(nearest)  # equal distances: lower index first, as in the whole
-        given = dict(self._settings)
+        given: dict[str, Any] = asdict(self._settings)
         there = np.isin(places, shortlist)
         if there.any():
+            given["alpha"] = self._alpha
             given["mu"] = mu[there][None]
             given["candidates"] = np.searchsorted(shortlist, places[there])[None]
-        else:
-            del given["alpha"]
         rows = np.concatenate([feature[None], self._features[shortlist]])
         camids = np.concatenate([[camid], self._camids[shortlist]])
         with parallel.alone() if self._length <= _SMALL else nullcontext():
             found = ca_jaccard(rows, 1, camids, normalize=False, **given)
-        share = np.float32(self._settings["lambda_value"])
+        share = np.float32(self._settings.lambda_value)
         distances = np.maximum(np.sqrt(squared), FLOOR)
         out: F32 = (1 - share) + share * (distances / distances[shortlist].max())
         out[shortlist] = np.asarray(found)[0]

@@ -5,15 +5,15 @@ as the first row of a joint call would be. A gallery list with the query in it i
 query's place there: entries before it are the gallery's own, those behind it stand one further.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from murank_kernels._types import F32, I32, I64
 from murank_kernels.codes.reciprocal_sets import reciprocal_sets
-from murank_kernels.fusion.fusion import Changes
+from murank_kernels.fusion.changes import Changes
 from murank_kernels.loops.compiled import compiled
+from murank_kernels.methods.settings import KReciprocalSettings
 from murank_kernels.tiles.distances import squared_distance
 from murank_kernels.tiles.neighbors import Neighbors, empty_lists
 from murank_kernels.tiles.selection import select_rows
@@ -21,24 +21,10 @@ from murank_kernels.tiles.selection import select_rows
 QUERY = -1
 
 
-@dataclass(frozen=True)
-class OnlineSettings:
-    """Parameters of k-reciprocal re-ranking."""
-
-    k1: int
-    k2: int
-    lambda_value: float
-    squared: bool
-
-    @property
-    def length(self) -> int:
-        """Entries of a neighbour list."""
-        return max(self.k1 + 1, self.k2)
-
-    def sizes(self, length: int) -> tuple[int, int, int]:
-        """Neighbours of R, of its half-size kin, and rows averaged, where lists have `length`."""
-        half = round(self.k1 / 2) + 1
-        return min(self.k1 + 1, length), min(half, length), min(self.k2, length)
+def sizes_of(settings: KReciprocalSettings, length: int) -> tuple[int, int, int]:
+    """Neighbours of R, of its half-size kin, and rows averaged, where lists have `length`."""
+    half = round(settings.k1 / 2) + 1
+    return min(settings.k1 + 1, length), min(half, length), min(settings.k2, length)
 
 
 class GalleryRows(NamedTuple):
@@ -69,7 +55,7 @@ class QueryRow(NamedTuple):
 
 
 def gallery_rows(
-    features: F32, changes: Changes, near: Neighbors, settings: OnlineSettings
+    features: F32, changes: Changes, near: Neighbors, settings: KReciprocalSettings
 ) -> GalleryRows:
     """Bring together what queries read."""
     num_rows = len(features)
@@ -79,7 +65,7 @@ def gallery_rows(
     indptr = np.zeros(num_rows + 1, np.int64)
     np.cumsum(np.bincount(averaged.ravel(), minlength=num_rows), out=indptr[1:])
     holders = (order // averaged.shape[1]).astype(np.int32)
-    k, half = settings.sizes(near.indices.shape[1])[:2]
+    k, half = sizes_of(settings, near.indices.shape[1])[:2]
     return GalleryRows(
         features, near.indices, near.distances, near.row_max,
         *reciprocal_sets(near.indices, k), *reciprocal_sets(near.indices, half),

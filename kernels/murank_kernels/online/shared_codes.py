@@ -15,6 +15,7 @@ from murank_kernels._types import F32, I32, I64
 from murank_kernels.codes.encoding import Codes, Scale
 from murank_kernels.codes.jaccard import jaccard_rows
 from murank_kernels.loops.compiled import compiled
+from murank_kernels.methods.settings import KReciprocalSettings
 from murank_kernels.online.query_codes import (
     UNSEEN,
     encode_row,
@@ -25,10 +26,10 @@ from murank_kernels.online.query_codes import (
 from murank_kernels.online.query_rows import (
     QUERY,
     GalleryRows,
-    OnlineSettings,
     QueryRow,
     member,
     query_row,
+    sizes_of,
 )
 
 
@@ -194,10 +195,10 @@ def _shared(
     return out
 
 
-def rerank(rows: GalleryRows, squared: F32, settings: OnlineSettings) -> F32:
+def rerank(rows: GalleryRows, squared: F32, settings: KReciprocalSettings) -> F32:
     """Final distances [G] of a query with these squared distances [G]."""
     query = query_row(rows, squared, settings.length)
-    k, half, averaged = settings.sizes(len(query.own))
+    k, half, averaged = sizes_of(settings, len(query.own))
     columns = _columns(rows, query, k, half, averaged, settings.squared)
     near = _codes_near(
         rows, query, _rows_near(rows, query, columns.rows, k, half), columns.place,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from murank_kernels._types import F32, I32, I64
-from murank_kernels.fusion.fusion import Changes
+from murank_kernels.fusion.changes import Changes
 from murank_kernels.loops.compiled import compiled
 from murank_kernels.loops.vector import any_not_above
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from murank_kernels._types import F32, I32
 from murank_kernels.checks.validate import LARGEST
-from murank_kernels.fusion.fusion import Changes
+from murank_kernels.fusion.changes import Changes
 from murank_kernels.loops import parallel
 from murank_kernels.loops.compiled import compiled
 from murank_kernels.loops.parallel import Progress

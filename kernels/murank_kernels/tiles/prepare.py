@@ -1,21 +1,51 @@
 """The first step that every method shares: checked, normalised, fused input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-from numpy.typing import ArrayLike
 
 from murank_kernels._types import F32, I32, I64
 from murank_kernels.checks import validate
-from murank_kernels.fusion.fusion import Changes, fused_changes
-from murank_kernels.fusion.scores import (
-    NamedPairs,
-    ScoredPairs,
-    as_gallery_mu,
-    as_mu,
-    named_pairs,
-)
+from murank_kernels.fusion.changes import Changes, fused_changes
+from murank_kernels.fusion.fusion import Fusion, NamedPairs
+from murank_kernels.fusion.scores import ScoredPairs
+from murank_kernels.loops.parallel import Progress
 from murank_kernels.tiles.distances import DistanceTiles, fill_squared_distances
+
+
+@dataclass(frozen=True)
+class MethodInput:
+    """What every method is given beside its settings, as `k_reciprocal` tells; not checked yet."""
+
+    features: Any  # [N,D]
+    num_query: int
+    fusion: Fusion = field(default_factory=Fusion)
+    normalize: bool = True
+    device: str = "cpu"
+    products: str = "float32"
+    progress: Progress | None = None
+
+    def on_device(self) -> bool:
+        """Whether a GPU is asked for. Raises InvalidInputError: it cannot multiply as asked."""
+        validate.check_products(self.products, self.device)
+        return self.device == "cuda"
+
+    def checked(self) -> "Checked":
+        """Check everything but the values of the features, wherever these are."""
+        alpha = self.fusion.weight()
+        num_rows = validate.num_rows(self.features)
+        num_query = validate.as_num_query(self.num_query, num_rows)
+        pairs = self.fusion.named_pairs(num_query, num_rows - num_query)
+        return Checked(num_query, num_rows, alpha, pairs)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the methods have in common beside features, known to be good."""
+
+    num_query: int
+    num_rows: int
+    alpha: float
+    pairs: NamedPairs  # scored ones
 
 
 @dataclass(frozen=True)
@@ -40,54 +70,10 @@ class Prepared:
         fill_squared_distances(self.features, rows, indptr, indices, self.changes, out)
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What the methods have in common beside features, known to be good."""
-
-    num_query: int
-    num_rows: int
-    alpha: float
-    pairs: NamedPairs  # scored ones
-
-
-def check(
-    features: Any,
-    num_query: int,
-    *,
-    mu: ArrayLike | None,
-    candidates: ArrayLike | None,
-    alpha: float,
-    gallery_mu: ArrayLike | None = None,
-    gallery_candidates: ArrayLike | None = None,
-) -> Checked:
-    """Check everything but the values of the features, wherever these are."""
-    alpha = validate.as_fraction(alpha, "alpha")
-    num_rows = validate.num_rows(features)
-    num_query = validate.as_num_query(num_query, num_rows)
-    num_gallery = num_rows - num_query
-    scores = as_mu(mu, candidates, num_query, num_gallery)
-    gallery_scores = as_gallery_mu(gallery_mu, gallery_candidates, num_gallery)
-    return Checked(num_query, num_rows, alpha, named_pairs(num_query, scores, gallery_scores))
-
-
-def prepare(
-    features: ArrayLike,
-    num_query: int,
-    *,
-    mu: ArrayLike | None,
-    candidates: ArrayLike | None,
-    alpha: float,
-    normalize: bool,
-    device: str,
-    gallery_mu: ArrayLike | None = None,
-    gallery_candidates: ArrayLike | None = None,
-) -> Prepared:
+def prepare(given: MethodInput) -> Prepared:
     """Check everything that the methods have in common, then normalise and fuse."""
-    validate.check_device(device)
-    checked = check(
-        features, num_query, mu=mu, candidates=candidates, alpha=alpha, gallery_mu=gallery_mu,
-        gallery_candidates=gallery_candidates,
-    )  # fmt: skip
-    rows = validate.as_features(features, normalize=normalize)
+    validate.check_device(given.device)
+    checked = given.checked()
+    rows = validate.as_features(given.features, normalize=given.normalize)
     pairs = ScoredPairs.of(*checked.pairs, checked.num_rows)
     return Prepared(rows, checked.num_query, fused_changes(rows, pairs, checked.alpha))

@@ -12,8 +12,10 @@ from murank_kernels import ca_jaccard, ecn, k_reciprocal, simple
 from murank_kernels.cuda import plan
 from murank_kernels.cuda.ecn_origdist import origdist_rows
 from murank_kernels.cuda.prepare import prepare
+from murank_kernels.fusion.fusion import Fusion
 from murank_kernels.methods.ecn import expanded_neighbors
 from murank_kernels.tiles.neighbors import neighbors as neighbors_on_cpu
+from murank_kernels.tiles.prepare import MethodInput
 from murank_kernels.tiles.prepare import prepare as prepare_on_cpu
 
 K_RECIPROCAL: dict[str, dict[str, Any]] = {
@@ -158,13 +160,8 @@ def test_ecn_by_distances(rows: int, fused: bool, monkeypatch: pytest.MonkeyPatc
 def test_ecn_by_distances_against_golden_vectors() -> None:
     """Three queries of the main case; neighbours from the CPU: a search of 480 rows is long."""
     case, queries = main_case(), 3
-    ready = prepare(
-        case.features, case.num_query, alpha=0.2, normalize=True, products="float32",
-        **case.fusion,
-    )  # fmt: skip
-    on_cpu = prepare_on_cpu(
-        case.features, case.num_query, alpha=0.2, normalize=True, device="cpu", **case.fusion
-    )
+    given = MethodInput(case.features, case.num_query, Fusion(**case.fusion))
+    ready, on_cpu = prepare(given), prepare_on_cpu(given)
     near = neighbors_on_cpu(on_cpu.features, 9, on_cpu.changes, num_query=case.num_query).indices
     rows = np.empty((queries, ready.num_gallery), np.float32)
     ready.tile(slice(0, queries), (ready.num_query, ready.num_rows), rows)

@@ -12,6 +12,7 @@ from murank_kernels.cuda import neighbors as device_neighbors
 from murank_kernels.cuda import plan
 from murank_kernels.cuda.prepare import DevicePrepared, prepare
 from murank_kernels.cuda.simulated import as_tf32
+from murank_kernels.tiles.prepare import MethodInput
 
 Q, G = 5, 35
 TF32: dict[str, Any] = {"device": "cuda", "products": "tf32"}
@@ -27,9 +28,7 @@ def features() -> NDArray[np.float32]:
 
 
 def prepared(products: str) -> DevicePrepared:
-    return prepare(
-        features(), Q, mu=None, candidates=None, alpha=0.2, normalize=True, products=products
-    )
+    return prepare(MethodInput(features(), Q, products=products))
 
 
 def exact() -> NDArray[np.float64]:
