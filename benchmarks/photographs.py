@@ -197,7 +197,7 @@ def _mllm(
 
 def _work(arguments: argparse.Namespace) -> Path:
     """A folder of its own for each encoder."""
-    from murank_export._hashing import checkpoint_sha256, file_sha256
+    from murank_export.sources.hashing import checkpoint_sha256, file_sha256
 
     encoder: Path = arguments.encoder
     made = file_sha256(encoder) if encoder.is_file() else checkpoint_sha256(encoder)

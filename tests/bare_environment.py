@@ -12,7 +12,7 @@ from types import ModuleType
 
 PACKAGES = ("murank_kernels", "murank")
 # Of the build machine's package only the command line must show its help anywhere.
-EXPORT = ("murank_export", "murank_export.export_cli", "murank_export.adapt.adapt_cli")
+EXPORT = ("murank_export", "murank_export.engine.export_cli", "murank_export.adapt.adapt_cli")
 ALLOWED = {
     *sys.stdlib_module_names, *PACKAGES, "murank_export", "numpy", "numba", "llvmlite",
     "threadpoolctl", "PIL", "safetensors",

@@ -10,7 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from murank.backends.onnx.session import Session, SessionSettings
 from murank_export import EncoderSettings
-from murank_export.encoder import IMAGENET_MEAN, IMAGENET_STD, ExportedEncoder, export_encoder
+from murank_export.encoders.encoder_graph import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ExportedEncoder,
+    export_encoder,
+)
 
 DIM, SIZE = 6, (8, 4)
 NONE = EncoderSettings()

@@ -37,7 +37,7 @@ class Lora:
     @property
     def work(self) -> Path:
         """A folder of its own for what decides the outcome."""
-        from murank_export._hashing import checkpoint_sha256, file_sha256
+        from murank_export.sources.hashing import checkpoint_sha256, file_sha256
 
         deciding = [
             checkpoint_sha256(self.mllm), file_sha256(self.training),

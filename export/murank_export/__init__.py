@@ -3,9 +3,10 @@
 This is the one package of the three that may import torch and transformers; importing it does not.
 """
 
-from murank_export._offline import stay_offline as _stay_offline
-from murank_export.export import Exported, export_engine
-from murank_export.export_settings import EncoderSettings, ExportSettings
+from murank_export.encoders.encoder_settings import EncoderSettings
+from murank_export.engine.export_engine import Exported, export_engine
+from murank_export.engine.export_settings import ExportSettings
+from murank_export.sources.offline import stay_offline as _stay_offline
 
 _stay_offline()
 

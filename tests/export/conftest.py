@@ -16,7 +16,8 @@ from traced_once import TracedOnce, list_operators_once
 from murank import Engine
 from murank.folder.precision import Precision
 from murank.prompt import Layout
-from murank_export import ExportSettings, export_engine, scorer
+from murank_export import ExportSettings, export_engine
+from murank_export.engine import export_scorer as scorer
 
 other_seeds.move_seeds_of_torch()
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from murank.images import Preprocessing
 from murank.prompt import default_template
-from murank_export.drawn_pairs import drawn_pairs
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.geometry import Grid
 from murank_export.graphs.vision import VisionTower
@@ -20,6 +19,7 @@ from murank_export.mllm.activations import MOST_ROWS, collect_activations
 from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
 from murank_export.mllm.reference import prompt_inputs
 from murank_export.mllm.tokens import PromptTokens, prompt_tokens
+from murank_export.world.drawn_pairs import drawn_pairs
 
 PAIRS = 64  # as many as are asked of short prompts
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]

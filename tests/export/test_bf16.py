@@ -18,7 +18,7 @@ from typed_graph import BF16, FLOAT, HALF, part_of, round_to_bfloat16, typed
 from murank.cli import main
 from murank.engine.golden import golden_log_odds
 from murank.folder.integrity import check_engine
-from murank_export.parity import scorer_on_cpu
+from murank_export.engine.parity import scorer_on_cpu
 
 FAMILIES = ["qwen2_vl", "qwen3_vl", *longer("qwen2_5_vl")]  # an export takes long
 # Operators that onnxruntime's CUDA provider has for bfloat16 at opset 18 (docs/OperatorKernels.md).

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from murank import InputError
-from murank_export._loading import load_model
 from murank_export.mllm.checkpoint import load_checkpoint
+from murank_export.sources.loading import load_model
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 NORM = "model.norm.weight"

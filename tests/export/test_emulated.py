@@ -21,14 +21,14 @@ from murank.engine.golden import resized
 from murank.folder.onnx_references import graph_facts
 from murank.folder.precision import Precision
 from murank.prompt import default_template
-from murank_export.golden import golden_images
+from murank_export.engine.golden_images import golden_images
+from murank_export.engine.parity import rank_correlation, scorer_on_cpu
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.emulated import EMULATION, emulate_bfloat16
 from murank_export.graphs.vision import VisionTower
 from murank_export.mllm.checkpoint import load_checkpoint
 from murank_export.mllm.prefix import bake_prompt
 from murank_export.mllm.tokens import answer_ids, prompt_tokens
-from murank_export.parity import rank_correlation, scorer_on_cpu
 
 FAMILIES = ["qwen2_vl", "qwen3_vl", *longer("qwen2_5_vl")]  # an export takes long
 PAIRS = 40

@@ -23,7 +23,7 @@ from murank import InputError
 from murank.backends.onnx.session import Session, SessionSettings
 from murank.images import load_image, to_pixels
 from murank_export import EncoderSettings
-from murank_export.encoder import ExportedEncoder, export_encoder
+from murank_export.encoders.encoder_graph import ExportedEncoder, export_encoder
 from murank_export.plan.encoder_run import encoder_run
 
 hf: Any = transformers

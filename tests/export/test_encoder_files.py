@@ -15,8 +15,9 @@ from real_data import OSNET
 from murank import InputError
 from murank.backends.onnx.session import Session, SessionSettings
 from murank.folder.onnx_references import graph_facts
-from murank_export import EncoderSettings, encoder
-from murank_export.encoder import IMAGENET_MEAN, IMAGENET_STD, export_encoder
+from murank_export import EncoderSettings
+from murank_export.encoders import encoder_graph
+from murank_export.encoders.encoder_graph import IMAGENET_MEAN, IMAGENET_STD, export_encoder
 
 
 def save_apart(folder: Path) -> Path:
@@ -45,7 +46,7 @@ def test_weights_outside_that_are_missing(tmp_path: Path) -> None:
 
 
 def test_large_weights_go_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "_EXTERNAL_FROM", 1000)
+    monkeypatch.setattr(encoder_graph, "_EXTERNAL_FROM", 1000)
     made = model()
     large = numpy_helper.from_array(np.zeros((DIM, 3, *SIZE), np.float32), "unused")
     made.graph.initializer.append(large)

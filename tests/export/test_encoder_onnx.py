@@ -23,7 +23,7 @@ from plain_encoder import (
 
 from murank import InputError
 from murank_export import EncoderSettings
-from murank_export.encoder import IMAGENET_MEAN, IMAGENET_STD
+from murank_export.encoders.encoder_graph import IMAGENET_MEAN, IMAGENET_STD
 
 
 def test_a_plain_file_with_the_customs_of_torchreid(tmp_path: Path) -> None:

@@ -24,13 +24,14 @@ from murank.folder.onnx_references import graph_facts
 from murank.folder.precision import Precision
 from murank.images import Preprocessing
 from murank.prompt import default_template
-from murank_export import Exported, ExportSettings, export, export_engine
-from murank_export._staging import staged
+from murank_export import Exported, ExportSettings, export_engine
+from murank_export.engine import export_engine as job
+from murank_export.engine.export_scorer import _check_float16
+from murank_export.engine.parity import scorer_parity
+from murank_export.engine.staging import staged
 from murank_export.mllm.checkpoint import load_checkpoint
 from murank_export.mllm.reference import Reference, ask
 from murank_export.mllm.tokens import answer_ids, prompt_tokens
-from murank_export.parity import scorer_parity
-from murank_export.scorer import _check_float16
 
 Export = Callable[..., Exported]
 
@@ -84,7 +85,7 @@ def test_an_encoder_alone(source: Path, output: Path) -> None:
 def test_nothing_stays_of_an_export_that_fails(
     source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "manifest_bytes", fail)
+    monkeypatch.setattr(job, "manifest_bytes", fail)
     with pytest.raises(RuntimeError, match="a late failure"):
         export_engine(ExportSettings(output, encoder=source))
     assert beside(output) == []
@@ -100,7 +101,7 @@ def test_an_older_engine_survives_a_failure(
     before = content(output)
     again = ExportSettings(output, encoder=source, overwrite=True)
     with monkeypatch.context() as patch:
-        patch.setattr(export, "manifest_bytes", fail)
+        patch.setattr(job, "manifest_bytes", fail)
         with pytest.raises(RuntimeError, match="a late failure"):
             export_engine(again)
     assert content(output) == before

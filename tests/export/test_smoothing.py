@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from murank.images import Preprocessing
 from murank.prompt import default_template
-from murank_export.drawn_pairs import drawn_pairs
 from murank_export.graphs.geometry import Grid
 from murank_export.mllm.activations import collect_activations
 from murank_export.mllm.channels import Channels, all_channels
@@ -21,6 +20,7 @@ from murank_export.mllm.checkpoint import Checkpoint, load_checkpoint
 from murank_export.mllm.reference import ask
 from murank_export.mllm.smoothing import smooth
 from murank_export.mllm.tokens import PromptTokens, prompt_tokens
+from murank_export.world.drawn_pairs import drawn_pairs
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 

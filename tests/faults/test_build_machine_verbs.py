@@ -23,13 +23,13 @@ from safetensors.numpy import load_file
 from murank import InputError, save_features
 from murank.cli import main
 from murank.folder.manifest import engine_sha256, read_manifest
-from murank_export import export, scorer
 from murank_export.adapt import train, training
 from murank_export.adapt.checkpoints import RunFolder, Saved
 from murank_export.adapt.examples import load_splits
 from murank_export.adapt.loop import TrainingStep
 from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.validation import Evaluation
+from murank_export.engine import export_engine, export_scorer
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 MLLM = ENGINE.parent / "base"
@@ -64,9 +64,9 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> None:
         copy(stage, "onnx/[vd]*", "prompt.safetensors")
         return SimpleNamespace(part=part, golden=golden, parity={"spearman": None})
 
-    monkeypatch.setattr(export, "_encoder", encoder)
-    monkeypatch.setattr(scorer, "export_scorer", scored)
-    monkeypatch.setattr("murank_export.export_cli._summary", lambda made: str(made.folder))
+    monkeypatch.setattr(export_engine, "_encoder", encoder)
+    monkeypatch.setattr(export_scorer, "export_scorer", scored)
+    monkeypatch.setattr("murank_export.engine.export_cli._summary", lambda made: str(made.folder))
 
 
 @written("export --output")

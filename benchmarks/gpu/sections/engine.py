@@ -147,7 +147,7 @@ def parity_images(pixels: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def parity(what: str, found: NDArray[Any], reference: Path, precision: Precision = "fp16") -> Row:
     """Compare logits [P,2] of No and Yes, by the exporter's own rule for the precision."""
     from murank import ParityError
-    from murank_export.parity import scorer_parity
+    from murank_export.engine.parity import scorer_parity
 
     wanted = np.load(reference)
     try:

@@ -1,6 +1,8 @@
 """Adaptation of an MLLM, once and off-line: hard pairs are mined, then LoRA is trained on them.
 
 Nothing is loaded before it is asked for, torch least of all.
+
+Imports sources, graphs, mllm, engine.
 """
 
 import importlib

@@ -27,7 +27,7 @@ from murank.files.atomic import (
     sweep,
     write_files,
 )
-from murank_export._loading import read_json
+from murank_export.sources.loading import read_json
 
 TRAINING, LOG, ADAPTER, CHECKPOINT, LATEST = (
     "training.json", "log.jsonl", "adapter", "checkpoint", "latest.pt",

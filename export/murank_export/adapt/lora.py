@@ -13,11 +13,11 @@ from torch import nn
 
 from murank import InputError
 from murank.files.atomic import Writer
-from murank_export._loading import one_line, read_json
 from murank_export.adapt.train_settings import TrainSettings
 from murank_export.mllm.adapter import CONFIG, LAYOUT_KEY, SIZE_KEY, TEMPLATE_KEY, WEIGHTS, Adapter
 from murank_export.mllm.checkpoint import Checkpoint
 from murank_export.mllm.merge import check_patterns, embeddings, frozen_copies
+from murank_export.sources.loading import one_line, read_json
 
 RANK, ALPHA = 16, 32.0
 _LANGUAGE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

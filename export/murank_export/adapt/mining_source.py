@@ -17,7 +17,7 @@ from murank.images import ReadyImage
 from murank.jobs import JobLog, LazyEngine
 from murank.jobs.job_images import Unreadable, ready_ahead
 from murank.rerank.alignment import OFF, Alignment
-from murank_export._hashing import file_sha256
+from murank_export.sources.hashing import file_sha256
 
 NOBODY, UNREADABLE = "junk_and_distractors", "unreadable"  # why an image is left out
 _BATCH = 32  # images that the engine is given at once

@@ -15,7 +15,7 @@ from murank.cli.progress import ProgressLine
 from murank.cli.reading_options import add_reading_options, reading_of
 from murank.prompt import LAYOUTS
 from murank_export.adapt.train_settings import TrainSettings
-from murank_export.export_cli import noted, size
+from murank_export.engine.export_cli import noted, size
 
 _NEEDED = ("torch", "transformers", "peft", "accelerate", "safetensors")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from murank.prompt import PromptTemplate
 from murank.rerank.methods import Progress
-from murank_export._steps import Report
 from murank_export.adapt._interrupt import Interrupt
 from murank_export.adapt.checkpoints import ADAPTER, RunFolder, Saved
 from murank_export.adapt.examples import Splits, StepOrder
@@ -16,6 +15,7 @@ from murank_export.adapt.lora import adapter_files
 from murank_export.adapt.question import Question
 from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.validation import Evaluation, validate
+from murank_export.engine.steps import Report
 
 
 @dataclass(frozen=True)

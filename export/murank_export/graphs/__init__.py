@@ -1,1 +1,4 @@
-"""The MLLM as two ONNX graphs: vision tower and decoder."""
+"""The MLLM as two ONNX graphs: vision tower and decoder.
+
+Imports sources.
+"""

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from murank.folder.kv_names import past_names, present_names
-from murank_export._quiet import quiet_exporter
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.qdq import OPSET as QDQ_OPSET
 from murank_export.graphs.qdq import has_qdq, pack_int4
 from murank_export.graphs.vision import VisionTower
+from murank_export.sources.quiet import quiet_exporter
 
 OPSET = 18
 _MOST = 4096  # largest free dimension that the graphs are traced for

@@ -1,1 +1,4 @@
-"""Checkpoints of multimodal LLMs: loading, adapters, prompt tokens, reference answers."""
+"""Checkpoints of multimodal LLMs: loading, adapters, prompt tokens, reference answers.
+
+Imports sources, world, graphs.
+"""

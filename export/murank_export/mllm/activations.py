@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from murank.images import Preprocessing
-from murank_export.drawn_pairs import drawn_pairs
 from murank_export.graphs.geometry import Grid
 from murank_export.mllm.checkpoint import Checkpoint
 from murank_export.mllm.reference import prompt_inputs
 from murank_export.mllm.tokens import PromptTokens
+from murank_export.world.drawn_pairs import drawn_pairs
 
 MOST_ROWS = 2048  # of a layer
 _MOST_PAIRS = 64

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from murank import InputError
-from murank_export._hashing import checkpoint_sha256, file_sha256
-from murank_export._loading import (
+from murank_export.sources.hashing import checkpoint_sha256, file_sha256
+from murank_export.sources.loading import (
     ADAPTER_CONFIG,
     check_no_other_weights,
     one_line,

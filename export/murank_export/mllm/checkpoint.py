@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from murank import InputError
-from murank_export._loading import (
+from murank_export.graphs.geometry import Grid
+from murank_export.sources.loading import (
     check_no_other_weights,
     load_model,
     one_line,
-    quiet,
     read_json,
 )
-from murank_export.graphs.geometry import Grid
+from murank_export.sources.quiet import quiet
 
 FAMILIES = {
     "qwen2_vl": "Qwen2VLForConditionalGeneration",

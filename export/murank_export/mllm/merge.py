@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from murank import InputError
-from murank_export._loading import one_line
 from murank_export.mllm.adapter import WEIGHTS, Adapter
 from murank_export.mllm.checkpoint import canonical
+from murank_export.sources.loading import one_line
 
 _ADAPTER = "default"  # PEFT's name for the only one
 _ALPHA = 32.0  # MUSE's

@@ -1,4 +1,7 @@
-"""What an engine will need on a device: operations, bytes, memory, floor and predicted latency."""
+"""What an engine will need on a device: operations, bytes, memory, floor and predicted latency.
+
+Imports no room.
+"""
 
 from murank_export.plan.check import Checked, check_on_this_cpu
 from murank_export.plan.devices import DEVICES, NAMES

@@ -49,7 +49,7 @@ VERBS = {verb: text for verbs in GROUPS.values() for verb, text in verbs.items()
 # The build machine's verbs live in its own package, which the runtime never imports by itself.
 ELSEWHERE = {
     "adapt": "murank_export.adapt.adapt_cli",
-    "export": "murank_export.export_cli",
+    "export": "murank_export.engine.export_cli",
     "plan": "murank_export.plan.plan_cli",
     "world": "murank_export.world.world_cli",
 }

@@ -16,9 +16,9 @@ from murank.backends.onnx.session import onnxruntime
 from murank.engine.neighbours import ROWS_FLOAT16, ROWS_FLOAT32
 from murank.folder.contents import check_graph
 from murank.images import Preprocessing
-from murank_export._loading import one_line
-from murank_export.export_settings import EncoderSettings
-from murank_export.hf_encoder import export_hf_encoder
+from murank_export.encoders.encoder_settings import EncoderSettings
+from murank_export.encoders.hf_encoder import export_hf_encoder
+from murank_export.sources.loading import one_line
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}

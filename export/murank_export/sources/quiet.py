@@ -1,10 +1,11 @@
-"""Exporters without their chatter."""
+"""Libraries without their chatter."""
 
 import contextlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -18,3 +19,19 @@ def quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep bars and guesses of transformers off the screen; its exceptions still come through."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()

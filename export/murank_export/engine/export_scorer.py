@@ -14,9 +14,10 @@ from murank.folder.manifest import AnswerIds, ScorerPart, Shapes
 from murank.folder.precision import ARITHMETIC
 from murank.images import Preprocessing
 from murank.prompt import PromptTemplate
-from murank_export._steps import NOTE, Steps
-from murank_export.export_settings import ExportSettings
-from murank_export.golden import golden_images
+from murank_export.engine.export_settings import ExportSettings
+from murank_export.engine.golden_images import golden_images
+from murank_export.engine.parity import merge_parity, scorer_on_cpu, scorer_parity
+from murank_export.engine.steps import NOTE, Steps
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.geometry import Grid
 from murank_export.graphs.layers import Inputs
@@ -30,7 +31,6 @@ from murank_export.mllm.prefix import bake_prompt
 from murank_export.mllm.reference import Reference, ask
 from murank_export.mllm.smoothing import SMOOTHED, smooth
 from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_tokens
-from murank_export.parity import merge_parity, scorer_on_cpu, scorer_parity
 
 VISION, DECODER, PROMPT = "onnx/vision.onnx", "onnx/decoder.onnx", "prompt.safetensors"
 _LARGEST_FLOAT16 = 60_000.0  # with a little room: 65504 is the last

@@ -26,12 +26,13 @@ from murank.folder.manifest import (
     manifest_bytes,
 )
 from murank.prompt import PromptTemplate, default_template, load_template
-from murank_export._hashing import checkpoint_sha256, file_sha256
-from murank_export._staging import staged
-from murank_export._steps import NOTE, Report, Steps
-from murank_export.export_settings import EncoderSettings, ExportSettings
-from murank_export.golden import golden_images
+from murank_export.encoders.encoder_settings import EncoderSettings
+from murank_export.engine.export_settings import ExportSettings
+from murank_export.engine.golden_images import golden_images
+from murank_export.engine.staging import staged
+from murank_export.engine.steps import NOTE, Report, Steps
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
+from murank_export.sources.hashing import checkpoint_sha256, file_sha256
 
 GOLDEN, PARITY = "golden.safetensors", "parity.json"
 ENCODER = "onnx/encoder.onnx"
@@ -78,7 +79,7 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
         scorer: ScorerPart | None = None
         parity: dict[str, Any] = {}
         if settings.mllm is not None:
-            from murank_export.scorer import export_scorer
+            from murank_export.engine.export_scorer import export_scorer
 
             made = export_scorer(settings, adapter, template, stage, steps)
             scorer, parity["scorer"] = made.part, made.parity
@@ -128,7 +129,7 @@ def _encoder(
     from murank.engine.golden import resized
     from murank.engine.neighbours import encoder_fault
     from murank.folder.contents import EngineFiles
-    from murank_export.encoder import export_encoder
+    from murank_export.encoders.encoder_graph import export_encoder
 
     with steps.step("encoder: export and check"):
         made = export_encoder(settings.encoder, stage / ENCODER, settings.encoder_settings)

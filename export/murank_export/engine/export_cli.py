@@ -12,7 +12,7 @@ from murank.cli.parser import Parser, positive
 from murank.folder.manifest import engine_sha256
 from murank.folder.precision import Precision
 from murank.prompt import LAYOUTS
-from murank_export._steps import NOTE, Report
+from murank_export.engine.steps import NOTE, Report
 
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors")
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -110,7 +110,9 @@ def run(args: argparse.Namespace) -> int:
             f"export needs {', '.join(missing)}: install murank with its extras 'cpu,export' on "
             "the build machine"
         )
-    from murank_export import EncoderSettings, ExportSettings, export_engine
+    from murank_export.encoders.encoder_settings import EncoderSettings
+    from murank_export.engine.export_engine import export_engine
+    from murank_export.engine.export_settings import ExportSettings
 
     settings = ExportSettings(
         output=args.output,

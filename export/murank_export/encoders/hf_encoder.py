@@ -11,8 +11,8 @@ from murank import InputError
 from murank.backends.onnx.session import onnxruntime
 from murank.images import Preprocessing
 from murank.machine.library import library
-from murank_export._loading import load_model, one_line, read_json
-from murank_export._quiet import quiet_exporter
+from murank_export.sources.loading import load_model, one_line, read_json
+from murank_export.sources.quiet import quiet_exporter
 
 # model_type -> the class that is exported, and its output that Re-ID uses as the feature
 MODELS = {

@@ -1,12 +1,12 @@
 """Loading with transformers: quietly, from local files, and nothing left to chance."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from murank import InputError
+from murank_export.sources.quiet import quiet
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = {".bin", ".ckpt", ".gguf", ".npz", ".pt", ".pth", ".safetensors"}
@@ -79,22 +79,6 @@ def check_no_other_weights(folder: Path, read: Callable[[Path], bool]) -> None:
 def one_line(error: Exception) -> str:
     """Return what an exception says, on one line and not at length."""
     return " ".join(str(error).split())[:300]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep bars and guesses of transformers off the screen; its exceptions still come through."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
 
 
 def read_json(file: Path) -> dict[str, Any]:
