@@ -40,7 +40,7 @@ SHIPPED = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
 @pytest.fixture(autouse=True)
 def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def machine(compute_capability: str = "8.9") -> PlanMachine:
@@ -160,7 +160,7 @@ def test_an_interrupt_ends_the_real_builder(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_plans(copy, BuildSettings(), machine(), progress=progress)
     assert len(seen) == 1
-    names = {path.name for path in (copy / "plans").glob("*/*")}
+    names = {path.name for path in (tmp_path / "cache" / "murank" / "plans").glob("*/*/*")}
     assert "encoder.plan" in names
     assert "vision.plan" not in names
 

@@ -110,9 +110,6 @@ def test_the_folder_stays_as_it_was(engine: Path, mode: int) -> None:
     store(engine, measure())
     assert sorted(engine.rglob("*")) == before
     assert (engine / "manifest.json").stat().st_mode & 0o777 == mode
-    (engine / "plans").mkdir()
-    store(engine, measure(ThresholdTarget("eer", None)))
-    assert list((engine / "plans").iterdir()) == []
 
 
 def test_nothing_changes_if_writing_fails(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,18 +126,11 @@ def test_nothing_changes_if_writing_fails(engine: Path, monkeypatch: pytest.Monk
 
 
 def test_what_a_killed_calibration_left_is_swept(engine: Path) -> None:
-    """A folder plans/ of its making goes, too: that stands for plans; foreign files stay."""
     before = sorted(engine.rglob("*"))
-    (engine / "plans").mkdir()
-    left = engine / "plans" / ".murank-0123456789abcdef-manifest.json"
-    left.write_text("half")
+    (engine / ".murank-0123456789abcdef-manifest.json").write_text("half")
+    check_engine(engine)
     store(engine, measure())
     assert sorted(engine.rglob("*")) == before
-    (engine / "plans").mkdir()
-    left.write_text("half")
-    (engine / "plans" / "notes.txt").write_text("mine")
-    store(engine, measure())
-    assert [path.name for path in (engine / "plans").iterdir()] == ["notes.txt"]
 
 
 def test_two_at_once(engine: Path) -> None:
@@ -149,12 +139,6 @@ def test_two_at_once(engine: Path) -> None:
         store(engine, measure())
     assert (engine / "manifest.json").read_bytes() == raw
     store(engine, measure())  # the lock is gone with its holder
-
-
-def test_plans_that_is_no_folder(engine: Path) -> None:
-    (engine / "plans").write_text("")
-    with pytest.raises(OutputError, match="cannot write to"):
-        store(engine, measure())
 
 
 def test_readers_find_a_whole_folder_all_the_time(engine: Path) -> None:

@@ -250,7 +250,7 @@ def test_what_need_not_be_tried(
 ) -> None:
     monkeypatch.setattr(_engine, "available_bytes", lambda: 10 << 30)
     monkeypatch.setattr(_engine, "ask", lambda *_, **__: ProbeAnswer(works=True, said="yes"))
-    (tmp_path / "plans").mkdir()
+    monkeypatch.setattr(_engine, "has_plans", lambda *_: True)
     works = ("onnxruntime-cpu", "onnxruntime-cuda", "tensorrt")
     found = _engine.try_engine(tmp_path, manifest, machine, works, lambda _: None)
     for one, said in zip(found, why, strict=True):

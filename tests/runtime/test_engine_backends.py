@@ -17,7 +17,7 @@ from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, installer
 
 from murank import Engine, InputError, MachineError
 from murank.backends import choose as backends
-from murank.backends.choose import backend_of, load_on_one, refusal
+from murank.backends.choose import backend_of, refusal
 from murank.backends.onnx.session import Session, SessionSettings
 from murank.engine.golden import TOLERANCE, replay
 from murank.folder.manifest import read_manifest
@@ -108,6 +108,12 @@ class Attempts:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "engine"
+
+
+def load_on_one(providers: Any, precision: Precision, folder: Path, load: Any) -> Any:
+    """Where `machine` says that plans were built."""
+    has_plans = (folder / "plans").is_dir()
+    return backends.load_on_one(providers, precision, folder, load, has_plans=has_plans)
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, has: str) -> None:

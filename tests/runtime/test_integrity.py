@@ -20,8 +20,8 @@ def engine(tmp_path: Path) -> Path:
 
 
 def test_an_engine_as_exported(engine: Path) -> None:
-    (engine / "plans" / "abc").mkdir(parents=True)
-    (engine / "plans" / "abc" / "any.plan").write_bytes(b"not ours to judge")
+    aside = engine / ".murank-0123456789abcdef-manifest.json"
+    aside.write_bytes(b"what a calibration writes")
     assert check_engine(engine) == read_manifest(engine)
     assert check_engine(str(engine), hashes=False) == read_manifest(engine)
 
@@ -132,14 +132,14 @@ def add_symlink(engine: Path) -> str:
     return "'onnx/here'"
 
 
-def add_plans_file(engine: Path) -> str:
-    (engine / "plans").write_bytes(b"")
-    return "'plans'"
+def add_aside_of_another_kind(engine: Path) -> str:
+    (engine / ".murank-0123456789abcdef-x").symlink_to(engine.parent)
+    return "'.murank-0123456789abcdef-x'"
 
 
-def add_plans_symlink(engine: Path) -> str:
-    (engine / "plans").symlink_to(engine.parent)
-    return "'plans'"
+def add_aside_elsewhere(engine: Path) -> str:
+    (engine / "onnx/.murank-0123456789abcdef-x").write_bytes(b"")
+    return "'onnx/.murank-0123456789abcdef-x'"
 
 
 def add_escape(engine: Path) -> str:
@@ -148,7 +148,8 @@ def add_escape(engine: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "add", [add_file, add_folder, add_symlink, add_plans_file, add_plans_symlink, add_escape]
+    "add",
+    [add_file, add_folder, add_symlink, add_aside_of_another_kind, add_aside_elsewhere, add_escape],
 )
 def test_nothing_else_may_be_there(engine: Path, add: Callable[[Path], str]) -> None:
     name = add(engine)

@@ -214,7 +214,7 @@ UNCLEAN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*UNCLEAN, "manifest.json", "plans/a"])
+@pytest.mark.parametrize("name", [*UNCLEAN, "manifest.json"])
 def test_names_that_could_lead_elsewhere(engine: Path, name: str) -> None:
     edit_manifest(engine, lambda data: data["files"].update({name: {"sha256": "0", "size": 1}}))
     with pytest.raises(InputError, match="a key of files must be a path inside the folder"):

@@ -10,12 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from trt_fakes import FakeGpu, FakeTensorRT, plan_session
 
-from murank import InputError, MachineError, OutputError, UsageError
+from murank import Engine, InputError, MachineError, OutputError, UsageError
 from murank.backends.trt import BuildSettings, Built, PlanMachine, build_plans, this_machine
+from murank.files.json_object import write_json
+from murank.folder.contents import EngineFiles
 from murank.folder.integrity import check_engine
+from murank.folder.manifest import read_manifest
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 ENCODER = BuildSettings(parts=("encoder",))
@@ -30,6 +34,14 @@ def machine(trt: FakeTensorRT, gpu: FakeGpu) -> PlanMachine:
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ENGINE, tmp_path / "engine"))
+
+
+def place(engine: Path, machine: PlanMachine) -> Path:
+    """The user's own folder of these plans."""
+    files = json.loads((engine / "manifest.json").read_text())["files"]
+    digest = hashlib.sha256(write_json({name: files[name] for name in sorted(files)})).hexdigest()
+    cache = Path(os.environ["XDG_CACHE_HOME"])
+    return cache / "murank" / "plans" / digest[:16] / machine.target.fingerprint
 
 
 Build = Callable[..., Built]
@@ -49,7 +61,8 @@ def test_what_is_written(
 ) -> None:
     built = build(workspace_mb=64)
     assert kept(built) == {"encoder": False, "vision": False, "decoder": False}
-    assert built.folder == engine / "plans" / machine.target.fingerprint
+    assert built.folder == place(engine, machine)
+    assert {one.stat().st_mode & 0o777 for one in built.folder.parents[:4]} == {0o700}
     names = ("decoder.plan", "encoder.plan", "record.json", "timing.cache", "vision.plan")
     modes = {path.name: path.stat().st_mode & 0o777 for path in built.folder.iterdir()}
     assert modes == dict.fromkeys(names, 0o600)
@@ -71,7 +84,7 @@ def test_what_is_written(
         assert not config.tf32
         assert config.limits == {trt.MemoryPoolType.WORKSPACE: 64 << 20}
     assert (built.folder / "timing.cache").read_bytes() == b"+++"  # each goes on from the last
-    check_engine(engine)  # plans do not disturb it
+    check_engine(engine)  # nothing is written there
 
 
 def test_plans_that_fit_are_kept(build: Build, trt: FakeTensorRT) -> None:
@@ -169,27 +182,57 @@ def test_changed_between_check_and_parse(
     assert part not in [Path(file).stem for file, _ in trt.built]
 
 
-def test_no_room_for_copies(
-    build: Build, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_for_copies(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with pytest.raises(MachineError, match="TMPDIR"):
         build()
-    assert not (engine / "plans").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_another_engine_gets_other_plans(build: Build, engine: Path, trt: FakeTensorRT) -> None:
-    """Whatever the weights are: their hash is in the manifest."""
-    build()
+    """Whatever the weights are: their hash is in the manifest. A calibration changes none."""
+    first = build()
+    manifest = json.loads((engine / "manifest.json").read_text())
+    manifest["scorer"]["tau"] = 2.0
+    (engine / "manifest.json").write_text(json.dumps(manifest))
+    assert all(kept(build()).values())
     path = engine / "onnx" / "vision.onnx.data"
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
-    manifest = json.loads((engine / "manifest.json").read_text())
     manifest["files"]["onnx/vision.onnx.data"]["sha256"] = hashlib.sha256(
         path.read_bytes()
     ).hexdigest()
     (engine / "manifest.json").write_text(json.dumps(manifest))
-    assert kept(build()) == {"encoder": True, "vision": False, "decoder": True}
-    assert len(trt.built) == 4
+    assert build().folder.parent != first.folder.parent
+    assert len(trt.built) == 6
+
+
+def test_plans_for_equal_boards(
+    build: Build, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built into a folder, which another user may read, and nobody writes to."""
+    shared = tmp_path / "shared"
+    built = build(plans=shared)
+    assert built.folder.parents[1] == shared
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    for path in (built.folder, *built.folder.iterdir(), *built.folder.parents[:2]):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    image = np.zeros((64, 32, 3), np.uint8)
+    loaded = Engine.from_pretrained(engine, providers="tensorrt-plans", plans=shared)
+    assert loaded.mu(image, [image]).shape == (1,)
+    with pytest.raises(MachineError, match="has no TensorRT plans"):
+        Engine.from_pretrained(engine, providers="tensorrt-plans")
+
+
+def test_a_user_without_a_home_folder(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    for cache in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+        with pytest.raises(MachineError, match="XDG_CACHE_HOME"):
+            build()
 
 
 def test_another_device_has_another_folder(
@@ -205,34 +248,6 @@ def test_another_device_has_another_folder(
     assert kept(build_plans(engine, ENCODER, machine)) == {"encoder": True}
 
 
-def test_plans_sealed_by_another_machine_are_built_again(
-    build: Build, tmp_path: Path, trt: FakeTensorRT
-) -> None:
-    build()
-    (tmp_path / "state" / "murank" / "plans.key").unlink()
-    assert not any(kept(build()).values())
-    assert len(trt.built) == 6
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda key: key.chmod(0o604), "plans.key must be yours, and readable by you alone"),
-        (lambda key: key.chmod(0o640), "plans.key must be yours, and readable by you alone"),
-        (lambda key: key.write_bytes(b"short"), "plans.key is damaged: delete it"),
-    ],
-)
-def test_a_key_that_is_none(
-    build: Build, tmp_path: Path, damage: Callable[[Path], Any], words: str
-) -> None:
-    build()
-    key = tmp_path / "state" / "murank" / "plans.key"
-    assert key.stat().st_mode & 0o777 == 0o600
-    damage(key)
-    with pytest.raises(InputError, match=words):
-        build()
-
-
 def test_graphs_that_tensorrt_does_not_take(build: Build, trt: FakeTensorRT) -> None:
     trt.refuse_parse = True
     with pytest.raises(
@@ -241,11 +256,11 @@ def test_graphs_that_tensorrt_does_not_take(build: Build, trt: FakeTensorRT) -> 
         build()
 
 
-def test_plans_that_cannot_be_built(build: Build, engine: Path, trt: FakeTensorRT) -> None:
+def test_plans_that_cannot_be_built(build: Build, tmp_path: Path, trt: FakeTensorRT) -> None:
     trt.refuse_build = True
     with pytest.raises(MachineError, match=r"encoder\.onnx: no plan .*Orin: Out of memory; if mem"):
         build()
-    assert not (engine / "plans").exists()  # nothing is left behind
+    assert not (tmp_path / "cache").exists()  # nothing is left behind
 
 
 def test_a_graph_with_other_inputs(build: Build, engine: Path) -> None:
@@ -292,24 +307,29 @@ def test_one_build_at_a_time(build: Build, engine: Path, machine: PlanMachine) -
     from murank.backends.trt.plan_store import PlanStore
 
     with (
-        PlanStore(engine, machine.target).writing(),
+        PlanStore(EngineFiles(engine, read_manifest(engine)), machine.target).writing(),
         pytest.raises(OutputError, match=r"at work in .*plans"),
     ):
         build()
     build()
 
 
-def test_symlinks_are_not_followed(build: Build, engine: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_symlinks_are_not_followed(
+    build: Build, engine: Path, machine: PlanMachine, tmp_path: Path, above: int
+) -> None:
+    link = place(engine, machine).joinpath(*[".."] * above).resolve()
     (tmp_path / "outside").mkdir()
-    (engine / "plans").symlink_to(tmp_path / "outside")
-    with pytest.raises((InputError, OutputError), match="plans"):
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "outside")
+    with pytest.raises((InputError, OutputError), match="symlink"):
         build()
     assert list((tmp_path / "outside").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", "vision.plan"])
+@pytest.mark.parametrize("name", ["", "..", "../..", "vision.plan", "record.json"])
 def test_plans_that_others_may_change(build: Build, engine: Path, name: str) -> None:
-    path = build().folder / name
+    path = (build().folder / name).resolve()
     for mode in (0o620, 0o602):
         path.chmod(path.stat().st_mode | mode)
         with pytest.raises(InputError, match=r"belong to you or to root, .* plans are code: chmod"):

@@ -22,7 +22,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT())
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setattr(_cuda, "open_gpu", lambda _index=0: FakeGpu())
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return Path(shutil.copytree(ENGINE, tmp_path / "engine"))
 
 
@@ -30,12 +30,12 @@ def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(engine), "--candidates", "20"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    (folder,) = (engine / "plans").iterdir()
+    (folder,) = (engine.parent / "cache" / "murank" / "plans").glob("*/*")
     for text in (
         "for tensorrt 10.3.0 on Fake Orin, compute capability 8.7, driver for CUDA 12.6\n",
         "  encoder       0.0 MiB  built in 0 s (one, batch)\n",
         "  decoder       0.0 MiB  built in 0 s (prefill, scoring)\n",
-        f"in {folder}; run with --providers tensorrt-plans\n",
+        f"in {folder}\nrun with --providers tensorrt-plans\n",
     ):
         assert text in out
     assert main(["build", str(engine), "--candidates", "20", "--quiet"]) == 0
@@ -46,13 +46,14 @@ def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path
     options = [
         "--parts", "scorer", "--max-queries", "4", "--workspace-mb", "64", "--expect-dtype", "fp32",
         "--tf32", "--backend", "tensorrt", "--timing-cache", str(tmp_path / "timings"), "--rebuild",
-        "--json", "--quiet",
+        "--json", "--quiet", "--plans", str(tmp_path / "shared"),
     ]  # fmt: skip
     assert main(["build", str(engine), *options]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     found = json.loads(out)
-    assert found["folder"] == str(engine / "plans" / found["fingerprint"])
+    assert Path(found["folder"]).parents[1] == tmp_path / "shared"
+    assert Path(found["folder"]).name == found["fingerprint"]
     assert found["target"]["compute_capability"] == "8.7"
     assert [plan["name"] for plan in found["plans"]] == ["vision", "decoder"]
     for plan in found["plans"]:
@@ -86,7 +87,7 @@ def test_what_is_refused(
     assert err.startswith("murank: error: ")
     assert words in err
     assert err.count("\n") == 1
-    assert not (engine / "plans").exists()
+    assert not (engine.parent / "cache").exists()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_timing_cache_that_cannot_be(
     file = tmp_path / cache.replace("engine", engine.name, 1)
     assert main(["build", str(engine), "--timing-cache", str(file)]) == 2
     assert words in capsys.readouterr().err
-    assert not (engine / "plans").exists()
+    assert not (engine.parent / "cache").exists()
 
 
 def test_the_engine_is_looked_at_before_the_machine(

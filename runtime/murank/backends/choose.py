@@ -9,7 +9,6 @@ from murank._exceptions import InputError, MachineError
 from murank.backends.onnx.session import onnxruntime
 from murank.backends.providers import CPU, CUDA, PLANS, PROVIDER_NAMES, TENSORRT, Providers, name_of
 from murank.checks.text import warn
-from murank.folder.manifest import PLANS as PLANS_FOLDER
 from murank.folder.precision import ARITHMETIC, INTEGER, Backend, Precision
 from murank.machine.driver import has_driver
 from murank.machine.integer_products import multiplies_exactly
@@ -69,6 +68,8 @@ def load_on_one(
     precision: Precision,
     folder: Path,
     load: Callable[[Providers], Loaded],
+    *,
+    has_plans: bool,
 ) -> tuple[Loaded, str | None]:
     """Load all graphs of an engine on one backend.
 
@@ -85,6 +86,8 @@ def load_on_one(
         The engine's.
     load
         Loads every graph with the providers that it is given.
+    has_plans
+        Whether plans were built of this engine, for whatever target.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def load_on_one(
     if providers != "auto":
         _check(providers, precision, folder)
         return load(providers), None
-    choice = _choice(precision, folder)
+    choice = _choice(precision, folder, has_plans)
     found, used, failed = _first_that_loads(choice.attempts, load)
     why = choice.why_not or failed
     if why is not None:
@@ -136,11 +139,11 @@ class _Choice:
     why_not: str | None  # the usual backend is none of them
 
 
-def _choice(precision: Precision, folder: Path) -> _Choice:
+def _choice(precision: Precision, folder: Path, has_plans: bool) -> _Choice:
     able = ARITHMETIC[precision].backends
     has_cuda = _has_cuda()
-    # Plans come along when a folder is copied: they say nothing of this machine.
-    has_plans = (folder / PLANS_FOLDER).is_dir() and has_driver()
+    # A home folder may be shared by machines: plans alone say nothing of this one.
+    has_plans = has_plans and has_driver()
     # What both run without anything having been built is what one has a GPU for; plans next.
     fastest: Sequence[Backend] = ("cuda", "plans", "cpu")
     order = fastest if set(fastest) <= set(able) else able

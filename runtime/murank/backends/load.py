@@ -11,6 +11,6 @@ def load_session(files: EngineFiles, name: str, settings: SessionSettings) -> Gr
     if settings.providers == PLANS:
         from murank.backends.trt import PlanSession
 
-        return PlanSession(files, name)
+        return PlanSession(files, name, plans=settings.plans)
     with files.graph(name) as own:
         return Session(own, settings, called=files.folder / name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ class SessionSettings:
     # onnxruntime has it; whether it works, `murank.backends.choose` sees to for whole engines.
     providers: Providers = "auto"
     threads: int | None = None  # of one operator; None: the cores that this process may use
+    plans: Path | None = None  # see murank.backends.plan_folder
     optimise: bool = True  # False: node by node, as the graph is written (onnxruntime)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from murank._exceptions import InputError, MachineError
+from murank.backends.providers import Providers
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.schema import ColdFigures
 from murank.bench.workload import NewQueries, Workload, gallery_features, random_features
@@ -31,8 +32,9 @@ def cold_job(
     settings: BenchSettings,
     *,
     parts: Sequence[Part],
-    providers: str,
+    providers: Providers,
     threads: int | None,
+    plans: Path | None = None,
     bits: int | None = None,
     decode_limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> Path:
@@ -49,7 +51,8 @@ def cold_job(
     camids = workload.camids(settings.gallery_size)
     job = {
         "engine": str(engine), "sha256": sha256, "parts": list(parts),
-        "providers": providers, "threads": threads, "features": features,
+        "providers": providers, "plans": None if plans is None else str(plans), "threads": threads,
+        "features": features,
         "candidates": settings.candidates, "method": settings.method,
         "gallery": [str(path) for path in workload.gallery(settings.gallery_size)],
         "queries": [str(path) for path in queries.take(_QUERIES)],

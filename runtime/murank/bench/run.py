@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import MachineError, UsageError
+from murank.backends.providers import Providers
 from murank.bench.bench_settings import MOST_AT_ONCE, BenchSettings
 from murank.bench.clock import Clock
 from murank.bench.cold_start import cold_job, cold_runs
@@ -49,7 +50,8 @@ class EngineOptions:
     folder: Path
     manifest: Manifest
     sha256: str
-    providers: str = "auto"
+    providers: Providers = "auto"
+    plans: Path | None = None
     threads: int | None = None
     bits: int | None = None  # of 16-bit images
     decode_limits: DecodeLimits = DEFAULT_LIMITS
@@ -161,7 +163,8 @@ def _cold_starts(
         return
     job = cold_job(
         folder, engine.folder.resolve(), engine.manifest, engine.sha256, workload,
-        found.settings, parts=engine.parts, providers=engine.providers, threads=engine.threads,
+        found.settings, parts=engine.parts, providers=engine.providers, plans=engine.plans,
+        threads=engine.threads,
         bits=engine.bits, decode_limits=engine.decode_limits,
     )  # fmt: skip
     for number, run in enumerate(cold_runs(job, runs)):
@@ -288,7 +291,8 @@ def load_engine(engine: EngineOptions, pool: int) -> Engine:
         token_bytes = engine.manifest.arithmetic.token_bytes
         needed = _POOLS * pool * scorer.shapes.vision_values * token_bytes
     return Engine.from_pretrained(
-        engine.folder, providers=engine.providers, threads=engine.threads, sha256=engine.sha256,
+        engine.folder, providers=engine.providers, plans=engine.plans, threads=engine.threads,
+        sha256=engine.sha256,
         vision_cache_mb=max(_LEAST_CACHE_MB, needed >> 20), bits=engine.bits,
         decode_limits=engine.decode_limits,
     )  # fmt: skip

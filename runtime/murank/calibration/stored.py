@@ -1,16 +1,14 @@
 """A calibration written into the engine folder that it was measured with."""
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from murank._exceptions import InputError
 from murank._version import __version__
 from murank.calibration.measure import Calibrated
-from murank.files.atomic import abandoned, readable_errors, replace_file, sole_writer
+from murank.files.atomic import replace_file, sole_writer
 from murank.folder.manifest import (
     MANIFEST,
-    PLANS,
     Calibration,
     Manifest,
     MuDefaults,
@@ -60,8 +58,7 @@ def store_alone(
     changed = manifest_bytes(_calibrated(manifest, measured, pairs_sha256))
     if engine_sha256(folder) != sha256:
         raise InputError(f"{folder} has changed since it was loaded; calibrate it again")
-    with readable_errors(folder):
-        _replace(folder, changed)
+    replace_file(folder / MANIFEST, lambda file: file.write(changed))
     return engine_sha256(folder)
 
 
@@ -125,19 +122,6 @@ def store_defaults(folder: Path, proposal: Proposal, *, asked: str, alignment: D
             alignment=alignment, engine_sha256=asked, murank_version=__version__,
         )  # fmt: skip
         found = {**manifest.mu_defaults, proposal.method: record}
-        with readable_errors(folder):
-            _replace(folder, manifest_bytes(replace(manifest, mu_defaults=found)))
+        changed = manifest_bytes(replace(manifest, mu_defaults=found))
+        replace_file(folder / MANIFEST, lambda file: file.write(changed))
         return engine_sha256(folder)
-
-
-def _replace(folder: Path, raw: bytes) -> None:
-    """Replace manifest.json, by way of the one place where a reader expects unlisted files."""
-    plans = folder / PLANS
-    had_plans = plans.is_dir() and not abandoned(plans)
-    try:
-        # Whoever could read the engine still can.
-        replace_file(folder / MANIFEST, lambda file: file.write(raw), by_way_of=plans)
-    finally:
-        if not had_plans:  # made here, or by a calibration that was killed
-            with contextlib.suppress(OSError):
-                plans.rmdir()

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, InputError, UsageError
-from murank.backends.providers import PROVIDER_NAMES
 from murank.bench.bench_settings import METHODS, SCENARIOS, BenchSettings, Method
 from murank.bench.latency_plot import check_plot, write_plot
 from murank.bench.report_files import write_report
 from murank.bench.run import EngineOptions, run_bench
 from murank.cli import bench_compare as _bench_compare
 from murank.cli.bench_report import report_lines
+from murank.cli.engine_options import add_backend, backend_of
 from murank.cli.output import notes, say, say_json
-from murank.cli.parser import Parser, positive, threads
+from murank.cli.parser import Parser, positive
 from murank.cli.progress import ProgressLine
 from murank.cli.reading_options import add_reading_options, check_reading, reading_of
 from murank.folder.integrity import read_pinned
@@ -119,8 +119,7 @@ def _add_engine(result: Parser) -> None:
     group.add_argument(
         "--expect-dtype", choices=get_args(Precision), help="what the engine's precision must be"
     )
-    group.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
-    group.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
+    add_backend(group)
     add_reading_options(group)
     group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
 
@@ -135,9 +134,7 @@ def run(args: argparse.Namespace) -> int:
     manifest, sha256 = read_pinned(args.engine, args.sha256)
     settings = _settings(args, manifest)
     _check_outputs(args)
-    engine = EngineOptions(
-        args.engine, manifest, sha256, args.providers, args.threads, **reading_of(args)
-    )
+    engine = EngineOptions(args.engine, manifest, sha256, **backend_of(args), **reading_of(args))
     cold = 0 if args.skip_cold else args.cold_runs or _COLD_RUNS
     with ProgressLine(quiet=args.quiet) as line:
         report = run_bench(

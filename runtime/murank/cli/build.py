@@ -7,6 +7,7 @@ from typing import Any, get_args
 from murank.backends.trt import BuildSettings, Built, build_plans, check_request, this_machine
 from murank.backends.trt.api import Backend
 from murank.backends.trt.build_settings import DTYPES, PARTS
+from murank.cli.engine_options import add_plans
 from murank.cli.output import say, say_json
 from murank.cli.parser import Parser, positive
 from murank.cli.progress import ProgressLine
@@ -17,10 +18,11 @@ def parser() -> Parser:
     result = Parser(
         prog="murank build",
         description="Make TensorRT plans of an engine's graphs for the GPU of this machine, and "
-        "keep them in ENGINE/plans/. Needs TensorRT and PyCUDA, no onnxruntime. Plans that are "
-        "there and fit are kept, so an interrupted build goes on. They run on this machine only, "
-        "with --providers tensorrt-plans; the engine itself is not changed. Of several "
-        "GPUs the first is meant: CUDA_VISIBLE_DEVICES picks one, here and when they are run.",
+        "keep them in your cache folder. Needs TensorRT and PyCUDA, no onnxruntime. Plans that are "
+        "there and fit are kept, so an interrupted build goes on. They run where GPU, driver and "
+        "TensorRT are the same, with --providers tensorrt-plans; the engine itself is not changed. "
+        "Of several GPUs the first is meant: CUDA_VISIBLE_DEVICES picks one, here and when they "
+        "are run.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
     result.add_argument("--expect-dtype", choices=DTYPES, help="what the engine's must be")
@@ -52,6 +54,7 @@ def parser() -> Parser:
         "--timing-cache", type=Path, metavar="FILE",
         help="what TensorRT measured, read and written there (beside the plans)",
     )  # fmt: skip
+    add_plans(result)
     result.add_argument("--rebuild", action="store_true", help="also what is there and fits")
     result.add_argument("--json", action="store_true", help="print JSON")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         tf32=args.tf32,
         timing_cache=args.timing_cache,
         rebuild=args.rebuild,
+        plans=args.plans,
     )
     check_request(args.engine, settings)
     machine = this_machine(args.backend)
@@ -98,7 +102,7 @@ def _as_lines(built: Built) -> list[str]:
         lines.append(
             f"  {one.name:<8} {one.bytes / 2**20:>8.1f} MiB  {what} ({', '.join(one.profiles)})"
         )
-    return [*lines, f"in {built.folder}; run with --providers tensorrt-plans"]
+    return [*lines, f"in {built.folder}", "run with --providers tensorrt-plans"]
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from murank._exceptions import InputError, OutputError, UsageError
-from murank.backends.providers import PROVIDER_NAMES
 from murank.calibration import ThresholdTarget, calibrate, distinct_pairs, score_pairs
 from murank.calibration.calibration_plot import check_plot, write_plot
 from murank.calibration.encoder_auc import cameras_of, embed_pairs, image_names
@@ -19,8 +18,9 @@ from murank.cli.alignment_options import (
     check_for_engine,
 )
 from murank.cli.calibrate_report import Done, as_json, report_lines
+from murank.cli.engine_options import add_backend, backend_of
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, threads
+from murank.cli.parser import Parser
 from murank.cli.progress import ProgressLine
 from murank.cli.reading_options import add_reading_options, reading_of
 from murank.engine.engine import Engine, Part
@@ -73,8 +73,7 @@ def parser() -> Parser:
     result.add_argument(
         "--strict", action="store_true", help="stop at an image that cannot be used, skip none"
     )
-    result.add_argument("--providers", choices=PROVIDER_NAMES, default="auto", help="(auto)")
-    result.add_argument("--threads", type=threads, metavar="N", help="threads of one operator")
+    add_backend(result)
     add_reading_options(result)
     result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
     add_alignment(result)
@@ -102,8 +101,7 @@ def _run(args: argparse.Namespace, target: ThresholdTarget) -> int:
     _check_kinds(pairs, target)
     asked, parts = _asked_of_encoder(args, pairs)
     engine = Engine.from_pretrained(
-        args.engine, providers=args.providers, threads=args.threads, parts=parts,
-        sha256=args.sha256, **reading_of(args),
+        args.engine, parts=parts, sha256=args.sha256, **backend_of(args), **reading_of(args)
     )  # fmt: skip
     with ProgressLine(quiet=args.quiet) as line:
         if junk := len(distinct) - len(pairs):

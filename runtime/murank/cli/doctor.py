@@ -5,8 +5,9 @@ from pathlib import Path
 
 from murank._exceptions import MachineError, UsageError
 from murank.cli.doctor_report import as_json, as_lines
+from murank.cli.engine_options import add_plans
 from murank.cli.output import say, say_error, say_json
-from murank.cli.parser import Parser
+from murank.cli.parser import Parser, check_needs
 
 
 def parser() -> Parser:
@@ -24,6 +25,7 @@ def parser() -> Parser:
         help="an engine folder: also say with which providers it runs here, by replaying the "
         "golden images that it brings along",
     )  # fmt: skip
+    add_plans(result, "of --engine: ")
     result.add_argument(
         "--compile-kernels", action="store_true",
         help="only fill the cache of compiled kernels, as when an image is built, and say where it "
@@ -40,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         return _compile_kernels(args)
     from murank.doctor import examine
 
-    found = examine(args.engine, progress=(lambda _: None) if args.quiet else _say)
+    check_needs(args, {"plans": ("engine",)})
+    found = examine(args.engine, args.plans, progress=(lambda _: None) if args.quiet else _say)
     if args.json:
         say_json(as_json(found))
     else:

@@ -13,10 +13,9 @@ from murank.folder.integrity import check_pinned
 from murank.jobs import LazyEngine
 
 CACHE_NEEDS = {"cache_max_mb": ("cache_dir",), "cache_max_days": ("cache_dir",)}
-RUNNING = ("order", "strict", "providers", "threads", "vision_cache_mb", "cache_dir", "sha256")
-_PASSED_ON = (
-    "providers", "threads", "vision_cache_mb", "cache_dir", "cache_max_mb", "cache_max_days"
-)  # fmt: skip
+_BACKEND = ("providers", "plans", "threads")
+RUNNING = ("order", "strict", *_BACKEND, "vision_cache_mb", "cache_dir", "sha256")
+_KEPT = ("vision_cache_mb", "cache_dir", "cache_max_mb", "cache_max_days")
 
 
 def add_order(group: argparse._ArgumentGroup) -> None:
@@ -28,16 +27,35 @@ def add_order(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_backend(group: Any, of: str = "") -> None:
+    """Add what runs the graphs; `backend_of` reads it."""
+    group.add_argument(
+        "--providers", type=_providers, metavar="LIST",
+        help=f"{of}{', '.join(PROVIDER_NAMES)}, or names of onnxruntime, with commas (auto)",
+    )  # fmt: skip
+    add_plans(group, of)
+    group.add_argument("--threads", type=threads, metavar="N", help=f"{of}of one operator")
+
+
+def add_plans(group: Any, of: str = "") -> None:
+    """Add where TensorRT plans are kept."""
+    group.add_argument(
+        "--plans", type=Path, metavar="DIR",
+        help=f"{of}where TensorRT plans of engines are kept (your cache folder)",
+    )  # fmt: skip  # fmt: skip
+
+
+def backend_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given, as keyword arguments of `Engine.from_pretrained`."""
+    return {key: value for key in _BACKEND if (value := getattr(args, key)) is not None}
+
+
 def add_running_options(group: argparse._ArgumentGroup) -> None:
     """Add how the engine runs; `running_of` reads most of them."""
     group.add_argument(
         "--strict", action="store_true", help="stop at an image that cannot be used, skip none"
     )
-    group.add_argument(
-        "--providers", type=_providers, metavar="LIST",
-        help=f"{', '.join(PROVIDER_NAMES)}, or names of onnxruntime, with commas (auto)",
-    )  # fmt: skip
-    group.add_argument("--threads", type=threads, metavar="N", help="of one operator")
+    add_backend(group)
     group.add_argument(
         "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
     )
@@ -48,8 +66,8 @@ def add_running_options(group: argparse._ArgumentGroup) -> None:
 
 def running_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return what was given, as keyword arguments of `Engine.from_pretrained`."""
-    given = {key: value for key in _PASSED_ON if (value := getattr(args, key)) is not None}
-    return {**given, **reading_of(args)}
+    kept = {key: value for key in _KEPT if (value := getattr(args, key)) is not None}
+    return {**backend_of(args), **kept, **reading_of(args)}
 
 
 def opened(args: argparse.Namespace, parts: list[Part]) -> LazyEngine:

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from murank.backends.onnx.session import SessionSettings
-from murank.backends.providers import PROVIDER_NAMES
+from murank.backends.protocol import SessionSettings
+from murank.cli.engine_options import add_backend, backend_of
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, check_needs, threads
+from murank.cli.parser import Parser, check_needs
 from murank.cli.progress import ProgressLine
 from murank.cli.replay_report import check_replayed, replay_lines, replay_row
 from murank.engine.golden import Replay, replay
@@ -41,8 +41,7 @@ def parser() -> Parser:
     result.add_argument("engine", metavar="ENGINE", type=Path, help="the folder")
     result.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
     result.add_argument("--verify", action="store_true", help="whether it answers as at export")
-    result.add_argument("--providers", choices=PROVIDER_NAMES, help="of --verify (auto)")
-    result.add_argument("--threads", type=threads, metavar="N", help="of --verify, an operator's")
+    add_backend(result, "of --verify: ")
     result.add_argument("--json", action="store_true", help="print the manifest and more as JSON")
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return result
@@ -50,15 +49,14 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    check_needs(args, {"providers": ("verify",), "threads": ("verify",)})
+    check_needs(args, dict.fromkeys(("providers", "plans", "threads"), ("verify",)))
     manifest, sha256 = read_pinned(args.engine, args.sha256)
     with ProgressLine(quiet=args.quiet) as line:
         check_engine(args.engine, manifest=manifest, progress=line.part("inspect"))
     parity = _parity(args.engine, manifest)
     found = None
     if args.verify:
-        settings = SessionSettings(args.providers or "auto", args.threads)
-        found = replay(args.engine, manifest, settings)
+        found = replay(args.engine, manifest, SessionSettings(**backend_of(args)))
     if args.json:
         say_json(_as_json(args.engine, sha256, manifest, parity, found))
     else:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from murank.backends.choose import backend_of, refusal
+from murank.backends.plan_folder import has_plans
 from murank.backends.trt.arithmetic import why_not
 from murank.doctor.child import ask
 from murank.doctor.machine_report import MachineReport
 from murank.doctor.redact import size
 from murank.folder.integrity import check_engine
-from murank.folder.manifest import PLANS, Manifest
+from murank.folder.manifest import Manifest
 from murank.folder.precision import ARITHMETIC
 from murank.machine.memory import available_bytes
 
@@ -40,6 +41,7 @@ def try_engine(
     machine: MachineReport,
     works: Collection[str],
     progress: Callable[[str], None],
+    plans: Path | None = None,
 ) -> tuple[EngineTry, ...]:
     """Replay the golden images with each of the providers that may run the engine.
 
@@ -51,13 +53,16 @@ def try_engine(
         This machine, and the names of the trials that went well.
     progress
         Told what is being tried.
+    plans
+        See `murank.backends.plan_folder`.
     """
     found = []
     for providers in _NEEDS:
-        why_not = _why_not(folder, manifest, machine, works, providers)
+        why_not = _why_not(manifest, machine, works, providers, plans)
         if why_not is None:
             progress(f"the engine with providers {providers}")
-            answer = ask("golden", str(folder.resolve()), providers, seconds=_SECONDS)
+            named = [] if plans is None else [str(plans.resolve())]
+            answer = ask("golden", str(folder.resolve()), providers, *named, seconds=_SECONDS)
             found.append(EngineTry(providers, answer.works, answer.said))
         else:
             found.append(EngineTry(providers, runs=False, said=why_not))
@@ -65,14 +70,15 @@ def try_engine(
 
 
 def _why_not(
-    folder: Path, manifest: Manifest, machine: MachineReport, works: Collection[str], providers: str
-) -> str | None:
+    manifest: Manifest, machine: MachineReport, works: Collection[str], providers: str,
+    plans: Path | None,
+) -> str | None:  # fmt: skip
     if _NEEDS[providers] not in works:
         return "not tried: the backend does not work here, see above"
     refused = _precision(manifest, machine, providers)
     if refused is not None:
         return refused
-    if providers == "tensorrt-plans" and not (folder / PLANS).is_dir():
+    if providers == "tensorrt-plans" and not has_plans(manifest, plans):
         return "it has no plans for this device: run murank build"
     if manifest.golden is None:
         return "not tried: it has no golden images; export it again"

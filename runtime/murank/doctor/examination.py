@@ -50,13 +50,17 @@ class Examination:
         return self.engine is None or any(one.runs for one in self.engine)
 
 
-def examine(engine: Path | None = None, *, progress: Progress = lambda _: None) -> Examination:
+def examine(
+    engine: Path | None = None, plans: Path | None = None, *, progress: Progress = lambda _: None
+) -> Examination:
     """Examine this machine, and whether an engine can run on it.
 
     Parameters
     ----------
     engine
         Its folder; its golden images are replayed where it can run. None: no engine.
+    plans
+        Where TensorRT plans are kept; None: in the user's cache folder.
     progress
         Told what is being tried.
 
@@ -76,7 +80,7 @@ def examine(engine: Path | None = None, *, progress: Progress = lambda _: None) 
     tries = None
     if engine is not None and manifest is not None:
         works = {one.name for one in trials if one.state == "works"}
-        tries = try_engine(engine, manifest, machine, works, progress)
+        tries = try_engine(engine, manifest, machine, works, progress, plans)
     return Examination(
         machine, packages, conflicts(packages), tuple(trials), tries, telemetry_off=is_off()
     )

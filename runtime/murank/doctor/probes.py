@@ -92,15 +92,17 @@ def _run_plan(machine: Any, content: Any) -> NDArray[np.float32]:
     return product
 
 
-def golden(engine: str, providers: str) -> tuple[str, Any]:
+def golden(engine: str, providers: str, plans: str | None = None) -> tuple[str, Any]:
     """Replay an engine's golden images."""
-    from murank.backends.onnx.session import SessionSettings
+    from murank.backends.protocol import SessionSettings
     from murank.engine.golden import replay
     from murank.folder.integrity import check_engine
 
     folder = Path(engine)
     manifest = check_engine(folder)
-    found = replay(folder, manifest, SessionSettings(providers))
+    found = replay(
+        folder, manifest, SessionSettings(providers, plans=None if plans is None else Path(plans))
+    )
     told = ", ".join(
         f"{one.name} differs by {one.largest:.1e} of {one.unit} (tolerance {one.tolerance:.0e})"
         for one in found

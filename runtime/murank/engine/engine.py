@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.backends.choose import load_on_one
+from murank.backends.plan_folder import has_plans
 from murank.backends.protocol import GraphSession, SessionSettings
 from murank.backends.providers import Providers
 from murank.engine.deadline import Pace, check_deadline
@@ -80,6 +81,7 @@ class Engine:
         path: str | os.PathLike[str],
         *,
         providers: Providers = "auto",
+        plans: str | os.PathLike[str] | None = None,
         threads: int | None = None,
         parts: Collection[Part] | None = None,
         check: Check = "hashes",
@@ -105,6 +107,9 @@ class Engine:
             for all of them, with a warning in the log if a GPU seemed to be here; for a precision
             whose products are TensorRT's (int8-qdq, fp8, int4) the plans come first. What runs is
             in `providers`; what was asked for by name and does not run is an error.
+        plans
+            Folder that `murank build --plans` kept plans of all engines in, such as a read-only
+            image for equal boards; None: in the user's cache folder.
         threads
             Threads of one operator; None: the physical cores that this process may use (affinity
             and cgroup quota).
@@ -145,6 +150,7 @@ class Engine:
             onnxruntime or a provider asked for is not here.
         """
         folder = Path(path)
+        kept_plans = None if plans is None else Path(plans)
         limits = CacheLimits(cache_max_mb, cache_max_days)
         check_bits(bits)
         check_whole(vision_cache_mb, "vision_cache_mb", least=0)
@@ -160,7 +166,7 @@ class Engine:
         disk = open_cache(cache_dir, files, limits)
 
         def load(providers: Providers) -> tuple[Encoder | None, Scorer | None]:
-            settings = SessionSettings(providers, threads)
+            settings = SessionSettings(providers, threads, kept_plans)
             encoder = scorer = None
             if "encoder" in wanted and manifest.encoder is not None:
                 encoder = Encoder(files, reading(manifest.encoder, bits, decode_limits), settings)
@@ -175,7 +181,11 @@ class Engine:
 
         precision = manifest.precision if "scorer" in wanted else "fp32"
         (encoder, scorer), fallback = (
-            load_on_one(providers, precision, folder, load) if wanted else ((None, None), None)
+            load_on_one(
+                providers, precision, folder, load, has_plans=has_plans(manifest, kept_plans)
+            )
+            if wanted
+            else ((None, None), None)
         )
         files.check_rest()
         return cls(

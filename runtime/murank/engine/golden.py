@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.backends.choose import load_on_one
-from murank.backends.onnx.session import Providers, SessionSettings
+from murank.backends.plan_folder import has_plans
+from murank.backends.protocol import SessionSettings
+from murank.backends.providers import Providers
 from murank.engine.encoder import Encoder
 from murank.engine.memory_cache import MemoryCache
 from murank.engine.neighbours import ROWS_FLOAT16, encoder_fault, scorer_fault
@@ -85,7 +87,10 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
         )
 
     precision = "fp32" if exported is None else manifest.precision
-    (encoder, scorer), _ = load_on_one(settings.providers, precision, folder, load)
+    (encoder, scorer), _ = load_on_one(
+        settings.providers, precision, folder, load,
+        has_plans=has_plans(manifest, settings.plans),
+    )  # fmt: skip
     found = []
     if encoder is not None:
         images = resized(golden["encoder_images"], encoder.part.preprocessing)

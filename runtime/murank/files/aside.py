@@ -60,6 +60,11 @@ def sweep(folder: Path) -> None:
                 os.close(lock)
 
 
+def is_aside(name: str) -> bool:
+    """Whether a file or folder of this name is being written, or was when its writer was killed."""
+    return _NAME.fullmatch(name) is not None
+
+
 def abandoned(folder: Path) -> list[str]:
     """Names of what is aside in `folder`, which is nothing to keep."""
     return [path.name for path in _asides(folder)]
@@ -67,7 +72,7 @@ def abandoned(folder: Path) -> list[str]:
 
 def _asides(folder: Path) -> list[Path]:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        return [Path(entry.path) for entry in entries if _NAME.fullmatch(entry.name)]
+        return [Path(entry.path) for entry in entries if is_aside(entry.name)]
     return []
 
 

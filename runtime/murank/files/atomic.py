@@ -59,17 +59,14 @@ def write_files(
         sync(folder)
 
 
-def replace_file(file: Path, write: Writer, *, by_way_of: Path) -> None:
-    """Replace a file, whose mode stays; `by_way_of` is the folder where the new one is aside.
+def replace_file(file: Path, write: Writer) -> None:
+    """Replace a file that is there; whoever could read it still can.
 
     Raises OutputError if the operating system refuses; the file is then as it was.
     """
-    with readable_errors(file), made_folder(by_way_of):
-        sweep(by_way_of)
-        with aside(by_way_of / file.name, _new_file) as path:
-            _write(path, write, file.stat().st_mode & 0o777)
-            path.replace(file)
-        sync(file.parent)
+    with readable_errors(file):
+        mode = file.stat().st_mode & 0o777
+    write_files(file.parent, {file.name: write}, mode=mode)
 
 
 @contextlib.contextmanager

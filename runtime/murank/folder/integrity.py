@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from murank._exceptions import InputError
 from murank.checks.text import shown
+from murank.files.aside import is_aside
 from murank.files.damage import damaged
 from murank.files.plain import check_folder, file_size, readable_errors
 from murank.folder.contents import check_graph, hashed, referred
 from murank.folder.manifest import (
     MANIFEST,
-    PLANS,
     FileEntry,
     Manifest,
     read_manifest,
@@ -37,8 +37,8 @@ def check_engine(
     """Check an engine folder against its manifest, and return that.
 
     Every listed file is there, regular, of the stated size and content, and reached through no
-    symlink below `folder`; nothing else is there but `plans/`; no ONNX file refers to external
-    data that is not listed, or holds an operator that murank does not run.
+    symlink below `folder`; nothing else is there; no ONNX file refers to external data that is not
+    listed, or holds an operator that murank does not run.
 
     Parameters
     ----------
@@ -125,8 +125,9 @@ def _unlisted(root: Path, manifest: Manifest) -> Iterator[str]:
         with readable_errors(root / parent), os.scandir(root / parent) as entries:
             for entry in entries:
                 name = f"{parent}/{entry.name}" if parent else entry.name
-                is_cache = name == PLANS and entry.is_dir(follow_symlinks=False)
-                if name not in known and not is_cache:
+                # A calibration writes its manifest aside, or was killed over it.
+                is_ours = not parent and is_aside(name) and entry.is_file(follow_symlinks=False)
+                if name not in known and not is_ours:
                     yield name
 
 

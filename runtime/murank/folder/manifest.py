@@ -21,7 +21,6 @@ from murank.prompt.template import PromptTemplate
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-PLANS = "plans"  # a folder of what this device compiled: a cache, never listed
 
 # So plain that no system reads a drive, a wildcard, a parent or another spelling into it.
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -50,7 +49,7 @@ def is_clean_name(name: str) -> bool:
 
 
 def _is_file_name(name: str) -> bool:
-    return is_clean_name(name) and name != MANIFEST and not name.startswith(f"{PLANS}/")
+    return is_clean_name(name) and name != MANIFEST
 
 
 SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "1")]
@@ -67,7 +66,7 @@ FileName = Annotated[
     Must(
         _is_file_name,
         "a path inside the folder: letters, digits, '_', '.', '-', '/' between the parts, "
-        f"no part that begins with '.'; neither {MANIFEST} nor in {PLANS}/",
+        f"no part that begins with '.'; not {MANIFEST}",
     ),
     Must(lambda name: len(name) <= _LONGEST_NAME, f"of at most {_LONGEST_NAME} characters"),
 ]
@@ -278,7 +277,7 @@ class Manifest(Record):
     calibration: Calibration | None
     golden: Tensors | None
     parity: FileName | None
-    files: Mapping[FileName, FileEntry]  # all of the folder but manifest.json and plans/
+    files: Mapping[FileName, FileEntry]  # all of the folder but manifest.json
     mu_defaults: Mapping[Name, MuDefaults] = field(
         default_factory=dict
     )  # by method; in no file: {}

@@ -1,7 +1,7 @@
 """TensorRT plans of an engine: built on the device that runs them, checked before they are loaded.
 
-A plan is code for a GPU: it is made from the engine's ONNX graphs (`build_plans`), sealed with a
-key of this machine, and loaded (`PlanSession`) only where graph, device, library and seal fit.
+A plan is code for a GPU: it is made from the engine's ONNX graphs (`build_plans`), kept in the
+user's own folder, and loaded (`PlanSession`) only where engine, device and library fit.
 Neither TensorRT nor PyCUDA is imported before one of them is needed.
 """
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, MachineError, UsageError
+from murank.backends.plan_folder import plans_of
 from murank.backends.trt.build_settings import BuildSettings, check_dtype, check_engine_fits
 from murank.backends.trt.builder import MadePlan, Progress, make_plan
-from murank.backends.trt.key import key_for_building
 from murank.backends.trt.plan_store import PlanStore
 from murank.backends.trt.plan_target import PlanMachine, check_supported
 from murank.backends.trt.profiles import Graph, graphs_of
@@ -16,7 +16,6 @@ from murank.backends.trt.record import PlanEntry, PlanPlatform, PlanRecord
 from murank.files.atomic import check_writable, write_files
 from murank.files.plain import check_utf8, file_size, open_file
 from murank.folder.contents import EngineFiles
-from murank.folder.graph_hash import graph_sha256
 from murank.folder.integrity import check_engine
 from murank.folder.manifest import Manifest
 
@@ -58,12 +57,12 @@ def check_request(engine: Path, settings: BuildSettings) -> Manifest:
         The folder is no whole engine, lacks a part asked for, or has a precision that no plan can
         be made of; or the timing cache is no file.
     OutputError
-        The engine's folder, or that of the timing cache, cannot be written to.
+        The folder of plans, or that of the timing cache, cannot be written to.
     """
     manifest = check_engine(engine, hashes=False)
     check_engine_fits(engine, manifest, settings, None)
     check_utf8(engine)
-    check_writable(engine)
+    check_writable(plans_of(manifest, settings.plans))
     if settings.timing_cache is not None:
         _check_timing_cache(engine, settings.timing_cache)
     return manifest
@@ -83,7 +82,7 @@ def _check_timing_cache(engine: Path, file: Path) -> None:
 def build_plans(
     engine: Path, settings: BuildSettings, machine: PlanMachine, *, progress: Progress = _silent
 ) -> Built:
-    """Make the plans of an engine for a machine, and write them into the engine's `plans/`.
+    """Make the plans of an engine for a machine, and write them where `plans_of` says.
 
     Each is written, with the record, as soon as it is made.
 
@@ -108,7 +107,7 @@ def build_plans(
     MachineError
         TensorRT does not know this GPU, or its memory is too small.
     OutputError
-        The engine's folder cannot be written to, or another build is at work.
+        The folder of plans cannot be written to, or another build is at work.
     """
     check_supported(machine)
     has = machine.target.compute_capability
@@ -136,14 +135,12 @@ class _Build:
     ) -> None:
         self._files, self._settings = files, settings
         self._machine, self._progress = machine, progress
-        self._store = PlanStore(files.folder, machine.target)
-        self._key = key_for_building()
+        self._store = PlanStore(files, machine.target, settings.plans)
 
     def run(self, graphs: list[Graph]) -> Built:
         with self._store.writing():
             record = self._known()
             timings = self._first_timings(record)
-            record = record or PlanRecord(target=self._machine.target, plans={}, extra={})
             built = []
             for graph in graphs:
                 entry, kept = record.plans.get(graph.name), True
@@ -154,14 +151,14 @@ class _Build:
                 built.append(_report(graph, entry, kept=kept))
         return Built(self._store.folder, self._machine.target, tuple(built))
 
-    def _known(self) -> PlanRecord | None:
-        """What is there already; of no use if damaged, or from elsewhere."""
+    def _known(self) -> PlanRecord:
+        """What is there already; of no use if damaged."""
         try:
-            return self._store.read(self._key)
+            return self._store.read()
         except (InputError, MachineError):
-            return None
+            return self._store.empty
 
-    def _first_timings(self, record: PlanRecord | None) -> bytes:
+    def _first_timings(self, record: PlanRecord) -> bytes:
         file = self._settings.timing_cache
         if file is None:
             return self._store.timing_cache(record)
@@ -176,8 +173,9 @@ class _Build:
         if self._settings.rebuild:
             return False
         made = self._made(graph, 0.0)
-        fits = entry.fits(made["graph_sha256"], made["flags"], made["profiles"])
-        return fits and self._store.is_whole(graph.name, entry)
+        return entry.fits(made["flags"], made["profiles"]) and self._store.is_whole(
+            graph.name, entry
+        )
 
     def _make(self, graph: Graph, record: PlanRecord, timings: bytes) -> tuple[PlanRecord, bytes]:
         start = time.monotonic()
@@ -188,7 +186,7 @@ class _Build:
         if file is not None and plan.timing_cache:  # first: a plan that is there is not built again
             content = plan.timing_cache
             write_files(file.absolute().parent, {file.name: lambda to: to.write(content)})
-        record = self._store.add(record, self._key, graph.name, plan.content, made, own)
+        record = self._store.add(record, graph.name, plan.content, made, own)
         return record, plan.timing_cache
 
     def _plan(self, graph: Graph, timings: bytes) -> MadePlan:
@@ -208,7 +206,6 @@ class _Build:
 
     def _made(self, graph: Graph, seconds: float) -> dict[str, Any]:
         return {
-            "graph_sha256": graph_sha256(self._files, graph.file),
             "flags": self._settings.flags,
             "profiles": {one.name: one.to_json() for one in graph.profiles},
             "seconds": round(seconds, 3),

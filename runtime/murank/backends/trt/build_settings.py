@@ -28,6 +28,7 @@ class BuildSettings:
     tf32: bool = False  # products of float32 in ten bits of mantissa
     timing_cache: Path | None = None  # None: one beside the plans
     rebuild: bool = False  # make plans again that are there and fit
+    plans: Path | None = None  # where those of all engines are kept; None: in the user's cache
 
     def __post_init__(self) -> None:
         for name in ("max_queries", "candidates"):

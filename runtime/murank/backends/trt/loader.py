@@ -6,11 +6,9 @@ from typing import Any
 
 from murank._exceptions import InputError, MachineError
 from murank.backends.trt.api import first_error, make_logger
-from murank.backends.trt.key import existing_key
 from murank.backends.trt.plan_store import PlanStore
 from murank.backends.trt.plan_target import PlanMachine, machines
 from murank.folder.contents import EngineFiles
-from murank.folder.graph_hash import graph_sha256
 from murank.folder.manifest import Manifest
 
 
@@ -24,29 +22,22 @@ class Loaded:
     engine: Any
 
 
-def load_plan(files: EngineFiles, graph: str, index: int) -> Loaded:
-    """Load the plan of a graph of an engine folder for GPU `index`.
+def load_plan(files: EngineFiles, graph: str, index: int, plans: Path | None) -> Loaded:
+    """Load the plan of a graph of an engine folder for GPU `index`; see `plans_of`.
 
     Raises
     ------
     MachineError
         TensorRT, PyCUDA or the GPU is missing, or there is no plan for them.
     InputError
-        The plan is of another graph, damaged, or was not built by this machine; or the graph is
-        not what the manifest says.
+        The plan is damaged, or others may write to the place that it is kept in.
     """
     folder = files.folder
     name = _plan_name(files.manifest, graph)
-    store, machine = _store(folder, machines(index))
-    record = store.read(existing_key())
-    entry = record.plans.get(name)
+    store, machine = _store(files, machines(index), plans)
+    entry = store.read().plans.get(name)
     if entry is None:
         raise MachineError(f"{store.folder} has no plan of the {name}: run murank build {folder}")
-    if entry.graph_sha256 != graph_sha256(files, graph):
-        raise InputError(
-            f"{store.folder}: the plan of the {name} is of another engine; run murank build "
-            f"{folder}"
-        )
     with store.open_plan(name, entry) as content:
         return _deserialise(machine, folder / graph, content)
 
@@ -66,9 +57,11 @@ def _deserialise(machine: PlanMachine, file: Path, content: Any) -> Loaded:
     return Loaded(machine, logger, runtime, engine)
 
 
-def _store(folder: Path, found: list[PlanMachine]) -> tuple[PlanStore, PlanMachine]:
+def _store(
+    files: EngineFiles, usable: list[PlanMachine], plans: Path | None
+) -> tuple[PlanStore, PlanMachine]:
     """Return the plans of the first library that has any; else those of the first choice."""
-    stores = [(PlanStore(folder, machine.target), machine) for machine in found]
+    stores = [(PlanStore(files, machine.target, plans), machine) for machine in usable]
     return next((one for one in stores if one[0].folder.exists()), stores[0])
 
 

@@ -1,7 +1,7 @@
-"""plans/<fingerprint>/ of an engine: plans that are whole, fit, and were built here.
+"""The plans of an engine for one target: whole, and in a place that is this user's own.
 
 A plan is mapped once, hashed, and loaded from that same map, which shows what its file becomes in
-between. So folder and file must belong to this user or to root, and nobody else may write to them.
+between. So folders and file must belong to this user or to root, and nobody else may write to them.
 What remains: root, and other processes of this user, which can do anything to this one as well;
 and who had the file open for writing before it belonged to this user, which a file that
 `murank build` wrote never did.
@@ -18,18 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, MachineError, OutputError
-from murank.backends.trt.record import (
-    RECORD,
-    PlanEntry,
-    PlanPlatform,
-    PlanRecord,
-    read_record,
-    record_bytes,
-)
+from murank.backends.plan_folder import files_sha256, plans_of
+from murank.backends.trt.record import RECORD, PlanEntry, PlanPlatform, PlanRecord
 from murank.files.atomic import made_folder, readable_errors, sole_writer, sweep, write_files
 from murank.files.damage import DamagedError
+from murank.files.json_object import parse_json, read_bounded, write_json
 from murank.files.plain import check_folder, open_file
-from murank.folder.manifest import PLANS, FileEntry
+from murank.folder.contents import EngineFiles
+from murank.folder.manifest import FileEntry
 
 TIMING_CACHE = "timing.cache"
 _AGAIN = "run murank build again"
@@ -38,12 +34,16 @@ _AGAIN = "run murank build again"
 class PlanStore:
     """The plans of one engine for one target."""
 
-    def __init__(self, engine: Path, target: PlanPlatform) -> None:
-        self._plans = engine / PLANS
-        self.folder = self._plans / target.fingerprint
-        self.target = target
+    def __init__(self, files: EngineFiles, target: PlanPlatform, plans: Path | None = None) -> None:
+        """See `plans_of`."""
+        of_engine = plans_of(files.manifest, plans)
+        self._engine, self._of_engine = files.folder, of_engine
+        self.folder = of_engine / target.fingerprint
+        self.empty = PlanRecord(
+            engine=files_sha256(files.manifest), target=target, plans={}, extra={}
+        )
 
-    def read(self, key: bytes | None) -> PlanRecord:
+    def read(self) -> PlanRecord:
         """Return the record.
 
         Raises
@@ -51,27 +51,40 @@ class PlanStore:
         MachineError
             There are no plans for this target.
         InputError
-            They were not built here, are damaged, or others may write to them.
+            They are damaged, or others may write to them.
         """
         if not self.folder.exists():
             raise MachineError(self._why_none())
-        with _told_again(self.folder):
-            check_folder(self._plans)
-            check_folder(self.folder)
-        _check_ours(self.folder, self.folder.stat())
-        with _told_again(self.folder):
-            record = read_record(self.folder, key)
-        if record.target != self.target:
-            raise InputError(f"{self.folder} holds plans for {record.target.title}: {_AGAIN}")
+        path = self.folder / RECORD
+        for folder in self._folders:
+            with _told_again(folder):
+                check_folder(folder)
+            _check_ours(folder, folder.stat())
+        with _told_again(path):
+            data = parse_json(read_bounded(path), path)
+            _check_ours(path, path.lstat())
+        try:
+            record = PlanRecord.from_json(data)
+        except InputError as error:
+            raise _damaged(path) from error
+        if (record.engine, record.target) != (self.empty.engine, self.empty.target):
+            raise InputError(
+                f"{self.folder} holds plans of another engine, or for {record.target.title}: "
+                f"{_AGAIN}"
+            )
         return record
 
+    @property
+    def _folders(self) -> tuple[Path, Path, Path]:
+        return self._of_engine.parent, self._of_engine, self.folder
+
     def _why_none(self) -> str:
-        others = len(list(self._plans.glob("*"))) if self._plans.is_dir() else 0
         has = (
-            "has no TensorRT plans" if others == 0 else "has TensorRT plans of another device, "
-            "driver or TensorRT only, none"
-        )  # fmt: skip
-        return f"{self._plans.parent} {has} for {self.target.title}: run murank build there"
+            "has TensorRT plans of another device, driver or TensorRT only, none"
+            if self._of_engine.is_dir() and any(self._of_engine.iterdir())
+            else "has no TensorRT plans"
+        )
+        return f"{self._engine} {has} for {self.empty.target.title}: run murank build there"
 
     @contextlib.contextmanager
     def open_plan(self, name: str, entry: PlanEntry) -> Iterator[mmap.mmap]:
@@ -79,9 +92,9 @@ class PlanStore:
         with self._open(f"{name}.plan", entry.file) as content:
             yield content
 
-    def timing_cache(self, record: PlanRecord | None) -> bytes:
+    def timing_cache(self, record: PlanRecord) -> bytes:
         """Return what earlier builds left; nothing, if that is not whole."""
-        entry = None if record is None else record.extra.get(TIMING_CACHE)
+        entry = record.extra.get(TIMING_CACHE)
         if entry is None:
             return b""
         with contextlib.suppress(InputError), self._open(TIMING_CACHE, entry) as content:
@@ -119,7 +132,7 @@ class PlanStore:
         InputError
             The folder is there, and others may write to it.
         """
-        for folder in (self._plans, self.folder):
+        for folder in self._folders:
             if folder.is_symlink():
                 raise OutputError(f"{folder} is a symlink, which is not followed: remove it")
         with contextlib.ExitStack() as stack:
@@ -131,7 +144,7 @@ class PlanStore:
             yield
 
     def add(
-        self, record: PlanRecord, key: bytes, name: str, plan: Any, made: Mapping[str, Any],
+        self, record: PlanRecord, name: str, plan: Any, made: Mapping[str, Any],
         timing_cache: bytes,
     ) -> PlanRecord:  # fmt: skip
         """Write a plan (bytes, or what looks like them) and what `PlanEntry` says of it."""
@@ -142,7 +155,7 @@ class PlanStore:
             files[TIMING_CACHE] = timing_cache
             extra[TIMING_CACHE] = _entry(timing_cache)
         record = replace(record, plans={**record.plans, name: entry}, extra=extra)
-        files[RECORD] = record_bytes(record, key)  # last: it vouches for the others
+        files[RECORD] = write_json(record.to_json())  # last: it vouches for the others
         # Content is bound now, not when the loop has moved on.
         writers = {file: (lambda to, what=what: to.write(what)) for file, what in files.items()}
         write_files(self.folder, writers)

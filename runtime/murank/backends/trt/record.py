@@ -1,19 +1,12 @@
-"""record.json beside plans: what they were made of, by what, and for what; sealed.
-
-The seal is an HMAC under a key that never leaves this machine: plans are code, and hashes alone
-would vouch for plans that came with the engine from anywhere.
-"""
+"""record.json beside plans: what they were made of, by what, and for what."""
 
 import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from murank._exceptions import InputError
 from murank._version import __version__
-from murank.files.json_object import parse_json, read_bounded, write_json
+from murank.files.json_object import write_json
 from murank.files.records import Record
 from murank.folder.manifest import (
     FileEntry,
@@ -25,7 +18,6 @@ from murank.folder.manifest import (
 
 RECORD = "record.json"
 _FINGERPRINT_DIGITS = 16
-_SEAL = "seal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,60 +49,23 @@ class PlanEntry(Record):
     """One plan."""
 
     file: FileEntry
-    graph_sha256: Sha256  # of the graph with its weights
     flags: Mapping[str, Any]
     profiles: Mapping[str, Any]  # in the order of their indices
     seconds: float  # that building took
 
-    def fits(self, graph_sha256: str, flags: Mapping[str, Any], profiles: Any) -> bool:
+    def fits(self, flags: Mapping[str, Any], profiles: Mapping[str, Any]) -> bool:
         """Whether it is what would be built again; the order of profiles counts."""
-        return (
-            self.graph_sha256 == graph_sha256
-            and dict(self.flags) == dict(flags)
-            and list(self.profiles.items()) == list(profiles.items())
-        )
+        same_profiles = list(self.profiles.items()) == list(profiles.items())
+        return same_profiles and dict(self.flags) == dict(flags)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRecord(Record):
-    """All that record.json says, besides its seal."""
+    """All that record.json says."""
 
     schema_version: SchemaVersion = 1
     murank_version: Name = __version__
+    engine: Sha256  # of all its files
     target: PlanPlatform
     plans: Mapping[Name, PlanEntry]
     extra: Mapping[FileName, FileEntry]  # the timing cache
-
-
-def record_bytes(record: PlanRecord, key: bytes) -> bytes:
-    """Return record.json."""
-    data = record.to_json()
-    return write_json({**data, _SEAL: _seal(data, key)})
-
-
-def read_record(folder: Path, key: bytes | None) -> PlanRecord:
-    """Read record.json; without a key of this machine nothing bears its seal.
-
-    Raises
-    ------
-    InputError
-        It is missing, damaged, or not sealed by this machine.
-    """
-    path = folder / RECORD
-    data = parse_json(read_bounded(path), path)
-    seal = data.pop(_SEAL, None) if isinstance(data, dict) else None
-    sealed_here = (
-        key is not None
-        and isinstance(seal, str)
-        and hmac.compare_digest(seal.encode(), _seal(data, key).encode())
-    )
-    if not sealed_here:
-        raise InputError(
-            f"{folder} was not built by this machine (its record does not bear this machine's "
-            "seal), and plans are code: run murank build again"
-        )
-    return PlanRecord.from_json(data)
-
-
-def _seal(data: Any, key: bytes) -> str:
-    return hmac.new(key, write_json(data), hashlib.sha256).hexdigest()

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,11 @@ class PlanSession:
 
     device = "cuda"
 
-    def __init__(self, files: EngineFiles, name: str, index: int = 0) -> None:
+    def __init__(
+        self, files: EngineFiles, name: str, index: int = 0, plans: Path | None = None
+    ) -> None:
         """Load the plan of a graph of an engine folder on GPU `index`; see `load_plan`."""
-        loaded, file = load_plan(files, name, index), files.folder / name
+        loaded, file = load_plan(files, name, index, plans), files.folder / name
         gpu = loaded.machine.gpu
         assert gpu is not None  # noqa: S101 (`load_plan` opened it)
         self._file, self._gpu, self._logger = file, gpu, loaded.logger
