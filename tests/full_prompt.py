@@ -4,6 +4,7 @@ Shares nothing with the package but the folder: messages are written out here, i
 the PIL-based image processor, token ids through the chat template, positions are the model's own.
 """
 
+import functools
 import importlib
 import inspect
 import json
@@ -49,6 +50,11 @@ def pil_processor(**settings: Any) -> Any:
     return module.Qwen2VLImageProcessorPil(**settings)
 
 
+@functools.cache
+def tokenizer_of(folder: Path) -> Any:
+    return hf.AutoTokenizer.from_pretrained(folder)
+
+
 class FullPrompt:
     """A family's model, tokenizer and image processor."""
 
@@ -62,7 +68,7 @@ class FullPrompt:
         self.processor = pil_processor(
             patch_size=16 if family == "qwen3_vl" else 14, image_mean=mean, image_std=std
         )
-        self.tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = tokenizer_of(folder)
         chat_template = None
         if (folder / "chat_template.json").exists():
             chat_template = json.loads((folder / "chat_template.json").read_text())["chat_template"]

@@ -19,8 +19,7 @@ QDQ: list[Precision] = ["int8-qdq", "fp8", "int4"]
 # An export takes long. Smoothing differs by family; fp8 and int4 are the same layers in all.
 CASES: list[tuple[str, Precision]] = [
     *(("qwen2_vl", precision) for precision in QDQ),
-    ("qwen2_5_vl", "int8-qdq"),
-    *longer(("qwen3_vl", "int8-qdq")),
+    *longer(("qwen2_5_vl", "int8-qdq"), ("qwen3_vl", "int8-qdq")),
 ]
 KIND = {
     "int8-qdq": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN, "int4": TensorProto.INT4

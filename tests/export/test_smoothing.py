@@ -1,5 +1,6 @@
 """Smoothed checkpoints: they say the same, and int8 activations cost them less."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from murank_export.mllm.tokens import PromptTokens, prompt_tokens
 from murank_export.world.drawn_pairs import drawn_pairs
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+Inputs = dict[nn.Module, Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Asked:
     grid: Grid
     how: Preprocessing
 
-    def collect(self) -> dict[nn.Module, Tensor]:
+    def collect(self) -> Inputs:
         return collect_activations(self.checkpoint, self.tokens, self.grid, self.how)
 
     def logits(self) -> Tensor:
@@ -44,9 +46,18 @@ class Asked:
         return torch.from_numpy(found.logits)
 
 
-@pytest.fixture
-def asked(checkpoint: Callable[[str], Path]) -> Callable[[str], Asked]:
-    def of(family: str) -> Asked:
+@pytest.fixture(scope="module")
+def collected(checkpoint: Callable[[str], Path]) -> Callable[[str], tuple[Asked, Inputs]]:
+    """A model with outliers, by family, and what its layers are given: each time one to change."""
+    made: dict[str, tuple[Asked, Inputs]] = {}
+
+    def of(family: str) -> tuple[Asked, Inputs]:
+        if family not in made:
+            one = asked(family)
+            made[family] = one, one.collect()
+        return copy.deepcopy(made[family])
+
+    def asked(family: str) -> Asked:
         loaded = load_checkpoint(checkpoint(family))
         unit = 32 if family == "qwen3_vl" else 28
         grid, size = loaded.grid((4 * unit, 2 * unit))
@@ -73,10 +84,10 @@ def plant_outliers(checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_model_says_the_same_and_its_inputs_are_what_it_is_given_now(
-    asked: Callable[[str], Asked], family: str
+    collected: Callable[[str], tuple[Asked, Inputs]], family: str
 ) -> None:
-    one = asked(family)
-    model, before, inputs = one.checkpoint.model, one.logits(), one.collect()
+    one, inputs = collected(family)
+    model, before = one.checkpoint.model, one.logits()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     smooth(model, inputs)
     after = model.state_dict()
@@ -108,9 +119,10 @@ def int8_error(layer: Any, given: Tensor) -> float:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_outliers_cost_far_less(asked: Callable[[str], Asked], family: str) -> None:
-    one = asked(family)
-    inputs = one.collect()
+def test_outliers_cost_far_less(
+    collected: Callable[[str], tuple[Asked, Inputs]], family: str
+) -> None:
+    one, inputs = collected(family)
     errors = {layer: int8_error(layer, rows) for layer, rows in inputs.items()}
     smooth(one.checkpoint.model, inputs)
     gain = {layer: errors[layer] / int8_error(layer, rows) for layer, rows in inputs.items()}
@@ -162,9 +174,11 @@ def block_of(norm: nn.LayerNorm, layer: nn.Linear) -> Any:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_group_reads_what_is_made_for_it(asked: Callable[[str], Asked], family: str) -> None:
+def test_every_group_reads_what_is_made_for_it(
+    collected: Callable[[str], tuple[Asked, Inputs]], family: str
+) -> None:
     """Every channel of every group by its own factor: nothing changes."""
-    one = asked(family)
+    one, _ = collected(family)
     model, before = one.checkpoint.model, one.logits()
     visual, layers = model.model.visual, model.model.language_model.layers
     mergers = 1 + len(getattr(visual, "deepstack_merger_list", []))

@@ -5,8 +5,6 @@ import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,9 +16,11 @@ import other_seeds
 import pytest
 import torch
 from made_pairs import MadePairs
+from torch_processes import in_processes
 from safetensors.torch import load_file
 
 from murank import Engine, InputError, OutputError
+from murank.cli import main
 from murank.images import Preprocessing, prepare
 from murank.pairs.labelled import Pair
 from murank.prompt import LAYOUTS, Layout, default_template, load_template
@@ -403,7 +403,9 @@ def test_validation_pairs_are_drawn_by_seed(made: MadePairs) -> None:
 
 
 @pytest.mark.skipif(bool(other_seeds.SHIFT), reason="other processes keep their seeds")
-def test_two_processes_do_what_one_does_with_twice_the_batch(made: MadePairs) -> None:
+def test_two_processes_do_what_one_does_with_twice_the_batch(
+    made: MadePairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nine groups in steps of four: in the last one a process has no share."""
     made.write("train", [*made.of(range(4)), Pair("0_0.png", "2_2.png", False)])
     one = made.but(
@@ -411,24 +413,16 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(made: MadePairs) ->
     )
     train_adapter(one)
     two = replace(one, output=made.root / "two", batch_size=4)
-    command = [
-        "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "murank",
+    words = [
         "adapt", "train", "--mllm", two.mllm, "--pairs", two.pairs, "--image-root", two.image_root,
         "--prompt", two.prompt, "--image-size", "56x28", "--adapter-dropout", "0", "--pack", "2",
         "--lr", str(STILL), "--batch-size", "4", "-o", two.output, "--json",
     ]  # fmt: skip
     home = made.root / "home"
     home.mkdir()
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        env=os.environ | {
-            "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HOME": str(home),
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        },
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)  # once, by the main process
+    monkeypatch.setenv("HOME", str(home))
+    printed = in_processes(2, lambda: main([str(word) for word in words]), made.root)
+    said = json.loads("".join(printed))  # once, by the main process
     assert (said["adapter"], said["steps"]) == (str(two.output / "adapter"), 3)
     assert not list(home.iterdir())
     assert_same_gradients(two, one)
