@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from refusal import Refuse, refusing
 from trt_fakes import FakeGpu, FakeTensorRT
 
 from murank.backends.trt import cuda as _cuda
@@ -38,3 +39,9 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     return fake
+
+
+@pytest.fixture
+def refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """What all refusals of a verb have in common."""
+    return refusing(tmp_path, capsys)

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.state import (  # type: ignore[import-untyped]
+    AcceleratorState,
+    GradientState,
+    PartialState,
+)
 
 
 def in_processes(count: int, work: Callable[[], int], scratch: Path) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from random_checkpoint import SIZES, make_checkpoint
 from safetensors.torch import load_file, save_file
+from shared_fixtures import refuse as refuse
 from traced_once import TracedOnce, list_operators_once
 
 from murank import Engine

@@ -159,7 +159,7 @@ def test_a_file_that_says_two_things_of_one_weight(tied: Models, tmp_path: Path)
     state, shape = torch.load(file, weights_only=True), tied.model.lm_head.weight.shape
     two = {"lm_head.weight": torch.ones(shape), "model.embed_tokens.weight": torch.zeros(shape)}
     torch.save({**state, **two}, file)
-    with pytest.raises(InputError, match=r"lm_head\.weight does not fit this model, which ties it"):
+    with pytest.raises(InputError, match=r"lm_head\.weight"):
         tied.merged(file)
 
 

@@ -42,7 +42,7 @@ def refused(folder: Path, message: str) -> None:
 
 def test_an_adapter_beside_the_model(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
-    refused(folder, "checkpoint holds an adapter_config.json beside a model")
+    refused(folder, "adapter_config.json")
     with pytest.raises(InputError, match=r"adapter_config\.json"):  # encoders are loaded so, too
         load_model(None, folder)
 

@@ -190,9 +190,9 @@ def test_what_is_passed_comes_first(vit: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"do_normalize": False}, "do_normalize is off"),
-        ({"do_rescale": False}, "do_rescale is off"),
-        ({"do_resize": False}, "do_resize is off"),
+        ({"do_normalize": False}, "do_normalize"),
+        ({"do_rescale": False}, "do_rescale"),
+        ({"do_resize": False}, "do_resize"),
         ({"size": None}, "lacks size, image_mean or image_std"),
         ({"image_mean": None}, "lacks size, image_mean or image_std"),
         ({"image_std": [0.5]}, "lacks size, image_mean or image_std"),
@@ -252,14 +252,14 @@ def test_folders_of_another_kind(vit: Path, tmp_path: Path) -> None:
         export_encoder(tmp_path, tmp_path / "e.onnx", EncoderSettings())
     config = json.loads((vit / "config.json").read_text())
     (vit / "config.json").write_text(json.dumps({**config, "model_type": "swin"}))
-    with pytest.raises(InputError, match="model_type is 'swin'; as encoder: clip_vision_model"):
+    with pytest.raises(InputError, match="model_type"):
         export_encoder(vit, tmp_path / "e.onnx", EncoderSettings())
     (vit / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json is not JSON"):
+    with pytest.raises(InputError, match=r"config\.json"):
         export_encoder(vit, tmp_path / "e.onnx", EncoderSettings())
 
 
 def test_without_preprocessing(vit: Path, tmp_path: Path) -> None:
     (vit / "preprocessor_config.json").unlink()
-    with pytest.raises(InputError, match=r"preprocessor_config\.json: No such file"):
+    with pytest.raises(InputError, match=r"preprocessor_config\.json"):
         export_encoder(vit, tmp_path / "e.onnx", EncoderSettings())

@@ -191,11 +191,11 @@ def test_clear_errors(engine: Engine, crops: Crops, tmp_path: Path) -> None:
         engine.mu(crops[0], [crops[1], bad])
     with pytest.raises(InputError, match="no encoder"):
         engine.embed(crops[:1])
-    with pytest.raises(InputError, match="order must be one of"):
+    with pytest.raises(InputError, match="order"):
         engine.mu(crops[0], crops[1:2], order="reversed")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one list a query"):
         engine.mu_many(crops[:2], [crops[2:3]])
-    with pytest.raises(InputError, match="top_k must be"):
+    with pytest.raises(InputError, match="top_k"):
         engine.rank(crops[0], crops[1:3], top_k=0)
 
 
@@ -216,9 +216,9 @@ def test_an_answer_that_is_no_number(
 
 
 def test_one_image_where_a_list_is_wanted(engine: Engine, crops: Crops) -> None:
-    with pytest.raises(InputError, match="candidates must be a list of images"):
+    with pytest.raises(InputError, match="candidates"):
         engine.mu(crops[0], "c.png")
-    with pytest.raises(InputError, match=r"pairs must be a list of \(query, candidate\)"):
+    with pytest.raises(InputError, match="pairs"):
         engine.predict((crops[0], crops[1]))  # type: ignore[arg-type]
 
 

@@ -16,10 +16,12 @@ from murank.folder.precision import Precision
 EngineFolder = Callable[..., Path]
 Crops = list[NDArray[np.uint8]]
 QDQ: list[Precision] = ["int8-qdq", "fp8", "int4"]
-# An export takes long. Smoothing differs by family; fp8 and int4 are the same layers in all.
+# An export takes long. Smoothing differs by family (test_smoothing asks each); fp8 and int4 are the
+# same layers in all.
+OTHERS: list[tuple[str, Precision]] = [("qwen2_5_vl", "int8-qdq"), ("qwen3_vl", "int8-qdq")]
 CASES: list[tuple[str, Precision]] = [
     *(("qwen2_vl", precision) for precision in QDQ),
-    *longer(("qwen2_5_vl", "int8-qdq"), ("qwen3_vl", "int8-qdq")),
+    *longer(*OTHERS),
 ]
 KIND = {
     "int8-qdq": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN, "int4": TensorProto.INT4

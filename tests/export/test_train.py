@@ -3,7 +3,6 @@
 import copy
 import functools
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ import other_seeds
 import pytest
 import torch
 from made_pairs import MadePairs
-from torch_processes import in_processes
 from safetensors.torch import load_file
+from torch_processes import in_processes
 
 from murank import Engine, InputError, OutputError
 from murank.cli import main

@@ -172,7 +172,7 @@ def test_a_graph_that_tensorrt_does_not_know(engine_folder: EngineFolder, tmp_pa
     with pytest.raises(InputError, match=r"is int8: its graphs hold integer products"):
         build_plans(engine, BuildSettings(), machine())
     vision = next(one for one in graphs_of(read_manifest(engine), BuildSettings()))
-    with pytest.raises(InputError, match=r"vision\.onnx: TensorRT-RTX .* cannot read this graph"):
+    with pytest.raises(InputError, match=r"vision\.onnx"):
         make_plan(
             machine(), engine / vision.file, vision.profiles, BuildSettings(), timing_cache=b"",
             progress=lambda *_: None,

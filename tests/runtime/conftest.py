@@ -7,6 +7,7 @@ from made_features import make_features
 from numpy.typing import NDArray
 from shared_fixtures import gpu as gpu
 from shared_fixtures import job as job
+from shared_fixtures import refuse as refuse
 from shared_fixtures import trt as trt
 
 from murank import save_features

@@ -23,7 +23,7 @@ HOW = Preprocessing(4, 2)
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_images(images: Any) -> None:
-    with pytest.raises(InputError, match=r"^candidates must be a list"):
+    with pytest.raises(InputError, match="candidates"):
         check_images(images, "candidates")
 
 
@@ -47,13 +47,13 @@ def test_the_place_of_a_bad_image_is_named(image: Any) -> None:
 
 @pytest.mark.parametrize("value", [2.5, 0, -1, True, "3", None, float("nan"), [1], np.float64(2)])
 def test_whole_numbers(value: Any) -> None:
-    with pytest.raises(InputError, match=r"^top_k must"):
+    with pytest.raises(InputError, match="top_k"):
         check_whole(value, "top_k")
     assert check_whole(np.int64(3), "top_k") == 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), "0.5", None, True, [0.5], 1j, 0, -2.0])
 def test_numbers(value: Any) -> None:
-    with pytest.raises(InputError, match=r"^deadline_ms must"):
+    with pytest.raises(InputError, match="deadline_ms"):
         check_number(value, "deadline_ms", above=0)
     assert check_number(np.float32(0.5), "deadline_ms", above=0) == 0.5

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from bench_fakes import report, sample
+from refusal import Refuse
 
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.figures import section_of
@@ -14,16 +15,6 @@ from murank.bench.report_files import load_report, write_report
 from murank.cli import main
 
 MANIFEST = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine" / "manifest.json"
-
-
-def refuse(
-    capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2, says: str
-) -> None:
-    assert main(["bench", *map(str, arguments)]) == code
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert says in err
 
 
 def reports(folder: Path, *scales: float, count: int = 20, **changes: Any) -> list[str]:
@@ -64,17 +55,19 @@ def test_compare_of_too_few_samples(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "hold too few samples for a verdict: measure both with a longer --duration" in err
 
 
-def test_compare_what_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_what_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refuse: Refuse
+) -> None:
     (first,) = reports(tmp_path, 0.1)
-    refuse(capsys, "compare", first, says="the following arguments are required: B.json")
-    refuse(capsys, "compare", first, tmp_path / "none", says="none: No such file")
-    refuse(capsys, "compare", first, first, "--threshold", "0.5", says="--threshold must be at")
-    refuse(capsys, "compare", first, MANIFEST, says="is no report of murank bench")
+    refuse("bench", "compare", first, names="B.json")
+    refuse("bench", "compare", first, tmp_path / "none", names=tmp_path / "none")
+    refuse("bench", "compare", first, first, "--threshold", "0.5", names="--threshold")
+    refuse("bench", "compare", first, MANIFEST, names=MANIFEST)
     other = tmp_path / "other"
     other.mkdir()
     section = load_report(Path(first)).cached
     settings = replace(load_report(Path(first)).settings, candidates=5)
     write_report(other / "a.json", report(section, settings=settings))
-    refuse(capsys, "compare", first, other / "a.json", says="candidates is 20 and 5")
+    refuse("bench", "compare", first, other / "a.json", names="candidates")
     assert main(["bench", "compare", first, str(other / "a.json"), "--force"]) == 0
     assert "note: another load: candidates is 20 and 5" in capsys.readouterr().out

@@ -99,7 +99,7 @@ def test_no_json(tmp_path: Path, raw: bytes) -> None:
 
 
 def test_files_that_are_not_there(tmp_path: Path, whole: BenchReport) -> None:
-    with pytest.raises(InputError, match=r"none\.json: No such file"):
+    with pytest.raises(InputError, match=r"none\.json"):
         load_report(tmp_path / "none.json")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):

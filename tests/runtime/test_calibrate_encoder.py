@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from refusal import Refuse
 
 from murank import Engine
 from murank.cli import main
@@ -48,13 +49,6 @@ def asked(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
     return found
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    assert main([*map(str, words)]) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    return err
-
-
 def embedded(paths: list[Path]) -> NDArray[np.float32]:
     engine = Engine.from_pretrained(ENGINE, providers="cpu", threads=1, parts=["encoder"])
     return engine.embed(paths)
@@ -67,7 +61,9 @@ def ref_auc(rows: NDArray[np.floating[Any]], kept: Any = slice(None)) -> Any:
     return pytest.approx(((one < other) + 0.5 * (one == other)).mean(), abs=ONE_SWAP)
 
 
-def test_beside_the_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_beside_the_encoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refuse: Refuse
+) -> None:
     paths, words = named(tmp_path, "{:04d}_c{}.png")
     rows = embedded(paths)
     found = asked(capsys, *words)
@@ -92,14 +88,14 @@ def test_beside_the_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert text.splitlines().count(why) == 1
     other = CameraAlignment.fit(rows, CAMIDS, level="mean", encoder_sha256="ab" * 32)
     save_alignment(tmp_path / "other.npz", other)
-    assert "other.npz" in refused(capsys, *words, "--alignment", tmp_path / "other.npz")
+    refuse(*words, "--alignment", tmp_path / "other.npz", names="other.npz")
 
 
 def test_cameras_and_images_that_are_not_known(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refuse: Refuse
 ) -> None:
     paths, words = named(tmp_path, "{}-{}.png")
-    assert "camids" in refused(capsys, *words, "--align-cameras", "mean")
+    refuse(*words, "--align-cameras", "mean", names="camids")
     rows = embedded(paths)
     paths[3].write_bytes(b"no picture")
     kept = (PLACES != 3).all(axis=1)

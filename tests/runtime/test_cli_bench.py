@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bench_fakes import report, sample
 from engine_folder import make_engine
+from refusal import Refuse
 
 from murank.bench import run as _run
 from murank.bench import subject as _subject
@@ -39,102 +40,90 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "engine"
 
 
-def refuse(
-    capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2, says: str
-) -> None:
-    assert main(["bench", *map(str, arguments)]) == code
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert says in err
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--duration", "0"], "--duration must be a number above 0, got 0"),
-        (["--duration", "nan"], "--duration must be a number above 0, got nan"),
-        (["--warmup", "-1"], "--warmup must be a number of at least 0, got -1"),
-        (["--uncached-share", "1"], "--uncached-share must be in 0..1, got 1"),
-        (["--candidates", "0"], "--candidates must be at least 1, got 0"),
-        (["--gallery-size", "0", "--candidates", "0"], "--candidates must be at least 1"),
+        (["--duration", "0"], "--duration"),
+        (["--duration", "nan"], "--duration"),
+        (["--warmup", "-1"], "--warmup"),
+        (["--uncached-share", "1"], "--uncached-share"),
+        (["--candidates", "0"], "--candidates"),
+        (["--gallery-size", "0", "--candidates", "0"], "--candidates"),
         (["--gallery-size", "19"], "20 candidates are more than the 19 images of the gallery"),
-        (["--seed", "-1"], "--seed must be at least 0, got -1"),
-        (["--qps", "5"], "--qps is used by --scenario Server only"),
-        (["--scenario", "Server"], "--scenario Server needs --qps, the arrivals a second"),
-        (["--scenario", "Server", "--qps", "0"], "--qps must be a number above 0, got 0"),
-        (["--scenario", "Server", "--qps", "-2"], "--qps must be a number above 0, got -2"),
-        (["--scenario", "Server", "--qps", "inf"], "--qps must be a number above 0, got inf"),
+        (["--seed", "-1"], "--seed"),
+        (["--qps", "5"], "--qps"),
+        (["--scenario", "Server"], "--scenario"),
+        (["--scenario", "Server", "--qps", "0"], "--qps"),
+        (["--scenario", "Server", "--qps", "-2"], "--qps"),
+        (["--scenario", "Server", "--qps", "inf"], "--qps"),
         (["--scenario", "Server", "--qps", "5000"], "are 50000 queries, and at most 20000 images"),
-        (["--scenario", "MultiStream", "--streams", "20001"], "--streams 20001: at most 20000"),
-        (["--threads", "0"], "argument --threads: must be at least 1"),
-        (["--threads", "x"], "argument --threads: must be at least 1"),
-        (["--threads", "100000"], "argument --threads: must be at most"),
-        (["--latency-bound-ms", "9"], "--latency-bound-ms is used by --scenario Server only"),
-        (["--streams", "4"], "--streams is used by --scenario MultiStream only"),
-        (["--scenario", "MultiStream", "--streams", "0"], "--streams must be at least 1, got 0"),
-        (["--deadline-ms", "0"], "--deadline-ms must be a number above 0, got 0"),
-        (["--deadline-ms", "nan"], "--deadline-ms must be a number above 0, got nan"),
-        (["--scenario", "Offline", "--deadline-ms", "9"], "--deadline-ms is for one query at a"),
+        (["--scenario", "MultiStream", "--streams", "20001"], "--streams"),
+        (["--threads", "0"], "--threads"),
+        (["--threads", "x"], "--threads"),
+        (["--threads", "100000"], "--threads"),
+        (["--latency-bound-ms", "9"], "--latency-bound-ms"),
+        (["--streams", "4"], "--streams"),
+        (["--scenario", "MultiStream", "--streams", "0"], "--streams"),
+        (["--deadline-ms", "0"], "--deadline-ms"),
+        (["--deadline-ms", "nan"], "--deadline-ms"),
+        (["--scenario", "Offline", "--deadline-ms", "9"], "--deadline-ms"),
         (["--method", "none", "--deadline-ms", "9"], "here the MLLM sees none"),
         (
             ["--expect-dtype", "int8"],
             "is fp16, not int8: an engine has one precision",
         ),
-        (["--expect-dtype", "fp64"], "argument --expect-dtype: invalid choice: 'fp64'"),
-        (["--scenario", "server"], "argument --scenario: invalid choice: 'server'"),
-        (["--skip-cold", "--cold-runs", "2"], "--cold-runs and --skip-cold exclude each other"),
+        (["--expect-dtype", "fp64"], "--expect-dtype"),
+        (["--scenario", "server"], "--scenario"),
+        (["--skip-cold", "--cold-runs", "2"], "--cold-runs"),
         (["--sha256", "0" * 64], "is another engine"),
-        (["--plot", "a.pdf"], "--plot writes a PNG: name it so, not a.pdf"),
+        (["--plot", "a.pdf"], "--plot"),
     ],
 )
 def test_options_that_cannot_be(
-    engine: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    engine: Path, refuse: Refuse, options: list[str], message: str
 ) -> None:
-    refuse(capsys, engine, *options, says=message)
+    refuse("bench", engine, *options, names=message)
 
 
-def test_a_gallery_beyond_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gallery_beyond_memory(tmp_path: Path, refuse: Refuse) -> None:
     make_engine(tmp_path)
-    refuse(capsys, tmp_path, "--gallery-size", 10**11, says="pass a smaller --gallery-size")
+    refuse("bench", tmp_path, "--gallery-size", 10**11, names="--gallery-size")
 
 
-def test_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refuse(capsys, tmp_path, says="has no manifest.json, so it is not the folder of an engine")
-    refuse(capsys, tmp_path / "none", says="is not a folder")
-    refuse(capsys, says="the following arguments are required: ENGINE")
+def test_no_engine(tmp_path: Path, refuse: Refuse) -> None:
+    refuse("bench", tmp_path, names="manifest.json")
+    refuse("bench", tmp_path / "none", names=tmp_path / "none")
+    refuse("bench", names="ENGINE")
 
 
-def test_methods_that_an_engine_cannot_do(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_that_an_engine_cannot_do(engine: Path, refuse: Refuse) -> None:
     whole = read_manifest(engine)
 
     def become(manifest: Manifest) -> None:
         (engine / "manifest.json").write_bytes(manifest_bytes(manifest))
 
     become(replace(whole, scorer=None))
-    refuse(capsys, engine, "--method", "simple", says="and this engine has no MLLM: pass none or")
-    refuse(capsys, engine, "--deadline-ms", "5", says="here the MLLM sees none")
+    refuse("bench", engine, "--method", "simple", names="--method")
+    refuse("bench", engine, "--deadline-ms", "5", names="here the MLLM sees none")
     become(replace(whole, encoder=None))
-    refuse(capsys, engine, "--method", "none", says="and this engine has no encoder")
+    refuse("bench", engine, "--method", "none", names="--method")
 
 
-def test_outputs_that_cannot_be(
-    engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_outputs_that_cannot_be(engine: Path, tmp_path: Path, refuse: Refuse) -> None:
     there = tmp_path / "there.json"
     there.write_text("mine")
-    refuse(capsys, engine, "--json", there, says="exists; pass --overwrite")
-    refuse(capsys, engine, "--json", engine / "a.json", says="--json must not be inside the engine")
-    refuse(capsys, engine, "--plot", engine / "a.png", says="--plot must not be inside the engine")
-    refuse(capsys, engine, "--json", there / "a.json", says="is not a writable folder")
+    refuse("bench", engine, "--json", there, names=there)
+    refuse("bench", engine, "--json", engine / "a.json", names="--json")
+    refuse("bench", engine, "--plot", engine / "a.png", names="--plot")
+    refuse("bench", engine, "--json", there / "a.json", names=there)
     assert there.read_text() == "mine"
 
 
 def test_a_plot_without_matplotlib(
-    engine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    engine: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    refuse(capsys, engine, "--plot", engine.parent / "a.png", code=3, says="its extra 'plot'")
+    refuse("bench", engine, "--plot", engine.parent / "a.png", code=3, names="plot")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +184,7 @@ def test_json_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert BenchReport.from_json(json.loads(out)).settings.candidates == 4
 
 
-def test_given_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_images(tmp_path: Path, capsys: pytest.CaptureFixture[str], refuse: Refuse) -> None:
     folder = tmp_path / "world"
     world = ["world", "-o", str(folder), "--domain", "far", "--people", "4", "--distractors", "0",
              "--quiet"]  # fmt: skip
@@ -206,7 +195,7 @@ def test_given_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     settings = BenchReport.from_json(json.loads(capsys.readouterr().out)).settings
     assert (settings.images, settings.gallery_pool) == ("given", 15)  # 16 images, one is asked
     few = ("--candidates", "16", "--images", str(folder / "query"))
-    refuse(capsys, ENGINE, *SHORT, *few, says="16 candidates and a query are 17: pass a smaller")
+    refuse("bench", ENGINE, *SHORT, *few, names="16 candidates")
 
 
 @pytest.mark.parametrize(

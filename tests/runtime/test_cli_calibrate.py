@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from engine_folder import make_engine
+from refusal import Refuse
 
 from murank.cli import main
 from murank.engine.engine import Engine
@@ -41,22 +42,10 @@ def pairs(tmp_path: Path) -> Path:
     return file
 
 
-def refuse(
-    capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2, says: str
-) -> None:
-    assert main(["calibrate", *map(str, arguments)]) == code
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert says in err
-
-
-def test_another_calibration_is_at_work(
-    engine: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_calibration_is_at_work(engine: Path, pairs: Path, refuse: Refuse) -> None:
     """Told before the engine is loaded; a dry run writes nothing, and may run beside it."""
     with sole_writer(engine):
-        refuse(capsys, engine, "--pairs", pairs, "--eer", says=f"at work in {engine}")
+        refuse("calibrate", engine, "--pairs", pairs, "--eer", names=engine)
         with pytest.raises(AssertionError, match="the engine was loaded"):
             main(["calibrate", str(engine), "--pairs", str(pairs), "--eer", "--dry-run"])
 
@@ -64,28 +53,28 @@ def test_another_calibration_is_at_work(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--fmr", "0"], "argument --fmr: must be a number between 0 and 1"),
-        (["--fnmr", "1"], "argument --fnmr: must be a number between 0 and 1"),
-        (["--fmr", "nan"], "argument --fmr: must be a number between 0 and 1"),
-        (["--fmr", "x"], "argument --fmr: must be a number between 0 and 1, got 'x'"),
-        (["--prior", "1.5"], "argument --prior: must be a number between 0 and 1"),
-        (["--fmr", "0.1", "--eer"], "argument --eer: not allowed with argument --fmr"),
+        (["--fmr", "0"], "--fmr"),
+        (["--fnmr", "1"], "--fnmr"),
+        (["--fmr", "nan"], "--fmr"),
+        (["--fmr", "x"], "--fmr"),
+        (["--prior", "1.5"], "--prior"),
+        (["--fmr", "0.1", "--eer"], "--eer"),
         (["--fnmr", "0.1", "--fmr", "0.1"], "not allowed with argument --fnmr"),
-        (["--threads", "0"], "argument --threads: must be at least 1"),
-        (["--plot", "det.pdf"], "--plot writes a PNG: name it so, not det.pdf"),
+        (["--threads", "0"], "--threads"),
+        (["--plot", "det.pdf"], "--plot"),
         (["--fmr", "0.005"], "300 pairs labelled No cannot tell whether FMR at most 0.5 % holds"),
         (["--fnmr", "0.1"], "5 pairs labelled Yes cannot tell whether FNMR at most 10 % holds: 30"),
     ],
 )
 def test_options_that_cannot_be(
-    engine: Path, pairs: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    engine: Path, pairs: Path, refuse: Refuse, options: list[str], message: str
 ) -> None:
-    refuse(capsys, engine, "--pairs", pairs, *options, says=message)
+    refuse("calibrate", engine, "--pairs", pairs, *options, names=message)
 
 
-def test_pairs_are_needed(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refuse(capsys, engine, says="the following arguments are required: --pairs")
-    refuse(capsys, engine, "--pairs", "none.json", says="none.json: No such file")
+def test_pairs_are_needed(engine: Path, refuse: Refuse) -> None:
+    refuse("calibrate", engine, names="--pairs")
+    refuse("calibrate", engine, "--pairs", "none.json", names="none.json")
 
 
 @pytest.mark.parametrize(
@@ -99,24 +88,22 @@ def test_pairs_are_needed(engine: Path, capsys: pytest.CaptureFixture[str]) -> N
         ([], "at least one pair"),
     ],
 )
-def test_bad_pairs(
-    engine: Path, pairs: Path, capsys: pytest.CaptureFixture[str], content: Any, message: str
-) -> None:
+def test_bad_pairs(engine: Path, pairs: Path, refuse: Refuse, content: Any, message: str) -> None:
     pairs.write_text(json.dumps(content))
-    refuse(capsys, engine, "--pairs", pairs, says=message)
+    refuse("calibrate", engine, "--pairs", pairs, names=message)
 
 
-def test_no_engine(tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refuse(capsys, tmp_path, "--pairs", pairs, says="has no manifest.json")
+def test_no_engine(tmp_path: Path, pairs: Path, refuse: Refuse) -> None:
+    refuse("calibrate", tmp_path, "--pairs", pairs, names="manifest.json")
 
 
-def test_an_encoder_alone(engine: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_encoder_alone(engine: Path, pairs: Path, refuse: Refuse) -> None:
     alone = replace(read_manifest(engine), scorer=None)
     (engine / "manifest.json").write_bytes(manifest_bytes(alone))
-    refuse(capsys, engine, "--pairs", pairs, says="no scorer of image pairs: export it with --mllm")
+    refuse("calibrate", engine, "--pairs", pairs, names=engine)
 
 
-def test_a_calibrated_engine(engine: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_calibrated_engine(engine: Path, pairs: Path, refuse: Refuse) -> None:
     manifest = read_manifest(engine)
     record = Calibration(
         precision="fp16", temperature=1.5, exported_tau=1.0, threshold=0.2, target="eer",
@@ -124,21 +111,21 @@ def test_a_calibrated_engine(engine: Path, pairs: Path, capsys: pytest.CaptureFi
         pairs_sha256="0" * 64, murank_version="0.1.0",
     )  # fmt: skip
     (engine / "manifest.json").write_bytes(manifest_bytes(replace(manifest, calibration=record)))
-    refuse(capsys, engine, "--pairs", pairs, says="is calibrated already; pass --overwrite")
+    refuse("calibrate", engine, "--pairs", pairs, names=engine)
     for option in ("--overwrite", "--dry-run"):
         with pytest.raises(AssertionError, match="the engine was loaded"):
             main(["calibrate", str(engine), "--pairs", str(pairs), option])
 
 
 def test_a_plot_that_cannot_be_written(
-    engine: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: Path, pairs: Path, tmp_path: Path, refuse: Refuse
 ) -> None:
     pytest.importorskip("matplotlib")
     plot = tmp_path / "det.png"
     plot.write_bytes(b"mine")
-    refuse(capsys, engine, "--pairs", pairs, "--plot", plot, says="exists; pass --overwrite")
+    refuse("calibrate", engine, "--pairs", pairs, "--plot", plot, names=plot)
     below = plot / "det.png"
-    refuse(capsys, engine, "--pairs", pairs, "--plot", below, says="is not a writable folder")
+    refuse("calibrate", engine, "--pairs", pairs, "--plot", below, names=plot)
     assert plot.read_bytes() == b"mine"
 
 
@@ -146,10 +133,10 @@ def test_a_plot_without_matplotlib(
     engine: Path,
     pairs: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refuse: Refuse,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     plot = tmp_path / "det.png"
-    refuse(capsys, engine, "--pairs", pairs, "--plot", plot, code=3, says="with its extra 'plot'")
+    refuse("calibrate", engine, "--pairs", pairs, "--plot", plot, code=3, names="plot")
     assert not plot.exists()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from finished_job import write_job
+from refusal import Refuse
 
 from murank import load_features, load_mu
 from murank.cli import main
@@ -202,81 +203,65 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in text
 
 
-def refuse(capsys: pytest.CaptureFixture[str], *arguments: object, says: str) -> None:
-    """The error is one line, nothing is printed."""
-    assert main(["evaluate", *map(str, arguments)]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("murank: error: ")
-    assert err.count("\n") == 1
-    assert says in err
-
-
-def test_what_is_compared_is_needed(
-    feature_file: Path, mu_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_compared_is_needed(feature_file: Path, mu_file: Path, refuse: Refuse) -> None:
     for arguments in ((), ("--mu", mu_file)):
-        refuse(capsys, *arguments, says="JOB|FILE")
-    refuse(capsys, write_job(feature_file.parent), "--num-query", 3, says="--num-query")
+        refuse("evaluate", *arguments, names="JOB|FILE")
+    refuse("evaluate", write_job(feature_file.parent), "--num-query", 3, names="--num-query")
 
 
 def test_what_goes_with_re_rankers(
-    feature_file: Path, mu_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    feature_file: Path, mu_file: Path, tmp_path: Path, refuse: Refuse
 ) -> None:
     job, distances = write_job(feature_file.parent), tmp_path / "distances.npz"
     ids = np.arange(3)
     np.savez(distances, distmat=np.ones((3, 3)), q_pids=ids, g_pids=ids, q_camids=ids,
              g_camids=ids + 1)  # fmt: skip
-    refuse(capsys, job, "--max-rank", 5, says="--max-rank")
-    refuse(capsys, feature_file, "--mu", mu_file, "--max-rank", 5, says="--max-rank")
+    refuse("evaluate", job, "--max-rank", 5, names="--max-rank")
+    refuse("evaluate", feature_file, "--mu", mu_file, "--max-rank", 5, names="--max-rank")
     for options in (["--rerankers"], ["--mu", mu_file], ["--no-mu"], ["--alpha", 0.1]):
-        refuse(capsys, distances, *options, says=str(options[0]))
+        refuse("evaluate", distances, *options, names=str(options[0]))
 
 
-def test_alpha_without_mu(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_alpha_without_mu(feature_file: Path, refuse: Refuse) -> None:
     for source in (write_job(feature_file.parent), feature_file):
-        refuse(capsys, source, "--alpha", 0.5, says="--alpha weighs mu: it needs --mu")
+        refuse("evaluate", source, "--alpha", 0.5, names="--alpha")
 
 
-def test_alpha_out_of_range(
-    feature_file: Path, mu_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_alpha_out_of_range(feature_file: Path, mu_file: Path, refuse: Refuse) -> None:
     for alpha in (1.5, -1, "nan"):
-        refuse(capsys, feature_file, "--mu", mu_file, f"--alpha={alpha}", says="alpha")
+        refuse("evaluate", feature_file, "--mu", mu_file, f"--alpha={alpha}", names="alpha")
 
 
-def test_a_folder_without_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_features(tmp_path: Path, refuse: Refuse) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        refuse(capsys, folder, says=str(folder))
+        refuse("evaluate", folder, names=str(folder))
 
 
 def test_files_that_cannot_be_used(
-    feature_file: Path, mu_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    feature_file: Path, mu_file: Path, tmp_path: Path, refuse: Refuse
 ) -> None:
     none = tmp_path / "none.npz"
-    refuse(capsys, none, says=str(none))
-    refuse(capsys, mu_file, says=str(mu_file))
-    refuse(capsys, feature_file, "--mu", none, says=str(none))
-    refuse(capsys, feature_file, "--gallery-mu", none, says=str(none))
-    refuse(capsys, feature_file, "--num-query", 9999, says="9999 queries asked for")
-    refuse(capsys, feature_file, "--gallery-mu", mu_file, says="gallery_mu")
+    refuse("evaluate", none, names=str(none))
+    refuse("evaluate", mu_file, names=str(mu_file))
+    refuse("evaluate", feature_file, "--mu", none, names=str(none))
+    refuse("evaluate", feature_file, "--gallery-mu", none, names=str(none))
+    refuse("evaluate", feature_file, "--num-query", 9999, names="9999 queries asked for")
+    refuse("evaluate", feature_file, "--gallery-mu", mu_file, names="gallery_mu")
 
 
-def test_features_that_cannot_be_evaluated(
-    feature_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_features_that_cannot_be_evaluated(feature_file: Path, refuse: Refuse) -> None:
     arrays = dict(np.load(feature_file))
     np.savez(feature_file, **{key: arrays[key] for key in arrays if key != "pids"})
     write_job(feature_file.parent)
-    refuse(capsys, feature_file.parent, says="a comparison needs pids and camids")
+    refuse("evaluate", feature_file.parent, names="a comparison needs pids and camids")
     np.savez(feature_file, **{**arrays, "camids": np.zeros_like(arrays["camids"])})
-    refuse(capsys, feature_file.parent, says="a query with a match from another camera")
+    refuse("evaluate", feature_file.parent, names="a query with a match from another camera")
 
 
-def test_options_of_the_protocol(feature_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_the_protocol(feature_file: Path, refuse: Refuse) -> None:
     refuse(
-        capsys, feature_file, "--seed", 3,
-        says="--seed is used by --protocol cuhk03 only",
+        "evaluate", feature_file, "--seed", 3,
+        names="--seed",
     )  # fmt: skip
 
 

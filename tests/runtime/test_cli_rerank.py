@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusal import Refuse
 
 from murank import load_features, load_ranking
 from murank.cli import main
@@ -155,28 +156,28 @@ def test_swapped_mu_is_averaged(
         ("none", ["--lambda", "0.1"], "used by: k-reciprocal, ca-jaccard"),
         ("k-reciprocal", ["--ecn-method", "rankdist"], "used by: ecn"),
         ("k-reciprocal", ["--no-ckrnns"], "used by: ca-jaccard"),
-        ("ca-jaccard", ["--k1", "3"], "uses --k1 only with --no-ckrnns"),
+        ("ca-jaccard", ["--k1", "3"], "--k1"),
         ("ca-jaccard", ["--k2-inter", "3"], "only with --clqe"),
-        ("ca-jaccard", ["--clqe", "--k2", "3"], "only without --clqe"),
-        ("ca-jaccard", ["--no-ckrnns", "--k1-intra", "3"], "only without --no-ckrnns"),
-        ("simple", [], "needs --mu"),
+        ("ca-jaccard", ["--clqe", "--k2", "3"], "--clqe"),
+        ("ca-jaccard", ["--no-ckrnns", "--k1-intra", "3"], "--no-ckrnns"),
+        ("simple", [], "--mu"),
         ("none", ["--mu", "M"], "does not use --mu"),
-        ("k-reciprocal", ["--mu-swapped", "M"], "--mu-swapped needs --mu"),
+        ("k-reciprocal", ["--mu-swapped", "M"], "--mu-swapped"),
         ("none", ["--candidates", "3"], "does not use --candidates"),
-        ("k-reciprocal", ["--candidates", "3"], "--candidates is of mu"),
-        ("k-reciprocal", ["--mu", "M", "--no-mu"], "--mu and --no-mu contradict"),
-        ("k-reciprocal", ["--gallery-mu", "M", "--no-mu"], "--gallery-mu and --no-mu contradict"),
-        ("k-reciprocal", ["--gallery-mu-swapped", "M"], "--gallery-mu-swapped needs --gallery-mu"),
+        ("k-reciprocal", ["--candidates", "3"], "--candidates"),
+        ("k-reciprocal", ["--mu", "M", "--no-mu"], "--mu"),
+        ("k-reciprocal", ["--gallery-mu", "M", "--no-mu"], "--gallery-mu"),
+        ("k-reciprocal", ["--gallery-mu-swapped", "M"], "--gallery-mu-swapped"),
         ("simple", ["--mu", "M", "--gallery-mu", "M"], "does not use --gallery-mu"),
-        ("k-reciprocal", ["--image-root", "r"], "--image-root needs --sheet"),
-        ("k-reciprocal", ["--bits", "12"], "they need --sheet"),
-        ("k-reciprocal", ["--sheet", "s.jpg"], "--sheet writes a PNG"),
-        ("k-reciprocal", ["--alpha", "0.1"], "needs --mu"),
+        ("k-reciprocal", ["--image-root", "r"], "--image-root"),
+        ("k-reciprocal", ["--bits", "12"], "--sheet"),
+        ("k-reciprocal", ["--sheet", "s.jpg"], "--sheet"),
+        ("k-reciprocal", ["--alpha", "0.1"], "--mu"),
         ("k-reciprocal", ["--overwrite"], "needs -o"),
-        ("k-reciprocal", ["--seed", "1"], "--protocol cuhk03 only"),
+        ("k-reciprocal", ["--seed", "1"], "--protocol"),
         ("k-reciprocal", ["--top-k", "0"], "must be at least 1"),
-        ("k-reciprocal", ["--k1", "0"], "k1 must be a whole number"),
-        ("k-reciprocal", ["--lambda", "nan"], "lambda_value must be in"),
+        ("k-reciprocal", ["--k1", "0"], "k1"),
+        ("k-reciprocal", ["--lambda", "nan"], "lambda_value"),
         ("k-reciprocal", ["--num-query", "100000"], "100000 queries asked for"),
         ("k-reciprocal", ["--unknown"], "unrecognized arguments"),
         ("magic", [], "invalid choice: 'magic'"),
@@ -185,19 +186,13 @@ def test_swapped_mu_is_averaged(
 def test_users_mistakes_are_one_line_and_write_nothing(
     feature_file: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refuse: Refuse,
     method: str,
     options: list[str],
     message: str,
 ) -> None:
     output = [] if "--overwrite" in options else ["-o", tmp_path / "out"]
-    assert rerank(feature_file, method, *options, *output) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("murank: error: ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    refuse("rerank", feature_file, "--method", method, *options, *output, names=message)
 
 
 @pytest.mark.parametrize(

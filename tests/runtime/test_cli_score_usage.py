@@ -3,8 +3,7 @@
 import pytest
 from engine_folder import edit_manifest
 from image_job import ImageJob
-
-from murank.cli import main
+from refusal import Refuse
 
 IMAGES = ["--query", "q", "--gallery", "g"]
 FEATURES = ["--features", "f.npz"]
@@ -13,52 +12,46 @@ FEATURES = ["--features", "f.npz"]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "--query --dataset --features is required"),
-        ([*IMAGES, *FEATURES], "not allowed with argument --query"),
-        ([*IMAGES, "--dataset", "grid", "--root", "r"], "not allowed with argument --query"),
-        (["--query", "q"], "--query needs --gallery"),
-        (["--gallery", "g"], "is required"),
-        ([*FEATURES, "--gallery", "g"], "--gallery needs --query"),
-        (["--dataset", "grid"], "--dataset needs --root"),
-        ([*IMAGES, "--root", "r"], "--root needs --dataset"),
-        ([*IMAGES, "--split", "0"], "--split needs --dataset"),
-        ([*IMAGES, "--boxes", "labeled"], "--boxes needs --dataset"),
-        ([*IMAGES, "--num-query", "3"], "--num-query needs --features"),
-        ([*IMAGES, "--image-root", "r"], "--image-root needs --features"),
-        ([*IMAGES, "--no-mu", "--candidates", "3"], "--candidates has no effect with"),
-        ([*IMAGES, "--no-mu", "--gallery-candidates", "3"], "--gallery-candidates has no effect"),
-        ([*IMAGES, "--no-mu", "--order", "both"], "--order has no effect with"),
-        ([*IMAGES, "--no-mu", "--vision-cache-mb", "0"], "--vision-cache-mb has no effect with"),
-        ([*IMAGES, "--no-mu", "--cache-dir", "c"], "--cache-dir has no effect with"),
-        ([*FEATURES, "--no-mu"], "--features has no effect with --no-mu"),
-        ([*IMAGES, "--cache-max-mb", "5"], "--cache-max-mb needs --cache-dir"),
-        ([*IMAGES, "--cache-max-days", "5"], "--cache-max-days needs --cache-dir"),
-        ([*IMAGES, "--cache-max-days", "nan"], "must be a number above 0"),
-        ([*IMAGES, "--order", "all"], "invalid choice: 'all'"),
-        ([*IMAGES, "--candidates", "0"], "must be at least 1"),
-        ([*IMAGES, "--gallery-candidates", "0"], "must be at least 1"),
-        ([*IMAGES, "--gallery-candidates", "few"], "a whole number, got 'few'"),
-        ([*IMAGES, "--vision-cache-mb", "-1"], "must be at least 0"),
-        ([*IMAGES, "--providers", "gpu"], "must be auto, cpu, cuda, tensorrt"),
-        ([*IMAGES, "--providers", "cuda,cpu"], "or a list like CUDAExecutionProvider,CPU"),
-        (["--dataset", "imagenet"], "invalid choice: 'imagenet'"),
-        ([*IMAGES, "--method", "simple"], "unrecognized arguments: --method"),
+        ([], "--query"),
+        ([*IMAGES, *FEATURES], "--query"),
+        ([*IMAGES, "--dataset", "grid", "--root", "r"], "--query"),
+        (["--query", "q"], "--query"),
+        (["--gallery", "g"], "--query"),
+        ([*FEATURES, "--gallery", "g"], "--gallery"),
+        (["--dataset", "grid"], "--dataset"),
+        ([*IMAGES, "--root", "r"], "--root"),
+        ([*IMAGES, "--split", "0"], "--split"),
+        ([*IMAGES, "--boxes", "labeled"], "--boxes"),
+        ([*IMAGES, "--num-query", "3"], "--num-query"),
+        ([*IMAGES, "--image-root", "r"], "--image-root"),
+        ([*IMAGES, "--no-mu", "--candidates", "3"], "--candidates"),
+        ([*IMAGES, "--no-mu", "--gallery-candidates", "3"], "--gallery-candidates"),
+        ([*IMAGES, "--no-mu", "--order", "both"], "--order"),
+        ([*IMAGES, "--no-mu", "--vision-cache-mb", "0"], "--vision-cache-mb"),
+        ([*IMAGES, "--no-mu", "--cache-dir", "c"], "--cache-dir"),
+        ([*FEATURES, "--no-mu"], "--features"),
+        ([*IMAGES, "--cache-max-mb", "5"], "--cache-max-mb"),
+        ([*IMAGES, "--cache-max-days", "5"], "--cache-max-days"),
+        ([*IMAGES, "--cache-max-days", "nan"], "--cache-max-days"),
+        ([*IMAGES, "--order", "all"], "--order"),
+        ([*IMAGES, "--candidates", "0"], "--candidates"),
+        ([*IMAGES, "--gallery-candidates", "0"], "--gallery-candidates"),
+        ([*IMAGES, "--gallery-candidates", "few"], "--gallery-candidates"),
+        ([*IMAGES, "--vision-cache-mb", "-1"], "--vision-cache-mb"),
+        ([*IMAGES, "--providers", "gpu"], "--providers"),
+        ([*IMAGES, "--providers", "cuda,cpu"], "--providers"),
+        (["--dataset", "imagenet"], "--dataset"),
+        ([*IMAGES, "--method", "simple"], "--method"),
     ],
 )
 def test_options_that_contradict_each_other(
-    capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    refuse: Refuse, options: list[str], message: str
 ) -> None:
-    assert main(["score", "e", *options, "-o", "job"]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("murank: error: ")
-    assert message in err
-    assert err.count("\n") == 1
+    refuse("score", "e", *options, "-o", "job", names=message)
 
 
-def test_a_place_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["score", "e", *IMAGES]) == 2
-    assert "-o/--output" in capsys.readouterr().err
+def test_a_place_is_needed(refuse: Refuse) -> None:
+    refuse("score", "e", *IMAGES, names="-o/--output")
 
 
 def test_an_engine_without_a_scorer(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,9 +91,8 @@ def test_mistakes_show_before_any_work(
     assert not job.out.exists()
 
 
-def test_an_engine_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["score", "nowhere", *IMAGES, "-o", "job"]) == 2
-    assert "nowhere is not a folder" in capsys.readouterr().err
+def test_an_engine_that_is_not_there(refuse: Refuse) -> None:
+    refuse("score", "nowhere", *IMAGES, "-o", "job", names="nowhere")
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "a file of others"])

@@ -244,8 +244,8 @@ def test_mu_that_does_not_fit(
     beyond = MuDistances(mu.mu, mu.candidates + features.num_gallery)
     own = MuDistances(gallery_mu.mu, np.tile(np.arange(5), (features.num_gallery, 1)))
     refused("mu must have shape", features, short)
-    refused("candidates must be", features, beyond)
-    refused("gallery_mu must have shape", features, mu, mu)
+    refused("candidates", features, beyond)
+    refused("gallery_mu", features, mu, mu)
     refused("gallery", features, mu, own)
     refused("gallery", features, None, own)
 

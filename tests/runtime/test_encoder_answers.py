@@ -106,7 +106,7 @@ def test_never_a_number(engine: Path, dim: int) -> None:
 def test_an_image_whose_feature_is_no_number(engine: Path, dim: int, tmp_path: Path) -> None:
     loaded = load(put(engine, features(*TOO_BRIGHT, dim=dim)))
     np.testing.assert_allclose(np.linalg.norm(loaded.embed([GREY, GREY]), axis=1), 1, rtol=1e-6)
-    with pytest.raises(InputError, match=r"image 33.*encoder\.onnx"):  # of the second run
+    with pytest.raises(InputError, match=r"encoder\.onnx"):  # of the second run
         loaded.embed([*[GREY] * 33, WHITE])
     file = tmp_path / "white.png"
     Image.fromarray(WHITE).save(file)

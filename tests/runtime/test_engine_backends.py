@@ -175,7 +175,7 @@ def test_auto_goes_on_where_plans_are_of_another_engine(
 
 @pytest.mark.parametrize("providers", [None, 5, [], [None], [(CPU, {}), ()]])
 def test_what_are_no_providers(folder: Path, providers: Any) -> None:
-    with pytest.raises(InputError, match=r"providers must be one of auto, cpu, .*, got "):
+    with pytest.raises(InputError, match="providers"):
         load_on_one(providers, "fp32", folder, Attempts([]))
 
 

@@ -77,13 +77,13 @@ def test_deadlines_that_cannot_be(deadline: Any) -> None:
 
 def test_other_errors_hold_with_a_deadline() -> None:
     engine = make_engine()
-    with pytest.raises(InputError, match="order must be one of"):
+    with pytest.raises(InputError, match="order"):
         engine.rank(QUERY, CANDIDATES, order="reversed", deadline_ms=5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="must be a list of images"):
         engine.rank(QUERY, "folder", deadline_ms=5)
     with pytest.raises(InputError, match="no MLLM loaded"):
         make_engine(scorer=False).rank(QUERY, CANDIDATES, deadline_ms=5)
-    with pytest.raises(InputError, match="top_k must be"):
+    with pytest.raises(InputError, match="top_k"):
         engine.rank(QUERY, CANDIDATES, 0, deadline_ms=5)
 
 

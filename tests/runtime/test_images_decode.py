@@ -305,7 +305,7 @@ def test_limits_that_cannot_be(value: Any) -> None:
 
 
 def test_places_that_are_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.png: No such file"):
+    with pytest.raises(InputError, match=r"nowhere\.png"):
         load_image(tmp_path / "nowhere.png")
     with pytest.raises(InputError, match="is a folder; name an image file in it"):
         load_image(tmp_path)

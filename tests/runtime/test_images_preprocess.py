@@ -91,7 +91,7 @@ def test_json_round_trip(how: Preprocessing) -> None:
         ({"width": 224.0}, "width must be an integer .* got 224.0"),
         ({"width": 5000}, "width must be an integer"),
         ({"width": None}, "width must be an integer .* got None"),
-        ({"shortest_edge": -1}, "shortest_edge must be an integer"),
+        ({"shortest_edge": -1}, "shortest_edge"),
         ({"resample": "BICUBIC"}, "resample must be one of nearest, .*bicubic.* got 'BICUBIC'"),
         ({"resample": 3}, "resample must be one of"),
         ({"resample": ["box"]}, "resample must be one of"),

@@ -156,7 +156,7 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
     workload = Workload(candidates=5, gallery_size=4)
     with pytest.raises(UsageError, match="5 candidates cannot come from a gallery of 4"):
         check_plan(tmp_path, workload, device="t4", architecture="sm_75", precision=None)
-    with pytest.raises(InputError, match=r"no manifest\.json"):
+    with pytest.raises(InputError, match=r"manifest\.json"):
         check_plan(tmp_path, Workload(), device="t4", architecture="sm_75", precision=None)
 
 

@@ -56,7 +56,7 @@ def test_jsonl_has_one_object_a_query(tmp_path: Path) -> None:
     }
     assert second["query_index"] == 1
     assert [one["corpus_id"] for one in second["candidates"]] == [1, 2]
-    with pytest.raises(InputError, match="--format npz"):
+    with pytest.raises(InputError, match="--format"):
         load_ranking(tmp_path / "out")
 
 
@@ -144,8 +144,8 @@ def test_a_summary_that_is_no_json_writes_nothing(tmp_path: Path) -> None:
         ({"indices": np.array([[2, 0], [1, 3]])}, r"indices in 0\.\.2"),
         ({"indices": np.array([[2, 0], [1, 1]])}, "twice"),
         ({"indices": np.zeros((2, 0), int), "distances": np.zeros((2, 0))}, "empty"),
-        ({"distances": np.zeros((2, 3))}, "distances must have shape"),
-        ({"g_pids": np.array([1, 2])}, "g_pids must have shape"),
+        ({"distances": np.zeros((2, 3))}, "distances"),
+        ({"g_pids": np.array([1, 2])}, "g_pids"),
     ],
 )
 def test_bad_rankings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -75,14 +75,14 @@ def test_an_empty_gallery() -> None:
 @pytest.mark.parametrize("deadline", [0, -1, float("nan"), True, "5"])
 def test_deadlines(deadline: Any) -> None:
     searcher = Searcher.from_images(make_engine(), GALLERY)
-    with pytest.raises(InputError, match=r"deadline_ms must be"):
+    with pytest.raises(InputError, match="deadline_ms"):
         searcher.search(GALLERY[0], deadline_ms=deadline)
 
 
 def test_top_k_and_indices() -> None:
     searcher = Searcher.from_images(make_engine(), GALLERY)
     for search in (searcher.search, lambda one, top_k: searcher.search_many([one], top_k=top_k)):
-        with pytest.raises(InputError, match="top_k must be a whole number of at least 1, got 0"):
+        with pytest.raises(InputError, match="top_k"):
             search(GALLERY[0], top_k=0)
     for wrong in (-1, 12):
         with pytest.raises(InputError, match=rf"no gallery image {wrong}: they are 0\.\.11"):
@@ -92,7 +92,7 @@ def test_top_k_and_indices() -> None:
 def test_images_that_cannot_be_used(tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"bad\.png is not a"):
+    with pytest.raises(InputError, match=r"bad\.png"):
         Searcher.from_images(make_engine(), [*GALLERY, bad])
     engine = make_engine()
     features = engine.embed([*GALLERY, GALLERY[0]])

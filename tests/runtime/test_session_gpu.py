@@ -88,7 +88,7 @@ def test_a_gpu_that_fails_gives_the_graph_up(install: Install, said: str) -> Non
         lambda: session.to_device(np.zeros(3, np.uint8), "images"),
         lambda: session.allocate((3,), np.dtype(np.uint8)),
     ):
-        with pytest.raises(MachineError, match=r"vision\.onnx was given up when the GPU failed: l"):
+        with pytest.raises(MachineError, match=r"vision\.onnx"):
             ask()
 
 
@@ -126,7 +126,7 @@ def test_libraries_from_pip_are_looked_for_where_a_gpu_is_asked_for(
 def test_captured_graphs_are_refused(install: Install, value: object) -> None:
     install([CUDA, CPU])
     providers: list[Any] = [(CUDA, {"enable_cuda_graph": value}), CPU]
-    with pytest.raises(InputError, match="enable_cuda_graph replays one shape at fixed addresses"):
+    with pytest.raises(InputError, match="enable_cuda_graph"):
         Session(GRAPH, SessionSettings(providers))
     Session(GRAPH, SessionSettings([(CUDA, {"enable_cuda_graph": "0"}), CPU]))
 

@@ -94,7 +94,7 @@ def test_all_plans_of_the_process_are_lost(engine: Path, gpu: FakeGpu) -> None:
     loaded = Engine.from_pretrained(engine, providers="tensorrt-plans")
     crop = np.zeros((64, 32, 3), np.uint8)
     gpu.broken = "uncorrectable ECC error"
-    with pytest.raises(MachineError, match=r"encoder\.onnx: the GPU failed while"):
+    with pytest.raises(MachineError, match=r"encoder\.onnx"):
         loaded.embed([crop])
     with pytest.raises(MachineError, match=rf"vision\.onnx {GIVEN_UP}"):
         loaded.mu(crop, [crop])

@@ -115,7 +115,7 @@ def test_what_is_enough(
 
 
 def test_a_wrong_device_is_not_a_missing_one() -> None:
-    with pytest.raises(InvalidInputError, match="device must be 'cpu' or 'cuda', got 'gpu'"):
+    with pytest.raises(InvalidInputError, match="device"):
         simple(FEATURES, 3, device="gpu")
 
 
@@ -131,7 +131,7 @@ def test_products_are_checked_before_anything_is_looked_for() -> None:
             call(FEATURES, 3, products="bf16", device="cuda")
         with pytest.raises(InvalidInputError, match="products='tf32' is for device='cuda': a CPU"):
             call(FEATURES, 3, products="tf32")
-        with pytest.raises(InvalidInputError, match="device must be 'cpu' or 'cuda', got 'gpu'"):
+        with pytest.raises(InvalidInputError, match="device"):
             call(FEATURES, 3, products="tf32", device="gpu")
 
 

@@ -211,9 +211,9 @@ def test_features_too_large_to_measure() -> None:
 
 
 def test_longer_lists_than_fit() -> None:
-    with pytest.raises(InvalidInputError, match=r"k2 is 1020, device='cuda' takes at most 1019"):
+    with pytest.raises(InvalidInputError, match="k2"):
         k_reciprocal(np.ones((2000, 2), np.float32), 3, k2=1020, device="cuda")
-    with pytest.raises(InvalidInputError, match=r"k1 is 109, device='cuda' takes at most 108"):
+    with pytest.raises(InvalidInputError, match="k1"):
         k_reciprocal(np.ones((300, 2), np.float32), 3, k1=109, device="cuda")
     plan.check_expansion(108, 300)
     plan.check_expansion(1000, 20)  # more than there are is as many as there are

@@ -126,5 +126,5 @@ def test_more_than_a_list_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "LONGEST", 20)
     distances, _ = simple(features(), Q, top_k=7, **TF32)  # made exactly, and sorted
     assert_array_equal(distances, simple(features(), Q, top_k=7, device="cuda")[0])
-    with pytest.raises(InvalidInputError, match="k2 is 4, device='cuda' takes at most 3"):
+    with pytest.raises(InvalidInputError, match="k2"):
         k_reciprocal(features(), Q, k1=3, k2=4, **TF32)
