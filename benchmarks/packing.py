@@ -22,9 +22,9 @@ from random_checkpoint import SIZES, make_checkpoint
 
 from murank.pairs.labelled import Pair
 from murank.prompt import LAYOUTS, Layout, default_template
-from murank_export.adapt import TrainSettings
 from murank_export.adapt.lora import add_adapter
 from murank_export.adapt.question import Question, answer_loss, make_question
+from murank_export.adapt.train_settings import TrainSettings
 from murank_export.mllm.checkpoint import load_checkpoint
 
 CANDIDATES = 8

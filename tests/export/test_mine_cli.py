@@ -19,7 +19,9 @@ from murank import load_features, save_features
 from murank.cli import main
 from murank.pairs.labelled import load_pairs
 from murank.sheet.drawing import UNREADABLE
-from murank_export.adapt import MiningSettings, mine_pairs, mining
+from murank_export.adapt import mining
+from murank_export.adapt.mining import mine_pairs
+from murank_export.adapt.mining_settings import MiningSettings
 from murank_kernels import align_cameras
 
 Run = Callable[..., tuple[int, str, str]]

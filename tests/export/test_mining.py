@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from murank import InputError
 from murank.pairs.labelled import Pair
-from murank_export.adapt import MiningSettings, hardest, mine_pairs
-from murank_export.adapt.mining import Mined, MinedPairs
+from murank_export.adapt import hardest
+from murank_export.adapt.mining import Mined, MinedPairs, mine_pairs
+from murank_export.adapt.mining_settings import MiningSettings
 from murank_export.adapt.split import split_ids
 
 Rows = list[tuple[int, int, bool]]

@@ -15,7 +15,7 @@ from murank.folder.manifest import read_manifest
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.vision import VisionTower
 from murank_export.mllm.checkpoint import load_checkpoint
-from murank_export.plan import Workload, plan_engine
+from murank_export.plan.prediction import Workload, plan_engine
 from murank_export.plan.scorer_runs import ScorerRuns
 from murank_export.plan.work import EngineRuns, Work
 

@@ -24,9 +24,10 @@ from murank.images import Preprocessing, prepare
 from murank.pairs.labelled import Pair
 from murank.prompt import LAYOUTS, Layout, default_template, load_template
 from murank_export import ExportSettings, export_engine
-from murank_export.adapt import TrainSettings, train_adapter
 from murank_export.adapt.lora import add_adapter
 from murank_export.adapt.question import make_question
+from murank_export.adapt.train import train_adapter
+from murank_export.adapt.train_settings import TrainSettings
 from murank_export.mllm import reference
 from murank_export.mllm.adapter import check_image_size, read_adapter
 from murank_export.mllm.checkpoint import load_checkpoint

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from made_pairs import MadePairs
 
+import murank_export
 from murank.cli import main
 from murank_export.adapt import train_cli
 from murank_export.adapt.train_settings import TrainSettings
@@ -155,6 +156,7 @@ def test_help_loads_no_torch(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -
         monkeypatch.setitem(sys.modules, name, None)  # an import would raise
     for name in [name for name in sys.modules if name.startswith("murank_export.adapt")]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(murank_export, "adapt")  # what is loaded anew goes with this test
     assert main(["adapt", "train", "--help"]) == 0
     assert "--adapter-rank" in capsys.readouterr().out
     assert train_cli.__doc__ is not None

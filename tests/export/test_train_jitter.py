@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from murank import InputError
-from murank_export.adapt import TrainSettings
 from murank_export.adapt.jitter import jittered
+from murank_export.adapt.train_settings import TrainSettings
 
 
 @pytest.fixture

@@ -1,52 +1,28 @@
 """Small parts of the training against independent words of what they are."""
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from peft import LoraConfig
 
 from murank import InputError
 from murank.pairs.labelled import Pair, save_pairs
 from murank_export.adapt.answers import IGNORED, Answers, find_answers
 from murank_export.adapt.examples import StepOrder, grouped, load_splits
+from murank_export.adapt.loop import learning_rate
 from murank_export.adapt.lora import TARGETS, add_adapter, trainable
 from murank_export.adapt.question import answer_loss, cast_parameters
-from murank_export.adapt.schedule import learning_rate
 from murank_export.adapt.train_settings import TrainSettings
-from murank_export.adapt.validation import Evaluation, auc
+from murank_export.adapt.validation import Evaluation
 from murank_export.mllm.checkpoint import load_checkpoint
 
 Folder = Callable[[str], Path]
 PATHS = Path("m"), Path("p"), Path("o")
-
-
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30))
-def test_auc_counts_pairs(rows: list[tuple[int, bool]]) -> None:
-    scores, matches = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
-    if matches.all() or not matches.any():
-        return
-    wins = [
-        1.0 if one > other else 0.5 if one == other else 0.0
-        for one, other in itertools.product(scores[matches], scores[~matches])
-    ]
-    assert auc(scores.astype(float), matches) == pytest.approx(sum(wins) / len(wins), abs=1e-12)
-
-
-def test_auc_of_known_orders() -> None:
-    matches = np.array([False, False, True, True])
-    assert auc(np.array([1.0, 2, 3, 4]), matches) == 1
-    assert auc(np.array([4.0, 3, 2, 1]), matches) == 0
-    assert auc(np.array([1.0, 1, 1, 1]), matches) == 0.5
-    assert auc(np.array([1.0, 3, 2, 4]), matches) == 0.75
 
 
 def test_the_better_evaluation() -> None:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from murank import InputError, OutputError
 from murank.pairs.labelled import load_pairs
-from murank_export.adapt import TrainSettings, train_adapter
+from murank_export.adapt.train import train_adapter
+from murank_export.adapt.train_settings import TrainSettings
 from murank_export.mllm.checkpoint import load_checkpoint
 
 Folder = Callable[[str], Path]

@@ -16,7 +16,8 @@ from murank.backends.trt import BuildSettings, build_plans, this_machine
 from murank.backends.trt import cuda as _cuda
 from murank.folder.manifest import read_manifest
 from murank.folder.precision import Precision
-from murank_export.plan import DEVICES, Prediction, Workload, plan_engine
+from murank_export.plan.devices import DEVICES
+from murank_export.plan.prediction import Prediction, Workload, plan_engine
 from murank_export.plan.work import EngineRuns
 
 EngineFolder = Callable[..., Path]

@@ -10,10 +10,9 @@ from plan_devices import made_device
 from refusal import Refuse
 
 from murank.cli import main
-from murank_export.plan import DEVICES
 from murank_export.plan import host as _host
 from murank_export.plan import plan_cli as _plan
-from murank_export.plan.devices import Device
+from murank_export.plan.devices import DEVICES, Device
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 

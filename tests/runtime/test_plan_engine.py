@@ -10,7 +10,8 @@ from plan_devices import made_device
 
 from murank import InputError, UsageError
 from murank.folder.manifest import read_manifest
-from murank_export.plan import DEVICES, Prediction, Workload, check_plan, plan_engine
+from murank_export.plan.devices import DEVICES
+from murank_export.plan.prediction import Prediction, Workload, check_plan, plan_engine
 from murank_export.plan.scorer_runs import ScorerRuns
 from murank_export.plan.work import EngineRuns, Work, run_sizes
 

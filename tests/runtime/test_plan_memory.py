@@ -8,9 +8,9 @@ from plan_devices import GIB, made_device
 
 from murank.folder.manifest import Manifest, read_manifest
 from murank.folder.precision import Precision
-from murank_export.plan import Workload, plan_engine
 from murank_export.plan.changes import Change, changes
 from murank_export.plan.engine_memory import ARENA, Footprint
+from murank_export.plan.prediction import Workload, plan_engine
 from murank_export.plan.work import EngineRuns
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"

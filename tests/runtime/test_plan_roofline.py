@@ -5,7 +5,7 @@ from plan_devices import GIB, made_device
 
 from murank import UsageError
 from murank.folder.precision import Precision
-from murank_export.plan import DEVICES, NAMES
+from murank_export.plan.devices import DEVICES, NAMES
 from murank_export.plan.graph_run import Execution, GraphRun, ProductKind, Step
 from murank_export.plan.roofline import floor_of, seconds
 from murank_export.plan.work import Work

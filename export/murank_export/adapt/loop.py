@@ -16,7 +16,6 @@ from murank_export.adapt.examples import Group, StepOrder, batches
 from murank_export.adapt.jitter import jittered
 from murank_export.adapt.lora import trainable
 from murank_export.adapt.question import Batch, Question, answer_loss
-from murank_export.adapt.schedule import learning_rate
 from murank_export.adapt.train_settings import TrainSettings
 
 
@@ -132,3 +131,14 @@ class Loop:
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def learning_rate(step: int, steps: int, *, lr: float, min_lr: float, warmup: int) -> float:
+    """Rise for `warmup` steps, then fall along half a cosine; the last step has `min_lr`.
+
+    `step` counts from 0. A training of one step has `lr`.
+    """
+    if step < warmup:
+        return lr * (step + 1) / (warmup + 1)
+    fallen = (step - warmup) / max(1, steps - 1 - warmup)
+    return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * fallen)) / 2

@@ -12,9 +12,9 @@ from murank import InputError, __version__
 from murank.files.plain import check_utf8
 from murank.prompt import PromptTemplate, default_template, load_template
 from murank.rerank.methods import Progress
-from murank_export.adapt._interrupt import caught_interrupt
 from murank_export.adapt.checkpoints import RunFolder
 from murank_export.adapt.examples import TRAIN, VAL, Splits, load_splits
+from murank_export.adapt.interrupt import caught_interrupt
 from murank_export.adapt.lora import ALPHA, RANK, add_adapter
 from murank_export.adapt.question import (
     Question,
@@ -28,8 +28,6 @@ from murank_export.engine.steps import NOTE, Report
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
 from murank_export.mllm.checkpoint import load_checkpoint
 from murank_export.sources.hashing import checkpoint_sha256, file_sha256
-
-__all__ = ["TrainSettings", "Trained", "train_adapter"]
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

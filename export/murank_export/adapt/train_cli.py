@@ -13,9 +13,10 @@ from murank.cli.output import say, say_json
 from murank.cli.parser import positive
 from murank.cli.progress import ProgressLine
 from murank.cli.reading_options import add_reading_options, reading_of
+from murank.images import DEFAULT_LIMITS
 from murank.prompt import LAYOUTS
 from murank_export.adapt.train_settings import TrainSettings
-from murank_export.engine.export_cli import noted, size
+from murank_export.engine.export_cli import noted, settings_from, size
 
 _NEEDED = ("torch", "transformers", "peft", "accelerate", "safetensors")
 
@@ -55,11 +56,13 @@ def _add_prompt(parser: argparse.ArgumentParser) -> None:
 def _add_adapter(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("adapter")
     group.add_argument("--init-adapter", type=Path, metavar="DIR", help="PEFT folder to go on from")
-    group.add_argument("--adapter-rank", type=positive, metavar="N", help="(16)")
-    group.add_argument("--adapter-alpha", type=float, metavar="X", help="(32)")
-    group.add_argument("--adapter-dropout", type=float, default=0.05, metavar="P", help="(0.05)")
+    group.add_argument("--adapter-rank", dest="rank", type=positive, metavar="N", help="(16)")
+    group.add_argument("--adapter-alpha", dest="alpha", type=float, metavar="X", help="(32)")
     group.add_argument(
-        "--adapter-targets", type=_names, metavar="A,B,...",
+        "--adapter-dropout", dest="dropout", type=float, default=0.05, metavar="P", help="(0.05)"
+    )
+    group.add_argument(
+        "--adapter-targets", dest="targets", type=_names, metavar="A,B,...",
         help="linear layers, by the end of their names (projections of the LLM's attention and "
         "MLP, and the MLP of the vision tower)",
     )  # fmt: skip
@@ -121,7 +124,8 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    settings = _settings(args)
+    reading = {"decode_limits": DEFAULT_LIMITS, **reading_of(args)}
+    settings = settings_from(TrainSettings, args, **reading)
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MachineError(
@@ -139,42 +143,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         say(*_summary(trained, settings))
     return 0
-
-
-def _settings(args: argparse.Namespace) -> TrainSettings:
-    return TrainSettings(
-        mllm=args.mllm,
-        pairs=args.pairs,
-        output=args.output,
-        image_root=args.image_root,
-        **reading_of(args),
-        layout=args.layout,
-        prompt=args.prompt,
-        image_size=args.image_size,
-        init_adapter=args.init_adapter,
-        rank=args.adapter_rank,
-        alpha=args.adapter_alpha,
-        targets=args.adapter_targets,
-        dropout=args.adapter_dropout,
-        epochs=args.epochs,
-        steps=args.steps,
-        lr=args.lr,
-        min_lr=args.min_lr,
-        warmup=args.warmup,
-        weight_decay=args.weight_decay,
-        batch_size=args.batch_size,
-        accumulate=args.accumulate,
-        clip=args.clip,
-        pack=args.pack,
-        jitter=args.jitter,
-        seed=args.seed,
-        dtype=args.dtype,
-        gradient_checkpointing=args.gradient_checkpointing,
-        eval_every=args.eval_every,
-        val_pairs=args.val_pairs,
-        save_every=args.save_every,
-        overwrite=args.overwrite,
-    )
 
 
 def _names(text: str) -> tuple[str, ...]:

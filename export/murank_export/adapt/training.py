@@ -7,9 +7,9 @@ from typing import Any
 
 from murank.prompt import PromptTemplate
 from murank.rerank.methods import Progress
-from murank_export.adapt._interrupt import Interrupt
 from murank_export.adapt.checkpoints import ADAPTER, RunFolder, Saved
 from murank_export.adapt.examples import Splits, StepOrder
+from murank_export.adapt.interrupt import Interrupt
 from murank_export.adapt.loop import Loop, TrainingStep
 from murank_export.adapt.lora import adapter_files
 from murank_export.adapt.question import Question

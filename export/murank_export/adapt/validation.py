@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from murank import InputError
 from murank.pairs.labelled import Pair
+from murank.rerank.mu_auc import auc
 from murank_export.adapt.answers import IGNORED
 from murank_export.adapt.examples import batches, grouped
 from murank_export.adapt.question import Question, answer_loss
@@ -33,19 +33,6 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Return it JSON-ready."""
         return asdict(self)
-
-
-def auc(scores: NDArray[np.floating[Any]], is_match: NDArray[np.bool_]) -> float:
-    """Return the share of (match, other) pairs that the scores put right; a tie counts half.
-
-    Exact, from ranks. Both arrays are [N], and matches as well as others must be among them.
-    """
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1, averaged over ties
-    matches = int(is_match.sum())
-    others = len(is_match) - matches
-    above = ranks[is_match].sum() - matches * (matches + 1) / 2
-    return float(above / (matches * others))
 
 
 def validate(question: Question, pairs: Sequence[Pair], machine: Any, step: int) -> Evaluation:
@@ -76,7 +63,7 @@ def validate(question: Question, pairs: Sequence[Pair], machine: Any, step: int)
         step,
         loss=float(losses.sum() / tokens.sum()),
         accuracy=float(((odds > 0) == is_match).mean()),
-        auc=auc(odds, is_match),
+        auc=auc(-odds, is_match),
     )
 
 

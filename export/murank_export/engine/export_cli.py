@@ -3,8 +3,9 @@
 import argparse
 import importlib.util
 import resource
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from murank import MachineError
 from murank.cli.output import keep_note, say, say_error, say_json
@@ -14,6 +15,7 @@ from murank.folder.precision import Precision
 from murank.prompt import LAYOUTS
 from murank_export.engine.steps import NOTE, Report
 
+T = TypeVar("T")
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors")
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
@@ -51,6 +53,7 @@ def _add_mllm(result: Parser) -> None:
     )
     group.add_argument(
         "--dtype",
+        dest="precision",
         choices=get_args(Precision),
         default="fp32",
         help="fp32 (default): anywhere; fp16: GPUs; bf16: GPUs of compute capability 8.0 on, where "
@@ -114,36 +117,20 @@ def run(args: argparse.Namespace) -> int:
     from murank_export.engine.export_engine import export_engine
     from murank_export.engine.export_settings import ExportSettings
 
-    settings = ExportSettings(
-        output=args.output,
-        mllm=args.mllm,
-        adapter=args.adapter,
-        lora_alpha=args.lora_alpha,
-        lora_rank=args.lora_rank,
-        prompt=args.prompt,
-        layout=args.layout,
-        image_size=args.image_size,
-        precision=args.dtype,
-        tau=args.tau,
-        max_pairs=args.max_pairs,
-        parity_pairs=args.parity_pairs,
-        encoder=args.encoder,
-        encoder_settings=EncoderSettings(
-            size=args.encoder_size,
-            resample=args.encoder_resample,
-            mean=args.encoder_mean,
-            std=args.encoder_std,
-            output=args.encoder_output,
-        ),
-        force=args.force,
-        overwrite=args.overwrite,
-    )
+    said = {one.name: getattr(args, f"encoder_{one.name}") for one in fields(EncoderSettings)}
+    settings = settings_from(ExportSettings, args, encoder_settings=EncoderSettings(**said))
     made = export_engine(settings, noted(_ignore if args.quiet else say_error))
     if args.json:
         say_json(made.manifest.to_json())
     else:
         say(*_summary(made))
     return 0
+
+
+def settings_from(kind: type[T], args: argparse.Namespace, **others: Any) -> T:
+    """Fill a dataclass's fields with the options of their names, but for `others`."""
+    names = [one.name for one in fields(kind) if one.name not in others]  # type: ignore[arg-type]
+    return kind(**{name: getattr(args, name) for name in names}, **others)
 
 
 def noted(report: Report) -> Report:

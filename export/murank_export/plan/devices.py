@@ -201,4 +201,4 @@ DEVICES: Mapping[str, Device] = {
         ),
     )
 }  # fmt: skip
-NAMES = (*DEVICES, "cpu")  # that of "cpu" is measured: see murank_export.plan.this_cpu
+NAMES = (*DEVICES, "cpu")  # that of "cpu" is measured: see `this_cpu`

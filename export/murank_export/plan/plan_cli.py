@@ -9,16 +9,10 @@ from murank._exceptions import UsageError
 from murank.cli.output import say, say_json
 from murank.cli.parser import Parser, positive, threads
 from murank.folder.precision import Precision
-from murank_export.plan import (
-    DEVICES,
-    NAMES,
-    Workload,
-    check_on_this_cpu,
-    check_plan,
-    faster,
-    plan_engine,
-    this_cpu,
-)
+from murank_export.plan.check import check_on_this_cpu
+from murank_export.plan.devices import DEVICES, NAMES
+from murank_export.plan.host import faster, this_cpu
+from murank_export.plan.prediction import Workload, check_plan, plan_engine
 from murank_export.plan.report import as_json, as_lines
 
 _CPU = "cpu"

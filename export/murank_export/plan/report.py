@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from murank_export.plan import Checked, Prediction, StagePlan
+from murank_export.plan.check import Checked
+from murank_export.plan.prediction import Prediction, StagePlan
 
 _PREDICTION = "prediction, not measured"
 _MIB = 1 << 20

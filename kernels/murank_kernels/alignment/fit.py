@@ -10,7 +10,6 @@ from murank_kernels._types import F32, F64, I64
 from murank_kernels.alignment.means import CameraMeans
 from murank_kernels.alignment.mutual import Pairs, mutual_neighbors
 from murank_kernels.alignment.rows import Rows
-from murank_kernels.alignment.whitening import inverse_root, largest_variance
 from murank_kernels.loops import parallel
 from murank_kernels.loops.parallel import Progress
 
@@ -115,7 +114,22 @@ def _matrix(centred: Rows, covariance: F64 | None, ridge: float, dims: int | Non
     """What centred rows are multiplied with; the covariance is within a person."""
     if covariance is None and dims is None:
         return None
-    root = np.eye(centred.dim) if covariance is None else inverse_root(covariance, ridge)
+    root = np.eye(centred.dim) if covariance is None else _inverse_root(covariance, ridge)
     if dims is not None:
-        root = root @ largest_variance(root @ centred.moments() @ root, dims)
+        root = root @ _largest_variance(root @ centred.moments() @ root, dims)
     return root.astype(np.float32)
+
+
+def _inverse_root(covariance: F64, ridge: float) -> F64:
+    """(S + r I)^(-1/2), symmetric, with r = ridge * trace(S) / D."""
+    values, vectors = np.linalg.eigh(covariance)
+    r = ridge * float(np.trace(covariance)) / len(values)
+    root: F64 = vectors / np.sqrt(np.maximum(values, 0) + r) @ vectors.T
+    return root
+
+
+def _largest_variance(moments: F64, dims: int) -> F64:
+    """[D,dims] orthonormal directions in which rows with these moments [D,D] vary most."""
+    _, vectors = np.linalg.eigh(moments)
+    directions: F64 = vectors[:, ::-1][:, :dims]
+    return directions

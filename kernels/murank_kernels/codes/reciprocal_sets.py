@@ -1,5 +1,7 @@
 """Reciprocal neighbour sets and their expansion: which items a row is encoded by."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from murank_kernels._types import I32, I64
@@ -7,6 +9,7 @@ from murank_kernels.loops import parallel
 from murank_kernels.loops.compiled import compiled
 
 ROWS_EACH = 256  # rows that a worker takes at a time
+Sets = tuple[I32, I32]  # members [N,k], of which the first sizes [N] count
 
 
 @compiled
@@ -24,7 +27,7 @@ def _reciprocal(neighbors: I32, k: int, start: int, stop: int, sets: I32, sizes:
         sizes[i] = size
 
 
-def reciprocal_sets(neighbors: I32, k: int) -> tuple[I32, I32]:
+def reciprocal_sets(neighbors: I32, k: int) -> Sets:
     """Reciprocal neighbours of each row.
 
     Parameters
@@ -114,7 +117,20 @@ def _unite(
         out_sizes[i] = count
 
 
-def _as_csr(parts: dict[int, I32], sizes: I64) -> tuple[I64, I32]:
+def _joined(
+    join: Callable[..., None], own: Sets, others: Sets, width: int, stage: str
+) -> tuple[I64, I32]:
+    """Join two sets of each row to one of at most `width` members, in CSR."""
+    sizes = np.empty(len(own[1]), np.int64)
+    parts: dict[int, I32] = {}
+
+    def rows(part: tuple[int, int]) -> None:
+        start, stop = part
+        out = np.empty((stop - start, width), np.int32)
+        join(*own, *others, start, stop, out, sizes)
+        parts[start] = out[np.arange(width) < sizes[start:stop, None]]
+
+    parallel.run(rows, parallel.row_ranges(len(sizes), ROWS_EACH), stage)
     indptr = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes, out=indptr[1:])
     return indptr, np.concatenate([parts[start] for start in sorted(parts)])
@@ -127,20 +143,9 @@ def expanded_sets(neighbors: I32, k1: int) -> tuple[I64, I32]:
 
     Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", 2017.
     """
-    sets, sizes = reciprocal_sets(neighbors, k1 + 1)
-    half_sets, half_sizes = reciprocal_sets(neighbors, round(k1 / 2) + 1)
-    out_sizes = np.empty(len(sizes), np.int64)
-    width = min(len(sizes), sets.shape[1] * (1 + half_sets.shape[1]))
-    parts: dict[int, I32] = {}
-
-    def rows(part: tuple[int, int]) -> None:
-        start, stop = part
-        out = np.empty((stop - start, width), np.int32)
-        _expand(sets, sizes, half_sets, half_sizes, start, stop, out, out_sizes)
-        parts[start] = out[np.arange(width) < out_sizes[start:stop, None]]
-
-    parallel.run(rows, parallel.row_ranges(len(sizes), ROWS_EACH), "expansion")
-    return _as_csr(parts, out_sizes)
+    own, half = reciprocal_sets(neighbors, k1 + 1), reciprocal_sets(neighbors, round(k1 / 2) + 1)
+    width = min(len(neighbors), own[0].shape[1] * (1 + half[0].shape[1]))
+    return _joined(_expand, own, half, width, "expansion")
 
 
 def united_sets(neighbors: I32, k: int, other: I32, other_k: int) -> tuple[I64, I32]:
@@ -148,17 +153,6 @@ def united_sets(neighbors: I32, k: int, other: I32, other_k: int) -> tuple[I64, 
 
     Returns (indptr [N+1] int64, indices int32, ascending within a row).
     """
-    sets, sizes = reciprocal_sets(neighbors, k)
-    other_sets, other_sizes = reciprocal_sets(other, other_k)
-    out_sizes = np.empty(len(sizes), np.int64)
-    width = sets.shape[1] + other_sets.shape[1]
-    parts: dict[int, I32] = {}
-
-    def rows(part: tuple[int, int]) -> None:
-        start, stop = part
-        out = np.empty((stop - start, width), np.int32)
-        _unite(sets, sizes, other_sets, other_sizes, start, stop, out, out_sizes)
-        parts[start] = out[np.arange(width) < out_sizes[start:stop, None]]
-
-    parallel.run(rows, parallel.row_ranges(len(sizes), ROWS_EACH), "camera-aware neighbours")
-    return _as_csr(parts, out_sizes)
+    own, others = reciprocal_sets(neighbors, k), reciprocal_sets(other, other_k)
+    width = own[0].shape[1] + others[0].shape[1]
+    return _joined(_unite, own, others, width, "camera-aware neighbours")
