@@ -85,3 +85,45 @@ def test_bad_command_lines(arguments: list[str], capsys: pytest.CaptureFixture[s
     assert out == ""
     assert err.startswith("murank: error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "evaluate", "f.npz"], ["--json", "murank evaluate"]),
+        (["-o", "out", "rerank"], ["-o", "murank rerank"]),
+        (["--quiet"], ["--quiet", "murank VERB"]),
+    ],
+)
+def test_options_before_the_verb(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        (["rerank", "job", "--engine", "e"], "score"),
+        (["rerank", "job", "--method", "ecn", "--providers=cpu"], "score"),
+        (["score", "e", "--method", "ecn"], "rerank"),
+        (["search", "e", "--protocol", "cuhk03"], "rerank"),
+        (["evaluate", "job", "--deadline-ms", "5"], "bench"),
+        (["build", "e", "--verify"], "inspect"),
+    ],
+)
+def test_an_option_of_another_verb(
+    arguments: list[str], first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    named = [word.split("=")[0] for word in arguments if word.startswith("--")]
+    assert f"{named[-1]} is of murank {first}" in capsys.readouterr().err
+
+
+def test_an_option_of_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "f.npz", "--frobnicate"]) == 2
+    said = capsys.readouterr().err
+    assert "--frobnicate" in said
+    assert "is of murank" not in said

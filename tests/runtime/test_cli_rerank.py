@@ -121,7 +121,7 @@ def test_without_labels_it_ranks_and_says_so(
     assert load_ranking(tmp_path / "out").labels is None
     assert rerank(file, "k-reciprocal", "--json") == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == dict.fromkeys(
-        ("before", "aligned", "after")
+        ("before", "aligned", "without_mu", "after")
     )
 
 
@@ -294,3 +294,39 @@ def test_an_interrupt_leaves_nothing(
     assert rerank(feature_file, "none", "-o", tmp_path / "out") == 130
     assert capsys.readouterr().err == "murank: interrupted\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_features_without_paths(
+    feature_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing shows them, unless images are looked at."""
+    count = load_features(feature_file).num_query
+    file = without(feature_file, "paths", num_query=count)
+    assert rerank(file, "ecn", "-o", tmp_path / "out") == 0
+    assert load_ranking(tmp_path / "out").query_paths.tolist() == [str(i) for i in range(count)]
+    capsys.readouterr()
+    assert rerank(file, "ecn", "--sheet", tmp_path / "s.png") == 2
+    assert f"{file} has no paths" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["k-reciprocal", "ecn", "simple"])
+def test_what_mu_did_is_told_apart(
+    feature_file: Path, mu_file: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    def metrics(*options: object) -> dict[str, Any]:
+        assert rerank(feature_file, method, "--json", *options) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)["metrics"]
+        return found
+
+    found = metrics("--mu", mu_file, "--align-cameras", "off")
+    without_it = "before"
+    if method != "simple":
+        alone = metrics("--align-cameras", "off")
+        assert alone["without_mu"] is None
+        assert found["without_mu"] == alone["after"]
+        without_it = "without_mu"
+    assert found["without_mu"] == found[without_it]
+    assert rerank(feature_file, method, "--mu", mu_file, "--align-cameras", "off") == 0
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("by mu"))
+    added = 100 * (found["after"]["mAP"] - found["without_mu"]["mAP"])
+    assert line.split()[2] == f"{added:+.2f}"

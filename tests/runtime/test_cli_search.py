@@ -287,3 +287,15 @@ def test_a_camera_that_the_gallery_has_not(
     assert search(place, *options, gallery=tmp_path / "g.csv") == 0
     named = [note for note in told(capsys)["notes"] if "--camid" in note]
     assert len(named) == (not is_known)
+
+
+def test_queries_that_are_no_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for query in (place / "query", place / "list.csv", place / "missing.png"):
+        arguments = [ENGINE, "--gallery", place / "gallery", "--query", query]
+        assert main(["search", *map(str, arguments)]) == 2
+        assert f"--query {query}" in capsys.readouterr().err
+
+
+def test_a_query_that_the_gallery_has(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search(place, "--no-mu", "--json", gallery=place) == 0
+    assert any("1 of 1 queries are in the gallery" in note for note in told(capsys)["notes"])

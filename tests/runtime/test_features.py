@@ -128,3 +128,25 @@ def test_a_stored_number_of_queries_that_cannot_be(
 ) -> None:
     with pytest.raises(InputError, match=message):
         load_features(saved(tmp_path, {**arrays, "num_query": stored}))
+
+
+def test_paths_are_optional_where_it_is_said_which_rows_are_queries(
+    tmp_path: Path, arrays: Arrays
+) -> None:
+    del arrays["paths"]
+    file = saved(tmp_path, arrays)
+    with pytest.raises(InputError, match=r"f\.npz.*num_query"):
+        load_features(file)
+    found = load_features(file, num_query=2)
+    assert (found.num_gallery, found.has_paths, found.shared_notes) == (3, False, [])
+    assert found.gallery.paths.tolist() == ["2", "3", "4"]
+    save_features(tmp_path / "again.npz", found)
+    assert "paths" not in np.load(tmp_path / "again.npz")
+    assert load_features(tmp_path / "again.npz").num_query == 2
+
+
+def test_queries_that_are_gallery_rows_are_counted(tmp_path: Path, arrays: Arrays) -> None:
+    assert load_features(saved(tmp_path, arrays)).shared_notes == []
+    arrays["paths"][3] = "query/b"
+    (note,) = load_features(saved(tmp_path, arrays), num_query=2).shared_notes
+    assert note.startswith("1 of 2 queries are in the gallery")

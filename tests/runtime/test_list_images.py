@@ -6,6 +6,7 @@ from miniature_datasets import camids, names, pids, touch
 
 from murank import InputError
 from murank.datasets import list_images
+from murank.datasets.shared_files import note_of_shared
 from murank.images import load_image
 
 
@@ -174,3 +175,17 @@ def test_the_file_that_costs_the_labels_is_named(tmp_path: Path) -> None:
     for file in tmp_path.glob("0*"):
         file.unlink()
     assert list_images(tmp_path).notes == ()  # nobody meant labels
+
+
+def test_queries_in_the_gallery_are_counted(tmp_path: Path) -> None:
+    """The same path, another link to the file, a copy of it; not one of the same size."""
+    for name, content in (("a", b"one"), ("b", b"two"), ("c", b"three"), ("d", b"six")):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link").hardlink_to(tmp_path / "b")
+    (tmp_path / "copy").write_bytes(b"three")
+    (tmp_path / "other").write_bytes(b"ten")
+    gallery = [tmp_path / name for name in ("a", "link", "copy", "other", "missing")]
+    queries = [tmp_path / name for name in ("a", "b", "c", "d", "missing")]
+    (note,) = note_of_shared(queries, gallery)
+    assert note.startswith("3 of 5 queries are in the gallery")
+    assert note_of_shared(queries[3:], gallery) == ()

@@ -17,6 +17,7 @@ from murank.images import ReadyImage
 from murank.jobs import JobLog, LazyEngine
 from murank.jobs.job_images import Unreadable, ready_ahead
 from murank.rerank.alignment import OFF, Alignment
+from murank.rerank.features import check_has_paths
 from murank_export.sources.hashing import file_sha256
 
 NOBODY, UNREADABLE = "junk_and_distractors", "unreadable"  # why an image is left out
@@ -61,6 +62,7 @@ def from_features(file: Path, report: JobLog) -> Labelled:
     given = load_features(file, num_query=1)
     if given.pids is None:
         raise InputError(f"{file} has no pids, so nobody knows which images show the same person")
+    check_has_paths(given, file, "pairs name the images")
     origin = {"features": file.name, "sha256": file_sha256(file)}
     paths = [str(path) for path in given.paths]
     _check_paths(paths)

@@ -4,16 +4,17 @@ Imports all rooms; no room imports it.
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from murank._exceptions import EXIT_OK
+from murank._exceptions import EXIT_OK, MachineError, UsageError
 from murank._version import __version__
 from murank.cli.ends import how_it_ends
 from murank.cli.output import gathered_notes
-from murank.cli.parser import Parser
+from murank.cli.parser import Parser, options_of
 from murank.cli.streams import check_output, flush_output, guarded_streams, tell
 from murank.machine.library import library, told_imports
 from murank.machine.process import stop_on_signals
@@ -76,15 +77,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
+        _check_first(arguments)
         verb = _parser().parse_args(arguments[:1]).verb
         module = _module(verb)
-        parsed = module.parser().parse_args(arguments[1:])
+        with hints(verb, arguments[1:]):
+            parsed = module.parser().parse_args(arguments[1:])
     except SystemExit:  # --help or --version has been printed; errors raise UsageError
         return EXIT_OK
     stop_on_signals()  # there may be something to put in order from here on
     with told_imports():
         code: int = module.run(parsed)
     return code
+
+
+def _check_first(arguments: list[str]) -> None:
+    """Raise UsageError if options stand before the verb."""
+    first = arguments[0] if arguments else ""
+    if not first.startswith("-") or first in ("-h", "--help", "--version"):
+        return
+    verb = next((word for word in arguments if word in VERBS), "VERB")
+    raise UsageError(
+        f"{first} stands before the verb: murank {verb} comes first, then its options (see murank "
+        "--help)"
+    )
 
 
 def _module(verb: str) -> Any:
@@ -94,6 +109,37 @@ def _module(verb: str) -> Any:
         )
     with told_imports():
         return importlib.import_module(ELSEWHERE.get(verb, f"murank.cli.{verb}"))
+
+
+@contextlib.contextmanager
+def hints(verb: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Let what is wrong with a verb's arguments say which other verbs have an option of that name.
+
+    Those of the same group come first.
+    """
+    try:
+        yield
+    except UsageError as error:
+        own = options_of(_module(verb).parser())
+        words = (word.split("=")[0] for word in arguments if word.startswith("--"))
+        unknown = next((word for word in words if word != "--" and word not in own), None)
+        having = [] if unknown is None else _verbs_with(unknown, verb)
+        if not having:
+            raise
+        raise UsageError(f"{error}; {unknown} is of murank {', '.join(having)}") from error
+
+
+def _verbs_with(option: str, verb: str) -> list[str]:
+    near = next(verbs for verbs in GROUPS.values() if verb in verbs)
+    having = []
+    for other in [*near, *(name for name in VERBS if name not in near)]:
+        with contextlib.suppress(MachineError):  # the build side is not here
+            parser = _module(other).parser()
+            # What one verb takes first, by its place, another may be asked for by its name.
+            first = {f"--{action.dest}" for action in parser._actions if not action.option_strings}
+            if option in options_of(parser) | first:
+                having.append(other)
+    return having
 
 
 def _parser() -> Parser:

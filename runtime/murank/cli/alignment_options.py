@@ -18,23 +18,20 @@ _NAMES = ("align_cameras", "align_dims", "alignment")
 def add_alignment(parser: argparse.ArgumentParser) -> None:
     """Add them; `alignment_of` reads them."""
     group = parser.add_argument_group(
-        "camera alignment (what a camera adds to its images is taken out of the features; fitted "
-        "on the gallery and its camids, without pids)"
+        "camera alignment (takes out of features what a camera adds; fitted without pids)"
     )
     group.add_argument(
-        "--align-cameras", choices=ASKED,
-        help="pairs: means of cameras, and directions in which one person differs between them; "
-        f"mean: the former; auto (default): pairs where two cameras have {ENOUGH_ROWS} gallery "
-        "images; off: as published figures are",
+        "--align-cameras", choices=ASKED, metavar="LEVEL",
+        help="pairs, mean, off (as published figures are), or auto (default): pairs where two "
+        f"cameras have {ENOUGH_ROWS} gallery images",
     )  # fmt: skip
     group.add_argument(
         "--align-dims", type=directions, metavar="N|all",
         help="directions kept (with pairs a quarter, at least 128)",
     )  # fmt: skip
     group.add_argument(
-        "--alignment", type=Path, metavar="A.npz",
-        help="one that murank align fitted, instead of a fit on this gallery",
-    )  # fmt: skip
+        "--alignment", type=Path, metavar="A.npz", help="what murank align fitted, no fit here"
+    )
 
 
 def alignment_flags(args: argparse.Namespace) -> list[str]:

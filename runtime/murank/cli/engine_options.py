@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from murank.backends.providers import PROVIDER_NAMES
-from murank.cli.parser import add_cache_options, not_negative, threads
+from murank.cli.parser import add_cache_limits, not_negative, threads
 from murank.cli.reading_options import add_reading_options, reading_of
 from murank.engine.engine import Part
 from murank.engine.pair_orders import ORDERS
@@ -31,7 +31,7 @@ def add_backend(group: Any, of: str = "") -> None:
     """Add what runs the graphs; `backend_of` reads it."""
     group.add_argument(
         "--providers", type=_providers, metavar="LIST",
-        help=f"{of}{', '.join(PROVIDER_NAMES)}, or names of onnxruntime, with commas (auto)",
+        help=f"{of}{', '.join(PROVIDER_NAMES)}, or onnxruntime's names, with commas (auto)",
     )  # fmt: skip
     add_plans(group, of)
     group.add_argument("--threads", type=threads, metavar="N", help=f"{of}of one operator")
@@ -41,8 +41,8 @@ def add_plans(group: Any, of: str = "") -> None:
     """Add where TensorRT plans are kept."""
     group.add_argument(
         "--plans", type=Path, metavar="DIR",
-        help=f"{of}where TensorRT plans of engines are kept (your cache folder)",
-    )  # fmt: skip  # fmt: skip
+        help=f"{of}where TensorRT plans are kept (your cache folder)",
+    )  # fmt: skip
 
 
 def backend_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -51,17 +51,22 @@ def backend_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_running_options(group: argparse._ArgumentGroup) -> None:
-    """Add how the engine runs; `running_of` reads most of them."""
+    """Add how the engine runs; `running_of` reads it, and `add_rare_running_options`."""
+    add_backend(group)
+    group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
+    group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
+
+
+def add_rare_running_options(group: argparse._ArgumentGroup) -> None:
+    """Add what few need to say of it."""
     group.add_argument(
         "--strict", action="store_true", help="stop at an image that cannot be used, skip none"
     )
-    add_backend(group)
     group.add_argument(
-        "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens kept (256)"
+        "--vision-cache-mb", type=not_negative, metavar="MB", help="vision tokens in memory (256)"
     )
-    add_cache_options(group)
+    add_cache_limits(group)
     add_reading_options(group)
-    group.add_argument("--sha256", metavar="HEX", help="what the engine's must be")
 
 
 def running_of(args: argparse.Namespace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from murank.rerank.ranking import load_ranking, ranking_file
 from murank.rerank.truncated import evaluate_truncated
 
 _MAX_RANK = 50
+_AT_LEAST = "mAP at least"  # of a ranking that was cut
 _OF_COMPARISON = (
     "rerankers", "alpha", "propose", "store", "candidates", "no_mu",
     "mu", "mu_swapped", "gallery_mu", "gallery_mu_swapped",
@@ -154,12 +155,12 @@ def _full(
 def _ranking(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
     ranking = load_ranking(path)
     found = evaluate_truncated(ranking, args.max_rank, junk=protocol.get("junk", "keep"))
-    key = "mAP" if found.complete else f"mAP@{found.k}"
+    key = "mAP" if found.complete else _AT_LEAST
     notes = []
     if not found.complete:
         notes.append(
-            f"{key} is a lower bound of mAP: a match beyond the {found.k} listed counts as missed; "
-            f"CMC is exact up to rank {len(found.cmc)}"
+            f"the ranking lists {found.k} a query, and a match beyond counts as missed: mAP is at "
+            f"least what is shown; CMC is exact up to rank {len(found.cmc)}"
         )
     if ranking.labels is not None:
         notes += ranking.labels.junk_notes(protocol)

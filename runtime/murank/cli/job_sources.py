@@ -1,14 +1,16 @@
 """What `murank score` looks at: images of two folders or lists, of a data set, or features."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from murank.cli.parser import Parser, positive
 from murank.datasets import DATASETS, list_images, load_dataset
+from murank.datasets.shared_files import note_of_shared
 from murank.jobs import GivenFeatures, Images
-from murank.rerank.features import FeatureSet, load_features
+from murank.rerank.features import FeatureSet, check_has_paths, load_features
 
 NEEDS = {
     "query": ("gallery",),
@@ -30,7 +32,7 @@ def add_job_sources(result: Parser) -> None:
         "--query", metavar="DIR|CSV", help="folder of images, or list (path,pid,camid)"
     )
     group.add_argument("--gallery", metavar="DIR|CSV", help="the same, to be ranked")
-    one.add_argument("--dataset", choices=tuple(DATASETS), help="query and gallery of a data set")
+    one.add_argument("--dataset", choices=tuple(DATASETS), metavar="NAME", help=", ".join(DATASETS))
     group.add_argument("--root", metavar="DIR", help="folder of the data set")
     group.add_argument("--split", type=int, metavar="N", help="which of its random halves (0)")
     group.add_argument("--boxes", choices=("detected", "labeled"), help="of cuhk03-np (detected)")
@@ -46,9 +48,13 @@ def job_source(args: argparse.Namespace) -> tuple[Images | GivenFeatures, Featur
     if args.features is not None:
         features = load_features(args.features, args.num_query)
         root = Path(args.image_root or "")
+        if not args.no_mu:
+            check_has_paths(features, args.features, "the MLLM looks at the images")
         return GivenFeatures(features, Path(args.features), root), features
     if args.dataset is None:
         images = Images.of(list_images(args.query), list_images(args.gallery))
+        parts = images.paths[: images.num_query], images.paths[images.num_query :]
+        images = replace(images, notes=images.notes + note_of_shared(*parts))
     else:
         found = load_dataset(args.dataset, args.root, split=args.split or 0, boxes=args.boxes)
         images = Images.of(found.query, found.gallery)

@@ -1,7 +1,7 @@
 """Options of the methods: each belongs to the methods that use it, and to no other."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ OPTIONS = (
     Option(
         "--ecn-method", "method", "distance averaged", {"choices": ("rankdist", "origdist")}
     ),
-    Option("--alpha", "alpha", "weight of mu on the candidates, in [0, 1] (needs mu)", _NUMBER),
+    Option("--alpha", "alpha", "weight of mu on the candidates, in [0, 1] (0.2)", _NUMBER),
 )  # fmt: skip
 
 # An option of CA-Jaccard that counts only while another one has a certain value.
@@ -59,14 +59,23 @@ _CA_JACCARD_NEEDS = {
 }
 
 
-def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """Add all of them; `given_parameters` reads them."""
-    group = parser.add_argument_group("parameters (left out: the method's defaults)")
+ALPHA = OPTIONS[-1]
+
+
+def add_option(group: Any, option: Option, help: str | None = None) -> None:  # noqa: A002
+    """Add one of them."""
+    group.add_argument(option.flag, dest=option.dest, help=help or option.help, **option.settings)
+
+
+def add_method_options(
+    parser: argparse.ArgumentParser, methods: Sequence[str] = tuple(METHODS)
+) -> None:
+    """Add those of these methods but alpha, which goes with mu; `given_parameters` reads them."""
+    group = parser.add_argument_group("parameters of a method (left out: its defaults)")
     for option in OPTIONS:
-        used_by = ", ".join(_users(option))
-        group.add_argument(
-            option.flag, dest=option.dest, help=f"{option.help} [{used_by}]", **option.settings
-        )
+        used_by = [name for name in _users(option) if name in methods]
+        if option is not ALPHA and used_by:
+            add_option(group, option, f"{option.help} [{', '.join(used_by)}]")
 
 
 def given_parameters(args: argparse.Namespace, *, with_mu: bool) -> dict[str, Any]:

@@ -23,6 +23,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Return the names of a parser's options, those of its own verbs among them."""
+    names: set[str] = set()
+    for action in parser._actions:
+        names.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            names.update(*(options_of(inner) for inner in action.choices.values()))
+    return names
+
+
 def positive(text: str) -> int:
     """Parse a whole number of at least 1."""
     return _whole(text, 1)
@@ -67,6 +77,11 @@ def check_needs(args: argparse.Namespace, needs: Mapping[str, Sequence[str]]) ->
             raise UsageError(f"{flag} needs {' and '.join(missing)}")
 
 
+def rare_group(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Return the last group of a verb: what few need."""
+    return parser.add_argument_group("rarely needed")
+
+
 def add_kernels(group: Any, what: str) -> None:
     """Add where the kernels run."""
     group.add_argument(
@@ -74,9 +89,8 @@ def add_kernels(group: Any, what: str) -> None:
     )
 
 
-def add_cache_options(group: argparse._ArgumentGroup) -> None:
-    """Add where vision tokens are kept across runs, and how much of them for how long."""
-    group.add_argument("--cache-dir", metavar="DIR", help="keep vision tokens there across runs")
+def add_cache_limits(group: argparse._ArgumentGroup) -> None:
+    """Add how many vision tokens are kept across runs, and for how long."""
     group.add_argument(
         "--cache-max-mb", type=positive, metavar="MB", help="size of all in DIR: oldest files go"
     )
@@ -101,18 +115,17 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     """Add the options that `protocol_of` reads."""
     group = parser.add_argument_group("evaluation")
     group.add_argument(
-        "--protocol",
-        choices=("market1501", "cuhk03", "trapezoid"),
-        default="market1501",
-        help="market1501 (default); cuhk03: one gallery image a person, drawn at random; "
-        "trapezoid: the average precision of the original Market-1501 code",
-    )
+        "--protocol", choices=("market1501", "cuhk03", "trapezoid"), default="market1501",
+        metavar="P",
+        help="market1501 (default); cuhk03: one gallery image a person, drawn; trapezoid: average "
+        "precision as in Market-1501's first code",
+    )  # fmt: skip
     group.add_argument(
         "--drop-junk", action="store_true",
-        help="leave pid -1 out of the evaluation, as Market-1501's junk; score --dataset has none",
+        help="leave pid -1 out, as Market-1501's junk; score --dataset has none",
     )  # fmt: skip
-    group.add_argument("--repeats", type=positive, help="draws of cuhk03 (default 10)")
-    group.add_argument("--seed", type=int, help="seed of the draws of cuhk03 (default 0)")
+    group.add_argument("--repeats", type=positive, metavar="N", help="draws of cuhk03 (10)")
+    group.add_argument("--seed", type=int, metavar="N", help="of these draws (0)")
 
 
 def protocol_of(args: argparse.Namespace) -> dict[str, Any]:

@@ -14,14 +14,12 @@ def add_reading_options(group: Any) -> None:
     """Add the options that `reading_of` reads."""
     group.add_argument(
         "--bits", type=int, choices=range(8, 17), metavar="N",
-        help="of 16-bit grey images: how many the sensor gave, 8 to 16 (16)",
+        help="that the sensor gave, of 16-bit grey images (16)",
     )  # fmt: skip
     group.add_argument(
-        "--decode-limits",
-        type=_limits,
-        metavar="KEY=N,...",
+        "--decode-limits", type=_limits, metavar="KEY=N,...",
         help=f"what decoding an image may cost: {', '.join(_KEYS)}",
-    )
+    )  # fmt: skip
 
 
 def reading_of(args: argparse.Namespace) -> dict[str, Any]:

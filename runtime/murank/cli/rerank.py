@@ -7,7 +7,7 @@ from typing import Any
 
 from murank._exceptions import UsageError
 from murank.cli.alignment_options import add_alignment
-from murank.cli.method_options import add_method_options, given_parameters
+from murank.cli.method_options import ALPHA, add_method_options, add_option, given_parameters
 from murank.cli.mu_defaults import take_defaults
 from murank.cli.output import notes, say, say_json
 from murank.cli.parser import (
@@ -17,6 +17,7 @@ from murank.cli.parser import (
     given_flags,
     positive,
     protocol_of,
+    rare_group,
 )
 from murank.cli.progress import ProgressLine
 from murank.cli.ranked_source import RankedSource, add_ranked_source, read_ranked
@@ -34,18 +35,28 @@ def parser() -> Parser:
     """Return the parser of this verb."""
     result = Parser(
         prog="murank rerank",
+        usage="murank rerank JOB|F.npz --method NAME [-o DIR] [options]",
         description="Re-rank the gallery for every query, by a method and with mu where there is "
         "any; no engine is asked. With labels (pids, camids) the metrics before and after are "
         "shown. Without -o nothing is written.",
     )
     add_ranked_source(result)
     group = result.add_argument_group("method")
-    group.add_argument("--method", required=True, choices=tuple(METHODS))
-    add_kernels(group, "of the method")
-    add_method_options(result)
+    group.add_argument(
+        "--method", required=True, choices=tuple(METHODS), metavar="NAME", help=", ".join(METHODS)
+    )
+    add_option(group, ALPHA)
     add_alignment(result)
     add_protocol(result)
     _add_output(result)
+    add_method_options(result)
+    group = rare_group(result)
+    add_kernels(group, "of the method")
+    group.add_argument(
+        "--image-root", metavar="DIR",
+        help="of --sheet: where paths in the features start (F.npz: the current folder)",
+    )  # fmt: skip
+    add_reading_options(group)
     return result
 
 
@@ -58,11 +69,6 @@ def _add_output(result: Parser) -> None:
     group.add_argument("--format", choices=tuple(RANKING_FILES), help="of the ranking (npz)")
     group.add_argument("--top-k", type=positive, default=50, metavar="N", help="kept a query (50)")
     group.add_argument("--sheet", metavar="FILE", help="picture of queries and candidate matches")
-    group.add_argument(
-        "--image-root", metavar="DIR",
-        help="of --sheet: where paths in the features start (F.npz: the current folder)",
-    )  # fmt: skip
-    add_reading_options(group)
     group.add_argument("--overwrite", action="store_true", help="replace the files of an old run")
     group.add_argument("--json", action="store_true", help="print the summary as JSON, no table")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")

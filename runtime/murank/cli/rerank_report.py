@@ -56,13 +56,20 @@ def _comparison(
     name: str, metrics: dict[str, Metrics | None], alignment: dict[str, Any]
 ) -> list[str]:
     before, aligned, after = (metrics[name] for name in ("before", "aligned", "after"))
+    without = metrics["without_mu"]
     assert before is not None and after is not None  # noqa: S101, PT018  there were labels
     rows = {"encoder": before}
     if aligned is not None:
         rows[f"aligned ({alignment['level']}, {alignment['dims']})"] = aligned
+    if without is not None and without not in rows.values():
+        rows[name.split(" + ")[0]] = without
     if name != "none":
         rows[name] = after
     lines = table(rows, _COLUMNS)
     if len(rows) == 1:
         return lines
-    return [*lines, f"{'gain':<{max(map(len, rows))}}{gain(before, after, _COLUMNS)}"]
+    width = max(map(len, rows))
+    lines.append(f"{'gain':<{width}}{gain(before, after, _COLUMNS)}")
+    if without is not None:
+        lines.append(f"{'by mu':<{width}}{gain(without, after, _COLUMNS)}")
+    return lines

@@ -7,7 +7,7 @@ from murank._exceptions import InputError, UsageError
 from murank.cli.ranked_source import RankedSource
 from murank.cli.reading_options import image_reading_of
 from murank.cli.rerank_report import method_name
-from murank.rerank.features import check_file
+from murank.rerank.features import check_file, check_has_paths
 from murank.rerank.pipeline import Outcome
 
 
@@ -21,6 +21,7 @@ def check_sheet(args: argparse.Namespace) -> None:
 
 def check_images(source: RankedSource) -> None:
     """Raise InputError if there is nothing to show on --sheet."""
+    check_has_paths(source.features, source.summary["inputs"]["source"], "--sheet shows the images")
     root, paths = source.image_root, source.features.query.paths
     if any((root / str(path)).is_file() for path in paths):
         return

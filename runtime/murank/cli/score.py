@@ -6,11 +6,17 @@ from typing import Any
 
 from murank._exceptions import UsageError
 from murank.cli.alignment_options import add_alignment, alignment_of
-from murank.cli.engine_options import CACHE_NEEDS, add_order, add_running_options, opened
+from murank.cli.engine_options import (
+    CACHE_NEEDS,
+    add_order,
+    add_rare_running_options,
+    add_running_options,
+    opened,
+)
 from murank.cli.job_sources import NEEDS, add_job_sources, job_source
 from murank.cli.mu_defaults import most_candidates
 from murank.cli.output import notes, say, say_json
-from murank.cli.parser import Parser, add_kernels, check_needs, given_flags, positive
+from murank.cli.parser import Parser, add_kernels, check_needs, given_flags, positive, rare_group
 from murank.cli.progress import ProgressLine
 from murank.cli.skipped_report import skipped_lines
 from murank.engine.engine import Part
@@ -27,6 +33,8 @@ def parser() -> Parser:
     """Return the parser of this verb."""
     result = Parser(
         prog="murank score",
+        usage="murank score ENGINE (--query Q --gallery G | --dataset NAME --root DIR | --features "
+        "F.npz)\n                    -o JOB [options]",
         description="Embed images, choose each query's candidates, and ask the engine for their "
         "mu. features.npz, mu.npz and job.json stay in the job folder, for murank rerank. A run "
         "that was killed goes on where it stopped.",
@@ -36,25 +44,25 @@ def parser() -> Parser:
     group = result.add_argument_group("mu")
     group.add_argument(
         "--candidates", type=positive, metavar="K",
-        help="gallery images a query whose mu is asked for (10, or as many as were stored with "
-        "the engine)",
-    )  # fmt: skip
-    users = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)
-    group.add_argument(
-        "--gallery-candidates", type=positive, metavar="M",
-        help="also score each gallery image with the M nearest others; off-line work: M x gallery "
-        f"size pairs more [{users}]",
+        help="gallery images a query whose mu is asked for (10, or as stored with the engine)",
     )  # fmt: skip
     group.add_argument("--no-mu", action="store_true", help="embed the images only")
-    add_order(group)
-    add_running_options(result.add_argument_group("engine"))
     add_alignment(result)
     group = result.add_argument_group("output")
     group.add_argument("-o", "--output", required=True, metavar="JOB", help="the job folder")
-    add_kernels(group, "of choosing candidates")
     group.add_argument("--overwrite", action="store_true", help="redo what no longer fits")
     group.add_argument("--json", action="store_true", help="print job.json, no summary")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_running_options(result.add_argument_group("engine"))
+    group = rare_group(result)
+    users = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)
+    group.add_argument(
+        "--gallery-candidates", type=positive, metavar="M",
+        help=f"also mu of each gallery image and its M nearest: M x gallery pairs more [{users}]",
+    )  # fmt: skip
+    add_order(group)
+    add_kernels(group, "of choosing candidates")
+    add_rare_running_options(group)
     return result
 
 

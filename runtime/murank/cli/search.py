@@ -9,8 +9,13 @@ from typing import Any
 
 from murank._exceptions import InputError, UsageError
 from murank.cli.alignment_options import add_alignment, alignment_of, check_for_engine
-from murank.cli.engine_options import CACHE_NEEDS, add_running_options, running_of
-from murank.cli.method_options import OPTIONS
+from murank.cli.engine_options import (
+    CACHE_NEEDS,
+    add_rare_running_options,
+    add_running_options,
+    running_of,
+)
+from murank.cli.method_options import ALPHA, OPTIONS, add_method_options, add_option
 from murank.cli.mu_defaults import defaults_of, is_of, note_of
 from murank.cli.output import say, say_json
 from murank.cli.parser import (
@@ -19,10 +24,12 @@ from murank.cli.parser import (
     given_flags,
     not_negative,
     positive,
+    rare_group,
 )
 from murank.cli.progress import ProgressLine
 from murank.cli.search_gallery import EmbeddedGallery, GalleryImages, list_gallery
 from murank.cli.search_report import as_json, check_sheet, table_of, write_search_sheet
+from murank.datasets.shared_files import note_of_shared
 from murank.engine.engine import Engine, Part
 from murank.folder.integrity import read_pinned
 from murank.folder.manifest import MuDefaults
@@ -51,6 +58,7 @@ def parser() -> Parser:
     """Return the parser of this verb."""
     result = Parser(
         prog="murank search",
+        usage="murank search ENGINE --gallery DIR|CSV|JOB|NPZ --query IMG [IMG ...] [options]",
         description="Rank a gallery for one query image after the other: the encoder ranks all of "
         "it, the MLLM looks at the nearest candidates as far as the deadline allows, and mu is "
         "fused in. The results are candidate matches; a person decides.",
@@ -64,60 +72,57 @@ def parser() -> Parser:
     result.add_argument(
         "--query", required=True, nargs="+", type=Path, metavar="IMG", help="query images"
     )
-    result.add_argument(
-        "--image-root", type=Path, metavar="DIR",
-        help="where paths in the features start (a job folder says it; NPZ: the current folder)",
+    _add_mu(result)
+    group = result.add_argument_group("method")
+    group.add_argument(
+        "--method", choices=SEARCH_METHODS, default="k-reciprocal", metavar="NAME",
+        help=f"{', '.join(SEARCH_METHODS)} (k-reciprocal)",
     )  # fmt: skip
-    result.add_argument(
+    group.add_argument(
         "--camid", type=not_negative, metavar="N",
-        help="camera of the query images, as in the gallery's camids: 0 is c1 of Market-1501 names "
-        "(unknown)",
+        help="camera of the queries, as in the gallery's camids: 0 is c1 of Market-1501 names",
     )  # fmt: skip
-    _add_method(result)
     add_alignment(result)
-    _add_engine(result)
     group = result.add_argument_group("output")
     group.add_argument("--top-k", type=positive, default=10, metavar="N", help="shown a query (10)")
     group.add_argument("--sheet", type=Path, metavar="FILE", help="picture of the matches, PNG")
     group.add_argument("--overwrite", action="store_true", help="replace FILE")
     group.add_argument("--json", action="store_true", help="print JSON, no table")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    return result
-
-
-def _add_method(result: Parser) -> None:
-    group = result.add_argument_group("method")
+    add_running_options(result.add_argument_group("engine"))
+    add_method_options(result, SEARCH_METHODS)
+    group = rare_group(result)
     group.add_argument(
-        "--method", choices=SEARCH_METHODS, default="k-reciprocal", help="(k-reciprocal)"
-    )
-    for option in _OPTIONS:
-        group.add_argument(option.flag, dest=option.dest, help=option.help, **option.settings)
-    group.add_argument(
-        "--candidates", type=positive, metavar="K",
-        help=f"gallery images that the MLLM is asked about ({DEFAULT_CANDIDATES})",
-    )  # fmt: skip
-    group.add_argument("--no-mu", action="store_true", help="leave the MLLM out")
-    group.add_argument(
-        "--deadline-ms", type=_milliseconds, metavar="X",
-        help="a query's time: as many candidates are asked about, best first, as it allows",
+        "--image-root", type=Path, metavar="DIR",
+        help="where paths in the features start (a job folder says it; NPZ: the current folder)",
     )  # fmt: skip
     group.add_argument(
         "--shortlist", type=positive, metavar="M",
         help="nearest gallery images among which neighbours are looked for (500) [ca-jaccard]",
     )  # fmt: skip
+    add_rare_running_options(group)
+    return result
+
+
+def _add_mu(result: Parser) -> None:
+    group = result.add_argument_group("mu")
+    group.add_argument(
+        "--candidates", type=positive, metavar="K",
+        help=f"gallery images that the MLLM is asked about ({DEFAULT_CANDIDATES})",
+    )  # fmt: skip
+    group.add_argument("--no-mu", action="store_true", help="leave the MLLM out")
+    add_option(group, ALPHA)
+    group.add_argument(
+        "--deadline-ms", type=_milliseconds, metavar="X",
+        help="a query's time: as many candidates are asked about, best first, as it allows",
+    )  # fmt: skip
     group.add_argument(
         "--settle-top", type=positive, metavar="R",
         help="stop asking once the first R can no longer change [simple]",
     )  # fmt: skip
-
-
-def _add_engine(result: Parser) -> None:
-    group = result.add_argument_group("engine")
     group.add_argument(
-        "--warm", action="store_true",
-        help="compute the vision tokens of the whole gallery before the first query",
-    )  # fmt: skip
-    add_running_options(group)
+        "--warm", action="store_true", help="vision tokens of the gallery before the first query"
+    )
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     )
     given = search.alignment.given
     with ProgressLine(quiet=args.quiet) as line:
-        for note in search.gallery.notes:
+        for note in (*search.gallery.notes, *note_of_shared(args.query, search.gallery.paths)):
             line.note(note)
         if search.taken is not None:
             void = list(given_flags(args, (*_ABOUT_MU, *CACHE_NEEDS)).values())
@@ -210,8 +215,7 @@ def _checked(args: argparse.Namespace) -> Search:
     check_sheet(args)
     parameters = _parameters(args)
     for query in args.query:
-        if not query.is_file():
-            raise InputError(f"{query}: no such image file")
+        _check_query(query)
     manifest, sha256 = read_pinned(args.engine, args.sha256)
     gallery = list_gallery(args.gallery, args.image_root, manifest, args.engine)
     asks = not args.no_mu and METHODS[args.method].takes_mu
@@ -235,6 +239,18 @@ def _checked(args: argparse.Namespace) -> Search:
         raise UsageError("--camid needs a gallery whose cameras are known: a list with camids")
     parts: list[Part] = ["encoder", "scorer"] if has_scorer else ["encoder"]
     return Search(sha256, gallery, alignment, parameters, parts, candidates, taken)
+
+
+def _check_query(query: Path) -> None:
+    """Raise InputError unless it is a file that may be an image."""
+    if query.is_dir() or query.suffix.lower() == ".csv":
+        kind = "a folder" if query.is_dir() else "a list"
+        raise InputError(
+            f"--query {query} is {kind}, and search takes images: name them, or rank all of it by "
+            "murank score --query"
+        )
+    if not query.is_file():
+        raise InputError(f"--query {query}: no such file")
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from murank.folder.contents import EngineFiles
 from murank.folder.graph_hash import encoder_sha256
 from murank.folder.manifest import Manifest
 from murank.jobs import is_job
+from murank.rerank.features import check_has_paths
 from murank.search import embed_images
 
 
@@ -80,6 +81,7 @@ def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Pat
     job, features = read_features(Path(source), None)
     if root is None and job is not None:
         root = job.image_root
+    check_has_paths(features, source, "a search tells which images it found")
     gallery = features.gallery
     made_by = features.encoder_sha256
     if made_by is not None and made_by != encoder_sha256(EngineFiles(engine, manifest)):

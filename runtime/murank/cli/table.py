@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 
 from murank.rerank.metrics import Metrics
 
+_CELL = 10  # characters, at least
+
 
 def table(rows: Mapping[str, Metrics], columns: Sequence[str]) -> list[str]:
     """Return the lines of a table; "-" where a metric is not known."""
     width = max(len(name) for name in rows)
-    lines = [" " * width + "".join(f"{name:>10}" for name in columns)]
+    cells = {key: max(_CELL, len(key) + 2) for key in columns}
+    lines = [" " * width + "".join(f"{key:>{cell}}" for key, cell in cells.items())]
     for name, metrics in rows.items():
-        lines.append(f"{name:<{width}}" + "".join(_cell(metrics.get(key)) for key in columns))
+        values = (_cell(metrics.get(key), cell) for key, cell in cells.items())
+        lines.append(f"{name:<{width}}" + "".join(values))
     return lines
 
 
@@ -23,5 +27,5 @@ def gain(before: Metrics, after: Metrics, columns: Sequence[str]) -> str:
     return "".join(cells)
 
 
-def _cell(value: float | None) -> str:
-    return f"{'-':>10}" if value is None else f"{100 * value:>10.2f}"
+def _cell(value: float | None, width: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{100 * value:>{width}.2f}"

@@ -32,12 +32,13 @@ class FeatureSet:
     """Features of query and gallery images, queries first."""
 
     features: NDArray[np.floating[Any]]  # [N,D] as stored: any scale, float16, 32 or 64
-    paths: NDArray[np.str_]  # [N]
+    paths: NDArray[np.str_]  # [N]; numbers of rows where the file has none
     pids: Ids | None  # [N] person ids
     camids: Ids | None  # [N] camera ids
     num_query: int  # rows before this one are queries, the others are the gallery
     encoder_sha256: str | None = None  # of the engine's encoder that made them, if one did
     unlabelled: str | None = None  # why pids or camids are not known, where that is known
+    has_paths: bool = True  # False: they are numbers of rows
 
     @property
     def query(self) -> Items:
@@ -64,6 +65,17 @@ class FeatureSet:
             return None
         return Labels(query.pids, gallery.pids, query.camids, gallery.camids)
 
+    @property
+    def shared_notes(self) -> list[str]:
+        """A note that counts the queries which are gallery rows, too; or none."""
+        shared = self.query.paths[np.isin(self.query.paths, self.gallery.paths)]
+        if not self.has_paths or not len(shared):
+            return []
+        return [
+            f"{len(shared):,} of {self.num_query:,} queries are in the gallery, too, and find "
+            f"themselves there; the first is {shared[0]}"
+        ]
+
     def _rows(self, part: slice) -> Items:
         pids = None if self.pids is None else self.pids[part]
         camids = None if self.camids is None else self.camids[part]
@@ -76,9 +88,9 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
     Parameters
     ----------
     path
-        .npz with `features` [N,D] float16/32/64, `paths` [N] str and, where known, `pids` [N],
+        .npz with `features` [N,D] float16/32/64 and, where known, `paths` [N] str, `pids` [N],
         `camids` [N], `num_query` [] int and `encoder_sha256` [] str. Nothing pickled is ever
-        loaded.
+        loaded. Without paths, rows are called by their numbers.
     num_query
         How many leading rows are queries. None: as the file's `num_query` says; without it, those
         whose path contains "query".
@@ -89,26 +101,35 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
         The file cannot be read, lacks an array, or its arrays do not fit together.
     """
     file = Path(path)
-    arrays = read_npz(file, ("features", "paths"), (*_LABELS, "num_query", _ENCODER))
-    features, paths = arrays["features"], arrays["paths"]
+    arrays = read_npz(file, ("features",), ("paths", *_LABELS, "num_query", _ENCODER))
+    features = arrays["features"]
     check_array(features, f"{file}: features", kinds="f", shape=(None, None))
     if features.dtype.itemsize > 8:
         raise InputError(f"{file}: features must be float16, 32 or 64, got {features.dtype}")
-    check_array(paths, f"{file}: paths", kinds="U", shape=(len(features),))
+    paths = arrays.get("paths")
+    if paths is not None:
+        check_array(paths, f"{file}: paths", kinds="U", shape=(len(features),))
     for key in _LABELS:
         if key in arrays:
             check_array(arrays[key], f"{file}: {key}", kinds="iu", shape=(len(features),))
     if num_query is None:
         num_query = _num_query(arrays, file)
-    elif not 1 <= num_query < len(paths):
+    elif not 1 <= num_query < len(features):
         raise InputError(
-            f"{num_query} queries asked for, but {file} has {len(paths)} rows: "
+            f"{num_query} queries asked for, but {file} has {len(features)} rows: "
             f"at least one query and one gallery row are needed"
         )
     return FeatureSet(
-        features, paths, arrays.get("pids"), arrays.get("camids"), num_query,
-        _encoder(arrays, file),
+        features, np.arange(len(features)).astype(str) if paths is None else paths,
+        arrays.get("pids"), arrays.get("camids"), num_query, _encoder(arrays, file),
+        has_paths=paths is not None,
     )  # fmt: skip
+
+
+def check_has_paths(features: FeatureSet, file: str | os.PathLike[str], why: str) -> None:
+    """Raise InputError if nobody knows which images these are of; `why` they are needed."""
+    if not features.has_paths:
+        raise InputError(f"{file} has no paths, and {why}: add an array of them, a row each")
 
 
 def save_features(
@@ -129,7 +150,8 @@ def save_features(
 
 def feature_arrays(features: FeatureSet) -> dict[str, Any]:
     """Return what a features file holds, by name."""
-    values = {name: getattr(features, name) for name in ("features", "paths", *_LABELS)}
+    names = ("features", *(("paths",) if features.has_paths else ()), *_LABELS)
+    values = {name: getattr(features, name) for name in names}
     arrays = {name: value for name, value in values.items() if value is not None}
     if features.encoder_sha256 is not None:
         arrays[_ENCODER] = np.array(features.encoder_sha256)
@@ -153,9 +175,14 @@ def _encoder(arrays: dict[str, NDArray[Any]], file: Path) -> str | None:
 
 
 def _num_query(arrays: dict[str, NDArray[Any]], file: Path) -> int:
+    if "num_query" not in arrays and "paths" not in arrays:
+        raise InputError(
+            f"{file} has neither num_query nor paths, so queries and gallery cannot be told apart; "
+            "pass --num-query (num_query)"
+        )
     if "num_query" not in arrays:
         return _count_queries(arrays["paths"], file)
-    stored, num_rows = arrays["num_query"], len(arrays["paths"])
+    stored, num_rows = arrays["num_query"], len(arrays["features"])
     check_array(stored, f"{file}: num_query", kinds="iu", shape=())
     if not 1 <= stored < num_rows:
         raise InputError(

@@ -13,7 +13,13 @@ from murank._version import __version__
 from murank.datasets.labels import Labels
 from murank.rerank.alignment import OFF, Aligned, Alignment
 from murank.rerank.features import FeatureSet
-from murank.rerank.methods import Progress, distance_blocks, kernel_errors, used_parameters
+from murank.rerank.methods import (
+    METHODS,
+    Progress,
+    distance_blocks,
+    kernel_errors,
+    used_parameters,
+)
 from murank.rerank.metrics import metrics_of
 from murank.rerank.mu import MuDistances
 from murank.rerank.ranking import Ranking
@@ -87,15 +93,18 @@ def rerank(
         reason = _why_not_evaluated(features, settings)
     steps = _Steps(features, settings, features.labels if reason is None else None, clock, named)
     encoder, between, after = _all_steps(steps, aligned, blocks, keep_before=keep_before)
+    without = None
+    if steps.labels is not None and (mu is not None or gallery_mu is not None):
+        without = steps.without_mu(aligned.features) or between or encoder
     summary = {
         **_description(features, mu, gallery_mu, settings),
         "alignment": aligned.to_json(settings.alignment),
         "metrics": {
             "before": encoder.metrics, "aligned": between and between.metrics,
-            "after": after.metrics,
+            "without_mu": without and without.metrics, "after": after.metrics,
         },
         "not_evaluated": reason,
-        "notes": [*steps.junk_notes, *aligned.notes],
+        "notes": [*features.shared_notes, *steps.junk_notes, *aligned.notes],
         "seconds": clock.seconds,
     }  # fmt: skip
     ranking = after.ranking(features)
@@ -177,6 +186,19 @@ class _Steps:
     def reranked(self, blocks: Any) -> _Step:
         with self.clock.stage("rerank"):
             return self._walked(blocks, keep=True)
+
+    def without_mu(self, features: FeatureSet) -> _Step | None:
+        """Return the method's ranking without mu; None where it does nothing else than fuse it."""
+        settings = self.settings
+        if METHODS[settings.method].needs_mu:
+            return None
+        given = {key: value for key, value in settings.parameters.items() if key != "alpha"}
+        with self.clock.stage("without_mu"):
+            blocks = distance_blocks(
+                settings.method, features, device=settings.device,
+                progress=self.named("without mu"), **given,
+            )  # fmt: skip
+            return self._walked(blocks, keep=False)
 
     def _walked(self, blocks: Any, *, keep: bool) -> _Step:
         best = _Best(self.features, self.settings.top_k) if keep else None

@@ -72,9 +72,14 @@ def ranking_file(path: str | os.PathLike[str]) -> Path:
     file = Path(path)
     if not file.is_dir():
         return file
-    if not (file / RANKING_FILES["npz"]).exists() and (file / RANKING_FILES["jsonl"]).exists():
+    if (file / RANKING_FILES["npz"]).exists():
+        return file / RANKING_FILES["npz"]
+    if (file / RANKING_FILES["jsonl"]).exists():
         raise InputError(f"{file} holds ranking.jsonl only; write the ranking with --format npz")
-    return file / RANKING_FILES["npz"]
+    raise InputError(
+        f"{file} holds no job and no ranking; name a folder that murank score or rerank wrote, or "
+        "a file"
+    )
 
 
 def _check_indices(indices: NDArray[Any], num_gallery: int, file: Path) -> None:
