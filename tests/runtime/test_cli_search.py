@@ -270,7 +270,7 @@ def test_refused_before_the_engine_is_loaded(
 
 
 def test_missing_files(place: Path, tmp_path: Path, refuse: Refuse) -> None:
-    for wrong in (place / "none.png", place):
+    for wrong in (place / "none.png", place / "list.csv", place / "query"):
         refuse(*words(place, wrong), names=wrong)
     refuse(*words(place, gallery=tmp_path / "none"), names="none")
     refuse("search", tmp_path, "--gallery", place, "--query", __file__, names="manifest.json")
@@ -287,13 +287,6 @@ def test_a_camera_that_the_gallery_has_not(
     assert search(place, *options, gallery=tmp_path / "g.csv") == 0
     named = [note for note in told(capsys)["notes"] if "--camid" in note]
     assert len(named) == (not is_known)
-
-
-def test_queries_that_are_no_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for query in (place / "query", place / "list.csv", place / "missing.png"):
-        arguments = [ENGINE, "--gallery", place / "gallery", "--query", query]
-        assert main(["search", *map(str, arguments)]) == 2
-        assert f"--query {query}" in capsys.readouterr().err
 
 
 def test_a_query_that_the_gallery_has(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,16 @@ import numpy as np
 from murank._exceptions import InputError, UsageError
 from murank.cli.align_report import Learnt, as_json, report_lines
 from murank.cli.alignment_options import directions
-from murank.cli.engine_options import CACHE_NEEDS, RUNNING, add_order, add_running_options, opened
+from murank.cli.engine_options import (
+    CACHE_NEEDS,
+    RUNNING,
+    add_order,
+    add_rare_running_options,
+    add_running_options,
+    opened,
+)
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, add_protocol, check_needs, positive, protocol_of
+from murank.cli.parser import Parser, add_protocol, check_needs, positive, protocol_of, rare_group
 from murank.cli.progress import ProgressLine
 from murank.cli.ranked_source import read_features
 from murank.cli.reading_options import check_reading
@@ -63,7 +70,6 @@ def parser() -> Parser:
         "--image-root", type=Path, metavar="DIR",
         help="where paths in the features start (a job folder says it; F.npz: the current folder)",
     )  # fmt: skip
-    add_order(group)
     add_running_options(group)
     add_protocol(result)
     group = result.add_argument_group("output")
@@ -71,6 +77,9 @@ def parser() -> Parser:
     group.add_argument("--overwrite", action="store_true", help="replace A.npz")
     group.add_argument("--json", action="store_true", help="print JSON, no table")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    group = rare_group(result)
+    add_order(group)
+    add_rare_running_options(group)
     return result
 
 
