@@ -43,7 +43,8 @@ from numpy.typing import NDArray
 
 from murank import Engine
 from murank.folder.integrity import hash_files
-from murank.folder.manifest import MANIFEST, manifest_bytes, read_manifest
+from murank.folder.manifest import manifest_bytes, read_manifest
+from murank.folder.manifest_fields import MANIFEST
 from murank.folder.precision import ARITHMETIC, INTEGER
 
 CANDIDATES, THREADS = 20, 2

@@ -10,9 +10,10 @@ from PIL import Image
 
 from murank import InputError, MachineError
 from murank.calibration import Calibrated, ThresholdTarget, calibrate
-from murank.calibration.calibration_plot import check_plot, write_plot
+from murank.calibration.calibration_plot import write_calibration_plot
 from murank.calibration.quality import quality, reliability
 from murank.calibration.temperature import HIGHEST, LOWEST
+from murank.sheet.canvas import check_drawing
 
 
 def answers(same: int = 300, different: int = 400, apart: float = 4) -> tuple[Any, Any]:
@@ -169,7 +170,7 @@ def measured() -> Calibrated:
 def test_plot(measured: Calibrated, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "det.png"
-    write_plot(file, measured)
+    write_calibration_plot(file, measured)
     with Image.open(file) as image:
         pixels: NDArray[np.uint8] = np.asarray(image.convert("RGB"))
     red = (pixels[..., 0] > 180) & (pixels[..., 1:] < 90).all(-1)
@@ -182,9 +183,9 @@ def test_plot(measured: Calibrated, tmp_path: Path) -> None:
 def test_plot_leaves_no_global_state() -> None:
     pytest.importorskip("matplotlib")
     code = (
-        "import sys; from murank.calibration import calibration_plot as plot\n"
+        "import sys; from murank.sheet import canvas\n"
         "before = 'matplotlib' in sys.modules;"
-        "plot.check_plot(); print(before, 'matplotlib' in sys.modules,"
+        "canvas.check_drawing(); print(before, 'matplotlib' in sys.modules,"
         " 'matplotlib.pyplot' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -196,7 +197,7 @@ def test_plot_without_matplotlib(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MachineError, match="install murank with its extra 'plot'"):
-        check_plot()
+        check_drawing()
     with pytest.raises(MachineError, match="extra 'plot'"):
-        write_plot(tmp_path / "det.png", measured)
+        write_calibration_plot(tmp_path / "det.png", measured)
     assert list(tmp_path.iterdir()) == []

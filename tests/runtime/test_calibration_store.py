@@ -16,7 +16,6 @@ from murank.calibration import Calibrated, ThresholdTarget, calibrate, store_cal
 from murank.cli import main
 from murank.engine import engine as engine_module
 from murank.engine.engine import Engine
-from murank.files.atomic import sole_writer
 from murank.folder.integrity import check_engine
 from murank.folder.manifest import (
     Manifest,
@@ -131,14 +130,6 @@ def test_what_a_killed_calibration_left_is_swept(engine: Path) -> None:
     check_engine(engine)
     store(engine, measure())
     assert sorted(engine.rglob("*")) == before
-
-
-def test_two_at_once(engine: Path) -> None:
-    raw = (engine / "manifest.json").read_bytes()
-    with sole_writer(engine), pytest.raises(OutputError, match="another run is at work in"):
-        store(engine, measure())
-    assert (engine / "manifest.json").read_bytes() == raw
-    store(engine, measure())  # the lock is gone with its holder
 
 
 def test_readers_find_a_whole_folder_all_the_time(engine: Path) -> None:

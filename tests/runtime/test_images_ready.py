@@ -23,8 +23,8 @@ from murank.images import (
     preprocess,
     to_pixels,
 )
-from murank.jobs import job_images as _images
-from murank.jobs.job_images import Unreadable, ready_ahead
+from murank.images import ahead as _images
+from murank.images.ahead import Unreadable, ready_ahead
 
 HOW = Preprocessing(8, 4, shortest_edge=8)
 OTHER = Preprocessing(8, 4)

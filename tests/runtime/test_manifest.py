@@ -11,13 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murank import InputError
-from murank.folder.manifest import (
-    Manifest,
-    engine_sha256,
-    is_clean_name,
-    manifest_bytes,
-    read_manifest,
-)
+from murank.folder.manifest import Manifest, engine_sha256, manifest_bytes, read_manifest
+from murank.folder.manifest_fields import is_clean_name
 
 
 @pytest.fixture

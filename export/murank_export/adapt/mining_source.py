@@ -14,8 +14,8 @@ from murank.datasets import ImageList, list_images
 from murank.datasets.market_style import is_nobody
 from murank.files.npz import read_npz
 from murank.images import ReadyImage
+from murank.images.ahead import Unreadable, ready_ahead
 from murank.jobs import JobLog, LazyEngine
-from murank.jobs.job_images import Unreadable, ready_ahead
 from murank.rerank.alignment import OFF, Alignment
 from murank.rerank.features import check_has_paths
 from murank_export.sources.hashing import file_sha256

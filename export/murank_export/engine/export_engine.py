@@ -13,8 +13,6 @@ from murank import InputError, __version__
 from murank.files.plain import check_utf8
 from murank.folder.integrity import hash_files
 from murank.folder.manifest import (
-    LARGEST_TAU,
-    MANIFEST,
     MOST_PAIRS,
     AdapterSource,
     EncoderPart,
@@ -25,6 +23,7 @@ from murank.folder.manifest import (
     Sources,
     manifest_bytes,
 )
+from murank.folder.manifest_fields import LARGEST_TAU, MANIFEST
 from murank.prompt import PromptTemplate, default_template, load_template
 from murank_export.encoders.encoder_settings import EncoderSettings
 from murank_export.engine.export_settings import ExportSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from murank import OutputError
 from murank.files.atomic import new_folder
-from murank.folder.manifest import MANIFEST
+from murank.folder.manifest_fields import MANIFEST
 
 
 @contextlib.contextmanager

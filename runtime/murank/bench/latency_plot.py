@@ -1,5 +1,6 @@
 """A picture of a report: latencies, where the time goes, and what more candidates cost."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from murank.bench.schema import BenchReport, Section
 from murank.engine.stopwatch import STAGES, Stage
-from murank.sheet.canvas import canvas, write_png
+from murank.sheet.canvas import write_plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,29 +17,12 @@ _INCHES = (13.0, 4.4)
 _COLORS = {"cached": "tab:blue", "uncached": "tab:orange"}
 
 
-def check_plot() -> None:
-    """Raise MachineError unless there is what it takes to draw."""
-    canvas(_INCHES)
-
-
-def write_plot(path: Path, report: BenchReport) -> None:
-    """Write the picture as a PNG, whole or not at all.
-
-    Raises
-    ------
-    MachineError
-        matplotlib is not installed.
-    OutputError
-        The file cannot be written.
-    """
-    figure, rendered = canvas(_INCHES)
-    left, middle, right = figure.subplots(1, 3)
+def write_latency_plot(path: Path, report: BenchReport) -> None:
+    """Write the picture; see `write_plots`."""
     sections = {"cached": report.cached, "uncached": report.uncached}
-    found = {name: section for name, section in sections.items() if section is not None}
-    _draw_latencies(left, found)
-    _draw_stages(middle, found)
-    _draw_sweep(right, report)
-    write_png(path, rendered)
+    measured = {name: section for name, section in sections.items() if section is not None}
+    draw = [partial(one, sections=measured) for one in (_draw_latencies, _draw_stages)]
+    write_plots(path, _INCHES, [*draw, partial(_draw_sweep, report=report)])
 
 
 def _draw_latencies(axes: "Axes", sections: dict[str, Section]) -> None:

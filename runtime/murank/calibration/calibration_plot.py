@@ -1,5 +1,6 @@
 """A picture of a calibration: the DET curve, and how reliable mu is before and after."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import numpy as np
 from murank.calibration.det import probit
 from murank.calibration.measure import Calibrated
 from murank.calibration.rates import Rate
-from murank.sheet.canvas import canvas, write_png
+from murank.sheet.canvas import write_plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,26 +19,10 @@ _INCHES = (10.0, 4.8)
 _LARGEST_DOT = 120.0  # area in points, of a bin that holds every pair
 
 
-def check_plot() -> None:
-    """Raise MachineError unless there is what it takes to draw."""
-    canvas(_INCHES)
-
-
-def write_plot(path: Path, measured: Calibrated) -> None:
-    """Write the picture as a PNG, whole or not at all.
-
-    Raises
-    ------
-    MachineError
-        matplotlib is not installed.
-    OutputError
-        The file cannot be written.
-    """
-    figure, rendered = canvas(_INCHES)
-    left, right = figure.subplots(1, 2)
-    _draw_det(left, measured)
-    _draw_reliability(right, measured)
-    write_png(path, rendered)
+def write_calibration_plot(path: Path, measured: Calibrated) -> None:
+    """Write the picture; see `write_plots`."""
+    draw = [partial(one, measured=measured) for one in (_draw_det, _draw_reliability)]
+    write_plots(path, _INCHES, draw)
 
 
 def _draw_det(axes: "Axes", measured: Calibrated) -> None:

@@ -12,7 +12,7 @@ from murank.engine.engine import Engine
 from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.scorer import Scorer
 from murank.images import ReadyImage
-from murank.jobs.job_images import Unreadable, ready_ahead
+from murank.images.ahead import Unreadable, ready_ahead
 from murank.pairs.labelled import Pair
 from murank.rerank.methods import Progress
 

@@ -8,7 +8,6 @@ from murank._version import __version__
 from murank.calibration.measure import Calibrated
 from murank.files.atomic import replace_file, sole_writer
 from murank.folder.manifest import (
-    MANIFEST,
     Calibration,
     Manifest,
     MuDefaults,
@@ -17,6 +16,7 @@ from murank.folder.manifest import (
     manifest_sha256,
     read_manifest,
 )
+from murank.folder.manifest_fields import MANIFEST
 from murank.rerank.alignment import Done
 from murank.rerank.proposal import Proposal
 
@@ -27,7 +27,8 @@ def store_calibration(
     """Put what was measured into manifest.json, and return the engine's new sha256.
 
     The scorer's tau becomes the temperature, so that every mu is calibrated from then on. All else
-    stays; whoever reads the folder meanwhile finds the old manifest or the new one, whole.
+    stays; whoever reads the folder meanwhile finds the old manifest or the new one, whole. Who
+    calls keeps other writers out (`sole_writer`), from before the engine was read.
 
     Parameters
     ----------
@@ -45,16 +46,8 @@ def store_calibration(
     InputError
         The engine has no scorer, or has changed since.
     OutputError
-        The folder cannot be written to, or another calibration is at work in it.
+        The folder cannot be written to.
     """
-    with sole_writer(folder):
-        return store_alone(folder, manifest, sha256, measured, pairs_sha256=pairs_sha256)
-
-
-def store_alone(
-    folder: Path, manifest: Manifest, sha256: str, measured: Calibrated, *, pairs_sha256: str
-) -> str:
-    """Do the same where `sole_writer` keeps others out already."""
     changed = manifest_bytes(_calibrated(manifest, measured, pairs_sha256))
     if engine_sha256(folder) != sha256:
         raise InputError(f"{folder} has changed since it was loaded; calibrate it again")

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, InputError, UsageError
 from murank.bench.bench_settings import METHODS, SCENARIOS, BenchSettings, Method
-from murank.bench.latency_plot import check_plot, write_plot
+from murank.bench.latency_plot import write_latency_plot
 from murank.bench.report_files import write_report
 from murank.bench.run import EngineOptions, run_bench
 from murank.cli import bench_compare as _bench_compare
@@ -22,6 +22,7 @@ from murank.folder.manifest import Manifest
 from murank.folder.precision import Precision
 from murank.rerank.alignment import ASKED
 from murank.rerank.features import check_file
+from murank.sheet.canvas import check_drawing
 
 _COMPARE = "compare"
 _STDOUT = Path("-")
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
             every = list(dict.fromkeys([*report.notes, *notes()]))
             write_report(args.json, replace(report, notes=every))
     if args.plot is not None:
-        write_plot(args.plot, report)
+        write_latency_plot(args.plot, report)
     return EXIT_INTERRUPTED if report.status == "interrupted" else EXIT_OK
 
 
@@ -192,7 +193,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
         if args.plot.suffix.lower() != ".png":
             raise UsageError(f"--plot writes a PNG: name it so, not {args.plot}")
         _check_output(args, args.plot, "--plot")
-        check_plot()
+        check_drawing()
 
 
 def _check_output(args: argparse.Namespace, file: Path, flag: str) -> None:

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from murank._exceptions import InputError, OutputError, UsageError
-from murank.calibration import ThresholdTarget, calibrate, distinct_pairs, score_pairs
-from murank.calibration.calibration_plot import check_plot, write_plot
+from murank.calibration import (
+    ThresholdTarget,
+    calibrate,
+    distinct_pairs,
+    score_pairs,
+    store_calibration,
+)
+from murank.calibration.calibration_plot import write_calibration_plot
 from murank.calibration.encoder_auc import cameras_of, embed_pairs, image_names
-from murank.calibration.stored import store_alone
 from murank.cli.alignment_options import (
     add_alignment,
     alignment_flags,
@@ -29,6 +34,7 @@ from murank.folder.manifest import read_manifest
 from murank.pairs.labelled import Pair, load_pairs, without_junk
 from murank.rerank.alignment import OFF, Alignment
 from murank.rerank.features import check_file
+from murank.sheet.canvas import check_drawing
 
 
 def parser() -> Parser:
@@ -117,10 +123,10 @@ def _run(args: argparse.Namespace, target: ThresholdTarget) -> int:
         )
     measured = calibrate(scored.log_odds, scored.same, target=target, prior=args.prior)
     if args.plot is not None:
-        write_plot(args.plot, measured)
+        write_calibration_plot(args.plot, measured)
     after = None
     if not args.dry_run:
-        after = store_alone(
+        after = store_calibration(
             args.engine, engine.manifest, engine.sha256, measured, pairs_sha256=pairs_sha256
         )
     told = None if embedded is None else embedded.compare(scored)
@@ -174,7 +180,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
         if args.engine.resolve() in args.plot.resolve().parents:
             raise UsageError("--plot must not be inside the engine: it holds only what it lists")
         check_file(args.plot, overwrite=args.overwrite)
-        check_plot()
+        check_drawing()
 
 
 def _check_kinds(pairs: Sequence[Pair], target: ThresholdTarget) -> None:

@@ -20,7 +20,8 @@ from murank.checks.text import shown
 from murank.files.aside import temporary_folder
 from murank.files.damage import damaged
 from murank.files.plain import open_file
-from murank.folder.manifest import MANIFEST, FileEntry, Manifest, is_clean_name
+from murank.folder.manifest import FileEntry, Manifest
+from murank.folder.manifest_fields import MANIFEST, is_clean_name
 from murank.folder.onnx_references import GraphFacts, facts_of, graph_facts
 from murank.folder.operators import check_operators
 

@@ -14,13 +14,8 @@ from murank.files.aside import is_aside
 from murank.files.damage import damaged
 from murank.files.plain import check_folder, file_size, readable_errors
 from murank.folder.contents import check_graph, hashed, referred
-from murank.folder.manifest import (
-    MANIFEST,
-    FileEntry,
-    Manifest,
-    read_manifest,
-    read_manifest_once,
-)
+from murank.folder.manifest import FileEntry, Manifest, read_manifest, read_manifest_once
+from murank.folder.manifest_fields import MANIFEST
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 

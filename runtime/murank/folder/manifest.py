@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,92 +12,39 @@ from murank.checks.text import shown
 from murank.files.damage import damaged
 from murank.files.json_object import parse_json, read_bounded, write_json
 from murank.files.plain import readable_errors
-from murank.files.records import Must, Record
+from murank.files.records import Record
+from murank.folder.manifest_fields import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Count,
+    Dim,
+    FileName,
+    Graph,
+    Mean,
+    Name,
+    SchemaVersion,
+    Sha256,
+    Share,
+    Size,
+    SomeTokens,
+    Std,
+    Temperature,
+    Tensors,
+    TokenId,
+    Tokens,
+    at_most,
+)
 from murank.folder.precision import ARITHMETIC, Arithmetic, Precision
 from murank.images.preprocess import Preprocessing
 from murank.prompt.layout import Layout
 from murank.prompt.template import PromptTemplate
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-
-# So plain that no system reads a drive, a wildcard, a parent or another spelling into it.
-_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_CLEAN = re.compile(rf"{_PART}(/{_PART})*")
-
-
-# No model of the field comes near these; what is made for a size is made before any tensor is seen.
-_LONGEST_NAME = 1024  # characters
+# No model of the field comes near these.
 _MOST_FILES = 4096
 _LARGEST_FILE = 1 << 43  # bytes: 8 TiB
-_LARGEST_TOKEN_ID = 1 << 24
 _MOST_LAYERS, _MOST_HEADS, _MOST_LEVELS = 512, 1024, 64
-_LARGEST_DIM, _MOST_TOKENS = 1 << 16, 1 << 17
 MOST_PAIRS = 4096  # in one run: as long as the graphs' free axes were traced
-LARGEST_TAU = 1e6  # and its inverse the smallest
 _MOST_VALUES = 1 << 32  # of one image's vision tokens, or of a query's K/V
-
-
-def _most(largest: float) -> Must:
-    return Must(lambda value: value <= largest, f"at most {largest}")
-
-
-def is_clean_name(name: str) -> bool:
-    """Whether a relative path, with forward slashes, stays inside the folder by its very look."""
-    return _CLEAN.fullmatch(name) is not None
-
-
-def _is_file_name(name: str) -> bool:
-    return is_clean_name(name) and name != MANIFEST
-
-
-SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "1")]
-Name = Annotated[
-    str,
-    Must(lambda text: text and text.isprintable(), "a printable text"),
-    Must(lambda text: len(text) <= _LONGEST_NAME, f"of at most {_LONGEST_NAME} characters"),
-]
-Sha256 = Annotated[
-    str, Must(re.compile("[0-9a-f]{64}").fullmatch, "a sha256 (64 lower-case hexadecimal digits)")
-]
-FileName = Annotated[
-    str,
-    Must(
-        _is_file_name,
-        "a path inside the folder: letters, digits, '_', '.', '-', '/' between the parts, "
-        f"no part that begins with '.'; not {MANIFEST}",
-    ),
-    Must(lambda name: len(name) <= _LONGEST_NAME, f"of at most {_LONGEST_NAME} characters"),
-]
-Graph = Annotated[FileName, Must(lambda name: name.endswith(".onnx"), "the name of an .onnx file")]
-Tensors = Annotated[
-    FileName,
-    Must(lambda name: name.endswith(".safetensors"), "the name of a .safetensors file"),
-]
-Count = Annotated[int, Must(lambda value: value >= 0, "at least 0")]
-Size = Annotated[int, Must(lambda value: value >= 1, "at least 1")]
-Dim = Annotated[Size, _most(_LARGEST_DIM)]
-TokenId = Annotated[Count, _most(_LARGEST_TOKEN_ID)]
-SomeTokens = Annotated[Count, _most(_MOST_TOKENS)]
-Tokens = Annotated[Size, _most(_MOST_TOKENS)]
-Mean = Annotated[
-    tuple[float, float, float],
-    Must(lambda values: max(map(abs, values)) <= LARGEST_TAU, "within +-1e6 in each channel"),
-]
-Std = Annotated[
-    tuple[float, float, float],
-    Must(lambda values: min(values) > 0, "above 0 in each channel"),
-    Must(
-        lambda values: min(values) >= 1 / LARGEST_TAU and max(values) <= LARGEST_TAU,
-        "in 1e-6..1e6 in each channel",
-    ),
-]
-Positive = Annotated[float, Must(lambda value: value > 0, "above 0")]
-Temperature = Annotated[
-    Positive,
-    Must(lambda value: 1 / LARGEST_TAU <= value <= LARGEST_TAU, "in 1e-6..1e6"),
-]
-Share = Annotated[float, Must(lambda value: 0 <= value <= 1, "in 0..1")]
 
 
 @dataclass(frozen=True)
@@ -106,7 +52,7 @@ class FileEntry(Record):
     """What a file must be."""
 
     sha256: Sha256
-    size: Annotated[Count, _most(_LARGEST_FILE)]  # bytes
+    size: Annotated[Count, at_most(_LARGEST_FILE)]  # bytes
 
 
 @dataclass(frozen=True)
@@ -167,11 +113,11 @@ class AnswerIds(Record):
 class Shapes(Record):
     """Sizes of the scorer's tensors; the tokens of a pair stand in three runs."""
 
-    layers: Annotated[Size, _most(_MOST_LAYERS)]
-    kv_heads: Annotated[Size, _most(_MOST_HEADS)]
+    layers: Annotated[Size, at_most(_MOST_LAYERS)]
+    kv_heads: Annotated[Size, at_most(_MOST_HEADS)]
     head_dim: Dim
     hidden: Dim
-    levels: Annotated[Size, _most(_MOST_LEVELS)]  # vectors of `hidden` for one vision token
+    levels: Annotated[Size, at_most(_MOST_LEVELS)]  # vectors of `hidden` for one vision token
     vision_tokens: Tokens  # an image
     static_tokens: SomeTokens  # before the query image: once per model
     prefill_tokens: Tokens  # from the query image to the candidate image: once per query
@@ -212,7 +158,7 @@ class ScorerPart(Record):
     template_sha256: Sha256
     answer_ids: AnswerIds
     tau: Temperature  # temperature of the answer's logits
-    max_pairs: Annotated[Size, _most(MOST_PAIRS)]  # in one run of the decoder
+    max_pairs: Annotated[Size, at_most(MOST_PAIRS)]  # in one run of the decoder
     shapes: Shapes
 
     def __post_init__(self) -> None:

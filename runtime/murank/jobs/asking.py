@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError, MachineError
 from murank.images import ReadyImage
+from murank.images.ahead import Unreadable
 from murank.jobs.asked_pairs import Pairs
-from murank.jobs.job_images import Unreadable
 
 if TYPE_CHECKING:
     from murank.engine.engine import Engine

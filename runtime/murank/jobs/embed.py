@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.engine.encoder import NoFeatureError
 from murank.images import ReadyImage
-from murank.jobs.job_images import Images, Unreadable, ready_ahead
+from murank.images.ahead import Unreadable, ready_ahead
+from murank.jobs.job_images import Images
 from murank.jobs.job_log import JobLog
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.stage import Arrays, Parts, Record, StageFile, batches, fingerprint

@@ -1,8 +1,5 @@
-"""The images of a job: their order, what tells that one has changed, and their pixels."""
+"""The images of a job: their order, and what tells that one has changed."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._exceptions import InputError
 from murank.datasets import ImageList
 from murank.datasets.labels import Ids
-from murank.images import Preprocessing, ReadyImage, prepare
 from murank.jobs.stage import signature
-from murank.machine.cores import decoding_threads
 from murank.rerank.features import FeatureSet
 
 
@@ -66,37 +60,6 @@ class Images:
         return FeatureSet(
             features, paths, self.pids, self.camids, self.num_query, encoder_sha256, self.unlabelled
         )
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Stands where an image cannot be used."""
-
-    reason: str  # names the image
-
-
-def ready_ahead(
-    batches: Iterable[Sequence[Path]], how: Preprocessing
-) -> Iterator[list[ReadyImage | Unreadable]]:
-    """Decode and resize batches of images in threads, one batch ahead of the one in work.
-
-    No more images are whole in memory than there are threads: one may have 150 MB.
-    """
-    with ThreadPoolExecutor(decoding_threads()) as pool:
-        waiting: deque[list[Future[ReadyImage | Unreadable]]] = deque()
-        for batch in batches:
-            waiting.append([pool.submit(_ready, path, how) for path in batch])
-            if len(waiting) > 1:
-                yield [image.result() for image in waiting.popleft()]
-        for images in waiting:
-            yield [image.result() for image in images]
-
-
-def _ready(path: Path, how: Preprocessing) -> ReadyImage | Unreadable:
-    try:
-        return prepare(path, how)
-    except InputError as error:  # not kept itself: its traceback would keep the whole image
-        return Unreadable(str(error))
 
 
 def _joined(query: Ids | None, gallery: Ids | None) -> Ids | None:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.engine.pair_orders import Order
+from murank.images.ahead import ready_ahead
 from murank.jobs.asked_pairs import Pairs
 from murank.jobs.asking import PairAnswers, Skip, ask, once_each
-from murank.jobs.job_images import ready_ahead
 from murank.jobs.job_log import JobLog
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.stage import Arrays, Parts, Record, StageFile, batches, fingerprint

@@ -1,8 +1,6 @@
 """A gallery's images to features: decoded in threads, one block ahead of the encoder."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +8,9 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.engine.encoder import Encoder
 from murank.folder.batches import ENCODER_BATCH
-from murank.images import ImageSource, Preprocessing, ReadyImage, prepare
-from murank.images.arguments import check_images, source_name
-from murank.machine.cores import decoding_threads
+from murank.images import ImageSource, ReadyImage
+from murank.images.ahead import ready_ahead
+from murank.images.arguments import check_images
 from murank.rerank.methods import Progress
 
 Skip = Callable[[int, str], None]  # place and reason of an image that cannot be used
@@ -44,41 +42,21 @@ def embed_images(
     check_images(images, "images")
     parts = [np.empty((0, encoder.part.dim), np.float32)]
     done = 0
-    for block in _ready_ahead(images, encoder.part.preprocessing):
+    starts = range(0, len(images), ENCODER_BATCH)
+    blocks = (images[start : start + ENCODER_BATCH] for start in starts)
+    for block in ready_ahead(blocks, encoder.part.preprocessing):
         usable, names = [], []
         for place, image in enumerate(block, start=done):
             if isinstance(image, ReadyImage):
                 usable.append(image.pixels)
                 names.append(images[place])
             elif skip is None:
-                raise image
+                raise InputError(image.reason)
             else:
-                skip(place, str(image))
+                skip(place, image.reason)
         if usable:
             parts.append(encoder.features(np.stack(usable), names))
         done += len(block)
         if progress is not None:
             progress("images", done, len(images))
     return np.concatenate(parts)
-
-
-def _ready_ahead(
-    images: Sequence[ImageSource], how: Preprocessing
-) -> Iterator[list[ReadyImage | InputError]]:
-    with ThreadPoolExecutor(decoding_threads()) as pool:
-        waiting: deque[list[Future[ReadyImage | InputError]]] = deque()
-        for start in range(0, len(images), ENCODER_BATCH):
-            some = images[start : start + ENCODER_BATCH]
-            named = enumerate(some, start)
-            waiting.append([pool.submit(_ready, image, how, place) for place, image in named])
-            if len(waiting) > 1:
-                yield [image.result() for image in waiting.popleft()]
-        for block in waiting:
-            yield [image.result() for image in block]
-
-
-def _ready(image: ImageSource, how: Preprocessing, place: int) -> ReadyImage | InputError:
-    try:
-        return prepare(image, how, name=source_name(image, f"images[{place}]"))
-    except InputError as error:
-        return error.with_traceback(None)  # which would keep the whole image

@@ -8,13 +8,8 @@ from typing import Any
 from murank._version import __version__
 from murank.files.json_object import write_json
 from murank.files.records import Record
-from murank.folder.manifest import (
-    FileEntry,
-    FileName,
-    Name,
-    SchemaVersion,
-    Sha256,
-)
+from murank.folder.manifest import FileEntry
+from murank.folder.manifest_fields import FileName, Name, SchemaVersion, Sha256
 
 RECORD = "record.json"
 _FINGERPRINT_DIGITS = 16
