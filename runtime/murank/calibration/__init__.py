@@ -2,7 +2,7 @@
 
 Pairs -> log-odds -> temperature -> mu -> false match and false non-match rates -> threshold.
 
-Imports files, images, datasets, folder, engine, pairs, rerank, jobs, search, sheet.
+Imports files, images, datasets, folder, engine, pairs, rerank, search, sheet.
 """
 
 from murank.calibration.measure import Calibrated, calibrate

@@ -3,7 +3,7 @@
 listing -> embed -> candidates -> mu (-> mu inside the gallery); each stage can be fed from
 elsewhere, resumed and reused.
 
-Imports machine, files, images, datasets, folder, engine, rerank.
+Imports files, images, datasets, folder, engine, rerank.
 """
 
 from murank.jobs.candidates import check_others

@@ -1,6 +1,6 @@
 """One query at a time against a gallery in memory, with an answer in a given time.
 
-Imports checks, machine, images, datasets, folder, engine, rerank, and the kernels.
+Imports checks, images, datasets, folder, engine, rerank, and the kernels.
 """
 
 from murank.search.gallery import check_parameters
