@@ -1,4 +1,4 @@
-"""Graphs that are traced once for all exports of a session which trace the same module."""
+"""Graphs that are traced once for all exports which trace the same module, in pytest's cache."""
 
 import functools
 import hashlib
@@ -7,7 +7,10 @@ import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -15,7 +18,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import murank_export
+
 Values = Mapping[str, bytes]
+WEIGHTS = "weights.pickle"  # as they were traced
 
 
 class TracedOnce:
@@ -28,24 +34,42 @@ class TracedOnce:
 
     def __init__(self, trace: Callable[..., None], store: Path) -> None:
         self.trace, self.store = trace, store
-        self.weights: dict[Path, Values] = {}  # of what is kept
 
     def __call__(self, module: nn.Module, file: Path, *sizes: Any, **more: Any) -> None:
         """Write `file` and the weights beside it."""
         kept, wanted = self.store / digest(module, sizes, more), values(module)
-        if kept not in self.weights:
+        if not kept.is_dir():
             self.trace(module, file, *sizes, **more)
-            self.weights[kept] = wanted
-            kept.mkdir()
-            for written in file.parent.glob(f"{file.name}*"):
-                shutil.copyfile(written, kept / written.name)
+            self._keep(kept, file, wanted)
             return
-        traced = self.weights[kept]
+        traced = pickle.loads((kept / WEIGHTS).read_bytes())  # noqa: S301 - of `_keep`
         changed = {name: new for name, new in wanted.items() if new != traced[name]}
         for saved in kept.iterdir():
-            shutil.copyfile(saved, file.with_name(saved.name))
+            if saved.name != WEIGHTS:
+                shutil.copyfile(saved, file.with_name(saved.name))
         if not overwrite(file, changed, traced):
             self.trace(module, file, *sizes, **more)
+
+    def _keep(self, kept: Path, file: Path, wanted: Values) -> None:
+        """Write all or nothing: another run may read it, or have written it by now."""
+        with TemporaryDirectory(dir=self.store, ignore_cleanup_errors=True) as scratch:
+            whole = Path(scratch) / "whole"
+            whole.mkdir()
+            for written in file.parent.glob(f"{file.name}*"):
+                shutil.copyfile(written, whole / written.name)
+            (whole / WEIGHTS).write_bytes(pickle.dumps(dict(wanted)))
+            with suppress(OSError):
+                whole.rename(kept)
+
+
+def code_that_traces() -> str:
+    """Return what tells the code which makes graphs from any other: sources and versions."""
+    found = hashlib.sha256()
+    for source in sorted(Path(murank_export.__file__).parent.rglob("*.py")):
+        found.update(source.read_bytes())
+    for package in ("torch", "transformers", "onnx", "onnxscript", "onnx-ir"):
+        found.update(f"{package} {version(package)}\n".encode())
+    return found.hexdigest()
 
 
 class _Structure(pickle.Pickler):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from random_checkpoint import SIZES, make_checkpoint
 from safetensors.torch import load_file, save_file
 from shared_fixtures import refuse as refuse
-from traced_once import TracedOnce, list_operators_once
+from traced_once import TracedOnce, code_that_traces, list_operators_once
 
 from murank import Engine
 from murank.folder.precision import Precision
@@ -29,13 +29,23 @@ SIZES.update(qwen2_vl=LEAST, qwen2_5_vl=LEAST, qwen3_vl={**LEAST, "layers": 3})
 
 
 @pytest.fixture(scope="session", autouse=True)
-def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trace equal towers and decoders once in a session: nothing costs tests of exports more."""
-    store = tmp_path_factory.mktemp("traced")
+def traced_once(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Trace equal towers and decoders once: nothing costs tests of exports more.
+
+    Graphs stay in pytest's cache, if it has one, until the code that makes them changes.
+    """
+    cache = getattr(pytestconfig, "cache", None)
+    store = tmp_path_factory.mktemp("traced") if cache is None else cache.mkdir("traced")
+    kept = store / code_that_traces()
+    for old in set(store.iterdir()) - {kept}:
+        shutil.rmtree(old, ignore_errors=True)
+    kept.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         list_operators_once(patch)
         for name in ("export_vision", "export_decoder"):
-            patch.setattr(scorer, name, TracedOnce(getattr(scorer, name), store))
+            patch.setattr(scorer, name, TracedOnce(getattr(scorer, name), kept))
         yield
 
 

@@ -142,7 +142,7 @@ def test_readers_find_a_whole_folder_all_the_time(engine: Path) -> None:
     one, other = measure(), measure(ThresholdTarget("eer", None))
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(read)
-        for _ in range(60):
+        for _ in range(20):
             store(engine, one)
             store(engine, other)
         stop.set()
