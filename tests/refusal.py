@@ -29,7 +29,7 @@ def refusing(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
         out, err = capsys.readouterr()
         assert out == ""
         *steps, said = err.splitlines()
-        assert all(step.endswith(" ...") for step in steps), err
+        assert all(step.endswith(" ...") or step.startswith("note: ") for step in steps), err
         assert said.startswith("murank: error: ")
         assert str(names) in said
         assert written(folder) == before

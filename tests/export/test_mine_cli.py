@@ -4,16 +4,17 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from made_features import make_features
+from mine_parts import MINE, SPLIT, Run
+from mine_parts import features as features
+from mine_parts import run as run
 from PIL import Image
+from refusal import Refuse
 
 from murank import load_features, save_features
 from murank.cli import main
@@ -24,32 +25,8 @@ from murank_export.adapt.mining import mine_pairs
 from murank_export.adapt.mining_settings import MiningSettings
 from murank_kernels import align_cameras
 
-Run = Callable[..., tuple[int, str, str]]
 FILES = {"train.json", "val.json", "mining.json"}
 RANDOM = {"random_train.json", "random_val.json"}
-SPLIT = ("--val-ratio", "0.25")
-
-
-@pytest.fixture
-def features(tmp_path: Path) -> Path:
-    """Twelve people, three cameras, and strangers who share pid 0."""
-    file = tmp_path / "f.npz"
-    made = make_features(num_ids=12, num_cameras=3, images_per_camera=3, num_distractors=20, dim=24)
-    save_features(file, made)
-    return file
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Mine to `tmp_path/out/pairs`: exit code, stdout, stderr."""
-
-    def _run(*arguments: object) -> tuple[int, str, str]:
-        output = str(tmp_path / "out" / "pairs")
-        code = main(["adapt", "mine", "-o", output, *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return _run
 
 
 def names(folder: Path) -> set[str]:
@@ -225,143 +202,6 @@ def test_pid_0_is_a_person_where_no_name_says_otherwise(run: Run, tmp_path: Path
     assert record["left_out"] == {"junk_and_distractors": 2}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "--features"),
-        (("--features", "F", "--engine", "E", "--images", "I"), "one source is needed"),
-        (("--features", "F", "--images", "I"), "one source is needed"),
-        (("--engine", "E"), "--engine"),
-        (("--images", "I"), "--engine"),
-        (("--features", "F", "--image-root", "x"), "--image-root"),
-        (
-            ("--engine", "E", "--images", "I", "--sheet", "s.png", "--image-root", "x"),
-            "of use with",
-        ),
-        (("--features", "F", "--sheet", "s.jpg"), r"s\.jpg"),
-        (("--features", "F", "--k", "0"), "--k"),
-        (("--features", "F", "--k", "x"), "--k"),
-        (("--features", "F", "--val-ratio", "1"), "must be above 0 and below 1, got 1"),
-        (("--features", "F", "--val-ratio", "-0.5"), "must be above 0 and below 1"),
-        (("--features", "F", "--val-ratio", "nan"), "must be above 0 and below 1, got nan"),
-        (("--features", "F", "--val-ratio", "0.01"), "leaves no person of 12 for validation"),
-        (("--features", "F", "--val-ratio", "0.1"), "the val side is of one person"),
-        (("--features", "F", "--seed", "-1"), "must be at least 0, got -1"),
-        (("--features", "F", "--sheet", "s.png"), "none is there, as query/.*; --image-root names"),
-        (("--features", "nowhere.npz"), r"nowhere\.npz"),
-        (("--engine", "nowhere", "--images", "I"), "nowhere"),
-    ],
-)
-def test_command_lines_that_cannot_be_followed(
-    run: Run, features: Path, tmp_path: Path, arguments: Any, message: str
-) -> None:
-    code, out, err = run(*(features if word == "F" else word for word in arguments))
-    assert_refused(code, out, err, message)
-    assert not (tmp_path / "out").exists()
-
-
-def assert_refused(code: int, out: str, err: str, message: str) -> None:
-    assert (code, out) == (2, "")
-    last = err.splitlines()[-1]
-    assert last.startswith("murank: error: ")
-    assert re.search(message, last), last
-
-
-@pytest.mark.parametrize("verb", [(), ("dig",)])
-def test_a_verb_is_needed(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["adapt", *verb]) == 2
-    assert re.search(r"VERB.*\(see murank adapt --help\)", capsys.readouterr().err)
-
-
-def test_help_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from murank.cli import main; import murank_export.adapt\n"
-        "for words in (['--help'], ['mine', '--help'], ['train', '--help']):\n"
-        "    assert main(['adapt', *words]) == 0\n"
-        "print({'torch', 'transformers', 'peft', 'numba', 'onnxruntime'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "set()"
-    assert "murank adapt mine" in done.stdout
-    assert "the paper names none" in " ".join(done.stdout.split())
-
-
-def change(file: Path, **arrays: Any) -> None:
-    with np.load(file) as archive:
-        held = {**archive, **arrays}
-    np.savez(file, **{name: value for name, value in held.items() if value is not None})
-
-
-def spoil(rows: Any, value: float) -> Any:
-    rows = rows.copy()
-    rows[1, 2:] = value
-    if value == 0:
-        rows[1] = 0
-    return rows
-
-
-BROKEN: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
-    (lambda _: {"pids": None}, "has no pids, so nobody knows"),
-    (lambda a: {"features": spoil(a["features"], np.nan)}, r"features of query/\S+ hold NaN"),
-    (
-        lambda a: {"features": spoil(a["features"], np.inf)},
-        r"features of query/\S+ hold NaN or inf",
-    ),
-    (lambda a: {"features": spoil(a["features"], 0)}, r"features of query/\S+ .* are all zero"),
-    (lambda a: {k: a[k][:0] for k in ("features", "paths", "pids", "camids")}, "fewer than two"),
-    (lambda a: {k: a[k][:1] for k in ("features", "paths", "pids", "camids")}, "fewer than two"),
-    (lambda a: {"pids": a["pids"][:-1]}, "pids must have shape"),
-    (lambda a: {"pids": a["pids"] * 0 + 5}, "the set is of one person, so it has no negative"),
-    (lambda a: {"pids": np.arange(len(a["pids"])) + 1}, "nobody of the set has two images"),
-    (
-        lambda a: {"paths": np.resize(a["paths"][:3], len(a["paths"]))},
-        "stands there twice .*0 and 3",
-    ),
-    (lambda a: {"paths": np.array(["", *a["paths"][1:]])}, "image 0 has no path"),
-    (
-        lambda a: {"paths": np.array(["\udcff", *a["paths"][1:]])},
-        r"'\\udcff': the name is not UTF-8",
-    ),
-    (lambda a: {"pids": a["pids"] * 0 - 1}, r"features must have shape \[N, D\], got \[0, 24\]"),
-]
-
-
-@pytest.mark.parametrize(("damage", "message"), BROKEN)
-def test_features_that_cannot_be_mined(
-    run: Run, features: Path, tmp_path: Path, damage: Any, message: str
-) -> None:
-    with np.load(features) as archive:
-        arrays = dict(archive)
-    change(features, **damage(arrays))
-    assert_refused(*run("--features", features, *SPLIT), message)
-    assert not (tmp_path / "out").exists()
-
-
-def test_cameras_that_are_unknown(run: Run, features: Path) -> None:
-    change(features, camids=None)
-    assert_refused(*run("--features", features, *SPLIT, "--cross-camera"), "leave --cross-camera")
-    assert run("--features", features, *SPLIT)[0] == 0
-
-
-def test_no_archive(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "f.npz").write_bytes(b"PK\x03\x04 no more")
-    assert_refused(*run("--features", tmp_path / "f.npz"), "not an .npz archive")
-
-
-def test_output_that_is_a_file(run: Run, features: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "pairs").write_text("mine")
-    assert_refused(*run("--features", features, *SPLIT, "--overwrite"), "is a file; name a folder")
-    assert (tmp_path / "out" / "pairs").read_text() == "mine"
-
-
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_nothing_is_half_written(
     run: Run, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
@@ -410,7 +250,9 @@ def crops(features: Path, tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def test_a_sheet_of_features(run: Run, features: Path, crops: Path, tmp_path: Path) -> None:
+def test_a_sheet_of_features(
+    run: Run, features: Path, crops: Path, tmp_path: Path, refuse: Refuse
+) -> None:
     sheet = tmp_path / "s.png"
     options = ("--features", features, *SPLIT, "--k", 2, "--image-root", crops, "--sheet", sheet)
     assert run(*options)[0] == 0
@@ -432,7 +274,7 @@ def test_a_sheet_of_features(run: Run, features: Path, crops: Path, tmp_path: Pa
     mining_file.unlink()
     for name in ("train.json", "val.json"):
         mining_file.with_name(name).unlink()
-    assert_refused(*run(*options), "s.png")
+    refuse(*MINE, tmp_path / "out" / "pairs", *options, names="s.png")
     assert run(*options, "--overwrite")[0] == 0
     assert mining_file.read_bytes() == before
 
@@ -445,18 +287,3 @@ def test_an_unreadable_image_is_grey(run: Run, features: Path, crops: Path, tmp_
     assert run(*options)[0] == 0
     picture = np.asarray(Image.open(sheet).convert("RGB"))
     assert (picture == np.array(UNREADABLE)).all(axis=2).sum() >= 64 * 128
-
-
-def test_a_sheet_that_cannot_be_written(
-    run: Run, features: Path, crops: Path, tmp_path: Path
-) -> None:
-    options = ("--features", features, *SPLIT, "--image-root", crops, "--sheet", crops / "a.png")
-    (crops / "a.png").mkdir()
-    assert_refused(*run(*options), "is a folder; name a file")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_cannot_be_made(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = features / "pairs"
-    code = main(["adapt", "mine", "--features", str(features), *SPLIT, "-o", str(output)])
-    assert_refused(code, *capsys.readouterr(), "not a writable folder")

@@ -1,43 +1,21 @@
 """`murank adapt mine` from images: an engine embeds them."""
 
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from image_job import PEOPLE, ImageJob, write_crop
+from mine_parts import MINE, SPLIT, Run
+from mine_parts import run as run
 from PIL import Image
 from plain_encoder import model, save
+from refusal import Refuse
 
 from murank import Engine, FeatureSet, save_features
 from murank.cli import main
 from murank.folder.manifest import engine_sha256
 from murank.pairs.labelled import load_pairs
-
-Run = Callable[..., tuple[int, str, str]]
-SPLIT = ("--val-ratio", "0.25")
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Mine to `tmp_path/out/pairs`: exit code, stdout, stderr."""
-
-    def _run(*arguments: object) -> tuple[int, str, str]:
-        output = str(tmp_path / "out" / "pairs")
-        code = main(["adapt", "mine", "-o", output, *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return _run
-
-
-def assert_refused(code: int, out: str, err: str, message: str) -> None:
-    assert (code, out) == (2, "")
-    last = err.splitlines()[-1]
-    assert last.startswith("murank: error: ")
-    assert re.search(message, last), last
 
 
 @pytest.fixture
@@ -105,22 +83,20 @@ def test_an_engine_and_its_features_give_the_same_pairs(run: Run, tmp_path: Path
     assert {part: load_pairs(folder / f"{part}.json") for part in found} == found
 
 
-def test_images_without_labels(run: Run, job: ImageJob, tmp_path: Path) -> None:
-    def mine(*sources: Path) -> tuple[int, str, str]:
-        return run("--engine", job.engine, "--images", *sources)
+def test_images_without_labels(refuse: Refuse, job: ImageJob, tmp_path: Path) -> None:
+    mine = (*MINE, tmp_path / "out" / "pairs", "--engine", job.engine, "--images")
 
     (job.gallery / "x.png").write_bytes(next(job.query.iterdir()).read_bytes())
-    assert_refused(*mine(job.gallery), r"x\.png")
+    refuse(*mine, job.gallery, names="x.png")
     listed = tmp_path / "l.csv"
     listed.write_text("path\nquery/0001_c1s1_000.png\n")
-    assert_refused(*mine(listed), r"l\.csv")
-    assert_refused(*mine(job.query, job.query), "stands there twice")
-    assert_refused(*mine(tmp_path / "nowhere"), "nowhere: no such file or folder")
+    refuse(*mine, listed, names="l.csv")
+    refuse(*mine, job.query, job.query, names=job.query)
+    refuse(*mine, tmp_path / "nowhere", names="nowhere")
     assert job.loaded == []
-    assert not (tmp_path / "out").exists()
 
 
-def test_a_list_of_images(run: Run, job: ImageJob, tmp_path: Path) -> None:
+def test_a_list_of_images(run: Run, refuse: Refuse, job: ImageJob, tmp_path: Path) -> None:
     listed = tmp_path / "l.csv"
     images = sorted([*job.query.iterdir(), *job.gallery.iterdir()])
     rows = [f"{path},{int(path.name[:4]) - 1}" for path in images]
@@ -129,5 +105,5 @@ def test_a_list_of_images(run: Run, job: ImageJob, tmp_path: Path) -> None:
     code, out, err = run(*options, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["images"] == len(images)
-    refused = run(*options, "--overwrite", "--cross-camera")
-    assert_refused(*refused, "cameras of the .* images are unknown")
+    given = (*options, "--overwrite", "--cross-camera")
+    refuse(*MINE, tmp_path / "out" / "pairs", *given, names="--cross-camera")
