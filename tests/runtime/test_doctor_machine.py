@@ -152,7 +152,7 @@ def test_a_machine_with_a_gpu_and_one_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    answer = ProbeAnswer(works=True, said="asked", found={"cuda": "12.6", "gpus": [ORIN]})
+    answer = ProbeAnswer(works=True, said="asked", more={"cuda": "12.6", "gpus": [ORIN]})
     monkeypatch.setattr(_machine, "ask", lambda _: answer)
     (tmp_path / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3")
     found = _machine.this_machine(tmp_path, tmp_path)
@@ -162,7 +162,7 @@ def test_a_machine_with_a_gpu_and_one_without(
     assert found.cores >= 1
     assert found.memory_bytes > 1 << 28
     for answer, why in (
-        (ProbeAnswer(works=True, said="asked", found={"cuda": "12.6", "gpus": []}), "knows no GPU"),
+        (ProbeAnswer(works=True, said="asked", more={"cuda": "12.6", "gpus": []}), "knows no GPU"),
         (ProbeAnswer(works=False, said="it hangs"), "it hangs"),
     ):
         monkeypatch.setattr(_machine, "ask", lambda _, told=answer: told)

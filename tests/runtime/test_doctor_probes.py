@@ -74,7 +74,7 @@ def test_a_library_that_prints_before_the_answer(python: Any) -> None:
     called = '"$PYTHONSAFEPATH $1 $2 $3 $4" = "1 -m murank.doctor golden E"'
     python(f"echo hello; echo '{told}'; [ {called} ] || exit 9")
     found = ask("golden", "E")
-    assert (found.works, found.said, found.found) == (True, "a b.so", [1])
+    assert (found.works, found.said, found.more) == (True, "a b.so", [1])
 
 
 def test_one_that_hangs(python: Any) -> None:

@@ -107,11 +107,11 @@ def load_on_one(
         _check(providers, precision, folder)
         return load(providers), None
     choice = _choice(precision, folder, has_plans)
-    found, used, failed = _first_that_loads(choice.attempts, load)
+    loaded, used, failed = _first_that_loads(choice.attempts, load)
     why = choice.why_not or failed
     if why is not None:
         warn(f"providers='auto' runs all graphs of {folder} with {used!r}: {why}")
-    return found, why
+    return loaded, why
 
 
 def _first_that_loads(
@@ -127,8 +127,8 @@ def _first_that_loads(
         if isinstance(error, InputError) and first != PLANS:
             raise  # the graphs themselves are at fault; plans may be those of another engine
         why = str(error)  # not the error: its traceback would keep what was loaded in memory
-    found, used, _ = _first_that_loads(others, load)
-    return found, used, why
+    loaded, used, _ = _first_that_loads(others, load)
+    return loaded, used, why
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
 
 def _named(name: str, available: Sequence[str]) -> list[Any]:
     """Return the providers of a name that are there, CUDA with our options."""
-    found = [provider for provider in NAMED[name] if provider in available]
-    return [(CUDA, dict(CUDA_OPTIONS)) if provider == CUDA else provider for provider in found]
+    usable = [provider for provider in NAMED[name] if provider in available]
+    return [(CUDA, dict(CUDA_OPTIONS)) if provider == CUDA else provider for provider in usable]
 
 
 def name_of(provider: str | tuple[str, Mapping[str, Any]]) -> str:

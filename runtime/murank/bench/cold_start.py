@@ -91,8 +91,8 @@ def cold_runs(job: Path, runs: int) -> Iterator[Mapping[str, float]]:
             raise MachineError(
                 f"a fresh process could not answer; pass --skip-cold to do without: {last[:_SHOWN]}"
             )
-        found: dict[str, float] = json.loads(done.stdout)
-        yield found
+        steps: dict[str, float] = json.loads(done.stdout)
+        yield steps
 
 
 def cold_figures(runs: Sequence[Mapping[str, Any]]) -> ColdFigures:

@@ -123,18 +123,18 @@ def _draws(values: NDArray[Any], share: float, random: np.random.Generator) -> N
 
 def _stages(samples: Sequence[Sample]) -> Mapping[Stage, StageFigures]:
     service = sum(one.service for one in samples)
-    found: dict[Stage, StageFigures] = {}
+    figures: dict[Stage, StageFigures] = {}
     for stage in STAGES:
         if not any(stage in one.answer.stages for one in samples):
             continue
         seconds = np.array([one.answer.stages.get(stage, 0.0) for one in samples])
-        found[stage] = StageFigures(
+        figures[stage] = StageFigures(
             mean_ms=_MS * float(seconds.mean()),
             p50_ms=_MS * quantile(seconds, 0.5),
             p99_ms=_MS * quantile(seconds, 0.99),
             share=float(seconds.sum()) / service if service > 0 else 0.0,
         )
-    return found
+    return figures
 
 
 def _deadline(samples: Sequence[Sample], settings: BenchSettings) -> DeadlineFigures | None:

@@ -68,16 +68,16 @@ class Measured:
         return section_of(samples, self.settings, closed=closed) if samples else None
 
 
-def _settings_record(found: Measured) -> SettingsRecord:
-    settings = found.settings
+def _settings_record(measured: Measured) -> SettingsRecord:
+    settings = measured.settings
     return SettingsRecord(
         scenario=settings.scenario,
         candidates=settings.candidates,
         gallery_size=settings.gallery_size,
-        gallery_pool=found.pool,
+        gallery_pool=measured.pool,
         method=settings.method,
-        alignment=found.alignment,
-        images="given" if found.images_given else "drawn",
+        alignment=measured.alignment,
+        images="given" if measured.images_given else "drawn",
         duration_s=settings.duration,
         uncached_share=settings.uncached_share,
         warmup_s=settings.warmup,

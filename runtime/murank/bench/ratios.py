@@ -73,14 +73,14 @@ class RatioPair:
 def pairs_of(before: BenchReport, after: BenchReport) -> list[RatioPair]:
     """Return what both reports measured."""
     scenarios = (before.settings.scenario, after.settings.scenario)
-    found = []
+    pairs = []
     for name in SECTIONS:
         old, new = both(before, after, name)
         if old is not None and new is not None:
-            found.append(
+            pairs.append(
                 RatioPair(name, old, new, name == "cached" and scenarios == ("Offline",) * 2)
             )
-    return found
+    return pairs
 
 
 def ratios_of(before: BenchReport, after: BenchReport, *, same_load: bool) -> Iterator[Ratio]:
@@ -119,15 +119,15 @@ def _of_blocks(section: Section) -> NDArray[Any]:
     spent = np.diff(kept, prepend=0)
     whole = (queries > 0) & (queries % BLOCK == 0)
     some = whole if whole.any() else queries > 0
-    found: NDArray[Any] = spent[some] / queries[some]
-    return found
+    means: NDArray[Any] = spent[some] / queries[some]
+    return means
 
 
 def _of_latencies(pair: RatioPair) -> Iterator[Ratio]:
     for key, share in _QUANTILES.items():
         latencies = both(pair.before.latency, pair.after.latency, key)
-        found = _with_interval(_plain(f"{pair.name} {key}", *latencies), pair, share)
-        yield found if key == "p50_ms" else replace(found, slower=None)
+        ratio = _with_interval(_plain(f"{pair.name} {key}", *latencies), pair, share)
+        yield ratio if key == "p50_ms" else replace(ratio, slower=None)
     means = both(pair.before.latency, pair.after.latency, "mean_ms")
     yield _plain(f"{pair.name} mean_ms", *means)
 

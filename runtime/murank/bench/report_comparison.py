@@ -100,11 +100,11 @@ def _warnings(before: BenchReport, after: BenchReport) -> Iterator[str]:
         if is_busy(report.environment):
             yield f"the {name} report was measured on a busy machine: {load_of(report.environment)}"
         for section in SECTIONS:
-            found = getattr(report, section)
-            if found is not None and _fell_behind(found.server):
+            figures = getattr(report, section)
+            if figures is not None and _fell_behind(figures.server):
                 yield (
-                    f"the {name} report could not keep up: {found.server.unanswered} of "
-                    f"{found.server.scheduled} queries were never answered"
+                    f"the {name} report could not keep up: {figures.server.unanswered} of "
+                    f"{figures.server.scheduled} queries were never answered"
                 )
     for text in _different_load(before, after):
         yield f"another load: {text}"

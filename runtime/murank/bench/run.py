@@ -112,7 +112,7 @@ def run_bench(
             if images is None
             else given_workload(images, settings, engine.reading)
         )
-        found = Measured(
+        measured = Measured(
             settings,
             told,
             len(workload.pool),
@@ -121,13 +121,13 @@ def run_bench(
             notes=workload.notes,
         )
         try:
-            _cold_starts(found, engine, workload, folder, cold, say)
-            _Run(found, engine, workload, folder, say, clock or Clock()).all()
+            _cold_starts(measured, engine, workload, folder, cold, say)
+            _Run(measured, engine, workload, folder, say, clock or Clock()).all()
         except KeyboardInterrupt:
-            if found.is_empty:
+            if measured.is_empty:
                 raise
-            return found.report(interrupted=True)
-    return found.report(interrupted=False)
+            return measured.report(interrupted=True)
+    return measured.report(interrupted=False)
 
 
 def _alignment(engine: EngineOptions, workload: Workload, settings: BenchSettings) -> Done:
@@ -152,7 +152,7 @@ def _folder_of_images() -> Iterator[Path]:
 
 
 def _cold_starts(
-    found: Measured,
+    measured: Measured,
     engine: EngineOptions,
     workload: Workload,
     folder: Path,
@@ -163,12 +163,12 @@ def _cold_starts(
         return
     job = cold_job(
         folder, engine.folder.resolve(), engine.manifest, engine.sha256, workload,
-        found.settings, parts=engine.parts, providers=engine.providers, plans=engine.plans,
+        measured.settings, parts=engine.parts, providers=engine.providers, plans=engine.plans,
         threads=engine.threads,
         bits=engine.bits, decode_limits=engine.decode_limits,
     )  # fmt: skip
     for number, run in enumerate(cold_runs(job, runs)):
-        found.cold.append(run)
+        measured.cold.append(run)
         say("cold starts", number + 1, runs)
 
 
@@ -177,21 +177,21 @@ class _Run:
 
     def __init__(
         self,
-        found: Measured,
+        measured: Measured,
         engine: EngineOptions,
         workload: Workload,
         folder: Path,
         say: Progress,
         clock: Clock,
     ) -> None:
-        self._found, self._settings = found, found.settings
+        self._measured, self._settings = measured, measured.settings
         self._workload, self._clock, self._say = workload, clock, say
         self._engine = load_engine(engine, len(workload.pool))
-        found.environment = replace(found.environment, providers=dict(self._engine.providers))
+        measured.environment = replace(measured.environment, providers=dict(self._engine.providers))
         self._queries: Queries = NewQueries(
-            folder, workload.asked, found.settings.seed, progress=say
+            folder, workload.asked, measured.settings.seed, progress=say
         )
-        self._subject = subject_of(self._engine, workload, found.settings)
+        self._subject = subject_of(self._engine, workload, measured.settings)
         self._remember()
 
     def all(self) -> None:
@@ -201,10 +201,10 @@ class _Run:
         rate = self._warm_up()
         try:
             duration = settings.duration - apart
-            self._collect(self._found.cached, "cached", self._cached(duration, rate), duration)
-            self._found.served = True
+            self._collect(self._measured.cached, "cached", self._cached(duration, rate), duration)
+            self._measured.served = True
             if apart:
-                self._collect(self._found.uncached, "uncached", self._uncached(apart), apart)
+                self._collect(self._measured.uncached, "uncached", self._uncached(apart), apart)
             if settings.sweep and asks_mllm:
                 self._sweep()
         finally:
@@ -242,7 +242,7 @@ class _Run:
             return offline(*asked, count=offline_count(rate, duration), duration=duration)
         if settings.scenario == "Server" and settings.qps is not None:
             due = arrivals(settings.qps, duration, settings.seed)
-            self._found.due = due
+            self._measured.due = due
             return server(*asked, due=due, duration=duration, deadline_ms=settings.deadline_ms)
         return single_stream(*asked, duration=duration, deadline_ms=settings.deadline_ms)
 
@@ -255,14 +255,14 @@ class _Run:
 
     def _sweep(self) -> None:
         settings, asked = self._settings, (self._queries, self._clock)
-        for count in sweep_counts(settings, self._found.pool):
+        for count in sweep_counts(settings, self._measured.pool):
             subject = subject_of(self._engine, self._workload, replace(settings, candidates=count))
             subject.warm()
             # The first runs of a new shape are slower.
             list(single_stream(subject, *asked, duration=0, least=_LEAST))
             duration = _SWEEP_SHARE * settings.duration
             samples = single_stream(subject, *asked, duration=duration, least=_LEAST)
-            kept = self._found.sweep.setdefault(count, [])
+            kept = self._measured.sweep.setdefault(count, [])
             self._collect(kept, f"{count} candidates", samples, duration)
 
     def _collect(
@@ -275,10 +275,10 @@ class _Run:
 
     def _remember(self) -> None:
         """Note how much memory is used."""
-        before = self._found.memory
+        before = self._measured.memory
         loaded = _machine.resident_bytes() if before is None else before.loaded_bytes
         on_gpu = any(used[:1] != [_CPU] for used in self._engine.providers.values())
-        self._found.memory = MemoryFigures(
+        self._measured.memory = MemoryFigures(
             loaded, _machine.peak_bytes(), _machine.device_bytes() if on_gpu else None
         )
 

@@ -79,12 +79,12 @@ def multi_stream(
 def arrivals(qps: float, duration: float, seed: int) -> list[float]:
     """Seconds at which queries arrive: a Poisson process, the same for equal arguments."""
     random = np.random.default_rng([seed, 2])
-    found: list[float] = []
+    moments: list[float] = []
     due = float(random.exponential(1 / qps))
     while due < duration:
-        found.append(due)
+        moments.append(due)
         due += float(random.exponential(1 / qps))
-    return found or [0.0]
+    return moments or [0.0]
 
 
 def server(

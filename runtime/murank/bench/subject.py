@@ -54,8 +54,8 @@ class SearchSubject:
 
     def ask_many(self, queries: Sequence[Path]) -> TimedAnswer:
         """Search for several together."""
-        found = self._searcher.search_many(queries, top_k=_TOP_K)
-        return sum_of([_answer(result) for result in found])
+        results = self._searcher.search_many(queries, top_k=_TOP_K)
+        return sum_of([_answer(result) for result in results])
 
     def forget(self) -> None:
         """Clear the engine's caches."""
@@ -120,8 +120,8 @@ class ScorerSubject:
         self._tokens.of(range(self._pool), Deadline(self._pace, None), StageWatch())
 
     def _draw(self) -> list[int]:
-        found: list[int] = self._random.permutation(self._pool)[: self._candidates].tolist()
-        return found
+        places: list[int] = self._random.permutation(self._pool)[: self._candidates].tolist()
+        return places
 
     def _pixels(self, queries: Sequence[Path], watch: StageWatch) -> list[Pixels]:
         with watch.stage("decode"):

@@ -145,8 +145,8 @@ def _noise(
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    found: NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return found
+    unit: NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit
 
 
 class NewQueries:

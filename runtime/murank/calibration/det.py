@@ -20,16 +20,16 @@ def probit(rates: NDArray[np.float64], pairs: int) -> NDArray[np.float64]:
     return np.array([_NORMAL.inv_cdf(rate) for rate in inside.tolist()], np.float64)
 
 
-def thinned(found: Curve, most: int) -> Curve:
+def thinned(whole: Curve, most: int) -> Curve:
     """Keep at most this many points (2 or more), at even steps along the DET curve; both ends."""
-    if len(found.thresholds) <= most:
-        return found
+    if len(whole.thresholds) <= most:
+        return whole
     steps = np.hypot(
-        np.diff(probit(found.fmr, found.different)), np.diff(probit(found.fnmr, found.same))
+        np.diff(probit(whole.fmr, whole.different)), np.diff(probit(whole.fnmr, whole.same))
     )
     length = np.concatenate([[0], np.cumsum(steps)])
     places = np.unique(np.searchsorted(length, np.linspace(0, length[-1], most)))
     return Curve(
-        found.thresholds[places], found.false_matches[places], found.false_non_matches[places],
-        found.same, found.different,
+        whole.thresholds[places], whole.false_matches[places], whole.false_non_matches[places],
+        whole.same, whole.different,
     )  # fmt: skip

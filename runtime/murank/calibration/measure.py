@@ -69,21 +69,21 @@ def calibrate(
     weights = class_weights(labels, prior)
     temperature = fit_temperature(odds, labels, weights)
     mu = mu_of(odds / temperature)
-    found = curve(mu, labels)
-    point = _point(found, target)
+    rates = curve(mu, labels)
+    point = _point(rates, target)
     return Calibrated(
         temperature=temperature,
         point=point,
         target=target,
         prior=prior,
-        eer=equal_error_rate(found),
+        eer=equal_error_rate(rates),
         auc=auc(mu, labels),
         before=quality(odds, labels, weights),
         after=quality(odds / temperature, labels, weights),
         reliability=(
             reliability(mu_of(odds), labels, weights), reliability(mu, labels, weights)
         ),
-        det=thinned(found, DET_POINTS),
+        det=thinned(rates, DET_POINTS),
         notes=_notes(temperature, point),
     )  # fmt: skip
 
@@ -103,14 +103,14 @@ def _check(
         raise InputError("the engine answers every pair alike: there is nothing to calibrate")
 
 
-def _point(found: Curve, target: ThresholdTarget) -> OperatingPoint:
+def _point(rates: Curve, target: ThresholdTarget) -> OperatingPoint:
     if target.value is None:
-        return found.at_equal()
+        return rates.at_equal()
     if target.kind == "fnmr":
-        return found.at_fnmr(target.value)
-    point = found.at_fmr(target.value)
+        return rates.at_fnmr(target.value)
+    point = rates.at_fmr(target.value)
     if point is None:
-        share, mu = 100 * found.fmr[0], found.thresholds[0]
+        share, mu = 100 * rates.fmr[0], rates.thresholds[0]
         raise InputError(
             f"no threshold keeps {target}: {share:.2f} % of the different-person pairs have the "
             f"smallest mu of all, {mu:.3g}; pass a larger --fmr"

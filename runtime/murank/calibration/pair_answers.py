@@ -46,13 +46,13 @@ class ScoredPairs:
 
 def distinct_pairs(pairs: Sequence[Pair]) -> list[Pair]:
     """Return each pair once, in the order given; InputError if two labels contradict each other."""
-    found: dict[tuple[str, str], Pair] = {}
+    distinct: dict[tuple[str, str], Pair] = {}
     for pair in pairs:
-        if found.setdefault((pair.query, pair.candidate), pair) != pair:
+        if distinct.setdefault((pair.query, pair.candidate), pair) != pair:
             raise InputError(
                 f"the pair {pair.query}, {pair.candidate} is labelled both Yes and No; remove one"
             )
-    return list(found.values())
+    return list(distinct.values())
 
 
 def score_pairs(

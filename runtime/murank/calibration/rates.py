@@ -96,7 +96,7 @@ def curve(mu: NDArray[np.float64], same: NDArray[np.bool_]) -> Curve:
     return Curve(thresholds, matches[1], count - matches[0], count, len(mu) - count)
 
 
-def equal_error_rate(found: Curve) -> float:
+def equal_error_rate(rates: Curve) -> float:
     """EER: the mean of FMR and FNMR where they are closest."""
-    point = found.at_equal()
+    point = rates.at_equal()
     return (point.fmr.value + point.fnmr.value) / 2

@@ -114,7 +114,7 @@ def store_defaults(folder: Path, proposal: Proposal, *, asked: str, alignment: D
             high=gain.high, queries=gain.num_queries, people=proposal.people,
             alignment=alignment, engine_sha256=asked, murank_version=__version__,
         )  # fmt: skip
-        found = {**manifest.mu_defaults, proposal.method: record}
-        changed = manifest_bytes(replace(manifest, mu_defaults=found))
+        defaults = {**manifest.mu_defaults, proposal.method: record}
+        changed = manifest_bytes(replace(manifest, mu_defaults=defaults))
         replace_file(folder / MANIFEST, lambda file: file.write(changed))
         return engine_sha256(folder)

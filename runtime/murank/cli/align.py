@@ -96,12 +96,12 @@ def run(args: argparse.Namespace) -> int:
     distance_blocks("none", features)  # names the row that cannot be used
     with ProgressLine(quiet=args.quiet) as line:
         fitted = fit_gallery(features, asked, progress=line.part("align"))
-        found = fitted
+        unasked = fitted
         if engine is not None:
-            judged = _judged(args, features, found, engine, args.image_root or root, line)
+            judged = _judged(args, features, unasked, engine, args.image_root or root, line)
             fitted = fit_gallery(
-                features, asked, pairs=found.cameras.pairs,
-                weights=judged.weighed(found.cameras.weights),
+                features, asked, pairs=unasked.cameras.pairs,
+                weights=judged.weighed(unasked.cameras.weights),
             )  # fmt: skip
         summary = None
         if features.labels is not None:
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
             ).summary
     if args.output is not None:
         save_alignment(args.output, fitted.cameras, overwrite=args.overwrite)
-    learnt = Learnt(file, gallery, found, fitted, judged, summary, args.output)
+    learnt = Learnt(file, gallery, unasked, fitted, judged, summary, args.output)
     if args.json:
         say_json(as_json(learnt))
     else:
@@ -132,15 +132,15 @@ def _checked(args: argparse.Namespace) -> Alignment:
 
 
 def _judged(
-    args: argparse.Namespace, features: FeatureSet, found: Fitted, engine: LazyEngine, root: Path,
+    args: argparse.Namespace, features: FeatureSet, fitted: Fitted, engine: LazyEngine, root: Path,
     line: ProgressLine,
 ) -> Judged:  # fmt: skip
-    if found.level != "pairs":
-        raise InputError(f"--verify-pairs finds no pair to ask about: {found.note}")
+    if fitted.level != "pairs":
+        raise InputError(f"--verify-pairs finds no pair to ask about: {fitted.note}")
     gallery = features.gallery
     camids = np.asarray(gallery.camids)
     return judge_pairs(
-        found.cameras.pairs, found.cameras.pair_shares(gallery.features, camids),
+        fitted.cameras.pairs, fitted.cameras.pair_shares(gallery.features, camids),
         [root / str(path) for path in gallery.paths], engine, count=args.verify_pairs,
         order=args.order or "given", strict=args.strict, report=line,
     )  # fmt: skip

@@ -24,7 +24,7 @@ class Learnt:
 
     features: Path
     gallery: Items  # whose cameras were looked at
-    found: Fitted  # before the MLLM was asked
+    unasked: Fitted  # before the MLLM was asked
     fitted: Fitted
     judged: Judged | None
     evaluated: Mapping[str, Any] | None  # a summary of the encoder, as it is and aligned
@@ -45,7 +45,7 @@ def as_json(learnt: Learnt) -> dict[str, Any]:
         "dims": cameras.dims,
         "cameras": [{"camid": camid, "rows": int(rows)} for camid, rows in counts],
         "pairs": len(cameras.pairs),
-        "right": right_share(learnt.fitted, learnt.gallery),
+        "right": right_share(learnt.unasked, learnt.gallery),
         "verified": None if learnt.judged is None else _verified(learnt, learnt.judged),
         "metrics": None if metrics is None else {k: metrics[k] for k in ("before", "aligned")},
         "not_evaluated": None if evaluated is None else evaluated["not_evaluated"],
@@ -109,7 +109,7 @@ def _verified(learnt: Learnt, judged: Judged) -> dict[str, Any]:
     return {
         "asked": len(judged.places),
         "mu": float(judged.mu.mean()),
-        "right_before": right_share(learnt.found, learnt.gallery),
+        "right_before": right_share(learnt.fitted, learnt.gallery),
         "skipped": [skip._asdict() for skip in judged.skips],
     }
 

@@ -39,20 +39,20 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    found = compare(
+    comparison = compare(
         load_report(args.first), load_report(args.second),
         threshold=args.threshold, force=args.force,
     )  # fmt: skip
     if args.json:
-        say_json(asdict(found))
+        say_json(asdict(comparison))
     else:
-        say(*_lines(found))
-    if found.verdict == "regression":
+        say(*_lines(comparison))
+    if comparison.verdict == "regression":
         raise RegressionError(
             f"{args.second} is slower than {args.first} by more than the threshold of "
-            f"{found.threshold:g}: {', '.join(found.slower)}"
+            f"{comparison.threshold:g}: {', '.join(comparison.slower)}"
         )
-    if found.verdict == "undecided":
+    if comparison.verdict == "undecided":
         raise InputError(
             f"{args.first} and {args.second} hold too few samples for a verdict: measure both "
             "with a longer --duration"
@@ -60,14 +60,14 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _lines(found: Comparison) -> Iterator[str]:
-    width = max(len(one.name) for one in found.ratios)
+def _lines(comparison: Comparison) -> Iterator[str]:
+    width = max(len(one.name) for one in comparison.ratios)
     yield f"{'':<{width}}{'first':>12}{'second':>12}{'ratio':>8}  95 % interval"
-    for one in found.ratios:
+    for one in comparison.ratios:
         yield f"{one.name:<{width}}{one.before:>12.4g}{one.after:>12.4g}{_ratio(one)}"
-    for warning in found.warnings:
+    for warning in comparison.warnings:
         yield f"note: {warning}"
-    yield f"verdict: {found.verdict} (threshold {found.threshold:g})"
+    yield f"verdict: {comparison.verdict} (threshold {comparison.threshold:g})"
 
 
 def _ratio(one: Ratio) -> str:

@@ -73,8 +73,12 @@ def _latency(key: str) -> Cell:
 
 def _stage(stage: str) -> Cell:
     def cell(one: Section) -> str:
-        found = {str(name): figures for name, figures in one.stages.items()}.get(stage)
-        return "-" if found is None else f"{_ms(found.mean_ms)} {100 * found.share:3.0f} %"
+        figures_of_stage = {str(name): figures for name, figures in one.stages.items()}.get(stage)
+        return (
+            "-"
+            if figures_of_stage is None
+            else f"{_ms(figures_of_stage.mean_ms)} {100 * figures_of_stage.share:3.0f} %"
+        )
 
     return cell
 

@@ -37,43 +37,43 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "stat" and args.older_than is not None:
         raise UsageError("--older-than is of clear")
     only = None if args.engine is None else folders_of(args.engine)
-    found = cache_usage(args.folder, only)
+    usages = cache_usage(args.folder, only)
     if args.action == "clear":
-        found = clear_usage(args.folder, found, (args.older_than or 0) * _DAY)
+        usages = clear_usage(args.folder, usages, (args.older_than or 0) * _DAY)
     if args.json:
-        say_json(_as_json(args, found))
+        say_json(_as_json(args, usages))
     else:
-        say(*_lines(args, found))
+        say(*_lines(args, usages))
     return 0
 
 
-def _as_json(args: argparse.Namespace, found: Sequence[CacheUsage]) -> dict[str, Any]:
+def _as_json(args: argparse.Namespace, usages: Sequence[CacheUsage]) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "folder": str(args.folder),
         "engine": None if args.engine is None else str(args.engine),
         "deleted": args.action == "clear",
-        "files": sum(len(one.files) for one in found),
-        "bytes": sum(one.bytes for one in found),
+        "files": sum(len(one.files) for one in usages),
+        "bytes": sum(one.bytes for one in usages),
         "parts": [
             {
                 "name": one.name, "files": len(one.files), "bytes": one.bytes, "aside": one.aside,
                 "oldest": _time(one.oldest), "newest": _time(one.newest),
             }
-            for one in found
+            for one in usages
         ],
     }  # fmt: skip
 
 
-def _lines(args: argparse.Namespace, found: Sequence[CacheUsage]) -> Iterator[str]:
-    for one in found:
+def _lines(args: argparse.Namespace, usages: Sequence[CacheUsage]) -> Iterator[str]:
+    for one in usages:
         line = f"{one.name}  {len(one.files)} files, {one.bytes / (1 << 20):.1f} MiB"
         if one.files:
             line += f", written {_time(one.oldest)} to {_time(one.newest)}"
         if one.aside:
             line += f", {one.aside} of them aside (being written, or of killed processes)"
         yield line
-    files, size = sum(len(one.files) for one in found), sum(one.bytes for one in found)
+    files, size = sum(len(one.files) for one in usages), sum(one.bytes for one in usages)
     what = "deleted" if args.action == "clear" else "in all"
     yield f"{what}: {files} files, {size / (1 << 20):.1f} MiB"
 

@@ -43,14 +43,16 @@ def run(args: argparse.Namespace) -> int:
     from murank.doctor import examine
 
     check_needs(args, {"plans": ("engine",)})
-    found = examine(args.engine, args.plans, progress=(lambda _: None) if args.quiet else _say)
+    examination = examine(
+        args.engine, args.plans, progress=(lambda _: None) if args.quiet else _say
+    )
     if args.json:
-        say_json(as_json(found))
+        say_json(as_json(examination))
     else:
-        say(*as_lines(found))
-    if not found.cpu_works:
+        say(*as_lines(examination))
+    if not examination.cpu_works:
         raise MachineError("what murank needs on every machine does not work here: see the report")
-    if not found.engine_runs:
+    if not examination.engine_runs:
         raise MachineError(f"{args.engine} runs with no providers here: see the report")
     return 0
 

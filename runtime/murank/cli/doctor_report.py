@@ -16,48 +16,51 @@ _STATES = {"works": "works", "fails": "FAILS", "absent": "no"}
 Rows = Iterable[tuple[str, str]]
 
 
-def as_json(found: Examination) -> dict[str, Any]:
+def as_json(examination: Examination) -> dict[str, Any]:
     """Return the examination as plain values."""
-    return {"schema_version": _SCHEMA, "cpu_works": found.cpu_works, **asdict(found)}
+    return {"schema_version": _SCHEMA, "cpu_works": examination.cpu_works, **asdict(examination)}
 
 
-def as_lines(found: Examination) -> list[str]:
+def as_lines(examination: Examination) -> list[str]:
     """Return the examination as the lines of a table."""
-    lines = [*_section("machine", _machine(found.machine)), *_section("packages", _packages(found))]
-    lines += [f"  BROKEN: {text}" for text in found.conflicts]
+    lines = [
+        *_section("machine", _machine(examination.machine)),
+        *_section("packages", _packages(examination)),
+    ]
+    lines += [f"  BROKEN: {text}" for text in examination.conflicts]
     lines.append("backends")
-    width = max(len(one.title) for one in found.trials)
-    for one in found.trials:
+    width = max(len(one.title) for one in examination.trials)
+    for one in examination.trials:
         lines += _wrapped(f"  {one.title:<{width}}  {_STATES[one.state]:<5}  ", one.said)
         if one.remedy is not None and one.state == "fails":
             lines += _wrapped(" " * (width + 4) + "  -> ", one.remedy)
-    lines.append(_telemetry(found))
-    lines += _to_do(found)
-    if found.engine is not None:
+    lines.append(_telemetry(examination))
+    lines += _to_do(examination)
+    if examination.engine is not None:
         lines.append("engine")
-        for attempt in found.engine:
+        for attempt in examination.engine:
             verdict = "runs" if attempt.runs else "no"
             lines += _wrapped(f"  {attempt.providers:<{width}}  {verdict:<5}  ", attempt.said)
-    return [*lines, _verdict(found)]
+    return [*lines, _verdict(examination)]
 
 
-def _telemetry(found: Examination) -> str:
-    if found.telemetry_off:
+def _telemetry(examination: Examination) -> str:
+    if examination.telemetry_off:
         return f"telemetry of onnxruntime: off ({SWITCH})"
     return f"telemetry of onnxruntime: ON, by {SWITCH} in the environment -> set it to 1"
 
 
-def _verdict(found: Examination) -> str:
-    if not found.cpu_works:
+def _verdict(examination: Examination) -> str:
+    if not examination.cpu_works:
         return "NOT READY: see what fails above"
-    gpu = [one.title for one in found.trials[2:] if one.state == "works"]
+    gpu = [one.title for one in examination.trials[2:] if one.state == "works"]
     return f"ready: the CPU, and {', '.join(gpu)}" if gpu else "ready, on the CPU"
 
 
-def _to_do(found: Examination) -> Iterator[str]:
+def _to_do(examination: Examination) -> Iterator[str]:
     """Yield what absent backends would need, each sentence once."""
     remedies: dict[str, list[str]] = {}
-    for one in found.trials:
+    for one in examination.trials:
         if one.state == "absent" and one.remedy is not None:
             remedies.setdefault(one.remedy, []).append(one.title)
     if remedies:
@@ -88,9 +91,9 @@ def _machine(machine: MachineReport) -> Rows:
         yield "GPU", f"none: {machine.why_no_gpu}"
 
 
-def _packages(found: Examination) -> Rows:
-    yield "murank", found.machine.murank
-    for name, version in found.packages.items():
+def _packages(examination: Examination) -> Rows:
+    yield "murank", examination.machine.murank
+    for name, version in examination.packages.items():
         yield name, version or "-"
 
 

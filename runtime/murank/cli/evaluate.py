@@ -117,16 +117,16 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
     asked = alignment_of(args)
     blocks = distance_blocks("none", features)  # names the row that cannot be used
     aligned = align(features, asked)
-    found = _full("euclidean", blocks, labels, args.max_rank, protocol)
-    found = replace(
-        found, notes=[*found.notes, *aligned.notes], alignment=aligned.to_json(asked),
+    result = _full("euclidean", blocks, labels, args.max_rank, protocol)
+    result = replace(
+        result, notes=[*result.notes, *aligned.notes], alignment=aligned.to_json(asked),
         why_not=aligned.fitted.why_not,
     )  # fmt: skip
     if aligned.level == "off":
-        return found
+        return result
     blocks = distance_blocks("none", aligned.features)
     after = _full(aligned.label, blocks, labels, args.max_rank, protocol)
-    return replace(found, aligned=after)
+    return replace(result, aligned=after)
 
 
 def _distances(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
@@ -142,31 +142,31 @@ def _full(
     from murank_kernels import evaluate_rank
 
     with kernel_errors():
-        found = evaluate_rank(
+        evaluation = evaluate_rank(
             distances, *labels.as_arguments(), max_rank=max_rank, **{"junk": "keep", **protocol}
         )
-    cmc = [float(value) for value in found.cmc]
+    cmc = [float(value) for value in evaluation.cmc]
     return _Result(
-        name, metrics_of(found), cmc, len(labels.q_pids), int(found.num_valid),
+        name, metrics_of(evaluation), cmc, len(labels.q_pids), int(evaluation.num_valid),
         labels.junk_notes(protocol),
     )  # fmt: skip
 
 
 def _ranking(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
     ranking = load_ranking(path)
-    found = evaluate_truncated(ranking, args.max_rank, junk=protocol.get("junk", "keep"))
-    key = "mAP" if found.complete else _AT_LEAST
+    evaluation = evaluate_truncated(ranking, args.max_rank, junk=protocol.get("junk", "keep"))
+    key = "mAP" if evaluation.complete else _AT_LEAST
     notes = []
-    if not found.complete:
+    if not evaluation.complete:
         notes.append(
-            f"the ranking lists {found.k} a query, and a match beyond counts as missed: mAP is at "
-            f"least what is shown; CMC is exact up to rank {len(found.cmc)}"
+            f"the ranking lists {evaluation.k} a query, and a match beyond counts as missed: mAP "
+            f"is at least what is shown; CMC is exact up to rank {len(evaluation.cmc)}"
         )
     if ranking.labels is not None:
         notes += ranking.labels.junk_notes(protocol)
-    cmc = [float(value) for value in found.cmc]
-    metrics: Metrics = {key: found.mAP, **cmc_metrics(found.cmc)}
-    return _Result("ranking", metrics, cmc, len(ranking.indices), found.num_valid, notes)
+    cmc = [float(value) for value in evaluation.cmc]
+    metrics: Metrics = {key: evaluation.mAP, **cmc_metrics(evaluation.cmc)}
+    return _Result("ranking", metrics, cmc, len(ranking.indices), evaluation.num_valid, notes)
 
 
 _EVALUATE: dict[str, Callable[[Path, argparse.Namespace, dict[str, Any]], _Result]] = {

@@ -67,13 +67,13 @@ def evaluate_job(args: argparse.Namespace, protocol: dict[str, Any]) -> int:
         stored = store_defaults(args.store, proposal, asked=asked, alignment=aligned.level)
     used = None if aligned.level == "off" else aligned.features
     told = None if mu is None else told_among_candidates(mu, labels, source.features, used)
-    found = _Found(
+    report = _Found(
         args, rows, aligned, told, proposal, stored, [*labels.junk_notes(protocol), *aligned.notes]
     )
     if args.json:
-        say_json(found.as_json(protocol, source.alignment))
+        say_json(report.as_json(protocol, source.alignment))
     else:
-        say(*found.lines())
+        say(*report.lines())
     return 0
 
 
@@ -133,14 +133,14 @@ def _row(one: Compared) -> dict[str, Any]:
     return {"name": one.name, "fused": one.fused, "metrics": one.metrics, "gain": gain}
 
 
-def comparison_table(found: list[Compared]) -> list[str]:
+def comparison_table(compared: list[Compared]) -> list[str]:
     """Return the lines of a table; behind each line with mu, what mu added."""
-    lines = table({one.label: one.metrics for one in found}, _SHOWN)
-    before = {one.name: one.metrics for one in found if one.fused == "none"}
-    if all(one.fused == "none" for one in found):
+    lines = table({one.label: one.metrics for one in compared}, _SHOWN)
+    before = {one.name: one.metrics for one in compared if one.fused == "none"}
+    if all(one.fused == "none" for one in compared):
         return lines
     text = [lines[0] + "   mu adds:" + "".join(f"{name:>10}" for name in _SHOWN)]
-    for one, line in zip(found, lines[1:], strict=True):
+    for one, line in zip(compared, lines[1:], strict=True):
         added = gain(before[one.name], one.metrics, _SHOWN)
         text.append(line + (f"{'':11}{added}" if one.fused != "none" else ""))
     return text

@@ -54,15 +54,15 @@ def run(args: argparse.Namespace) -> int:
     with ProgressLine(quiet=args.quiet) as line:
         check_engine(args.engine, manifest=manifest, progress=line.part("inspect"))
     parity = _parity(args.engine, manifest)
-    found = None
+    replays = None
     if args.verify:
-        found = replay(args.engine, manifest, SessionSettings(**backend_of(args)))
+        replays = replay(args.engine, manifest, SessionSettings(**backend_of(args)))
     if args.json:
-        say_json(_as_json(args.engine, sha256, manifest, parity, found))
+        say_json(_as_json(args.engine, sha256, manifest, parity, replays))
     else:
         _print_sections(args.engine, sha256, manifest, parity)
-        say(*([_NOTE] if found is None else replay_lines(found)))
-    check_replayed(args.engine, found or ())
+        say(*([_NOTE] if replays is None else replay_lines(replays)))
+    check_replayed(args.engine, replays or ())
     return 0
 
 
@@ -79,7 +79,7 @@ def _parity(folder: Path, manifest: Manifest) -> dict[str, dict[str, Any]]:
 
 def _as_json(
     folder: Path, sha256: str, manifest: Manifest, parity: dict[str, dict[str, Any]],
-    found: Sequence[Replay] | None,
+    replays: Sequence[Replay] | None,
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "schema_version": 1,
@@ -87,7 +87,7 @@ def _as_json(
         "sha256": sha256,
         "manifest": manifest.to_json(),
         "parity": parity,
-        "replay": None if found is None else [replay_row(one) for one in found],
+        "replay": None if replays is None else [replay_row(one) for one in replays],
         "bytes": {
             "files": manifest.size,
             **({} if manifest.scorer is None else _memory(manifest.scorer, manifest)),
@@ -173,27 +173,27 @@ def _image(how: Preprocessing) -> str:
     return f"{size}, cropped after the shorter side became {how.shortest_edge}"
 
 
-def _calibration(found: Calibration) -> Rows:
+def _calibration(fit: Calibration) -> Rows:
     chosen = "FMR = FNMR"
-    if found.target_value is not None:
-        chosen = f"{found.target.upper()} at most {100 * found.target_value:g} %"
-    yield "temperature", f"{found.temperature:.6g}, at export {found.exported_tau:g}"
-    yield "threshold", f"mu <= {found.threshold:.6g} ({chosen})"
-    yield "errors", f"FMR {100 * found.fmr:.2f} %, FNMR {100 * found.fnmr:.2f} %"
+    if fit.target_value is not None:
+        chosen = f"{fit.target.upper()} at most {100 * fit.target_value:g} %"
+    yield "temperature", f"{fit.temperature:.6g}, at export {fit.exported_tau:g}"
+    yield "threshold", f"mu <= {fit.threshold:.6g} ({chosen})"
+    yield "errors", f"FMR {100 * fit.fmr:.2f} %, FNMR {100 * fit.fnmr:.2f} %"
     yield (
         "pairs",
-        f"{found.same_pairs} of one person (prior {found.prior:g}), {found.different_pairs} of "
-        f"two, {_short(found.pairs_sha256)}; {found.precision}, murank {found.murank_version}",
+        f"{fit.same_pairs} of one person (prior {fit.prior:g}), {fit.different_pairs} of "
+        f"two, {_short(fit.pairs_sha256)}; {fit.precision}, murank {fit.murank_version}",
     )
 
 
 def _mu_defaults(manifest: Manifest) -> Rows:
-    for method, found in manifest.mu_defaults.items():
-        what = f"alpha {found.alpha:g}, {found.candidates} candidates" if found.alpha else "none"
+    for method, kept in manifest.mu_defaults.items():
+        what = f"alpha {kept.alpha:g}, {kept.candidates} candidates" if kept.alpha else "none"
         yield (
             method,
-            f"{what}; held out {100 * found.gain:+.1f} mAP, 95 % interval {100 * found.low:+.1f} "
-            f"to {100 * found.high:+.1f}, {found.queries} queries of {found.people} people",
+            f"{what}; held out {100 * kept.gain:+.1f} mAP, 95 % interval {100 * kept.low:+.1f} "
+            f"to {100 * kept.high:+.1f}, {kept.queries} queries of {kept.people} people",
         )
 
 

@@ -56,6 +56,6 @@ def job_source(args: argparse.Namespace) -> tuple[Images | GivenFeatures, Featur
         parts = images.paths[: images.num_query], images.paths[images.num_query :]
         images = replace(images, notes=images.notes + note_of_shared(*parts))
     else:
-        found = load_dataset(args.dataset, args.root, split=args.split or 0, boxes=args.boxes)
-        images = Images.of(found.query, found.gallery)
+        dataset = load_dataset(args.dataset, args.root, split=args.split or 0, boxes=args.boxes)
+        images = Images.of(dataset.query, dataset.gallery)
     return images, images.with_features(np.ones((len(images.paths), 1), np.float32))

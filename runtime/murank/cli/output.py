@@ -31,8 +31,8 @@ def say_error(line: str) -> None:
 
 def say_json(value: Mapping[str, Any]) -> None:
     """Print an object as JSON in one line; its key `notes` lists the notes of this run, too."""
-    found = {**value, "notes": _merged(value.get("notes", ()))}
-    print(json.dumps(found, allow_nan=False))
+    whole = {**value, "notes": _merged(value.get("notes", ()))}
+    print(json.dumps(whole, allow_nan=False))
     sys.stdout.flush()
 
 

@@ -115,11 +115,11 @@ def _mu_files(args: argparse.Namespace, job: FinishedJob | None) -> tuple[list[P
         return [], []
     kept = ([], []) if job is None else (job.mu, job.gallery_mu)
     named = (args.mu, args.mu_swapped), (args.gallery_mu, args.gallery_mu_swapped)
-    found = [
+    chosen = [
         [Path(file) for file in files if file is not None] or of_job
         for files, of_job in zip(named, kept, strict=True)
     ]
-    return found[0], found[1]
+    return chosen[0], chosen[1]
 
 
 def _image_root(args: argparse.Namespace, job: FinishedJob | None) -> Path:

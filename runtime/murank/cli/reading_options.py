@@ -41,15 +41,15 @@ def check_reading(args: argparse.Namespace, *, reads: bool, by: str) -> None:
 
 
 def _limits(text: str) -> DecodeLimits:
-    found: dict[str, int] = {}
+    limits: dict[str, int] = {}
     for item in text.split(","):
         key, _, value = item.partition("=")
-        if key not in _KEYS or key in found or not value.isascii() or not value.isdigit():
+        if key not in _KEYS or key in limits or not value.isascii() or not value.isdigit():
             raise argparse.ArgumentTypeError(
                 f"must be KEY=N with commas between, each once, of {', '.join(_KEYS)}"
             )
-        found[key] = int(value[:20])
+        limits[key] = int(value[:20])
     try:
-        return DecodeLimits(**found)
+        return DecodeLimits(**limits)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error

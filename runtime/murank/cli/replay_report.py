@@ -8,12 +8,12 @@ from murank._exceptions import ParityError
 from murank.engine.golden import Replay
 
 
-def replay_lines(found: Sequence[Replay]) -> list[str]:
+def replay_lines(replays: Sequence[Replay]) -> list[str]:
     """Return a line a part."""
     return [
         f"{one.name:<8} {'ok' if one.passed else 'DIFFERS':<8} largest difference "
         f"{one.largest:.1e} of {one.unit} (tolerance {one.tolerance:.0e}) on {one.providers[0]}"
-        for one in found
+        for one in replays
     ]
 
 
@@ -26,12 +26,12 @@ def replay_row(one: Replay) -> dict[str, object]:
     }  # fmt: skip
 
 
-def check_replayed(engine: Path, found: Sequence[Replay]) -> None:
+def check_replayed(engine: Path, replays: Sequence[Replay]) -> None:
     """Raise ParityError unless all parts answered as they did at export."""
-    for one in found:
+    for one in replays:
         if one.fault is not None:
             raise ParityError(f"{engine}: the {one.name} {one.fault}; do not use it")
-    failed = [one.name for one in found if not one.passed]
+    failed = [one.name for one in replays if not one.passed]
     if failed:
         raise ParityError(
             f"{engine}: {' and '.join(failed)} does not answer here as it did at export; do "

@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
             source.features, aligned, source.mu, settings, gallery_mu=source.gallery_mu,
             clock=clock, progress=line.part, keep_before=args.sheet is not None,
         )  # fmt: skip
-        found = outcome.summary
-        summary = {**found, **source.summary, "notes": [*found["notes"], *notes()]}
+        made = outcome.summary
+        summary = {**made, **source.summary, "notes": [*made["notes"], *notes()]}
         if args.output is not None:
             _write(args, outcome.ranking, summary)
         if args.sheet is not None:

@@ -77,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
             Path(args.output), plan.job, overwrite=args.overwrite, writes=plan.writes, inputs=inputs
         ) as folder:
             prepared = prepare(plan, folder, clock=clock, report=line)
-            found = prepared.report
+            made = prepared.report
             report = {
-                **found,
+                **made,
                 "inputs": {key: getattr(args, key) for key in given_flags(args, _NAMED)},
-                "notes": [*found["notes"], *notes()],
+                "notes": [*made["notes"], *notes()],
                 "seconds": clock.seconds,
             }
             folder.finish(report, features=prepared.fingerprint)

@@ -173,18 +173,18 @@ def run(args: argparse.Namespace) -> int:
         _warm(args, searcher, line)
     # A sheet also shows the encoder's first ranks, wherever they are now.
     top_k = args.top_k if args.sheet is None else len(gallery.paths)
-    found: list[SearchResult] = []
+    results: list[SearchResult] = []
     for query in args.query:
         result = searcher.search(query, camid=args.camid, top_k=top_k, deadline_ms=args.deadline_ms)
-        found.append(result)
+        results.append(result)
         if not args.json:
-            say(*table_of(query, found[-1], gallery.paths, top_k=args.top_k))
+            say(*table_of(query, results[-1], gallery.paths, top_k=args.top_k))
     if args.json:
-        say_json(as_json(args, searcher, gallery, found))
+        say_json(as_json(args, searcher, gallery, results))
     elif gallery.skipped:
         say(f"{len(gallery.skipped)} gallery images were left out: they cannot be used")
     if args.sheet is not None:
-        write_search_sheet(args, gallery.paths, found)
+        write_search_sheet(args, gallery.paths, results)
     return 0
 
 

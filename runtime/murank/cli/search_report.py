@@ -45,7 +45,7 @@ def as_json(
     args: argparse.Namespace,
     searcher: Searcher,
     gallery: EmbeddedGallery,
-    found: Sequence[SearchResult],
+    results: Sequence[SearchResult],
 ) -> dict[str, Any]:
     """Return everything, JSON-ready."""
     engine, settings = searcher.engine, searcher.settings
@@ -78,7 +78,7 @@ def as_json(
         "settle_top": settings.settle_top,
         "queries": [
             _query(path, result, gallery.paths, args.top_k)
-            for path, result in zip(args.query, found, strict=True)
+            for path, result in zip(args.query, results, strict=True)
         ],
     }
 
@@ -111,9 +111,9 @@ def check_sheet(args: argparse.Namespace) -> None:
 
 
 def write_search_sheet(
-    args: argparse.Namespace, paths: Sequence[Path], found: Sequence[SearchResult]
+    args: argparse.Namespace, paths: Sequence[Path], results: Sequence[SearchResult]
 ) -> None:
-    """Draw the first queries with their candidate matches, before and after; `found` is whole."""
+    """Draw the first queries with their candidate matches, before and after; `results` are whole."""
     from murank.sheet import Cell, draw_sheet, write_sheet
     from murank.sheet.sheet_rows import MAX_QUERIES, N_SHOWN, SheetRow
 
@@ -131,14 +131,14 @@ def write_search_sheet(
         )
 
     rows = []
-    for query, result in list(zip(args.query, found, strict=True))[:MAX_QUERIES]:
+    for query, result in list(zip(args.query, results, strict=True))[:MAX_QUERIES]:
         by_encoder = sorted(result.matches, key=lambda one: (one.encoder_distance, one.corpus_id))
         before = cells(by_encoder, by_encoder=True)
         rows.append(SheetRow(str(query), before, cells(result.matches, by_encoder=False)))
-    name = args.method if not found[0].candidates else f"{args.method} + mu"
-    notes = [f"{len(found):,} queries, {len(paths):,} gallery images."]
+    name = args.method if not results[0].candidates else f"{args.method} + mu"
+    notes = [f"{len(results):,} queries, {len(paths):,} gallery images."]
     notes += [
-        f"{row.query}: {seen_by_mllm(result)}." for row, result in zip(rows, found, strict=False)
+        f"{row.query}: {seen_by_mllm(result)}." for row, result in zip(rows, results, strict=False)
     ]
     sheet = draw_sheet(
         rows, before="encoder", after=name, title=f"{name}: candidate matches", notes=notes,

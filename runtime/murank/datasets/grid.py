@@ -33,9 +33,9 @@ def read_grid(root: Path, *, split: int = 0) -> Dataset:
     """
     home = find_home(root, _HOMES, _FOLDERS, GRID_LAYOUT)
     probes, gallery = (_labelled(home / folder) for folder in _FOLDERS)
-    found = find_split(root, home, ("splits.json",), split)
-    if found is not None:
-        file, chosen = found
+    halves = find_split(root, home, ("splits.json",), split)
+    if halves is not None:
+        file, chosen = halves
         probes = listed_images(by_folder_and_name(probes), chosen, "query", file)
         gallery = listed_images(by_folder_and_name(gallery), chosen, "gallery", file)
         return make_dataset(probes, gallery, home)

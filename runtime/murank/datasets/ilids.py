@@ -28,9 +28,9 @@ def read_ilids(root: Path, *, split: int = 0) -> Dataset:
     """
     home = find_home(root, _HOMES, (_FOLDER,), ILIDS_LAYOUT)
     images = _labelled(home / _FOLDER)
-    found = find_split(root, home / _FOLDER, ("splits.json",), split)
-    if found is not None:
-        file, chosen = found
+    halves = find_split(root, home / _FOLDER, ("splits.json",), split)
+    if halves is not None:
+        file, chosen = halves
         known = {image.path.name: image for image in images}  # no folders in this file
         query, gallery = (listed_images(known, chosen, side, file) for side in ("query", "gallery"))
         return make_dataset(query, gallery, home)

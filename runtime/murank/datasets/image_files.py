@@ -26,14 +26,14 @@ def images_below(folder: Path, passed_over: Counter[str] | None = None) -> list[
     Links to folders are followed, but each folder is read once, under the path that sorts first:
     a link that leads back up cannot go round for ever.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     seen: set[tuple[int, int]] = set()
     # The last one goes first: depth first, by name, gives paths in the order of their parts.
     waiting = [(folder, True)]
     while waiting:
         path, is_folder = waiting.pop()
         if not is_folder:
-            found.append(path)
+            images.append(path)
         elif (identity := _identity(path)) not in seen:
             seen.add(identity)
             shown = _visible(path)
@@ -42,7 +42,7 @@ def images_below(folder: Path, passed_over: Counter[str] | None = None) -> list[
                 names = {entry.name for entry in shown} - {entry.name for entry in inner}
                 passed_over.update(Path(name).suffix.lower() or "none" for name in names)
             waiting += [(path / entry.name, _is_folder(entry)) for entry in reversed(inner)]
-    return found
+    return images
 
 
 def find_home(root: Path, homes: Sequence[str], needs: Sequence[str], layout: str) -> Path:

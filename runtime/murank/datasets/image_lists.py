@@ -50,8 +50,8 @@ def image_list(images: Iterable[Image]) -> ImageList:
 
 def make_dataset(query: Iterable[Image], gallery: Iterable[Image], home: Path) -> Dataset:
     """Return the data set; InputError if one side of it has no image."""
-    found = Dataset(image_list(query), image_list(gallery))
-    for side, images in (("query", found.query), ("gallery", found.gallery)):
+    dataset = Dataset(image_list(query), image_list(gallery))
+    for side, images in (("query", dataset.query), ("gallery", dataset.gallery)):
         if not images.paths:
             raise InputError(f"{home} has no {side} image")
-    return found
+    return dataset

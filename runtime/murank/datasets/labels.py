@@ -28,8 +28,8 @@ class Labels:
         """Return those that an evaluator counts, given its keyword arguments."""
         is_junk = self.q_pids == JUNK_PID, self.g_pids == JUNK_PID
         query, gallery = (
-            ~found if dropped else np.ones(len(found), bool)
-            for found, dropped in zip(is_junk, _dropped(protocol), strict=True)
+            ~junk if dropped else np.ones(len(junk), bool)
+            for junk, dropped in zip(is_junk, _dropped(protocol), strict=True)
         )
         return Labels(
             self.q_pids[query], self.g_pids[gallery], self.q_camids[query], self.g_camids[gallery]

@@ -32,10 +32,10 @@ def read_prid(root: Path, *, split: int = 0) -> Dataset:
 
 
 def _test_pids(root: Path, home: Path, split: int) -> list[int]:
-    found = find_split(root, home, ("splits_single_shot.json",), split)
-    if found is None:
+    halves = find_split(root, home, ("splits_single_shot.json",), split)
+    if halves is None:
         return sorted(set(_SHARED) - draw_training_pids("prid", split, _SHARED))
-    file, chosen = found
+    file, chosen = halves
     pids = sorted(listed_pids(chosen, "test", file))
     strange = [pid for pid in pids if pid not in _SHARED]
     if strange:

@@ -55,7 +55,7 @@ def listed_images(
     An item is a path, or a list that begins with one. It is a path of the machine that wrote the
     file: its last two parts, the folder and the name, are looked up in `known`.
     """
-    found = set()
+    images = set()
     for item in _items(split, side, file):
         listed = item[0] if isinstance(item, list) and item else item
         if not isinstance(listed, str):
@@ -65,8 +65,8 @@ def listed_images(
             raise InputError(
                 f"{file}: {side} names {listed}, which is not here; is it of another data set?"
             )
-        found.add(known[tail])
-    return sorted(found)
+        images.add(known[tail])
+    return sorted(images)
 
 
 def by_folder_and_name(images: Iterable[Image]) -> dict[str, Image]:

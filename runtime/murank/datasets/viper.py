@@ -29,9 +29,9 @@ def read_viper(root: Path, *, split: int = 0) -> Dataset:
     home = find_home(root, _HOMES, _CAMERAS, VIPER_LAYOUT)
     view_a, view_b = (_view(home / name, camid) for camid, name in enumerate(_CAMERAS))
     _check_pairs(view_a, view_b, home)
-    found = find_split(root, home, ("splits.json", "splits_viper.json"), split)
-    if found is not None:
-        file, chosen = found
+    halves = find_split(root, home, ("splits.json", "splits_viper.json"), split)
+    if halves is not None:
+        file, chosen = halves
         both = by_folder_and_name([*view_a.values(), *view_b.values()])
         query, gallery = (listed_images(both, chosen, side, file) for side in ("query", "gallery"))
         return make_dataset(query, gallery, home)

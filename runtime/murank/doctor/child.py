@@ -19,7 +19,7 @@ class ProbeAnswer:
 
     works: bool
     said: str  # what it did, or what went wrong
-    found: Any = None  # more of it
+    more: Any = None
 
 
 def ask(probe: str, *arguments: str, seconds: float = _SECONDS) -> ProbeAnswer:

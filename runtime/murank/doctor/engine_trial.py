@@ -56,17 +56,17 @@ def try_engine(
     plans
         See `murank.backends.plan_folder`.
     """
-    found = []
+    tries = []
     for providers in _NEEDS:
         why_not = _why_not(manifest, machine, works, providers, plans)
         if why_not is None:
             progress(f"the engine with providers {providers}")
             named = [] if plans is None else [str(plans.resolve())]
             answer = ask("golden", str(folder.resolve()), providers, *named, seconds=_SECONDS)
-            found.append(EngineTry(providers, answer.works, answer.said))
+            tries.append(EngineTry(providers, answer.works, answer.said))
         else:
-            found.append(EngineTry(providers, runs=False, said=why_not))
-    return tuple(found)
+            tries.append(EngineTry(providers, runs=False, said=why_not))
+    return tuple(tries)
 
 
 def _why_not(

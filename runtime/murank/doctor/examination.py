@@ -98,10 +98,10 @@ class _ToTry:
     def trial(self) -> Trial:
         if self.missing is not None:
             return Trial(self.name, self.title, "absent", self.missing, self.remedy)
-        found = ask(self.name)
-        if found.works:
-            return Trial(self.name, self.title, "works", found.said, None)
-        return Trial(self.name, self.title, "fails", found.said, self.remedy)
+        answer = ask(self.name)
+        if answer.works:
+            return Trial(self.name, self.title, "works", answer.said, None)
+        return Trial(self.name, self.title, "fails", answer.said, self.remedy)
 
 
 def _jobs(machine: MachineReport, packages: dict[str, str | None]) -> list[_ToTry]:

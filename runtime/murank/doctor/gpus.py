@@ -28,8 +28,8 @@ def gpus(load: Load = ctypes.CDLL) -> dict[str, Any]:
     library = driver(load)
     _check(library, library.cuInit(0))
     version = _number(library, library.cuDriverGetVersion)
-    found = [_gpu(library, index) for index in range(_number(library, library.cuDeviceGetCount))]
-    return {"cuda": f"{version // 1000}.{version % 1000 // 10}", "gpus": found}
+    listed = [_gpu(library, index) for index in range(_number(library, library.cuDeviceGetCount))]
+    return {"cuda": f"{version // 1000}.{version % 1000 // 10}", "gpus": listed}
 
 
 def _gpu(library: Any, index: int) -> dict[str, Any]:

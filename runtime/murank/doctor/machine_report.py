@@ -53,8 +53,8 @@ class MachineReport:
 def this_machine(etc: Path = _ETC, sys: Path = _SYS) -> MachineReport:
     """Look at this machine; the driver is asked in a process of its own."""
     asked = ask("driver")
-    found: dict[str, Any] = asked.found if asked.works else {"cuda": None, "gpus": []}
-    gpus = tuple(ReportedGpu(**gpu) for gpu in found["gpus"])
+    answer: dict[str, Any] = asked.more if asked.works else {"cuda": None, "gpus": []}
+    gpus = tuple(ReportedGpu(**gpu) for gpu in answer["gpus"])
     named = _machine.gpu_and_driver()
     l4t = l4t_release(etc)
     return MachineReport(
@@ -69,7 +69,7 @@ def this_machine(etc: Path = _ETC, sys: Path = _SYS) -> MachineReport:
         jetpack=None if l4t is None else jetpack(l4t),
         power_mode=_machine.power_mode(),
         driver=None if named is None else named[1],
-        cuda=found["cuda"],
+        cuda=answer["cuda"],
         gpus=gpus,
         nvidia_card=has_nvidia_card(sys),
         why_no_gpu=None if gpus else _why_not(asked),

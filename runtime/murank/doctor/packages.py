@@ -24,10 +24,12 @@ _UNKNOWN = "installed, version unknown"
 
 def installed() -> dict[str, str | None]:
     """Return the version of each package that matters to murank; None: it is not here."""
-    found = {name: _version(*one) for name, one in _PACKAGES.items()}
-    if not (found["onnxruntime"] or found["onnxruntime-gpu"]) and _is_module("onnxruntime"):
-        found["onnxruntime-gpu"] = _UNKNOWN  # a build of somebody's own: it may have a GPU's part
-    return found
+    versions = {name: _version(*one) for name, one in _PACKAGES.items()}
+    if not (versions["onnxruntime"] or versions["onnxruntime-gpu"]) and _is_module("onnxruntime"):
+        versions["onnxruntime-gpu"] = (
+            _UNKNOWN  # a build of somebody's own: it may have a GPU's part
+        )
+    return versions
 
 
 def distributions(package: str) -> list[str]:
@@ -35,10 +37,10 @@ def distributions(package: str) -> list[str]:
     return [name for name in _PACKAGES[package][0] if _of(name) is not None]
 
 
-def conflicts(found: Mapping[str, str | None]) -> list[str]:
+def conflicts(versions: Mapping[str, str | None]) -> list[str]:
     """Return a sentence for each pair of packages that break each other."""
     said = []
-    if found["onnxruntime"] and found["onnxruntime-gpu"]:
+    if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         said.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
             "pip uninstall onnxruntime onnxruntime-gpu, then install murank with its extra 'cpu' "
@@ -54,7 +56,7 @@ def conflicts(found: Mapping[str, str | None]) -> list[str]:
 
 
 def _version(names: tuple[str, ...], module: str) -> str | None:
-    version = next((found for name in names if (found := _of(name)) is not None), None)
+    version = next((known for name in names if (known := _of(name)) is not None), None)
     if version is None and module and _is_module(module):
         return _UNKNOWN
     return version
@@ -63,10 +65,10 @@ def _version(names: tuple[str, ...], module: str) -> str | None:
 def _is_module(name: str) -> bool:
     """Whether there is one; a folder that happens to have its name is none."""
     try:
-        found = util.find_spec(name)
+        spec = util.find_spec(name)
     except (ImportError, ValueError):
         return False
-    return found is not None and found.origin is not None
+    return spec is not None and spec.origin is not None
 
 
 def _of(name: str) -> str | None:

@@ -100,17 +100,17 @@ def golden(engine: str, providers: str, plans: str | None = None) -> tuple[str, 
 
     folder = Path(engine)
     manifest = check_engine(folder)
-    found = replay(
+    replays = replay(
         folder, manifest, SessionSettings(providers, plans=None if plans is None else Path(plans))
     )
     told = ", ".join(
         f"{one.name} differs by {one.largest:.1e} of {one.unit} (tolerance {one.tolerance:.0e})"
-        for one in found
+        for one in replays
     )
-    for one in found:
+    for one in replays:
         if one.fault is not None:
             raise MachineError(f"its {one.name} {one.fault}")
-    if not all(one.passed for one in found):
+    if not all(one.passed for one in replays):
         raise MachineError(f"it does not answer here as it did at export: {told}")
     return f"answers as at export: {told}", None
 
@@ -130,8 +130,8 @@ PROBES: Mapping[str, Callable[..., tuple[str, Any]]] = {
 def answer(probe: str, *arguments: str) -> str:
     """Run a probe and return one line of JSON; whatever goes wrong is an answer, too."""
     try:
-        said, found = PROBES[probe](*arguments)
-        told: dict[str, Any] = {"works": True, "said": said, "found": found}
+        said, more = PROBES[probe](*arguments)
+        told: dict[str, Any] = {"works": True, "said": said, "found": more}
     except Exception as error:  # noqa: BLE001 - of any library's making
         kind = "" if isinstance(error, MachineError) else f"{type(error).__name__}: "
         told = {"works": False, "said": f"{kind}{error}", "found": None}
@@ -142,8 +142,8 @@ def _matrices() -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((2, _SIZE, _SIZE)).astype(np.float32)
 
 
-def _check(found: NDArray[np.float32]) -> None:
+def _check(product: NDArray[np.float32]) -> None:
     a, b = _matrices().astype(np.float64)
-    off = float(np.abs(found - a @ b).max())
+    off = float(np.abs(product - a @ b).max())
     if not off < _CLOSE:  # NaN is far off as well
         raise MachineError(f"a product of matrices is wrong by {off:.3g}: do not use it here")

@@ -69,17 +69,17 @@ def cache_usage(root: Path, only: Collection[str] | None = None) -> list[CacheUs
     """
     folders = TokenFolders(root)
     try:
-        found = []
+        usages = []
         for name in folders.names():
             if only is None or name in only:
                 with folders.open(name) as folder:
-                    found.append(CacheUsage(name, tuple(folder.files())))
+                    usages.append(CacheUsage(name, tuple(folder.files())))
     except OSError as error:
         raise InputError(f"{root}: {error.strerror or error}") from error
-    return found
+    return usages
 
 
-def clear_usage(root: Path, found: Collection[CacheUsage], older_than: float) -> list[CacheUsage]:
+def clear_usage(root: Path, usages: Collection[CacheUsage], older_than: float) -> list[CacheUsage]:
     """Delete the files of `cache_usage` that are older than so many seconds; return those.
 
     Raises
@@ -88,7 +88,7 @@ def clear_usage(root: Path, found: Collection[CacheUsage], older_than: float) ->
         One may have stayed.
     """
     folders, before, deleted = TokenFolders(root), time.time() - older_than, []
-    for one in found:
+    for one in usages:
         old = tuple(file for file in one.files if older_than <= 0 or file.time < before)
         with erasing(root / one.name), folders.open(one.name) as folder:
             for file in old:

@@ -148,8 +148,8 @@ class ImageTokens:
             An image cannot be used; it is named.
         """
         scorer, pace = self._scorer, deadline.pace
-        found = self._remembered(places)
-        unknown = [place for place in dict.fromkeys(places) if place not in found]
+        tokens_of = self._remembered(places)
+        unknown = [place for place in dict.fromkeys(places) if place not in tokens_of]
         if unknown:
             pixels = {}
             for count, place in enumerate(unknown):
@@ -158,24 +158,24 @@ class ImageTokens:
                     return None
                 with pace.timed("decode", watch):
                     pixels[place] = self._decoded(place)
-            found |= self._remembered(unknown)
-        new = [place for place in unknown if place not in found]
+            tokens_of |= self._remembered(unknown)
+        new = [place for place in unknown if place not in tokens_of]
         if new:
             if not deadline.fits(vision=len(new), score=score):
                 return None
             with pace.timed("vision", watch, len(new), learn=len(new) <= IN_TIME_BATCH):
                 tokens = scorer.vision.of([pixels[place] for place in new])
-            found |= dict(zip(new, tokens, strict=True))
-        return np.stack([found[place] for place in places])
+            tokens_of |= dict(zip(new, tokens, strict=True))
+        return np.stack([tokens_of[place] for place in places])
 
     def _remembered(self, places: Sequence[int]) -> dict[int, NDArray[Any]]:
-        found = {}
+        tokens_of = {}
         for place in places:
             key = self._keys.get(place)
             tokens = None if key is None else self._scorer.remembered(key)
             if tokens is not None:
-                found[place] = tokens
-        return found
+                tokens_of[place] = tokens
+        return tokens_of
 
     def name(self, place: int) -> str:
         """Return what messages call an image."""

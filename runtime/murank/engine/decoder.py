@@ -87,12 +87,12 @@ class Decoder:
         """Return the static prefix, once a query."""
         if queries == 1:
             return self._static_prefix
-        found = self._repeated.get(queries)
-        if found is None:
-            found = self._repeat_static(queries)
+        static = self._repeated.get(queries)
+        if static is None:
+            static = self._repeat_static(queries)
             if self.session.device != "cpu":  # the way to a GPU takes longer than the prefill
-                self._repeated = {queries: found}
-        return found
+                self._repeated = {queries: static}
+        return static
 
     def _repeat_static(self, queries: int) -> Prefix:
         return Prefix(

@@ -115,12 +115,12 @@ class DiskCache:
         size = math.prod(shape) * dtype.itemsize
         try:
             with self._folders.open(self._name) as folder:
-                found = folder.read(key, size + _DIGEST)
+                kept = folder.read(key, size + _DIGEST)
         except (OSError, OutputError):
             return None
-        if found is None or time.time() - found[1] > self._limits.seconds:
+        if kept is None or time.time() - kept[1] > self._limits.seconds:
             return None
-        body, digest = found[0][:-_DIGEST], found[0][-_DIGEST:]
+        body, digest = kept[0][:-_DIGEST], kept[0][-_DIGEST:]
         if digest != self._digest(key, shape, dtype, made_by, body):
             return None
         return np.frombuffer(body, dtype).reshape(shape)
@@ -145,12 +145,12 @@ class DiskCache:
         OutputError
             One may have stayed.
         """
-        found = False
+        had_any = False
         with erasing(self._folders.root):
             for name in self._folders.names():
                 with erasing(self._folders.root / name), self._folders.open(name) as folder:
-                    found |= folder.delete_key(key)
-        return found
+                    had_any |= folder.delete_key(key)
+        return had_any
 
     def clear(self) -> None:
         """Delete every file of this engine; OutputError if one may have stayed."""

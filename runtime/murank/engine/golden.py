@@ -91,14 +91,14 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
         settings.providers, precision, folder, load,
         has_plans=has_plans(manifest, settings.plans),
     )  # fmt: skip
-    found = []
+    replays = []
     if encoder is not None:
         images = resized(golden["encoder_images"], encoder.part.preprocessing)
         features = encoder.features(images)
         largest = _largest(features, golden["encoder_features"])
         # Engines of before do not say; their features may be those of float16.
         rows = float(np.max(golden.get("encoder_rows", ROWS_FLOAT16), initial=0))
-        found.append(
+        replays.append(
             Replay(
                 "encoder", largest, "features", FEATURE_TOLERANCE, list(encoder.session.providers),
                 encoder_fault(encoder, images, min(rows, ROWS_FLOAT16)),
@@ -113,8 +113,8 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
         (query,) = resized(golden["query"], how_resized)
         candidates = list(resized(golden["candidates"], how_resized))
         fault = scorer_fault(scorer, query, candidates, tolerance)
-        found.append(Replay("scorer", largest, "log-odds", tolerance, used, fault))
-    return found
+        replays.append(Replay("scorer", largest, "log-odds", tolerance, used, fault))
+    return replays
 
 
 def golden_scorer(files: EngineFiles, part: ScorerPart, settings: SessionSettings) -> Scorer:
@@ -139,9 +139,11 @@ def resized(images: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
     return np.stack([prepare(image.transpose(1, 2, 0), how).pixels for image in images])
 
 
-def _largest(found: NDArray[Any], wanted: NDArray[Any], *, relative: bool = False) -> float:
-    if found.shape != wanted.shape:
-        raise InputError(f"golden values have shape {wanted.shape}, the engine gives {found.shape}")
+def _largest(answers: NDArray[Any], wanted: NDArray[Any], *, relative: bool = False) -> float:
+    if answers.shape != wanted.shape:
+        raise InputError(
+            f"golden values have shape {wanted.shape}, the engine gives {answers.shape}"
+        )
     scale = np.maximum(1, np.abs(wanted)) if relative else 1
     with np.errstate(invalid="ignore"):  # NaN is in no tolerance
-        return float((np.abs(found - wanted) / scale).max())
+        return float((np.abs(answers - wanted) / scale).max())

@@ -89,7 +89,7 @@ def scorer_fault(
     if not np.isfinite(together).all():
         return None  # what export measured was finite: that tells
     two = scorer.logits_of_many([images[0], query], [images[1::-1], images[:2]])[1]
-    found = [
+    others = [
         np.concatenate([scorer.logits(query, [image]) for image in images]),
         scorer.logits(query, images[::-1])[::-1],
         scorer.logits(query, [*images, images[0]])[: len(images)],
@@ -97,7 +97,7 @@ def scorer_fault(
     ]
     wanted = scorer.log_odds(together)
     scale = np.maximum(1, np.abs(wanted))
-    apart = max(np.max(np.abs(scorer.log_odds(one) - wanted) / scale) for one in found)
+    apart = max(np.max(np.abs(scorer.log_odds(one) - wanted) / scale) for one in others)
     if not apart <= tolerance:
         return f"answers otherwise, by {apart:.1e} of log-odds, when other pairs are in its batch"
     return None

@@ -59,7 +59,7 @@ class TokenFolder:
 
     def files(self) -> list[TokenFile]:
         """List the files of ours."""
-        found = []
+        files = []
         with os.scandir(self._descriptor) as entries:
             for entry in entries:
                 if not (_KEY.fullmatch(entry.name) or _ASIDE.fullmatch(entry.name)):
@@ -67,18 +67,18 @@ class TokenFolder:
                 with contextlib.suppress(FileNotFoundError):
                     known = entry.stat(follow_symlinks=False)
                     if not stat.S_ISDIR(known.st_mode):
-                        found.append(TokenFile(entry.name, known.st_size, known.st_mtime))
-        return found
+                        files.append(TokenFile(entry.name, known.st_size, known.st_mtime))
+        return files
 
     def read(self, key: str, size: int) -> tuple[bytes, float] | None:
         """Return a file's content and its time; None unless it is ours and of that size."""
         descriptor = os.open(key, os.O_RDONLY | _OPEN, dir_fd=self._descriptor)
         try:
-            found = os.fstat(descriptor)
-            if not is_our_file(found) or found.st_size != size:
+            status = os.fstat(descriptor)
+            if not is_our_file(status) or status.st_size != size:
                 return None
             with os.fdopen(descriptor, "rb", closefd=False) as file:
-                return file.read(size), found.st_mtime
+                return file.read(size), status.st_mtime
         finally:
             os.close(descriptor)
 
@@ -147,10 +147,10 @@ class TokenFolders:
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=root)
-            found = stack.enter_context(open_folder(path, within=root))
-            if stat.S_IMODE(os.fstat(found).st_mode) != 0o700:
-                os.fchmod(found, 0o700)  # it was there, open to others
-            yield TokenFolder(path, found)
+            descriptor = stack.enter_context(open_folder(path, within=root))
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o700:
+                os.fchmod(descriptor, 0o700)  # it was there, open to others
+            yield TokenFolder(path, descriptor)
 
 
 @contextlib.contextmanager

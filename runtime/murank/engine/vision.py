@@ -60,23 +60,23 @@ class VisionTokens:
         decoder takes any arrangement.
         """
         keys = [content_key(image) for image in pixels]
-        found: dict[Key, Any] = {}
+        tokens_of: dict[Key, Any] = {}
         missing: dict[Key, NDArray[np.uint8]] = {}
         for key, image in zip(keys, pixels, strict=True):
-            if key not in found and key not in missing:
+            if key not in tokens_of and key not in missing:
                 values = self._remembered(key)
                 if values is None:
                     missing[key] = image
                 else:
-                    found[key] = values
-        found |= self._computed(missing)
+                    tokens_of[key] = values
+        tokens_of |= self._computed(missing)
         tokens = (
             np.empty((len(keys), *self.shape), self.dtype)
             if self._rows is None
             else np.empty(len(keys), object)
         )
         for row, key in enumerate(keys):
-            tokens[row] = found[key]
+            tokens[row] = tokens_of[key]
         return tokens
 
     def _remembered(self, key: Key) -> Any:

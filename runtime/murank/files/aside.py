@@ -52,8 +52,8 @@ def sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                found = os.fstat(lock)
-                if found.st_uid == os.geteuid() and _is_plain(found.st_mode):
+                status = os.fstat(lock)
+                if status.st_uid == os.geteuid() and _is_plain(status.st_mode):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _delete(path)
             finally:

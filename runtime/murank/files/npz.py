@@ -68,8 +68,8 @@ def read_npz(
     with open_npz(path) as archive:
         missing = [key for key in required if key not in archive.files]
         if missing:
-            found = ", ".join(archive.files) or "nothing"
-            raise InputError(f"{path} lacks {', '.join(missing)}; it holds: {found}")
+            names = ", ".join(archive.files) or "nothing"
+            raise InputError(f"{path} lacks {', '.join(missing)}; it holds: {names}")
         wanted = [*required, *(key for key in optional if key in archive.files)]
         _check_sizes(archive, wanted, path)
         return {key: _read_array(archive, key, path) for key in wanted}

@@ -55,9 +55,9 @@ def readable_errors(path: Path) -> Iterator[None]:
 
 def _plain(path: Path, is_kind: Callable[[int], bool], kind: str) -> os.stat_result:
     with readable_errors(path):
-        found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
+        status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
         raise damaged(path, "it is a symlink, which is not followed")
-    if not is_kind(found.st_mode):
+    if not is_kind(status.st_mode):
         raise damaged(path, f"it is not a {kind}")
-    return found
+    return status

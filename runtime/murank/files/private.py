@@ -48,6 +48,6 @@ def open_folder(path: Path, *, within: int | None = None, ours: bool = True) -> 
         os.close(descriptor)
 
 
-def is_our_file(found: os.stat_result) -> bool:
+def is_our_file(status: os.stat_result) -> bool:
     """Whether it is a regular file of this user."""
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()

@@ -55,14 +55,14 @@ class Record:
             that with `where`.
         """
         hints = get_type_hints(cls, include_extras=True)
-        found = _scalar(dict, data, where)
-        missing, unknown = hints.keys() - found.keys(), found.keys() - hints.keys()
+        members = _scalar(dict, data, where)
+        missing, unknown = hints.keys() - members.keys(), members.keys() - hints.keys()
         if missing:
             raise InputError(f"{where or 'the top level'} lacks the key {min(missing)}")
         if unknown:
             raise InputError(f"{where or 'the top level'} has an unknown key {shown(min(unknown))}")
         prefix = f"{where}." if where else ""
-        return cls(**{key: _value(kind, found[key], prefix + key) for key, kind in hints.items()})
+        return cls(**{key: _value(kind, members[key], prefix + key) for key, kind in hints.items()})
 
 
 def _plain(value: Any) -> Any:
@@ -89,11 +89,11 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 def _annotated(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     kind, *conditions = arguments
-    found = _value(kind, value, where)
+    read = _value(kind, value, where)
     for must in conditions:
-        if not must.hold(found):
+        if not must.hold(read):
             raise _wrong(where, must.words, value)
-    return found
+    return read
 
 
 def _optional(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -134,9 +134,9 @@ _READERS: dict[Any, Callable[[tuple[Any, ...], Any, str], Any]] = {
 def _object(kind: Any, value: Any, where: str) -> Any:
     if issubclass(kind, Record):
         return kind.from_json(value, where)
-    found = _scalar(dict, value, where)
+    members = _scalar(dict, value, where)
     try:  # a class from elsewhere, which does not know where it stands
-        return kind.from_json(found)
+        return kind.from_json(members)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 

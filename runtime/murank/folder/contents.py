@@ -159,8 +159,8 @@ class EngineFiles:
     def _take(self, name: str, take: Callable[[bytes], object]) -> None:
         path = self.folder / name
         entry = None if self._entries is None else self._entries[name]
-        found = hashed(path, take, most=None if entry is None else entry.size)
-        if entry is not None and found != entry:
+        entry_read = hashed(path, take, most=None if entry is None else entry.size)
+        if entry is not None and entry_read != entry:
             raise damaged(path, f"its content differs from its sha256 in {MANIFEST}")
         self.read_so_far.add(name)
 

@@ -71,15 +71,15 @@ def read_pinned(folder: str | os.PathLike[str], sha256: str | None) -> tuple[Man
 
     Raises InputError as `read_manifest` does, and if it is not the engine given (None: any).
     """
-    manifest, found = read_manifest_once(folder)
-    check_pinned(folder, found, sha256)
-    return manifest, found
+    manifest, made = read_manifest_once(folder)
+    check_pinned(folder, made, sha256)
+    return manifest, made
 
 
-def check_pinned(folder: str | os.PathLike[str], found: str, sha256: str | None) -> None:
+def check_pinned(folder: str | os.PathLike[str], own: str, sha256: str | None) -> None:
     """Raise InputError if an engine's sha256 is not the one given (None: any)."""
-    if sha256 not in (None, found):
-        raise InputError(f"{folder} is another engine: its sha256 is {found}, not {sha256}")
+    if sha256 not in (None, own):
+        raise InputError(f"{folder} is another engine: its sha256 is {own}, not {sha256}")
 
 
 def hash_files(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, FileEntry]:

@@ -230,10 +230,10 @@ class Manifest(Record):
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
-        found = super().to_json()
+        members = super().to_json()
         if not self.mu_defaults:  # as engines were before there were any
-            del found["mu_defaults"]
-        return found
+            del members["mu_defaults"]
+        return members
 
     @classmethod
     def from_json(cls, data: Any, where: str = "") -> "Manifest":
@@ -255,12 +255,14 @@ class Manifest(Record):
         if self.mu_defaults and self.scorer is None:
             raise InputError("mu_defaults are there, but no scorer")
 
-    def _check_calibration(self, found: Calibration) -> None:
+    def _check_calibration(self, calibration: Calibration) -> None:
         if self.scorer is None:
             raise InputError("calibration is there, but no scorer")
-        if found.precision != self.precision:
-            raise InputError(f"calibration is of {found.precision}, the engine is {self.precision}")
-        if found.temperature != self.scorer.tau:
+        if calibration.precision != self.precision:
+            raise InputError(
+                f"calibration is of {calibration.precision}, the engine is {self.precision}"
+            )
+        if calibration.temperature != self.scorer.tau:
             raise InputError("scorer.tau is not calibration.temperature")
 
     @property

@@ -123,15 +123,15 @@ class _Walk:
         self, start: int, stop: int, numbers: tuple[int, int], what: str
     ) -> tuple[bytes, bytes]:
         """Return two text fields of a message; of one given several times, the last one counts."""
-        found = dict.fromkeys(numbers, b"")
+        texts = dict.fromkeys(numbers, b"")
         for number, wire_type, begin, end in self._parts(start, stop):
-            if number not in found:
+            if number not in texts:
                 continue
             if wire_type != _BYTES or end - begin > _MAX_TEXT:
                 raise _DamagedError(f"{what} that is no short text")
-            found[number] = self._content[begin:end]
+            texts[number] = self._content[begin:end]
         first, second = numbers
-        return found[first], found[second]
+        return texts[first], texts[second]
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield number, wire type, begin and end of the value of each field in [start, stop)."""

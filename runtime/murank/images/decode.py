@@ -100,8 +100,8 @@ def decoded(
         raw = _read_file(path, name, limits)
         check_header(raw, name, limits)
         if is_netpbm(raw):
-            found = read_netpbm(raw, name, limits, bits)
-            source = _opened(raw, name) if found is None else Image.fromarray(found)
+            values = read_netpbm(raw, name, limits, bits)
+            source = _opened(raw, name) if values is None else Image.fromarray(values)
         else:
             source = _opened(raw, name)
         with source, _upright(source, name, bits, limits, is_deep=is_deep_colour(raw)) as rgb:

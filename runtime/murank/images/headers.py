@@ -38,10 +38,10 @@ def is_deep_colour(data: bytes) -> bool:
 def _check_jpeg(data: bytes, name: str, limits: DecodeLimits) -> None:
     scans = parts = junk = 0
     place = 2
-    while (found := _MARKER.search(data, place)) is not None:
-        marker = found[1][0]
+    while (segment := _MARKER.search(data, place)) is not None:
+        marker = segment[1][0]
         parts += 1
-        junk += 0 if scans else found.start() - place
+        junk += 0 if scans else segment.start() - place
         scans += marker == _START_OF_SCAN
         for count, most, what in (
             (scans, limits.max_scans, "scans"),
@@ -55,7 +55,7 @@ def _check_jpeg(data: bytes, name: str, limits: DecodeLimits) -> None:
                 )
         if marker == _END_OF_IMAGE:
             return
-        place = found.end()
+        place = segment.end()
         if marker not in _NO_LENGTH:
             place += int.from_bytes(data[place : place + 2], "big")
 

@@ -34,7 +34,7 @@ class DecodeLimits:
         """Raise InputError unless an image of that size may be decoded."""
         if width < 1 or height < 1:
             raise InputError(f"{name} has no pixels: it is {width} x {height}; leave it out")
-        for limit, found in (
+        for limit, share in (
             (f"a side of {self.max_side:,}", max(width, height) / self.max_side),
             (f"{self.max_pixels:,} pixels", width * height / self.max_pixels),
             (
@@ -42,7 +42,7 @@ class DecodeLimits:
                 max(width, height) / min(width, height) / self.max_aspect,
             ),
         ):
-            if found > 1:
+            if share > 1:
                 raise InputError(
                     f"{name} is {width} x {height}, more than {limit}, the most allowed; "
                     "crop it, save it smaller or leave it out"

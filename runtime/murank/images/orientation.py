@@ -23,11 +23,11 @@ def orientation(image: Image.Image) -> Any:
 
 def _blob(info: Mapping[Any, Any]) -> bytes | None:
     """Return the bytes that PIL would read."""
-    found = info.get("exif")
+    blob = info.get("exif")
     text = info.get("Raw profile type exif")
-    if found is None and isinstance(text, str):
-        found = bytes.fromhex("".join(text.split("\n")[3:]))
-    return found if isinstance(found, bytes) else None
+    if blob is None and isinstance(text, str):
+        blob = bytes.fromhex("".join(text.split("\n")[3:]))
+    return blob if isinstance(blob, bytes) else None
 
 
 def _referenced(blob: bytes) -> int:

@@ -50,7 +50,7 @@ class Pairs:
 
     def check(self, *, strict: bool) -> None:
         """Raise InputError if no image is there at all; with `strict`, if one is not."""
-        missing = [path for path, found in self._signatures.items() if found is None]
+        missing = [path for path, signature in self._signatures.items() if signature is None]
         if len(missing) == len(self._signatures) or (missing and strict):
             raise InputError(
                 f"{missing[0]}: no such file ({len(missing)} of {len(self._signatures)} images to "

@@ -39,11 +39,13 @@ class PairAnswers:
 
 def once_each(skips: Iterable[Skip], count: Callable[[int, int], int]) -> list[Skip]:
     """Name each image once; `count` makes one number of two."""
-    found: dict[str, Skip] = {}
+    skips_by_path: dict[str, Skip] = {}
     for skip in skips:
-        known = found.get(skip.path)
-        found[skip.path] = known._replace(pairs=count(known.pairs, skip.pairs)) if known else skip
-    return list(found.values())
+        known = skips_by_path.get(skip.path)
+        skips_by_path[skip.path] = (
+            known._replace(pairs=count(known.pairs, skip.pairs)) if known else skip
+        )
+    return list(skips_by_path.values())
 
 
 def ask(
@@ -99,14 +101,14 @@ def _askable(pairs: Pairs, queries: range, usable: Mapping[Path, ReadyImage]) ->
 
     Without an unusable image that is all of them at once.
     """
-    found: dict[int, dict[int, list[int]]] = {}
+    askable: dict[int, dict[int, list[int]]] = {}
     for query in queries:
         if pairs.query_paths[query] in usable:
             candidates = enumerate(pairs.candidate_paths(query))
             columns = [column for column, path in candidates if path in usable]
             if columns:
-                found.setdefault(len(columns), {})[query] = columns
-    return list(found.values())
+                askable.setdefault(len(columns), {})[query] = columns
+    return list(askable.values())
 
 
 def _answers(

@@ -104,15 +104,15 @@ def _embed_missing(
     ready = ready_ahead(needed, engine.encoder.preprocessing)
     show = report.part("embed")
     for number, group in groupby(zip(work, ready, strict=True), lambda item: item[0][0]):
-        found = [np.empty((0, engine.encoder.dim), np.float32)]
+        feature_rows = [np.empty((0, engine.encoder.dim), np.float32)]
         skipped: list[tuple[int, str]] = []
         for (_, rows), batch in group:
             features, unreadable = _embed_batch(rows, batch, images.paths, engine)
-            found.append(features)
+            feature_rows.append(features)
             skipped += unreadable
             _check_skipped(skipped, strict=strict)
             show("images", rows.stop, total)
-        parts.save(number, _as_arrays(np.concatenate(found), skipped))
+        parts.save(number, _as_arrays(np.concatenate(feature_rows), skipped))
 
 
 def _embed_batch(

@@ -119,9 +119,9 @@ def prepare(plan: Job, workspace: Workspace, *, clock: StageClock, report: JobLo
         for note in source.notes:
             report.note(note)
         with clock.stage("embed"):
-            found = embed(source, plan.engine, workspace, strict=plan.strict, report=report)
-        features, paths, made_from = found.features, found.images.paths, None
-        skipped, states[FEATURES_FILE], record = found.skipped, found.state, found.record
+            embedded = embed(source, plan.engine, workspace, strict=plan.strict, report=report)
+        features, paths, made_from = embedded.features, embedded.images.paths, None
+        skipped, states[FEATURES_FILE], record = embedded.skipped, embedded.state, embedded.record
     else:
         features, paths, made_from = source.features, source.image_paths, source.fingerprint
         record = given_record(made_from)
@@ -169,7 +169,7 @@ def _pairs(
 ) -> dict[MuStage, Pairs]:
     """Choose the pairs of all stages before any of them is scored: what is missing shows early."""
     query, gallery = paths[: features.num_query], paths[features.num_query :]
-    found = {}
+    pairs_of_stage = {}
     for stage, k in plan.scores.items():
         inside = stage is GALLERY_MU
         name = "gallery_candidates" if inside else "candidates"
@@ -177,8 +177,8 @@ def _pairs(
             distances, candidates = (nearest_others if inside else nearest)(
                 features, k, device=plan.device, progress=report.part(name)
             )
-        found[stage] = Pairs(gallery if inside else query, gallery, candidates, distances)
-    return found
+        pairs_of_stage[stage] = Pairs(gallery if inside else query, gallery, candidates, distances)
+    return pairs_of_stage
 
 
 def _engine(engine: LazyEngine, records: Mapping[str, Record]) -> AskedEngine:

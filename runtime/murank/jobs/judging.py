@@ -28,9 +28,9 @@ class Judged:
 
     def weighed(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return weights [P] of all pairs, times (1 - mu)^2: no answer changes nothing."""
-        found = weights.copy()
-        found[self.places] *= (1 - self.mu.astype(np.float64)) ** 2
-        return found
+        weighed = weights.copy()
+        weighed[self.places] *= (1 - self.mu.astype(np.float64)) ** 2
+        return weighed
 
 
 def judge_pairs(
@@ -57,7 +57,7 @@ def judge_pairs(
     nowhere = np.zeros((len(places), 1), np.float32)
     asked = Pairs([paths[row] for row in first], paths, second[:, None], nowhere)
     asked.check(strict=strict)
-    found = score(
+    scored = score(
         _STAGE, asked, engine, InMemory(), order=order, features="", strict=strict, report=report
     )
-    return Judged(places, found.mu.mu[:, 0], found.skips)
+    return Judged(places, scored.mu.mu[:, 0], scored.skips)

@@ -68,8 +68,8 @@ class _Half:
         """Images that lack answers, as far as is known by now."""
         if self.stage is not None:
             return [Skip(*one) for one in self.stage.record["skipped"]]
-        found = [skip for arrays in self.parts for skip in _skips(arrays)]
-        return once_each(found, operator.add)
+        skips = [skip for arrays in self.parts for skip in _skips(arrays)]
+        return once_each(skips, operator.add)
 
     def finished(self) -> Arrays:
         """Return the arrays of the stage's file; InputError if it would say nothing."""
@@ -120,7 +120,7 @@ def score(
         _check_skips(half.skips, strict=strict)
     unfinished = [half for half in halves if half.stage is None]
     _score_missing(what, pairs, unfinished, engine, strict=strict, report=report)
-    found = []
+    computed = []
     records: dict[str, Record] = {}
     for half in halves:
         stage, arrays = half.stage, half.finished()
@@ -133,9 +133,9 @@ def score(
         }  # fmt: skip
         if stage is None or stage.record != record:
             workspace.write(half.file, arrays, record)
-        found.append(arrays["probs"])
+        computed.append(arrays["probs"])
         records[half.file] = record
-    mu = found[0] if len(found) == 1 else mean_mu(*found)
+    mu = computed[0] if len(computed) == 1 else mean_mu(*computed)
     skips = once_each((skip for half in halves for skip in half.skips), max)
     return Scored(MuDistances(mu, pairs.candidates), skips, records, states)
 
@@ -175,26 +175,26 @@ def _score_missing(
     groups = groupby(zip(work, needed, ready, strict=True), lambda item: item[0][0])
     for number, group in groups:
         wanted = [half for half in halves if number in half.parts.missing]
-        found: dict[str, list[PairAnswers]] = {half.order: [] for half in wanted}
+        answers_of: dict[str, list[PairAnswers]] = {half.order: [] for half in wanted}
         for (_, queries), paths, images in group:
             named = dict(zip(paths, images, strict=True))
             for half in wanted:
                 # Loaded in here: an engine that cannot be loaded is no pair's fault.
                 answers = ask(engine.loaded, pairs, queries, named, half.order)
                 _check_skips(answers.skips, strict=strict)
-                found[half.order].append(answers)
+                answers_of[half.order].append(answers)
             show(what.rows, queries.stop, total)
         candidates = pairs.candidates[number * _PART : (number + 1) * _PART]
         for half in wanted:
-            half.parts.save(number, _as_arrays(found[half.order], candidates))
+            half.parts.save(number, _as_arrays(answers_of[half.order], candidates))
 
 
-def _as_arrays(found: Sequence[PairAnswers], candidates: NDArray[np.int64]) -> Arrays:
-    skips = once_each((skip for one in found for skip in one.skips), operator.add)
+def _as_arrays(answers: Sequence[PairAnswers], candidates: NDArray[np.int64]) -> Arrays:
+    skips = once_each((skip for one in answers for skip in one.skips), operator.add)
     return {
-        "probs": np.concatenate([one.mu for one in found]),
+        "probs": np.concatenate([one.mu for one in answers]),
         "gallery_indices": candidates,
-        "answered": np.concatenate([one.answered for one in found]),
+        "answered": np.concatenate([one.answered for one in answers]),
         "skipped": np.array([skip.path for skip in skips], str),
         "reasons": np.array([skip.reason for skip in skips], str),
         "pairs": np.array([skip.pairs for skip in skips], np.int64),

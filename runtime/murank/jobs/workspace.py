@@ -184,8 +184,8 @@ class JobFolder:
             raise OutputError(f"{self._path} is not empty; {_REDO}")
         foreign = names - {*_STAGE_FILES, *_RANKED_FILES, _HIDDEN}
         if foreign:
-            found = ", ".join(sorted(foreign))
-            raise OutputError(f"{self._path} holds files of others ({found}); {_REDO}")
+            foreign_names = ", ".join(sorted(foreign))
+            raise OutputError(f"{self._path} holds files of others ({foreign_names}); {_REDO}")
         before = _read_job(self._path / _HIDDEN / JOB_FILE)
         changed = [key for key in {**before, **self._job} if before.get(key) != self._job.get(key)]
         if changed:

@@ -68,12 +68,12 @@ def device_bytes() -> int | None:
     asked = [
         "nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits",
     ]  # fmt: skip
-    found = None
+    total = None
     for line in _output(asked).splitlines():
         pid, _, mebibytes = line.partition(",")
         if pid.strip() == str(os.getpid()) and mebibytes.strip().isdigit():
-            found = (found or 0) + (int(mebibytes) << 20)
-    return found
+            total = (total or 0) + (int(mebibytes) << 20)
+    return total
 
 
 def _status(proc: Path, key: str) -> int | None:

@@ -37,5 +37,5 @@ def _physical() -> int | None:
         return None
 
 
-def _least(*found: int | None) -> int | None:
-    return min((one for one in found if one is not None), default=None)
+def _least(*limits: int | None) -> int | None:
+    return min((one for one in limits if one is not None), default=None)

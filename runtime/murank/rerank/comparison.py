@@ -64,11 +64,11 @@ def compare(
     """
     labels = check_comparable(features, mu, gallery_mu, alpha=alpha, protocol=protocol)
     named: Callable[[str], Progress | None] = progress or (lambda _name: None)
-    used, names, found = features, _NAMES, []
+    used, names, rows = features, _NAMES, []
     if aligned is not None and aligned.level != "off":
         used, names = aligned.features, dict.fromkeys(_NAMES, aligned.label)
         plain = distance_blocks("none", features, progress=named(ENCODER))
-        found.append(Compared(ENCODER, "none", metrics_of(evaluation_of(plain, labels, protocol))))
+        rows.append(Compared(ENCODER, "none", metrics_of(evaluation_of(plain, labels, protocol))))
     without: dict[str, Any] = {}  # average precisions [Q] of each name without mu
     for method, fused in _lines(with_mu=mu is not None, with_gallery=gallery_mu is not None):
         name = names.get(method, method)
@@ -80,8 +80,8 @@ def compare(
         if fused == "none":
             without[name] = evaluation.all_AP
         gain = None if fused == "none" else paired_gain(without[name], evaluation.all_AP)
-        found.append(Compared(name, fused, metrics_of(evaluation), gain))
-    return found
+        rows.append(Compared(name, fused, metrics_of(evaluation), gain))
+    return rows
 
 
 def check_comparable(

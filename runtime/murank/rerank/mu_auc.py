@@ -33,16 +33,16 @@ class Told:
         """The figures, and a sentence where the MLLM tells less."""
         aligned = "" if self.aligned is None else f", aligned {self.aligned:.4f}"
         best = max(self.encoder, self.encoder if self.aligned is None else self.aligned)
-        found = [
+        lines = [
             f"AUC of {self.same} pairs of one person and {self.different} of two: mu "
             f"{self.mu:.4f}, encoder {self.encoder:.4f}{aligned}"
         ]
         if self.mu < best and min(self.same, self.different) >= _ENOUGH:
-            found.append(
+            lines.append(
                 f"the MLLM tells less than the encoder on these pairs (AUC {self.mu:.4f} against "
                 f"{best:.4f}): its mu may make rankings worse"
             )
-        return found
+        return lines
 
 
 def auc(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
@@ -102,10 +102,10 @@ def cosine_distances(
     second: NDArray[np.integer[Any]],
 ) -> NDArray[np.float64]:  # fmt: skip
     """Return 1 - cosine [P] of pairs of rows, summed in float64."""
-    found = np.empty(len(first), np.float64)
+    distances = np.empty(len(first), np.float64)
     for start in range(0, len(first), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         left, right = (features[rows[part]].astype(np.float64) for rows in (first, second))
         lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-        found[part] = 1 - np.einsum("ij,ij->i", left, right) / lengths
-    return found
+        distances[part] = 1 - np.einsum("ij,ij->i", left, right) / lengths
+    return distances

@@ -43,8 +43,8 @@ class Proposal:
     def to_json(self) -> dict[str, Any]:
         """All of it."""
         tried = [
-            {"alpha": alpha, "candidates": candidates, "mAP": found}
-            for (alpha, candidates), found in self.tried.items()
+            {"alpha": alpha, "candidates": candidates, "mAP": value}
+            for (alpha, candidates), value in self.tried.items()
         ]
         return {
             "method": self.method, "alpha": self.alpha, "candidates": self.candidates,
@@ -146,6 +146,6 @@ def _folds(pids: Sequence[int] | NDArray[Any], counts: NDArray[np.bool_]) -> NDA
     """Return the fold of each query [Q], that of its person; -1 for one that does not count."""
     people, person = np.unique(np.asarray(pids)[counts], return_inverse=True)
     order = np.random.default_rng(0).permutation(len(people))
-    found = np.full(len(counts), -1, np.int64)
-    found[counts] = order[person] % min(FOLDS, len(people))
-    return found
+    folds = np.full(len(counts), -1, np.int64)
+    folds[counts] = order[person] % min(FOLDS, len(people))
+    return folds

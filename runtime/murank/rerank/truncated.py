@@ -76,12 +76,12 @@ def _cmc(
     hits: NDArray[np.bool_], place: NDArray[np.int64], num_gallery: int | None, max_rank: int
 ) -> NDArray[np.float64]:
     """Return the curve up to the shortest list that shows no match: beyond it nothing is known."""
-    found = hits.any(axis=1)
-    first = place[np.arange(len(hits)), hits.argmax(axis=1)][found]
+    has_match = hits.any(axis=1)
+    first = place[np.arange(len(hits)), hits.argmax(axis=1)][has_match]
     if num_gallery is not None:
         length = num_gallery
     else:
-        length = int(place[~found, -1].min()) if not found.all() else int(place.shape[1])
+        length = int(place[~has_match, -1].min()) if not has_match.all() else int(place.shape[1])
     length = min(length, max_rank)
     counts = np.bincount(first, minlength=length + 1)[1 : length + 1]
     return np.cumsum(counts) / len(hits)

@@ -41,7 +41,7 @@ class Scoring:
     def of_many(
         self,
         queries: Sequence[Pixels],
-        found: Sequence[Retrieved],
+        retrieved: Sequence[Retrieved],
         watch: StageWatch,
         *,
         names: Sequence[str],
@@ -54,18 +54,18 @@ class Scoring:
         group = self._scorer.queries_at_once(self._settings.num_candidates)
         alone = group == 1 or len(queries) == 1 or self._settings.settle_top is not None
         if alone or end is not None:
-            return self._one_by_one(queries, found, watch, names, end)
+            return self._one_by_one(queries, retrieved, watch, names, end)
         answers: list[DeadlineAnswers] = []
         for start in range(0, len(queries), group):
             part = slice(start, start + group)
-            mu = self._score_group(queries[part], found[part], watch, names[part])
+            mu = self._score_group(queries[part], retrieved[part], watch, names[part])
             answers += [DeadlineAnswers(row, partial=False, settled=False) for row in mu]
         return answers
 
     def _one_by_one(
         self,
         queries: Sequence[Pixels],
-        found: Sequence[Retrieved],
+        retrieved: Sequence[Retrieved],
         watch: StageWatch,
         names: Sequence[str],
         end: float | None,
@@ -74,7 +74,7 @@ class Scoring:
         pace, answers = self._pace, []
         # What follows, for each query, when all have been asked about.
         after = len(queries) * (pace.expected("fuse") + pace.expected("rerank"))
-        for number, (query, one) in enumerate(zip(queries, found, strict=True)):
+        for number, (query, one) in enumerate(zip(queries, retrieved, strict=True)):
             moment = None
             if end is not None:
                 now = pace.clock()
@@ -115,13 +115,13 @@ class Scoring:
     def _score_group(
         self,
         queries: Sequence[Pixels],
-        found: Sequence[Retrieved],
+        retrieved: Sequence[Retrieved],
         watch: StageWatch,
         names: Sequence[str],
     ) -> NDArray[np.float64]:
         """Mu [Q,K], in one run."""
         scorer, pace = self._scorer, self._pace
-        rows = np.stack([one.candidates for one in found])
+        rows = np.stack([one.candidates for one in retrieved])
         with pace.timed("vision", watch, len(queries), learn=False):
             seen = scorer.vision.of(queries)
         with pace.timed("prefill", watch, len(queries), learn=False):
@@ -137,9 +137,9 @@ class Scoring:
             raise no_answer(scorer, (names[bad[0]], seen[bad[0]]), candidate)
         return scorer.mu(logits)
 
-    def _settling(self, found: Retrieved) -> Settling | None:
+    def _settling(self, retrieved: Retrieved) -> Settling | None:
         first, k = self._settings.settle_top, self._settings.num_candidates
         if first is None:
             return None
-        distances, _ = found.query.nearest(min(k + first, len(self._images)))
+        distances, _ = retrieved.query.nearest(min(k + first, len(self._images)))
         return Settling(distances[:k], distances[k:], first=first, alpha=self._settings.alpha)

@@ -11,7 +11,7 @@ from murank.search.query import Retrieved
 
 
 def rank(
-    found: Retrieved,
+    retrieved: Retrieved,
     mu: NDArray[np.float64],
     pace: Pace,
     watch: StageWatch,
@@ -24,14 +24,14 @@ def rank(
     Ordered by the method's distance if `is_reranked`, else by the fused distance; ties: lower
     index first.
     """
-    query, scored = found.query, found.candidates[: len(mu)]
+    query, scored = retrieved.query, retrieved.candidates[: len(mu)]
     with kernel_errors():
         if len(mu):
             with pace.timed("fuse", watch):
                 query = query.fused(mu.astype(np.float32), scored)
         with pace.timed("rerank", watch):
             distances, indices = (query.reranked_top if is_reranked else query.nearest)(top_k)
-            before = found.query.distances()[indices]
+            before = retrieved.query.distances()[indices]
     known = dict(zip(scored.tolist(), mu.tolist(), strict=True))
     rows = zip(indices.tolist(), distances.tolist(), before.tolist(), strict=True)
     return tuple(Match(i, distance, known.get(i), first) for i, distance, first in rows)

@@ -210,13 +210,15 @@ class Searcher:
         with watch.stage("embed"):
             feature = self._encoder.features(pixels.encoder[None], [query])[0]
         with watch.stage("retrieve"):
-            found = Retrieved(self._gallery, feature, camid, self.settings.num_candidates)
+            retrieved = Retrieved(self._gallery, feature, camid, self.settings.num_candidates)
         answers = NOTHING
         if self._scoring is not None and pixels.mllm is not None:
             end = None if deadline_ms is None else start + deadline_ms / 1000
             names = [called(query, "query")]
-            (answers,) = self._scoring.of_many([pixels.mllm], [found], watch, names=names, end=end)
-        return self._result(found, answers, top_k, watch)
+            (answers,) = self._scoring.of_many(
+                [pixels.mllm], [retrieved], watch, names=names, end=end
+            )
+        return self._result(retrieved, answers, top_k, watch)
 
     def search_many(
         self,
@@ -260,16 +262,16 @@ class Searcher:
         with watch.stage("retrieve"):
             k = self.settings.num_candidates
             pairs = zip(features, known, strict=True)
-            found = [Retrieved(self._gallery, feature, camid, k) for feature, camid in pairs]
-        answers = [NOTHING] * len(found)
+            retrieved = [Retrieved(self._gallery, feature, camid, k) for feature, camid in pairs]
+        answers = [NOTHING] * len(retrieved)
         if self._scoring is not None:
             seen = [one.mllm for one in pixels if one.mllm is not None]
             names = [called(one, f"queries[{i}]") for i, one in enumerate(queries)]
             end = None if deadline_ms is None else start + deadline_ms / 1000
-            answers = self._scoring.of_many(seen, found, watch, names=names, end=end)
+            answers = self._scoring.of_many(seen, retrieved, watch, names=names, end=end)
         results = [
             self._result(one, given, top_k, watch)
-            for one, given in zip(found, answers, strict=True)
+            for one, given in zip(retrieved, answers, strict=True)
         ]
         share = {stage: seconds / len(queries) for stage, seconds in watch.seconds.items()}
         return [replace(result, seconds=share) for result in results]
@@ -298,10 +300,10 @@ class Searcher:
             self._scoring.warm(places, progress)
 
     def _result(
-        self, found: Retrieved, answers: DeadlineAnswers, top_k: int, watch: StageWatch
+        self, retrieved: Retrieved, answers: DeadlineAnswers, top_k: int, watch: StageWatch
     ) -> SearchResult:
         matches = rank(
-            found, answers.mu, self._pace, watch, top_k=min(top_k, self.num_gallery),
+            retrieved, answers.mu, self._pace, watch, top_k=min(top_k, self.num_gallery),
             is_reranked=self.settings.is_reranked,
         )  # fmt: skip
         return SearchResult(
@@ -311,11 +313,11 @@ class Searcher:
 
     def _practise(self, feature: NDArray[Any]) -> None:
         """Fuse and re-rank once, so that the first deadline knows how long they take."""
-        found = Retrieved(self._gallery, feature, None, self.settings.num_candidates)
+        retrieved = Retrieved(self._gallery, feature, None, self.settings.num_candidates)
         undecided = DeadlineAnswers(
-            np.full(len(found.candidates), 0.5), partial=False, settled=False
+            np.full(len(retrieved.candidates), 0.5), partial=False, settled=False
         )
-        self._result(found, undecided, 1, StageWatch())
+        self._result(retrieved, undecided, 1, StageWatch())
 
     def _pixels(self, query: ImageSource, name: str) -> QueryPixels:
         mllm = None if self._scoring is None else self._scoring.preprocessing

@@ -167,8 +167,8 @@ def _first_match_ranks(ranking: Ranking, depth: int, *, drop_junk: bool) -> NDAr
     match = same_person & ~left_out
     rank = np.cumsum(~left_out, axis=1)
     first = match.argmax(axis=1)[:, None]
-    found = np.take_along_axis(match, first, axis=1)[:, 0]
-    return np.where(found, np.take_along_axis(rank, first, axis=1)[:, 0], depth + 1)
+    has_match = np.take_along_axis(match, first, axis=1)[:, 0]
+    return np.where(has_match, np.take_along_axis(rank, first, axis=1)[:, 0], depth + 1)
 
 
 def _interleave(one: Sequence[int], other: Sequence[int]) -> Iterator[int]:

@@ -20,9 +20,9 @@ def message_of(error: Exception) -> str:
     A fault of CUDA stands behind a long signature of C++: what is shown begins with the cause.
     """
     text = _whole(error)
-    causes = [found for found in (_FAULT.search(text), _NO_MEMORY.search(text)) if found]
-    start = min((found.start() for found in causes), default=0)
-    if all(found.end() <= _SHOWN for found in causes):
+    causes = [match for match in (_FAULT.search(text), _NO_MEMORY.search(text)) if match]
+    start = min((match.start() for match in causes), default=0)
+    if all(match.end() <= _SHOWN for match in causes):
         start = 0
     return text[start : start + _SHOWN]
 

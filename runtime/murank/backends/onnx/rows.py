@@ -48,5 +48,5 @@ class OnnxRows:
 
     def gathered(self, places: NDArray[np.int64]) -> Any:
         """Return the rows at places [q,k] as a value [q,k,*shape] on the device."""
-        (found,) = self._copier.run({"rows": self._block, "places": places}, ["found"])
-        return found
+        (rows,) = self._copier.run({"rows": self._block, "places": places}, ["found"])
+        return rows

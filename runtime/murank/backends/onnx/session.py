@@ -83,12 +83,12 @@ class Session:
         for wanted_nodes, nodes in (
             (inputs, self._session.get_inputs()), (outputs, self._session.get_outputs())
         ):  # fmt: skip
-            found = {node.name: tuple(node.shape) for node in nodes}
+            shapes = {node.name: tuple(node.shape) for node in nodes}
             for name, shape in wanted_nodes.items():
-                if name not in found or not _fits(found[name], shape):
+                if name not in shapes or not _fits(shapes[name], shape):
                     raise InputError(
-                        f"{self._file}: {name} is {found.get(name, 'missing')}, which does not fit "
-                        f"the manifest's {shape}; export the engine again"
+                        f"{self._file}: {name} is {shapes.get(name, 'missing')}, which does not "
+                        f"fit the manifest's {shape}; export the engine again"
                     )
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
@@ -155,8 +155,8 @@ class Session:
         MachineError
             The device has no memory for it.
         """
-        found = _TYPES.get(self._types[output])
-        if self.device != "cuda" or CUDA not in self.providers or found != dtype.name:
+        dtype_name = _TYPES.get(self._types[output])
+        if self.device != "cuda" or CUDA not in self.providers or dtype_name != dtype.name:
             return None
         copier = self._beside("vision tokens on the device", gather(dtype, shape))
         # Where the CPU gathers, each run would fetch the whole block.
@@ -232,11 +232,11 @@ class Session:
         return values
 
 
-def _fits(found: Sequence[Any], wanted_shape: Shape) -> bool:
+def _fits(lengths: Sequence[Any], wanted_shape: Shape) -> bool:
     """Whether fixed lengths of a graph's shape (names and None are free) are those wanted."""
-    return len(found) == len(wanted_shape) and all(
+    return len(lengths) == len(wanted_shape) and all(
         have == want
-        for have, want in zip(found, wanted_shape, strict=True)
+        for have, want in zip(lengths, wanted_shape, strict=True)
         if isinstance(have, int) and want is not None
     )
 

@@ -52,8 +52,8 @@ def installed(backend: Backend = "auto") -> list[TensorRT]:
     MachineError
         None is installed, or none is new enough.
     """
-    found, broken = _imported(_LIBRARIES[backend])
-    if not found:
+    imported, broken = _imported(_LIBRARIES[backend])
+    if not imported:
         if broken:
             raise broken[0]
         names = " nor ".join(_LIBRARIES[backend])
@@ -64,16 +64,16 @@ def installed(backend: Backend = "auto") -> list[TensorRT]:
                 "auto"
             )
         raise MachineError(f"TensorRT is not installed (no module {names}): {_INSTALL}")
-    usable = [one for one in found if _numbers(one.version) >= _OLDEST[one.library]]
+    usable = [one for one in imported if _numbers(one.version) >= _OLDEST[one.library]]
     if not usable:
-        least = ".".join(map(str, _OLDEST[found[0].library]))
-        raise MachineError(f"{found[0].title} is too old, {least} is needed: {_INSTALL}")
+        least = ".".join(map(str, _OLDEST[imported[0].library]))
+        raise MachineError(f"{imported[0].title} is too old, {least} is needed: {_INSTALL}")
     return usable
 
 
 def _imported(names: Sequence[Library]) -> tuple[list[TensorRT], list[LibraryError]]:
     """Return those that could be imported, and why others could not that are installed."""
-    found, broken = [], []
+    imported, broken = [], []
     for name in names:
         try:
             module = library(name, install=_INSTALL)
@@ -82,8 +82,8 @@ def _imported(names: Sequence[Library]) -> tuple[list[TensorRT], list[LibraryErr
             continue
         version = getattr(module, "__version__", None)
         if isinstance(version, str):  # a folder of that name on the path may import as well
-            found.append(TensorRT(module, name, version))
-    return found, broken
+            imported.append(TensorRT(module, name, version))
+    return imported, broken
 
 
 def _numbers(version: str) -> tuple[int, ...]:

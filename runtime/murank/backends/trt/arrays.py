@@ -46,11 +46,11 @@ class DeviceArray:
 
     def numpy(self) -> NDArray[Any]:
         """Copy to the host, after all work so far; bfloat16 becomes float32, which is exact."""
-        found: NDArray[Any] = np.empty(self.shape, self.dtype)
-        if found.size:
+        values: NDArray[Any] = np.empty(self.shape, self.dtype)
+        if values.size:
             with naming(self.run):
-                self.gpu.download(found, self.address)
-        return to_float32(found) if self.dtype == BFLOAT16 else found
+                self.gpu.download(values, self.address)
+        return to_float32(values) if self.dtype == BFLOAT16 else values
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -73,9 +73,9 @@ def aligned(array: DeviceArray) -> DeviceArray:
     """Return an array that TensorRT takes the address of: a copy, where it is a part of one."""
     if array.is_aligned:
         return array
-    found = beside({"copy": array})["copy"]
-    array.gpu.copy(found.address, array.address, array.nbytes)
-    return found
+    copied = beside({"copy": array})["copy"]
+    array.gpu.copy(copied.address, array.address, array.nbytes)
+    return copied
 
 
 def beside(arrays: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:

@@ -19,8 +19,8 @@ def to_bfloat16(array: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(over="ignore"):  # a NaN of all ones, which is replaced below
         rounded = (bits + (_HALF + (kept & np.uint32(1)))) >> 16
     # The carry could make a NaN infinite, or a number: its payload is cut, and kept from being 0.
-    found = np.where(np.isnan(array), kept | np.uint32(0x40), rounded).astype(np.uint16)
-    return found.view(BFLOAT16).reshape(array.shape)
+    narrow = np.where(np.isnan(array), kept | np.uint32(0x40), rounded).astype(np.uint16)
+    return narrow.view(BFLOAT16).reshape(array.shape)
 
 
 def to_float32(array: NDArray[Any]) -> NDArray[np.float32]:

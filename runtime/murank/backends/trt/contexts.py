@@ -62,15 +62,15 @@ class Contexts:
             shape = tuple(engine.get_tensor_shape(name))
             yield Tensor(name, shape, self._dtype(name, engine.get_tensor_dtype(name)), is_input)
 
-    def _dtype(self, name: str, found: Any) -> np.dtype[Any]:
+    def _dtype(self, name: str, kind: Any) -> np.dtype[Any]:
         trt = self._loaded.machine.api.module
-        if found == trt.DataType.BF16:
+        if kind == trt.DataType.BF16:
             return BFLOAT16
         try:
-            known: np.dtype[Any] = np.dtype(trt.nptype(found))
+            known: np.dtype[Any] = np.dtype(trt.nptype(kind))
         except TypeError as error:
             raise InputError(
-                f"{self._file}: {name} is {found}, which is no type of an engine's values: export "
+                f"{self._file}: {name} is {kind}, which is no type of an engine's values: export "
                 "the engine again"
             ) from error
         return known

@@ -111,9 +111,9 @@ class PlanStore:
     def _open(self, name: str, entry: FileEntry) -> Iterator[mmap.mmap]:
         path = self.folder / name
         with _told_again(path), open_file(path) as file:
-            found = os.fstat(file.fileno())
-            _check_ours(path, found)
-            if found.st_size != entry.size or entry.size == 0:
+            status = os.fstat(file.fileno())
+            _check_ours(path, status)
+            if status.st_size != entry.size or entry.size == 0:
                 raise _damaged(path)
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Not closed: TensorRT, or an exception's traceback, may still refer to it.
@@ -162,9 +162,9 @@ class PlanStore:
         return record
 
 
-def _check_ours(path: Path, found: os.stat_result) -> None:
+def _check_ours(path: Path, status: os.stat_result) -> None:
     """Raise InputError if another user than this one and root could change it."""
-    if found.st_uid not in (os.geteuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InputError(
             f"{path} must belong to you or to root, and nobody else may write to it, since plans "
             f"are code: chmod go-w it, or delete it and {_AGAIN}"

@@ -37,9 +37,9 @@ def this_machine(backend: Backend = "auto", index: int = 0) -> PlanMachine:
 
 def machines(index: int = 0) -> list[PlanMachine]:
     """Return this machine with each library that is installed, first choice first."""
-    found = _api.installed()
+    libraries = _api.installed()
     gpu = _cuda.open_gpu(index)
-    return [_machine(api, gpu) for api in found]
+    return [_machine(api, gpu) for api in libraries]
 
 
 def _machine(api: TensorRT, gpu: Gpu) -> PlanMachine:

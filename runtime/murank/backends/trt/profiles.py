@@ -89,17 +89,17 @@ def _decoder(part: ScorerPart, settings: BuildSettings) -> tuple[Profile, ...]:
     # the single last token by weights that are turned round, and keeps those beside the others.
     one, alone = _fixed((1,)), Range((1,), (1,), (2,))
     candidates = Range((1,), (min(_USUAL_CANDIDATES, most),), (max(2, most),))
-    found = [
+    profiles = [
         _decoder_profile(part, "prefill", "prefill", one, alone),
         _decoder_profile(part, "scoring", "suffix", one, candidates),
     ]
     if queries > 1:
         many = Range((1,), (queries,), (queries,))
-        found += [
+        profiles += [
             _decoder_profile(part, "prefill-many", "prefill", many, one),
             _decoder_profile(part, "scoring-many", "suffix", many, candidates),
         ]
-    return tuple(found)
+    return tuple(profiles)
 
 
 def _decoder_profile(

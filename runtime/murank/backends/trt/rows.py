@@ -61,14 +61,14 @@ class PlanRows:
             raise IndexError(f"places must be in 0..{self._count - 1}")
         with self._lock, self._gpu.active():
             wanted = {"rows": ((*places.shape, *self._shape), self._dtype)}
-            found = allocate_all(self._gpu, wanted)["rows"]
+            rows = allocate_all(self._gpu, wanted)["rows"]
             for start, stop in _neighbours(flat):
                 self._gpu.copy(
-                    found.address + start * self._row_bytes,
+                    rows.address + start * self._row_bytes,
                     self._address(int(flat[start])),
                     (stop - start) * self._row_bytes,
                 )
-        return found
+        return rows
 
     def _address(self, place: int) -> int:
         return int(self._owner) + place * self._row_bytes

@@ -48,9 +48,9 @@ class PlanSession:
         tensors = self._contexts().tensors
         for is_input, wanted in ((True, inputs), (False, outputs)):
             for name, shape in wanted.items():
-                found = tensors.get(name)
-                if found is None or found.is_input != is_input or not _fits(found.shape, shape):
-                    has = "missing" if found is None else found.shape
+                tensor = tensors.get(name)
+                if tensor is None or tensor.is_input != is_input or not _fits(tensor.shape, shape):
+                    has = "missing" if tensor is None else tensor.shape
                     raise InputError(
                         f"{self._file}: {name} is {has}, which does not fit the manifest's "
                         f"{shape}; export the engine again"
@@ -121,11 +121,11 @@ class PlanSession:
         """Return what was loaded; MachineError if the GPU has failed, InputError if closed."""
         if self._closed:
             raise InputError(f"{self._file} was closed with its engine: load that again")
-        found = self._loaded
-        if found is None or self._gpu.failed:
+        loaded = self._loaded
+        if loaded is None or self._gpu.failed:
             self._loaded = None
             raise MachineError(f"{self._file} was given up when the GPU failed: {AGAIN}")
-        return found
+        return loaded
 
     def _check(self, contexts: Contexts, inputs: Mapping[str, Any]) -> None:
         wanted = {name for name, one in contexts.tensors.items() if one.is_input}
@@ -188,10 +188,10 @@ class PlanSession:
         return profile, contexts.output_shapes(profile, shapes)
 
 
-def _fits(found: Shape, wanted: FreeShape) -> bool:
+def _fits(lengths: Shape, wanted: FreeShape) -> bool:
     """Whether fixed lengths of a plan's shape (-1 is free) are those wanted."""
-    return len(found) == len(wanted) and all(
+    return len(lengths) == len(wanted) and all(
         have == want
-        for have, want in zip(found, wanted, strict=True)
+        for have, want in zip(lengths, wanted, strict=True)
         if have != -1 and want is not None
     )
