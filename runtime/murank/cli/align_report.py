@@ -45,7 +45,7 @@ def as_json(learnt: Learnt) -> dict[str, Any]:
         "dims": cameras.dims,
         "cameras": [{"camid": camid, "rows": int(rows)} for camid, rows in counts],
         "pairs": len(cameras.pairs),
-        "right": right_share(learnt.unasked, learnt.gallery),
+        "right": right_share(learnt.fitted, learnt.gallery),
         "verified": None if learnt.judged is None else _verified(learnt, learnt.judged),
         "metrics": None if metrics is None else {k: metrics[k] for k in ("before", "aligned")},
         "not_evaluated": None if evaluated is None else evaluated["not_evaluated"],
@@ -109,7 +109,7 @@ def _verified(learnt: Learnt, judged: Judged) -> dict[str, Any]:
     return {
         "asked": len(judged.places),
         "mu": float(judged.mu.mean()),
-        "right_before": right_share(learnt.fitted, learnt.gallery),
+        "right_before": right_share(learnt.unasked, learnt.gallery),
         "skipped": [skip._asdict() for skip in judged.skips],
     }
 

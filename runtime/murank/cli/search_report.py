@@ -113,7 +113,7 @@ def check_sheet(args: argparse.Namespace) -> None:
 def write_search_sheet(
     args: argparse.Namespace, paths: Sequence[Path], results: Sequence[SearchResult]
 ) -> None:
-    """Draw the first queries with their candidate matches, before and after; `results` are whole."""
+    """Draw the first queries with their candidate matches, before and after; results whole."""
     from murank.sheet import Cell, draw_sheet, write_sheet
     from murank.sheet.sheet_rows import MAX_QUERIES, N_SHOWN, SheetRow
 
