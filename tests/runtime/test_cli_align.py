@@ -237,6 +237,8 @@ def test_the_mllm_is_asked_about_the_pairs_that_matter_most(
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-5)
     assert np.abs(given - first.apply(pictured.features, camids)).max() > 1e-3
     assert (found["verified"]["asked"], found["verified"]["skipped"]) == (25, [])
+    unasked = run(capsys, "align", job.folder / "f.npz")
+    assert found["verified"]["right_before"] == unasked["right"] != found["right"]
 
 
 def test_a_pair_without_an_answer_counts_as_before(
