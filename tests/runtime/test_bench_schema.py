@@ -35,18 +35,6 @@ def test_written_and_read(tmp_path: Path, whole: BenchReport) -> None:
     assert report_text(load_report(file)) + "\n" == file.read_text()
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_older_versions(tmp_path: Path, whole: BenchReport, version: int) -> None:
-    """The first had no notes, and neither knew of cameras."""
-    data = json.loads(report_text(whole))
-    del data["settings"]["alignment"]
-    if version == 1:
-        del data["notes"]
-    file = tmp_path / "a.json"
-    file.write_text(json.dumps({**data, "schema_version": version}))
-    assert load_report(file) == replace(whole, notes=whole.notes if version == 2 else [])
-
-
 def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: BenchReport) -> None:
     bare = replace(whole, status="interrupted", cached=None, uncached=None, memory=None, sweep={})
     write_report(tmp_path / "a.json", bare)
@@ -57,7 +45,7 @@ def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: BenchReport
     ("path", "value", "message"),
     [
         (["schema_version"], 4, "made by a newer murank (schema_version 4, this one reads 3)"),
-        (["schema_version"], 0, "schema_version must be 3, got 0"),
+        (["schema_version"], 2, "schema_version must be 3, got 2"),
         (["status"], "done", "status must be one of complete, interrupted, got 'done'"),
         (["settings", "scenario"], "Single", "settings.scenario must be one of SingleStream"),
         (["settings", "qps"], 0, "settings.qps must be above 0"),

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from murank._exceptions import InputError
 from murank.bench.schema import SCHEMA_VERSION, BenchReport
@@ -30,7 +29,7 @@ def load_report(path: Path) -> BenchReport:
     Raises
     ------
     InputError
-        It cannot be read, is no JSON, of a newer murank, or a key is missing, unknown or of
+        It cannot be read, is no JSON, of another murank, or a key is missing, unknown or of
         another type.
     """
     try:
@@ -48,17 +47,6 @@ def load_report(path: Path) -> BenchReport:
                 f"it was made by a newer murank (schema_version {version}, this one reads "
                 f"{SCHEMA_VERSION}); upgrade murank"
             )
-        return BenchReport.from_json(_as_now(data))
+        return BenchReport.from_json(data)
     except (ValueError, RecursionError) as error:  # InputError is a ValueError
         raise InputError(f"{path} is no report of murank bench: {error}") from error
-
-
-def _as_now(data: Any) -> Any:
-    """Return an older report as one of today's: 1 kept no notes, none before 3 was aligned."""
-    if not isinstance(data, dict) or data.get("schema_version") not in (1, 2):
-        return data
-    notes: dict[str, Any] = {"notes": []} if data["schema_version"] == 1 else {}
-    settings = data.get("settings")
-    if isinstance(settings, dict):
-        settings = {**settings, "alignment": "off"}
-    return {**data, **notes, "schema_version": SCHEMA_VERSION, "settings": settings}
