@@ -47,6 +47,7 @@ GROUPS = {
     },
 }
 VERBS = {verb: text for verbs in GROUPS.values() for verb, text in verbs.items()}
+_NAMED = 4  # verbs in a message
 # The build machine's verbs live in its own package, which the runtime never imports by itself.
 ELSEWHERE = {
     "adapt": "murank_export.adapt.adapt_cli",
@@ -126,7 +127,8 @@ def hints(verb: str, arguments: Sequence[str]) -> Iterator[None]:
         having = [] if unknown is None else _verbs_with(unknown, verb)
         if not having:
             raise
-        raise UsageError(f"{error}; {unknown} is of murank {', '.join(having)}") from error
+        named = ", ".join([*having[:_NAMED], *["..."] * (len(having) > _NAMED)])
+        raise UsageError(f"{error}; {unknown} is of murank {named}") from error
 
 
 def _verbs_with(option: str, verb: str) -> list[str]:
