@@ -3,8 +3,9 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,14 @@ class FakeEngine:
         self.sha256 = engine_sha256(folder)
         self._log = log
 
+        self.encoder = SimpleNamespace(part=self.manifest.encoder, features=self._features)
+
     def embed(self, images: Sequence[ReadyImage]) -> NDArray[np.float32]:
-        self._log.count("embed", len(images))
-        rows = np.stack([_thumbnail(image) for image in images])
+        return self._features([image.pixels for image in images])
+
+    def _features(self, pixels: Iterable[Any], _names: object = None) -> NDArray[np.float32]:
+        rows = np.stack([_thumbnail(one) for one in pixels])
+        self._log.count("embed", len(rows))
         unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return unit
 
@@ -52,7 +58,10 @@ class FakeEngine:
         self._log.count(order, sum(map(len, candidates)))
         power = {"given": 1, "swapped": 2}[order]
         mu = [
-            [np.abs(_thumbnail(query) - _thumbnail(one)).mean() ** power for one in row]
+            [
+                np.abs(_thumbnail(query.pixels) - _thumbnail(one.pixels)).mean() ** power
+                for one in row
+            ]
             for query, row in zip(queries, candidates, strict=True)
         ]
         return np.array(mu, np.float32)
@@ -147,8 +156,8 @@ def change_crop(file: Path) -> None:
     Image.fromarray(np.random.default_rng(9).integers(0, 255, shape, np.uint8)).save(file)
 
 
-def _thumbnail(image: ReadyImage) -> NDArray[np.float32]:
-    whole = Image.fromarray(np.ascontiguousarray(image.pixels.transpose(1, 2, 0)))
+def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    whole = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     small = whole.resize((4, 4), Image.Resampling.BOX)
     values: NDArray[np.float32] = np.asarray(small, np.float32).reshape(-1) / np.float32(255)
     return values

@@ -13,15 +13,13 @@ from murank.checks.text import is_utf8
 from murank.datasets import ImageList, list_images
 from murank.datasets.market_style import is_nobody
 from murank.files.npz import read_npz
-from murank.images import ReadyImage
-from murank.images.ahead import Unreadable, ready_ahead
 from murank.jobs import JobLog, LazyEngine
 from murank.rerank.alignment import OFF, Alignment
 from murank.rerank.features import check_has_paths
+from murank.search import embed_images
 from murank_export.sources.hashing import file_sha256
 
 NOBODY, UNREADABLE = "junk_and_distractors", "unreadable"  # why an image is left out
-_BATCH = 32  # images that the engine is given at once
 
 
 @dataclass(frozen=True)
@@ -99,13 +97,19 @@ def from_images(
         "engine_sha256": engine.sha256,
     }
     found = _people_only(replace(listed, origin=origin), report)
-    features, reasons = _embed(found.paths, engine, report)
-    found = replace(found, features=features, encoder_sha256=made_by)
+    encoder = engine.loaded.encoder
+    assert encoder is not None  # noqa: S101 - `check` looked
+    reasons: dict[int, str] = {}
+    features = embed_images(
+        encoder, [Path(path) for path in found.paths],
+        progress=report.part("embed"), skip=reasons.__setitem__,
+    )  # fmt: skip
     if reasons:
         first = next(iter(reasons.values()))
         report.note(f"{_images(len(reasons))} left out, unreadable; the first: {first}")
         keep = ~np.isin(np.arange(len(found.paths)), list(reasons))
         found = found.kept(keep, UNREADABLE)
+    found = replace(found, features=features, encoder_sha256=made_by)
     _check_features(found)
     return found
 
@@ -127,30 +131,6 @@ def _joined(lists: Sequence[ImageList]) -> Labelled:
     cameras = [images.camids for images in lists if images.camids is not None]
     camids = np.concatenate(cameras) if len(cameras) == len(lists) else None
     return Labelled(np.empty((len(paths), 0), np.float32), paths, pids, camids, {}, {})
-
-
-def _embed(
-    paths: Sequence[str], engine: LazyEngine, report: JobLog
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return a row an image, and of unreadable images their number and the reason."""
-    features = np.zeros((len(paths), engine.encoder.dim), np.float32)
-    reasons: dict[int, str] = {}
-    starts = range(0, len(paths), _BATCH)
-    batches = ([Path(path) for path in paths[start : start + _BATCH]] for start in starts)
-    show = report.part("embed")
-    for start, batch in zip(
-        starts, ready_ahead(batches, engine.encoder.preprocessing), strict=True
-    ):
-        usable: dict[int, ReadyImage] = {}
-        for number, image in enumerate(batch, start):
-            if isinstance(image, Unreadable):
-                reasons[number] = image.reason
-            else:
-                usable[number] = image
-        if usable:
-            features[list(usable)] = engine.loaded.embed(list(usable.values()))
-        show("images", start + len(batch), len(paths))
-    return features, reasons
 
 
 def _people_only(found: Labelled, report: JobLog) -> Labelled:

@@ -1,6 +1,5 @@
 """The folder of mined pairs: lists for training and validation, and how they came to be."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from murank.files.atomic import (
     sole_writer,
     write_files,
 )
+from murank.files.json_object import write_json
 from murank.pairs.labelled import Pair, pairs_bytes
 
 RECORD = "mining.json"
@@ -43,9 +43,8 @@ def write_folder(
     OutputError
         The operating system refuses.
     """
-    text = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     files = {f"{part}.json": pairs_bytes(pairs) for part, pairs in parts.items()}
-    files[RECORD] = text.encode()
+    files[RECORD] = write_json(record)
     with readable_errors(folder), made_folder(folder), sole_writer(folder):
         write_files(folder, {name: _writer(data) for name, data in files.items()}, remove=_NAMES)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank import InputError, __version__
+from murank.files.json_object import write_json
 from murank.files.plain import check_utf8
 from murank.folder.integrity import hash_files
 from murank.folder.manifest import (
@@ -166,7 +167,7 @@ def _finish(
         save({name: np.ascontiguousarray(array) for name, array in golden.items()})
     )
     if parity:
-        (stage / PARITY).write_text(json.dumps(parity, indent=2, allow_nan=False) + "\n")
+        (stage / PARITY).write_bytes(write_json(parity))
     names = sorted(
         file.relative_to(stage).as_posix() for file in stage.rglob("*") if file.is_file()
     )
