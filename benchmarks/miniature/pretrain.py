@@ -48,7 +48,7 @@ class Stages:
     easy: int = 600
     pairs: int = 500
     together: int = 1000
-    turn: int = 60
+    turn: int = 160
 
 
 def pretrain(
@@ -68,7 +68,7 @@ def pretrain(
               figure=watcher.figure),
         Stage("together", stages.together, lambda: learner.pairs(hard=2, trust=0.25, together=True),
               {"text": 8e-4, "heads": 8e-4, "vision": 4e-4}, figure=watcher.figure),
-        Stage("turn", stages.turn, lambda: learner.pairs(hard=2, with_end=True), {"text": 2e-4},
+        Stage("turn", stages.turn, lambda: learner.pairs(hard=2, with_end=True), {"text": 3e-4},
               figure=watcher.figure),
     ]  # fmt: skip
     Training(learner.parts, say, kept).run(plan, {"crops": len(pool.pixels)}, seed)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from murank.files.atomic import write_files
 
 Say = Callable[[str], None]
-_WARM_UP, _FLOOR = 100, 0.03  # steps; share of the peak at the end
+_WARM_UP, _FLOOR = 100, 0.03  # steps, at most a quarter; share of the peak at the end
 _SPOKEN, _KEPT = 100, 200  # steps between lines, and between files
 
 
@@ -104,8 +104,9 @@ class Training:
     def _step(self, stage: Stage, optimiser: torch.optim.AdamW, step: int) -> float:
         """Take one step: warm-up, then a cosine to a small rest."""
         share = _FLOOR + (1 - _FLOOR) * (0.5 + 0.5 * math.cos(math.pi * step / stage.steps))
+        warm_up = max(1, min(_WARM_UP, stage.steps // 4))
         for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * share * min(1.0, (step + 1) / _WARM_UP)
+            group["lr"] = group["peak"] * share * min(1.0, (step + 1) / warm_up)
         loss, shown = stage.loss()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

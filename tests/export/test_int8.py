@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from exact_products import needs_exact_products
@@ -94,6 +95,37 @@ def test_a_layer_is_exact(
         (found,) = session.run({"x": x}, ["y"])
         wanted = oracle(x, weight, shift, precision)
         np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_w8_is_its_rounded_weights_in_floats(tmp_path: Path, bias: bool) -> None:
+    made = layer(128, 96, bias=bias)  # the exporter itself widens the smallest ones
+    weight, shift = values(made)
+    file = tmp_path / "layer.onnx"
+    session = graph(take_linear(made, "w8"), 128, 1, file)
+    stored = {one.name: one for one in onnx.load(str(file)).graph.initializer}
+    assert stored["weight"].data_type == onnx.TensorProto.INT8
+    steps, size = steps_of(weight)
+    wide = (steps * size).astype(np.float32)
+    for count in (1, 6):
+        x = np.random.default_rng(count).standard_normal((count, 128)).astype(np.float32)
+        (found,) = session.run({"x": x}, ["y"])
+        wanted = x @ wide.T if shift is None else x @ wide.T + shift
+        # 128 products of numbers of about 1 and 0.2 are summed in another order.
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=128 * 2.0**-22)
+
+
+def test_w8_weights_are_widened_once_at_load(tmp_path: Path) -> None:
+    file, kept = tmp_path / "layer.onnx", tmp_path / "as_loaded.onnx"
+    graph(take_linear(layer(128, 96), "w8"), 128, 1, file)
+    assert {"Cast", "Mul"} <= {node.op_type for node in onnx.load(str(file)).graph.node}
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(kept)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    loaded = onnx.load(str(kept)).graph
+    assert not {"Cast", "Mul"} & {node.op_type for node in loaded.node}
+    assert all(one.data_type == onnx.TensorProto.FLOAT for one in loaded.initializer)
 
 
 @needs_exact_products

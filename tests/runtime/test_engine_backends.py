@@ -50,7 +50,7 @@ def test_what_runs_the_products(providers: Any, backend: str | None) -> None:
 
 # By precision, in the order of its definition: cpu, cuda, TensorRT, unknown.
 RUNS = {
-    "fp32": "yyyy", "fp16": "yyyy", "bf16": "-yyy", "int8": "y---", "w8a16": "y---",
+    "fp32": "yyyy", "fp16": "yyyy", "bf16": "-yyy", "w8": "yy-y", "int8": "y---", "w8a16": "y---",
     "int8-qdq": "y-yy", "fp8": "y-yy", "int4": "y-yy",
 }  # fmt: skip
 

@@ -57,7 +57,8 @@ def _add_mllm(result: Parser) -> None:
         choices=get_args(Precision),
         default="fp32",
         help="fp32 (default): anywhere; fp16: GPUs; bf16: GPUs of compute capability 8.0 on, where "
-        "activations leave the range of fp16; int8: CPUs; w8a16: CPUs, activations of 16 bits: "
+        "activations leave the range of fp16; w8: weights of 8 bits in the file, computed as fp32; "
+        "int8: CPUs; w8a16: CPUs, activations of 16 bits: "
         "twice the products of int8, nearly the ranks of fp32; int8-qdq, fp8 (capability 8.9 on), "
         "int4 (weights alone; 8.0 on): TensorRT plans",
     )

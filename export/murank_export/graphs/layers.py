@@ -48,6 +48,25 @@ class Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+class NarrowLinear(nn.Module):
+    """int8 weights with a scale per output, widened to float32 when the graph is loaded.
+
+    Weights are all that a Cast and a Mul depend on: onnxruntime computes both once and keeps what
+    they give, so that a run costs what float32 costs.
+    """
+
+    def __init__(self, weight: Rounded, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.steps.t().contiguous(), requires_grad=False)  # [in,out]
+        self.scale = nn.Parameter(weight.scale, requires_grad=False)  # [out]
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...,in] -> [...,out]."""
+        y = torch.matmul(x, self.weight.to(x.dtype) * self.scale)
+        return y if self.bias is None else y + self.bias
+
+
 class Int8Linear(nn.Module):
     """int8 weights with a scale per output, activations in one or two int8 terms, by token.
 
@@ -146,6 +165,8 @@ def take_linear(
     if precision in INTEGER:
         rounded = round_weight(part, given)
         block = Int8Linear(rounded, own_bias, terms=2 if precision == "w8a16" else 1)
+    elif precision == "w8":
+        block = NarrowLinear(round_weight(part, given), own_bias)
     elif ARITHMETIC[precision].rounded:
         block = quantised_linear(part, own_bias, precision, given)
     if block is None:

@@ -106,6 +106,19 @@ class GraphFile:
         """Bytes of all weights."""
         return sum(tensor.bytes(half_bytes) for tensor in self.weights.values())
 
+    def widened(self) -> "GraphFile":
+        """As it lies in memory where narrow weights become floats when it is loaded."""
+        narrow = {name for name, one in self.weights.items() if one.elem == "INT8"}
+        scales = {f"{name.removesuffix('.weight')}.scale" for name in narrow}
+        weights = {
+            name: replace(one, elem="FLOAT") if name in narrow else one
+            for name, one in self.weights.items()
+            if name not in scales
+        }
+        operators = Counter(self.operators)
+        operators.subtract({"Cast": len(narrow), "Mul": len(narrow)})
+        return replace(self, weights=weights, operators=operators)
+
     def rounded(self, precision: Precision) -> "GraphFile":
         """Foretell the file of another precision from one in floats, scales left out."""
         how = ARITHMETIC[precision]

@@ -9,6 +9,7 @@ from pathlib import Path
 from murank.engine.stopwatch import Stage
 from murank.folder.batches import VISION_BATCH
 from murank.folder.manifest import Manifest
+from murank.folder.precision import ARITHMETIC
 from murank_export.plan.encoder_run import encoder_run
 from murank_export.plan.graph_file import GraphFile
 from murank_export.plan.graph_run import Execution, GraphRun
@@ -59,6 +60,8 @@ class EngineRuns:
         scorer = None
         if part is not None:
             decoder, vision = (GraphFile.read(folder / n) for n in (part.decoder, part.vision))
+            if ARITHMETIC[manifest.precision].widened:
+                decoder, vision = decoder.widened(), vision.widened()
             scorer = ScorerRuns(part, decoder, vision, how)
         if encoder is None:
             return cls(None, 0, scorer)

@@ -98,8 +98,7 @@ def _precision(manifest: Manifest, machine: MachineReport, providers: str) -> st
 def _memory(manifest: Manifest, machine: MachineReport, providers: str) -> str | None:
     """Say so if the weights alone are more than is free."""
     on_cpu = providers == "cpu"
-    # CPUs compute in float32: they widen float16 weights at load, quantised ones as they are used.
-    wide = 2 if on_cpu and ARITHMETIC[manifest.precision].weight_bits == 16 else 1
+    wide = ARITHMETIC[manifest.precision].widening(on_cpu=on_cpu)
     needed = int(_SPARE * wide * manifest.size)
     shared = on_cpu or machine.is_jetson
     free = available_bytes() if shared else machine.gpus[0].memory_bytes

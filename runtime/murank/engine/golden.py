@@ -29,14 +29,14 @@ _WIDEST = 4  # bytes of a value of K/V: the prefixes of one query are kept in an
 # model is sure.) Another machine adds up in another order and fuses other operators; what that
 # makes of an answer follows from what is rounded in between:
 # - floats alone: some hundred roundings, of 2**-11 in float16 and 2**-8 in bfloat16; the weights of
-#   int4 are the same numbers everywhere, its activations float16;
+#   int4 and w8 are the same numbers everywhere, activations float16 and float32;
 # - activations in steps (int8, fp8): a float that comes out a little differently may round to the
 #   next one. Those of E4M3 are an eighth of a value: fewer floats move, but further;
 # - w8a16 has two such terms, the second one 128 times finer.
 FEATURE_TOLERANCE = 1e-4
 TOLERANCE: Mapping[Precision, float] = {
-    "fp32": 1e-3, "fp16": 5e-2, "bf16": 4e-1, "int8": 3e-1, "w8a16": 2e-2, "int8-qdq": 3e-1,
-    "fp8": 5e-1, "int4": 5e-2,
+    "fp32": 1e-3, "fp16": 5e-2, "bf16": 4e-1, "w8": 1e-3, "int8": 3e-1, "w8a16": 2e-2,
+    "int8-qdq": 3e-1, "fp8": 5e-1, "int4": 5e-2,
 }  # fmt: skip
 
 

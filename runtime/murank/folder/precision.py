@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "w8a16", "int8-qdq", "fp8", "int4"]
+Precision = Literal["fp32", "fp16", "bf16", "w8", "int8", "w8a16", "int8-qdq", "fp8", "int4"]
 Float = Literal["float32", "float16", "bfloat16"]
 Backend = Literal["cpu", "cuda", "plans"]  # onnxruntime on either, TensorRT
 _Capability = tuple[int, int]
@@ -19,6 +19,13 @@ class Arithmetic:
     backends: tuple[Backend, ...]  # that run it, the usual one first
     least_capability: _Capability = (7, 5)  # of a GPU whose plans have such products
     rounded: bool = False  # weights or activations are made for calibration pairs
+    widened: bool = False  # narrow weights become floats once, when the engine is loaded
+
+    def widening(self, *, on_cpu: bool) -> int:
+        """How much larger than in its file a weight is in memory."""
+        if self.widened:
+            return 32 // self.weight_bits
+        return 2 if on_cpu and self.weight_bits == 16 else 1  # CPUs compute float16 as float32
 
     @property
     def item_bytes(self) -> int:
@@ -36,6 +43,10 @@ ARITHMETIC: Mapping[Precision, Arithmetic] = {
     "fp16": Arithmetic(floats="float16", weight_bits=16, backends=("cuda", "plans", "cpu")),
     "bf16": Arithmetic(
         floats="bfloat16", weight_bits=16, backends=("cuda", "plans"), least_capability=(8, 0)
+    ),
+    # A file of a quarter: weights are widened once, when the engine is loaded.
+    "w8": Arithmetic(
+        floats="float32", weight_bits=8, backends=("cpu", "cuda"), rounded=True, widened=True
     ),
     # Integer products of onnxruntime, a scale per token.
     "int8": Arithmetic(floats="float32", weight_bits=8, backends=("cpu",), rounded=True),
