@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_for_a_person(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(engine), "--candidates", "20"]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert "error" not in err  # a slow machine tells its progress
+    out = re.sub(r"built in \d+ s", "built in 0 s", out)
     (folder,) = (engine.parent / "cache" / "murank" / "plans").glob("*/*")
     for text in (
         "for tensorrt 10.3.0 on Fake Orin, compute capability 8.7, driver for CUDA 12.6\n",
