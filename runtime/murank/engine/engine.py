@@ -16,7 +16,7 @@ from murank.backends.providers import Providers
 from murank.engine.deadline import Pace, check_deadline
 from murank.engine.disk_cache import CacheLimits, DiskCache, open_cache
 from murank.engine.encoder import Encoder
-from murank.engine.memory_cache import MemoryCache, content_key
+from murank.engine.memory_cache import Key, MemoryCache, content_key
 from murank.engine.pair_orders import Order, mu_in_order, mu_in_time, pixels_of
 from murank.engine.results import Ranked, ranked
 from murank.engine.scorer import Scorer
@@ -340,7 +340,10 @@ class Engine:
         if part is None:
             return False
         (pixels,) = pixels_of([image], part.preprocessing, "image")
-        key = content_key(pixels)
+        return self.forget_key(content_key(pixels))
+
+    def forget_key(self, key: Key) -> bool:
+        """Erase all that is kept of one image, as `forget`, by the hash of its pixels."""
         had_any = self._vision_memory.forget(key)
         if self.scorer is not None:
             had_any |= self.scorer.forget(key)

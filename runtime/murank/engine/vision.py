@@ -79,6 +79,11 @@ class VisionTokens:
             tokens[row] = tokens_of[key]
         return tokens
 
+    def keep(self, key: Key, values: NDArray[Any]) -> Any:
+        """Keep tokens [levels,T,H] that were computed earlier, and return what passes for them."""
+        (kept,) = self._kept([key], values[None])
+        return kept
+
     def _remembered(self, key: Key) -> Any:
         """Return the tokens [levels,T,H] of an image, a row where they are rows, or None."""
         values = self._memory.get(key)

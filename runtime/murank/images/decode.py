@@ -24,7 +24,7 @@ from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 from murank.images.netpbm import check_netpbm, is_netpbm, read_netpbm
 from murank.images.orientation import orientation
 
-RawImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+RawImage = str | bytes | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 
@@ -61,8 +61,8 @@ def load_image(
     Parameters
     ----------
     source
-        A path of a JPEG, PNG, BMP, WEBP or binary PPM file, a PIL image, or uint8 [H,W,3] RGB (not
-        BGR) or [H,W] grey.
+        A path of a JPEG, PNG, BMP, WEBP or binary PPM file, the bytes of one, a PIL image, or uint8
+        [H,W,3] RGB (not BGR) or [H,W] grey.
     bits
         Of 16-bit grey values, 8..16: how many the sensor gave, so that a 12-bit one is white at
         4095. None: 16, with a warning in the log if no value needs more than 14.
@@ -94,10 +94,14 @@ def decoded(
     Whoever makes a small picture of it should do so inside, and let go of it.
     """
     check_bits(bits)
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        name = name or str(path)
-        raw = _read_file(path, name, limits)
+    if isinstance(source, (str, bytes, os.PathLike)):
+        if isinstance(source, bytes):
+            raw, name = source, name or "image"
+            _check_bytes(len(raw), name, limits)
+        else:
+            path = Path(source)
+            name = name or str(path)
+            raw = _read_file(path, name, limits)
         check_header(raw, name, limits)
         if is_netpbm(raw):
             values = read_netpbm(raw, name, limits, bits)

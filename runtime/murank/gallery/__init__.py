@@ -1,0 +1,26 @@
+"""A gallery that lives: rows come and go, are searched with a deadline, and are really erased.
+
+Imports checks, images, datasets, engine, rerank, and the kernels.
+"""
+
+from murank.gallery.gallery import Gallery
+from murank.gallery.gallery_result import (
+    AddResult,
+    Erasure,
+    GalleryCheck,
+    GalleryMatch,
+    GalleryRow,
+    GallerySearchResult,
+    GalleryStats,
+)
+
+__all__ = [
+    "AddResult",
+    "Erasure",
+    "Gallery",
+    "GalleryCheck",
+    "GalleryMatch",
+    "GalleryRow",
+    "GallerySearchResult",
+    "GalleryStats",
+]

@@ -1,0 +1,420 @@
+"""A gallery that lives: rows come and go, and every answer is of one state of it."""
+
+import os
+import time as clock
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from murank._exceptions import InputError, OutputError
+from murank.engine.deadline import Pace, check_deadline
+from murank.engine.engine import Engine
+from murank.gallery.erased_shots import shots_of
+from murank.gallery.gallery_check import check_file
+from murank.gallery.gallery_file import GalleryFile
+from murank.gallery.gallery_query import SHORTLIST, Asked, Filters, Method, Query
+from murank.gallery.gallery_result import (
+    AddResult,
+    Erasure,
+    GalleryCheck,
+    GalleryRow,
+    GallerySearchResult,
+    GalleryStats,
+)
+from murank.gallery.items import (
+    Time,
+    cameras_of,
+    check_attributes,
+    check_camera,
+    check_items,
+    check_time,
+    names,
+)
+from murank.gallery.ready_shots import KEEPS, Keep, from_crops, from_features
+from murank.gallery.schema import create
+from murank.gallery.state import State
+from murank.gallery.stored import AttributeValue
+from murank.gallery.stored_shots import row_of
+from murank.gallery.writer_lock import WriterLock
+from murank.images import ImageSource
+from murank.images.arguments import as_array, check_choice, check_images, check_number, check_whole
+from murank.rerank.alignment import Alignment
+from murank.rerank.alignment import Asked as Level
+
+Mode = Literal["rw", "r"]
+WhenFull = Literal["refuse", "drop-oldest"]
+_AT_ONCE = 64  # crops in memory
+
+
+class Gallery:
+    """Tracks of people in one file, searched in memory. Calls from several threads are safe.
+
+    Made by `open`; a context manager. One process writes it, any number read it.
+    """
+
+    def __init__(
+        self, path: Path, engine: Engine, state: State, writer: WriterLock | None, *, keep: Keep,
+        best: int, min_side: int, max_rows: int | None, when_full: WhenFull,
+        retention: float | None, align_within: float,
+    ) -> None:  # fmt: skip
+        """For `open` only."""
+        self.path, self.engine = path, engine
+        self._state, self._writer = state, writer
+        self._keep, self._best, self._min_side = keep, best, min_side
+        self._max_rows, self._when_full = max_rows, when_full
+        self._retention, self._align_within = retention, align_within
+        self._pace = Pace()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        engine: Engine,
+        *,
+        mode: Mode = "rw",
+        keep: Keep = "crops",
+        best_shots: int = 4,
+        min_side: int = 16,
+        max_rows: int | None = None,
+        when_full: WhenFull = "refuse",
+        retention: timedelta | float | None = None,
+        align_cameras: Level = "auto",
+        align_dims: int | Literal["auto", "all"] = "auto",
+        align_within: timedelta | float = 3600.0,
+    ) -> "Gallery":
+        """Open a gallery's file, or make it.
+
+        Parameters
+        ----------
+        path
+            Of the file; SQLite's -wal and -shm, and a -lock, are beside it while it is open.
+        engine
+            With an encoder; it is not copied. A gallery holds features of one encoder.
+        mode
+            "rw" (one process; the file is made where there is none) or "r".
+        keep
+            "crops": of each track the `best_shots` largest and sharpest as JPEG, so that the MLLM
+            can be asked about them. "tokens": its vision tokens instead, of no use to another
+            engine, and no picture. "none": features alone; the MLLM is never asked.
+        best_shots
+            Kept of a track.
+        min_side
+            Pixels of the shorter side of a crop; smaller ones are refused.
+        max_rows, when_full
+            Shots in the gallery, at most; one more is refused, or the oldest are erased.
+        retention
+            Seconds, or a timedelta, that `purge` lets a shot stay.
+        align_cameras, align_dims
+            As of `Searcher`; what `align` fits.
+        align_within
+            Seconds, or a timedelta, after an erasure in which `maintain` fits directions anew.
+
+        Raises
+        ------
+        InputError
+            Not a gallery, or one of another encoder, a newer format, open for writing elsewhere.
+        OutputError
+            The file cannot be made or written.
+        """
+        file_path = Path(path)
+        check_choice(mode, "mode", ("rw", "r"))
+        check_choice(keep, "keep", KEEPS)
+        check_choice(when_full, "when_full", ("refuse", "drop-oldest"))
+        check_whole(best_shots, "best_shots")
+        check_whole(min_side, "min_side")
+        if max_rows is not None:
+            check_whole(max_rows, "max_rows")
+        alignment = Alignment(align_cameras, align_dims)
+        stay = None if retention is None else _seconds(retention, "retention")
+        within = _seconds(align_within, "align_within")
+        encoder, sha256 = engine.encoder, engine.encoder_sha256
+        if encoder is None or sha256 is None:
+            raise InputError("a gallery needs features, and this engine has no encoder loaded")
+        writer = WriterLock(file_path) if mode == "rw" else None
+        files: list[GalleryFile] = []
+        try:
+            if writer is not None and not file_path.exists():
+                create(file_path, {"encoder_sha256": sha256, "dim": encoder.part.dim})
+            files += [GalleryFile(file_path, writes=True)] if writer is not None else []
+            files += [GalleryFile(file_path, writes=False)]
+            if files[0].meta("encoder_sha256") != sha256:
+                raise InputError(
+                    f"{file_path} holds features of another encoder: open it with that engine, or "
+                    "name another file"
+                )
+            state = State(engine, files[0] if writer else None, files[-1], alignment)
+        except BaseException:
+            for one in files:
+                one.close()
+            if writer is not None:
+                writer.release()
+            raise
+        return cls(
+            file_path, engine, state, writer, keep=keep, best=best_shots, min_side=min_side,
+            max_rows=max_rows, when_full=when_full, retention=stay, align_within=within,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the file, and overwrite what is in memory. Twice is once."""
+        self._state.close()
+        if self._writer is not None:
+            self._writer.release()
+
+    def __enter__(self) -> "Gallery":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def add(
+        self,
+        crops: Sequence[ImageSource] | None = None,
+        *,
+        camera: int | Sequence[int],
+        time: Time | Sequence[Time],
+        features: Any = None,
+        track: str | int | Sequence[str | int | None] | None = None,
+        id: str | Sequence[str | None] | None = None,  # noqa: A002  what callers call it
+        subject: str | Sequence[str | None] | None = None,
+        attributes: Mapping[str, AttributeValue] | Sequence[Mapping[str, AttributeValue]] = {},
+    ) -> list[AddResult]:
+        """Add shots; those that are stored when it returns stay through a power cut.
+
+        What belongs to an item is one value for all, or a list of one each.
+
+        Parameters
+        ----------
+        crops
+            A list of images (paths, PIL images, uint8 RGB arrays, bytes of a file).
+        camera
+            Number of the camera, 0 or more.
+        time
+            Seconds since the epoch, or an aware datetime.
+        features
+            Instead of crops: [n,D] of this engine's encoder, any scale. The MLLM is never asked
+            about such shots.
+        track
+            What the tracker calls it: shots of one track and camera are searched as one. None: the
+            shot is a track of its own.
+        id
+            Of the shot, unique; None: one is made. The same again, with the same content, is
+            "known"; with another content it is refused.
+        subject
+            A name to erase by.
+        attributes
+            Names with texts, numbers or truth values, to filter by.
+
+        Returns
+        -------
+        list
+            A status an item, in their order: what is wrong with one never loses the others.
+
+        Raises
+        ------
+        InputError
+            The call itself is wrong; nothing was stored.
+        OutputError
+            The disk is full, or the gallery was opened with mode="r"; nothing was stored.
+        """
+        self._check_writes()
+        if (crops is None) == (features is None):
+            raise InputError("add takes crops or features, one of them")
+        given = as_array(features, "features") if crops is None else crops
+        if crops is not None:
+            check_images(crops, "crops")
+        items = check_items(
+            len(given), camera=camera, time=time, track=track, id=id, subject=subject,
+            attributes=attributes,
+        )  # fmt: skip
+        if crops is None:
+            ready = from_features(features, items, self._state.reads.dim)
+        else:
+            ready = []
+            for start in range(0, len(items), _AT_ONCE):
+                part = slice(start, start + _AT_ONCE)
+                ready += from_crops(
+                    crops[part], items[part], self.engine, self._keep, min_side=self._min_side
+                )
+        return self._state.store(
+            ready, best=self._best, most=self._max_rows, drops=self._when_full == "drop-oldest"
+        )
+
+    def search(
+        self,
+        crop: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        feature: Any = None,
+        id: str | None = None,  # noqa: A002
+        cameras: int | Collection[int] | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        exclude_tracks: str | Iterable[str] = (),
+        attributes: Mapping[str, AttributeValue] = {},
+        camera: int | None = None,
+        top_k: int = 20,
+        candidates: int = 20,
+        shortlist: int | None = SHORTLIST,
+        method: Method = "ca-jaccard",
+        parameters: Mapping[str, Any] = {},
+        deadline_ms: float | None = None,
+    ) -> GallerySearchResult:
+        """Rank the tracks that pass the filters for one person.
+
+        Parameters
+        ----------
+        crop
+            An image, or a list of images of the same person; the MLLM is shown the first.
+        feature
+            Instead of a crop: [D]; the MLLM is not asked.
+        id
+            Instead of both: a shot that is stored. Its own track is left out.
+        cameras, since, until, attributes
+            Filters: a track passes that was seen by one of these cameras, in [since, until], with
+            all of these attributes.
+        exclude_tracks
+            Left out, whatever the camera.
+        camera
+            The query's own camera, for its alignment; None: unknown, or that of the stored shot.
+        top_k
+            Matches returned, at most.
+        candidates
+            Of the nearest tracks, that the MLLM is asked about.
+        shortlist
+            Of the nearest tracks, among which neighbours are looked for; None: all that pass.
+        method
+            "ca-jaccard", "k-reciprocal", "simple" (mu fused, no neighbours) or "none".
+        parameters
+            Of the method: k1, k2, lambda_value, ..., alpha.
+        deadline_ms
+            As of `Searcher.search`.
+
+        Raises
+        ------
+        InputError
+            The query or an argument cannot be used, or there is no such id.
+        """
+        start = self._pace.clock()
+        check_deadline(deadline_ms)
+        filters = Filters(
+            None if cameras is None else cameras_of(cameras, "cameras"),
+            None if since is None else check_time(since, "since"),
+            None if until is None else check_time(until, "until"),
+            names(exclude_tracks, "exclude_tracks") if exclude_tracks != () else [],
+            check_attributes(attributes, "attributes"),
+        )  # fmt: skip
+        asked = Asked(
+            check_whole(top_k, "top_k"), check_whole(candidates, "candidates", least=0), shortlist,
+            method, parameters, None if deadline_ms is None else start + deadline_ms / 1000,
+        )  # fmt: skip
+        own = None if camera is None else check_camera(camera, "camera")
+        query = Query(self.engine, self._state.reads, self._pace)
+        query.see(crop, feature, id, own)
+        with query.watch.stage("retrieve"), self._state.searched() as searched:
+            query.retrieve(searched, filters, asked)
+        return query.answer(asked)
+
+    def get(self, ids: str | Sequence[str]) -> list[GalleryRow | None]:
+        """Return stored shots without their features, in order; None: there is none."""
+        return [row_of(self._state.reads, one) for one in names(ids, "ids")]
+
+    def erase(
+        self,
+        *,
+        ids: str | Sequence[str] | None = None,
+        track: str | None = None,
+        subject: str | None = None,
+    ) -> Erasure:
+        """Erase shots by their ids, their track (of all cameras) or their subject.
+
+        They are in no search that begins afterwards, and overwritten in memory, in the file and in
+        the engine's caches when it returns; see `Erasure.complete`. What lies below the file
+        system (a disk's spare blocks, snapshots, backups) is beyond it.
+
+        Raises
+        ------
+        InputError
+            Not exactly one of the three is given.
+        OutputError
+            The gallery was opened with mode="r".
+        """
+        self._check_writes()
+        if sum(one is not None for one in (ids, track, subject)) != 1:
+            raise InputError("erase takes ids, track or subject, one of them")
+        if ids is not None:
+            wanted: dict[str, Any] = {"ids": names(ids, "ids")}
+        elif track is not None:
+            wanted = {"track": names(track, "track")[0]}
+        else:
+            wanted = {"subject": names(subject, "subject")[0]}
+        return self._state.erase(shots_of(self._state.file, **wanted))
+
+    def purge(self, older_than: Time | None = None) -> Erasure:
+        """Erase shots from before a time (None: as `retention` says), and finish erasures."""
+        self._check_writes()
+        before = None if older_than is None else check_time(older_than, "older_than")
+        if before is None and self._retention is not None:
+            before = clock.time() - self._retention
+        shots = np.empty(0, np.int64)
+        if before is not None:
+            shots = shots_of(self._state.file, before=before)
+        return self._state.erase(shots)
+
+    def align(self) -> str:
+        """Fit the cameras' directions anew, beside what is searched meanwhile; returns the level.
+
+        Raises
+        ------
+        InputError
+            `align_cameras` asks for what these units do not allow.
+        """
+        self._check_writes()
+        return self._state.align()
+
+    def maintain(self) -> None:
+        """Do what is due, for a quiet moment: retention, unfinished erasures, a new alignment."""
+        self.purge()
+        if self._state.alignment_due(self._align_within):
+            self.align()
+
+    def stats(self) -> GalleryStats:
+        """Return how large it is, and what is due."""
+        with self._state.searched() as searched:
+            file, cameras = self._state.reads, searched.sums.arrays()[0]
+            return GalleryStats(
+                file.count("shots"), len(searched.units), file.count("pictures"),
+                tuple(cameras.tolist()), _size(self.path), searched.units.bytes,
+                searched.generation, searched.version.fitted.level,
+                self._state.alignment_due(self._align_within), bool(file.meta("pending")),
+                len(searched.damaged),
+            )  # fmt: skip
+
+    def verify(self, *, erased: Erasure | None = None) -> GalleryCheck:
+        """Read every byte: what is damaged, and what is left of an erasure."""
+        return check_file(self._state.reads, erased)
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a copy that can be opened, while the gallery is in use. Raises OutputError."""
+        self._state.reads.copy_to(Path(path))
+
+    def _check_writes(self) -> None:
+        if self._writer is None:
+            raise OutputError(f"{self.path} is open for reading: open it with mode='rw'")
+
+
+def _seconds(value: timedelta | float, name: str) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    return check_number(value, name, above=0)
+
+
+def _size(path: Path) -> int:
+    """Bytes of the file and what SQLite keeps beside it."""
+    files = (path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm"))
+    return sum(one.stat().st_size for one in files if one.exists())

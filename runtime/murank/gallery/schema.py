@@ -1,0 +1,134 @@
+"""The file of a gallery: one SQLite database, and how it is opened."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from murank._exceptions import InputError, MachineError, OutputError
+
+FORMAT = 1  # `user_version`; a newer one is refused, an older one migrated
+_APPLICATION = 0x6D75726B  # "murk"
+_BUSY_SECONDS = 10.0
+
+# shots   what was added, one image or feature each; `feature` until it is sealed into a chunk
+# units   what is searched: the shots of one track of one camera
+# gone    numbers of units that are no more, for readers
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE units (
+    unit INTEGER PRIMARY KEY AUTOINCREMENT, track TEXT, camera INTEGER NOT NULL,
+    first REAL NOT NULL, last REAL NOT NULL, shots INTEGER NOT NULL, changed INTEGER NOT NULL);
+CREATE UNIQUE INDEX units_by_track ON units (track, camera) WHERE track IS NOT NULL;
+CREATE INDEX units_by_change ON units (changed);
+CREATE TABLE gone (unit INTEGER PRIMARY KEY, changed INTEGER NOT NULL);
+CREATE INDEX gone_by_change ON gone (changed);
+CREATE TABLE shots (
+    shot INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, unit INTEGER NOT NULL,
+    time REAL NOT NULL, subject TEXT, content BLOB NOT NULL,
+    feature BLOB, feature_check BLOB, chunk INTEGER, place INTEGER);
+CREATE INDEX shots_by_unit ON shots (unit);
+CREATE INDEX shots_by_time ON shots (time);
+CREATE INDEX shots_by_subject ON shots (subject) WHERE subject IS NOT NULL;
+CREATE INDEX shots_by_chunk ON shots (chunk, place) WHERE chunk IS NOT NULL;
+CREATE INDEX shots_hot ON shots (shot) WHERE chunk IS NULL;
+CREATE TABLE attributes (
+    shot INTEGER NOT NULL, key TEXT NOT NULL, value NOT NULL, unit INTEGER NOT NULL,
+    PRIMARY KEY (key, value, unit, shot)) WITHOUT ROWID;
+CREATE INDEX attributes_by_shot ON attributes (shot);
+CREATE TABLE pictures (
+    shot INTEGER PRIMARY KEY, unit INTEGER NOT NULL, quality REAL NOT NULL, key TEXT,
+    jpeg BLOB, tokens BLOB, picture_check BLOB NOT NULL);
+CREATE INDEX pictures_by_unit ON pictures (unit, quality);
+CREATE TABLE chunks (chunk INTEGER PRIMARY KEY AUTOINCREMENT, vectors BLOB NOT NULL,
+    sha256 BLOB NOT NULL);
+CREATE TABLE alignment (version INTEGER PRIMARY KEY, arrays BLOB NOT NULL, units INTEGER NOT NULL,
+    fitted REAL NOT NULL, is_whole INTEGER NOT NULL);
+"""
+
+
+def create(path: Path, meta: dict[str, str | int]) -> None:
+    """Make a new file, its owner's alone, whole or not at all. Raises OutputError."""
+    aside = path.with_name(f".{path.name}.new-{os.getpid()}")
+    with file_errors(path):
+        try:
+            os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as connection:
+                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                connection.execute("PRAGMA auto_vacuum = NONE")
+                connection.execute("BEGIN")
+                for statement in _TABLES.split(";"):
+                    connection.execute(statement)
+                rows = list({**meta, "generation": 0}.items())
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                connection.execute("COMMIT")
+            os.link(aside, path)  # fails where something is: another process was first
+        finally:
+            aside.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
+    """Open a file that is there.
+
+    Raises
+    ------
+    InputError
+        It is no gallery, of a newer format, or damaged.
+    """
+    with file_errors(path):
+        # On a disk that may not be written to SQLite reads a WAL file only if nobody writes it.
+        immutable = not writes and not os.access(path.parent, os.W_OK)
+        mode = "rw" if writes else "ro"
+        uri = f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if immutable else ''}"
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
+        )
+        try:
+            _check(connection, path)
+            if writes:
+                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            for setting in ("synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
+                connection.execute(f"PRAGMA {setting}").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION:
+        raise InputError(f"{path} is another program's database, no gallery; name another file")
+    if version > FORMAT:
+        raise InputError(
+            f"{path} has gallery format {version}, and this murank knows {FORMAT}: open it with "
+            "the newer version"
+        )
+
+
+@contextlib.contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the system say of the file into one of ours that names it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "full" in text or "I/O" in text or "readonly" in text:
+            raise OutputError(f"cannot write {path}: {text}; nothing of it was stored") from error
+        if "locked" in text:
+            raise MachineError(f"{path} is busy: another process holds it; try again") from error
+        raise InputError(f"cannot open {path}: {text}") from error
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{path} is damaged: {error}; restore it from a backup") from error
+    except FileExistsError as error:
+        raise OutputError(f"{path} is there already: open it, or name another file") from error
+    except OSError as error:
+        raise OutputError(f"cannot use {path}: {error.strerror or error}") from error

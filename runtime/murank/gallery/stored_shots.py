@@ -1,0 +1,158 @@
+"""Shots, units and pictures in the file of a gallery."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank.gallery.gallery_file import GalleryFile, checked
+from murank.gallery.gallery_result import GalleryRow
+from murank.gallery.stored import Picture, Shot, UnitRecord
+
+I64 = NDArray[np.int64]
+
+
+def content_of(file: GalleryFile, shot_id: str) -> bytes | None:
+    """Return the hash of the item with this id, or None."""
+    row = file.one("SELECT content FROM shots WHERE id = ?", shot_id)
+    return None if row is None else bytes(row[0])
+
+
+def add(file: GalleryFile, shot: Shot, generation: int, *, best: int) -> int:
+    """Store one, and of its unit the `best` pictures; returns its unit."""
+    unit = _unit_for(file, shot, generation)
+    feature = shot.feature.tobytes()
+    number = file.run(
+        "INSERT INTO shots (id, unit, time, subject, content, feature, feature_check) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        shot.id, unit, shot.time, shot.subject, shot.content, feature, checked(feature),
+    ).lastrowid  # fmt: skip
+    for key, value in shot.attributes.items():
+        file.run("INSERT INTO attributes VALUES (?, ?, ?, ?)", number, key, value, unit)
+    if shot.picture is not None:
+        _add_picture(file, number, unit, shot.picture, best)
+    return unit
+
+
+def _unit_for(file: GalleryFile, shot: Shot, generation: int) -> int:
+    row = None
+    if shot.track is not None:
+        row = file.one(
+            "SELECT unit FROM units WHERE track = ? AND camera = ?", shot.track, shot.camera
+        )
+    if row is None:
+        number = file.run(
+            "INSERT INTO units (track, camera, first, last, shots, changed) "
+            "VALUES (?, ?, ?, ?, 1, ?)",
+            shot.track, shot.camera, shot.time, shot.time, generation,
+        ).lastrowid  # fmt: skip
+        assert number is not None  # noqa: S101  an INSERT has one
+        return number
+    file.run(
+        "UPDATE units SET first = min(first, ?), last = max(last, ?), shots = shots + 1, "
+        "changed = ? WHERE unit = ?",
+        shot.time, shot.time, generation, row[0],
+    )  # fmt: skip
+    return int(row[0])
+
+
+def _add_picture(
+    file: GalleryFile, shot: int | None, unit: int, picture: Picture, best: int
+) -> None:
+    data = picture.jpeg if picture.jpeg is not None else picture.tokens or b""
+    file.run(
+        "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)",
+        shot, unit, picture.quality, picture.key, picture.jpeg, picture.tokens, checked(data),
+    )  # fmt: skip
+    file.run(
+        "DELETE FROM pictures WHERE unit = ?1 AND shot NOT IN (SELECT shot FROM pictures "
+        "WHERE unit = ?1 ORDER BY quality DESC, shot LIMIT ?2)",
+        unit, best,
+    )  # fmt: skip
+
+
+def units(file: GalleryFile, *, after: int = -1) -> list[UnitRecord]:
+    """Return the units that were made or changed after a generation, by number."""
+    rows = file.all(
+        "SELECT unit, track, camera, first, last, shots FROM units WHERE changed > ? "
+        "ORDER BY unit", after,
+    )  # fmt: skip
+    return [UnitRecord(*row) for row in rows]
+
+
+def gone_units(file: GalleryFile, *, after: int) -> list[int]:
+    """Return the units that were erased after a generation."""
+    return [row[0] for row in file.all("SELECT unit FROM gone WHERE changed > ?", after)]
+
+
+def unit_record(file: GalleryFile, unit: int) -> UnitRecord:
+    """Return one unit that is there."""
+    record = find_unit(file, unit)
+    assert record is not None  # noqa: S101  the caller has just read its number
+    return record
+
+
+def find_unit(file: GalleryFile, unit: int) -> UnitRecord | None:
+    """Return one unit, or None."""
+    row = file.one("SELECT unit, track, camera, first, last, shots FROM units WHERE unit = ?", unit)
+    return None if row is None else UnitRecord(*row)
+
+
+def units_of_tracks(file: GalleryFile, tracks: Iterable[str]) -> I64:
+    """Return the units of these tracks, of all cameras."""
+    return file.column("SELECT unit FROM units WHERE track IN", list(tracks))
+
+
+def units_with(file: GalleryFile, key: str, value: Any) -> I64:
+    """Return the units of which a shot has this attribute."""
+    rows = file.all("SELECT DISTINCT unit FROM attributes WHERE key = ? AND value = ?", key, value)
+    return np.array([row[0] for row in rows], np.int64)
+
+
+def best_shot(file: GalleryFile, unit: int) -> tuple[str, int | None]:
+    """Return a unit's best shot: its id, and its number if there is a picture of it."""
+    row = file.one(
+        "SELECT shots.id, shots.shot FROM pictures JOIN shots USING (shot) "
+        "WHERE pictures.unit = ? ORDER BY quality DESC, shot LIMIT 1", unit,
+    )  # fmt: skip
+    if row is not None:
+        return str(row[0]), int(row[1])
+    row = file.one("SELECT id FROM shots WHERE unit = ? ORDER BY shot DESC LIMIT 1", unit)
+    return ("", None) if row is None else (row[0], None)
+
+
+def picture(file: GalleryFile, shot: int) -> Picture | None:
+    """Return the picture of a shot; None: it is no more, or damaged."""
+    row = file.one(
+        "SELECT quality, key, jpeg, tokens, picture_check FROM pictures WHERE shot = ?", shot
+    )
+    if row is None or checked(row[2] if row[2] is not None else row[3] or b"") != row[4]:
+        return None
+    return Picture(*row[:4])
+
+
+def pictures_of(file: GalleryFile, shots: I64) -> list[Picture]:
+    """Return the pictures that are kept of these shots."""
+    found = (picture(file, shot) for shot in shots.tolist())
+    return [one for one in found if one is not None]
+
+
+def row_of(file: GalleryFile, shot_id: str) -> GalleryRow | None:
+    """Return what is stored of one shot beside its feature, or None."""
+    row = file.one(
+        "SELECT shot, camera, time, track, subject FROM shots JOIN units USING (unit) "
+        "WHERE id = ?", shot_id,
+    )  # fmt: skip
+    if row is None:
+        return None
+    shot, camera, time, track, subject = row
+    attributes = dict(file.all("SELECT key, value FROM attributes WHERE shot = ?", shot))
+    has_picture = file.one("SELECT 1 FROM pictures WHERE shot = ?", shot) is not None
+    return GalleryRow(shot_id, camera, time, track, subject, attributes, has_picture)
+
+
+def place_of(file: GalleryFile, shot_id: str) -> tuple[int, int] | None:
+    """Return a shot's number and unit, or None."""
+    row = file.one("SELECT shot, unit FROM shots WHERE id = ?", shot_id)
+    return None if row is None else (int(row[0]), int(row[1]))
