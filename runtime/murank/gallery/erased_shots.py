@@ -48,6 +48,7 @@ def erase(file: GalleryFile, shots: I64, generation: int) -> None:
         chunk, place = file.one("SELECT chunk, place FROM shots WHERE shot = ?", number)
         if chunk is not None:
             places[chunk].append(place)
+    file.many("DELETE FROM recent WHERE shot = ?", ((n,) for n in numbers))
     file.many("DELETE FROM shots WHERE shot = ?", ((n,) for n in numbers))
     for chunk, erased in places.items():
         _overwrite(file, chunk, erased)

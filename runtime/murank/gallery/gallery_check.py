@@ -32,7 +32,8 @@ def _damaged_features(file: GalleryFile) -> list[str]:
         if hashlib.sha256(data).digest() != digest:
             found += [row[0] for row in file.all("SELECT id FROM shots WHERE chunk = ?", chunk)]
     for shot_id, feature, check in file.all(
-        "SELECT id, feature, feature_check FROM shots WHERE chunk IS NULL"
+        "SELECT id, feature, feature_check FROM shots LEFT JOIN recent USING (shot) "
+        "WHERE chunk IS NULL"
     ):
         if feature is None or checked(feature) != check:
             found.append(shot_id)

@@ -12,7 +12,9 @@ FORMAT = 1  # `user_version`; a newer one is refused, an older one migrated
 _APPLICATION = 0x6D75726B  # "murk"
 _BUSY_SECONDS = 10.0
 
-# shots   what was added, one image or feature each; `feature` until it is sealed into a chunk
+# shots   what was added, one image or feature each
+# recent  their features, until they are sealed into a chunk; a table of its own, so that shots
+#         stay small
 # units   what is searched: the shots of one track of one camera
 # gone    numbers of units that are no more, for readers
 _TABLES = """
@@ -27,12 +29,12 @@ CREATE INDEX gone_by_change ON gone (changed);
 CREATE TABLE shots (
     shot INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, unit INTEGER NOT NULL,
     time REAL NOT NULL, subject TEXT, content BLOB NOT NULL,
-    feature BLOB, feature_check BLOB, chunk INTEGER, place INTEGER);
+    chunk INTEGER, place INTEGER);
 CREATE INDEX shots_by_unit ON shots (unit);
 CREATE INDEX shots_by_time ON shots (time);
 CREATE INDEX shots_by_subject ON shots (subject) WHERE subject IS NOT NULL;
-CREATE INDEX shots_by_chunk ON shots (chunk, place) WHERE chunk IS NOT NULL;
-CREATE INDEX shots_hot ON shots (shot) WHERE chunk IS NULL;
+CREATE INDEX shots_by_chunk ON shots (chunk, place, unit) WHERE chunk IS NOT NULL;
+CREATE TABLE recent (shot INTEGER PRIMARY KEY, feature BLOB NOT NULL, feature_check BLOB NOT NULL);
 CREATE TABLE attributes (
     shot INTEGER NOT NULL, key TEXT NOT NULL, value NOT NULL, unit INTEGER NOT NULL,
     PRIMARY KEY (key, value, unit, shot)) WITHOUT ROWID;

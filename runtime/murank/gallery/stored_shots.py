@@ -22,12 +22,12 @@ def content_of(file: GalleryFile, shot_id: str) -> bytes | None:
 def add(file: GalleryFile, shot: Shot, generation: int, *, best: int) -> int:
     """Store one, and of its unit the `best` pictures; returns its unit."""
     unit = _unit_for(file, shot, generation)
-    feature = shot.feature.tobytes()
     number = file.run(
-        "INSERT INTO shots (id, unit, time, subject, content, feature, feature_check) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        shot.id, unit, shot.time, shot.subject, shot.content, feature, checked(feature),
+        "INSERT INTO shots (id, unit, time, subject, content) VALUES (?, ?, ?, ?, ?)",
+        shot.id, unit, shot.time, shot.subject, shot.content,
     ).lastrowid  # fmt: skip
+    feature = shot.feature.tobytes()
+    file.run("INSERT INTO recent VALUES (?, ?, ?)", number, feature, checked(feature))
     for key, value in shot.attributes.items():
         file.run("INSERT INTO attributes VALUES (?, ?, ?, ?)", number, key, value, unit)
     if shot.picture is not None:

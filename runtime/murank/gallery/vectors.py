@@ -16,7 +16,8 @@ I64 = NDArray[np.int64]
 def unit_vectors(file: GalleryFile, unit: int, *, without: Collection[int] = ()) -> F32:
     """Return the features [n,D] of one unit's shots, in their order."""
     rows = file.all(
-        "SELECT feature, chunk, place, shot FROM shots WHERE unit = ? ORDER BY shot", unit
+        "SELECT feature, chunk, place, shot FROM shots LEFT JOIN recent USING (shot) "
+        "WHERE unit = ? ORDER BY shot", unit
     )
     rows = [row[:3] for row in rows if row[3] not in without]
     out = np.empty((len(rows), file.dim), np.float32)
@@ -53,8 +54,8 @@ def all_vectors(file: GalleryFile) -> Iterator[tuple[I64, F32, list[int]]]:
         yield table[:, 1], vectors[table[:, 0]], []
     after = -1
     while rows := file.all(
-        "SELECT shot, unit, feature, feature_check FROM shots WHERE chunk IS NULL AND "
-        "shot > ? ORDER BY shot LIMIT ?", after, CHUNK,
+        "SELECT shot, unit, feature, feature_check FROM recent JOIN shots USING (shot) "
+        "WHERE shot > ? ORDER BY shot LIMIT ?", after, CHUNK,
     ):  # fmt: skip
         after = rows[-1][0]
         good = [row for row in rows if checked(row[2]) == row[3]]
@@ -63,14 +64,13 @@ def all_vectors(file: GalleryFile) -> Iterator[tuple[I64, F32, list[int]]]:
         yield np.array([row[1] for row in good], np.int64), vectors.reshape(-1, file.dim), bad
 
 
-def seal(file: GalleryFile, *, at_least: int = 2 * CHUNK) -> int:
+def seal(file: GalleryFile) -> int:
     """Move full chunks of the oldest hot shots into one value each; returns how many."""
     sealed = 0
-    while file.one("SELECT count(*) FROM shots WHERE chunk IS NULL")[0] >= at_least:
+    while file.count("recent") >= 2 * CHUNK:
         with file.transaction():
             rows = file.all(
-                "SELECT shot, feature, feature_check FROM shots WHERE chunk IS NULL "
-                "ORDER BY shot LIMIT ?", CHUNK,
+                "SELECT shot, feature, feature_check FROM recent ORDER BY shot LIMIT ?", CHUNK,
             )  # fmt: skip
             if any(checked(feature) != check for _, feature, check in rows):
                 return sealed  # the damaged one stays where verify names it
@@ -80,9 +80,9 @@ def seal(file: GalleryFile, *, at_least: int = 2 * CHUNK) -> int:
                 data, hashlib.sha256(data).digest(),
             ).lastrowid  # fmt: skip
             file.many(
-                "UPDATE shots SET feature = NULL, feature_check = NULL, chunk = ?, place = ? "
-                "WHERE shot = ?",
+                "UPDATE shots SET chunk = ?, place = ? WHERE shot = ?",
                 ((chunk, place, row[0]) for place, row in enumerate(rows)),
             )
+            file.run("DELETE FROM recent WHERE shot <= ?", rows[-1][0])
         sealed += 1
     return sealed
