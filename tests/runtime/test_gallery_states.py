@@ -1,4 +1,4 @@
-"""Whatever was added, erased, sealed and reopened: a gallery answers as a new one of what is left."""
+"""Added to, erased from, sealed, reopened: a gallery answers as a new one of what is left."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ import pytest
 from gallery_engines import DIM, feature_engine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from murank.gallery import Gallery, GallerySearchResult, vectors
+from murank.gallery import AddResult, Gallery, GallerySearchResult, vectors
 
 TRACKS = [None, "a", "b", "c"]
 
@@ -75,7 +81,9 @@ class States(RuleBasedStateMachine):
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
     def erase_ids(self, data: st.DataObject) -> None:
-        ids = data.draw(st.lists(st.sampled_from([row.id for row in self.rows]), min_size=1, unique=True))
+        ids = data.draw(
+            st.lists(st.sampled_from([row.id for row in self.rows]), min_size=1, unique=True)
+        )
         receipt = self.gallery.erase(ids=ids)
         assert set(receipt.ids) == set(ids)
         assert receipt.complete
@@ -114,7 +122,12 @@ class States(RuleBasedStateMachine):
             return
         with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "fresh.db") as fresh:
             added(fresh, self.rows)
-            for how in ({}, {"cameras": [0, 2]}, {"since": 3.0, "until": 6.0}, {"exclude_tracks": "a"}):
+            for how in (
+                {},
+                {"cameras": [0, 2]},
+                {"since": 3.0, "until": 6.0},
+                {"exclude_tracks": "a"},
+            ):
                 for query in (self.rows[0].feature, np.ones(DIM, np.float32)):
                     wanted = seen(fresh.search(feature=query, top_k=50, **how))
                     assert seen(self.gallery.search(feature=query, top_k=50, **how)) == wanted
@@ -129,7 +142,7 @@ def opened(path: Path, mode: str = "rw") -> Gallery:
     return Gallery.open(path, feature_engine(), mode=mode, align_cameras="off")  # type: ignore[arg-type]
 
 
-def added(gallery: Gallery, rows: list[Row]) -> list:
+def added(gallery: Gallery, rows: list[Row]) -> list[AddResult]:
     return gallery.add(
         features=np.array([row.feature for row in rows]), id=[row.id for row in rows],
         camera=[row.camera for row in rows], time=[row.time for row in rows],
@@ -137,13 +150,17 @@ def added(gallery: Gallery, rows: list[Row]) -> list:
     )  # fmt: skip
 
 
-def seen(result: GallerySearchResult) -> list:
+def seen(result: GallerySearchResult) -> list[tuple[object, ...]]:
     """Return all that does not name the file: distances to the last bit."""
-    return [(m.camera, m.track, m.first, m.last, m.distance, m.encoder_distance) for m in result.matches]
+    return [
+        (m.camera, m.track, m.first, m.last, m.distance, m.encoder_distance) for m in result.matches
+    ]
 
 
 @pytest.mark.parametrize("chunk", [3, 1024])
-def test_gallery_equals_a_fresh_one_of_what_is_left(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gallery_equals_a_fresh_one_of_what_is_left(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(vectors, "CHUNK", chunk)
     run_state_machine_as_test(
         States,

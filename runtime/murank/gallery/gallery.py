@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from murank._exceptions import InputError, OutputError
 from murank.engine.deadline import Pace, check_deadline
@@ -34,14 +35,14 @@ from murank.gallery.items import (
     check_time,
     names,
 )
-from murank.gallery.ready_shots import KEEPS, Keep, from_crops, from_features
+from murank.gallery.ready_shots import KEEPS, Keep, check_features, from_crops, from_features
 from murank.gallery.schema import create
 from murank.gallery.state import State
 from murank.gallery.stored import AttributeValue
 from murank.gallery.stored_shots import row_of
 from murank.gallery.writer_lock import WriterLock
 from murank.images import ImageSource
-from murank.images.arguments import as_array, check_choice, check_images, check_number, check_whole
+from murank.images.arguments import check_choice, check_images, check_number, check_whole
 from murank.rerank.alignment import Alignment
 from murank.rerank.alignment import Asked as Level
 
@@ -177,8 +178,8 @@ class Gallery:
         self,
         crops: Sequence[ImageSource] | None = None,
         *,
-        camera: int | Sequence[int],
-        time: Time | Sequence[Time],
+        camera: int | Sequence[int] | NDArray[Any],
+        time: Time | Sequence[Time] | NDArray[Any],
         features: Any = None,
         track: str | int | Sequence[str | int | None] | None = None,
         id: str | Sequence[str | None] | None = None,  # noqa: A002  what callers call it
@@ -226,15 +227,17 @@ class Gallery:
         self._check_writes()
         if (crops is None) == (features is None):
             raise InputError("add takes crops or features, one of them")
-        given = as_array(features, "features") if crops is None else crops
-        if crops is not None:
+        if crops is None:
+            given: Any = check_features(features, self._state.reads.dim)
+        else:
             check_images(crops, "crops")
+            given = crops
         items = check_items(
             len(given), camera=camera, time=time, track=track, id=id, subject=subject,
             attributes=attributes,
         )  # fmt: skip
         if crops is None:
-            ready = from_features(features, items, self._state.reads.dim)
+            ready = from_features(given, items)
         else:
             ready = []
             for start in range(0, len(items), _AT_ONCE):

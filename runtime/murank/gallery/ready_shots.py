@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from murank._exceptions import InputError
@@ -38,15 +39,22 @@ class Crop:
     quality: float
 
 
-def from_features(features: object, items: Sequence[Item], dim: int) -> list[Shot | AddResult]:
-    """Return shots of features [n,D], of any length but zero."""
+def check_features(features: object, dim: int) -> NDArray[np.floating[Any]]:
+    """Return features [n,D] as an array."""
     rows = as_array(features, "features")
     if rows.ndim != 2 or rows.shape[1] != dim or rows.dtype.kind != "f":
         raise InputError(
             f"features must be floating point [n,{dim}], as this engine's encoder makes them, got "
             f"{rows.dtype} {list(rows.shape)}"
         )
-    given = rows.astype(np.float32)
+    return rows
+
+
+def from_features(
+    features: NDArray[np.floating[Any]], items: Sequence[Item]
+) -> list[Shot | AddResult]:
+    """Return shots of features [n,D], of any length but zero."""
+    given = features.astype(np.float32)
     good = np.isfinite(given).all(axis=1) & (np.abs(given).max(axis=1, initial=0) > 0)
     ready: list[Shot | AddResult] = []
     for item, row, is_good in zip(items, given, good.tolist(), strict=True):

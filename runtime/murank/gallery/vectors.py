@@ -17,7 +17,8 @@ def unit_vectors(file: GalleryFile, unit: int, *, without: Collection[int] = ())
     """Return the features [n,D] of one unit's shots, in their order."""
     rows = file.all(
         "SELECT feature, chunk, place, shot FROM shots LEFT JOIN recent USING (shot) "
-        "WHERE unit = ? ORDER BY shot", unit
+        "WHERE unit = ? ORDER BY shot",
+        unit,
     )
     rows = [row[:3] for row in rows if row[3] not in without]
     out = np.empty((len(rows), file.dim), np.float32)
