@@ -41,6 +41,7 @@ ROOMS = {
         "rerank",
         "jobs",
         "search",
+        "gallery",
         "sheet",
         "calibration",
         "bench",

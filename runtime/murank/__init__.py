@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from murank.datasets.labels import Labels
     from murank.engine.engine import Engine
     from murank.engine.results import Match, Ranked
+    from murank.gallery import Gallery, GallerySearchResult
     from murank.rerank.features import FeatureSet, Items, load_features, save_features
     from murank.rerank.mu import MuDistances, load_mu
     from murank.rerank.ranking import Ranking, load_ranking, write_ranking
@@ -34,6 +35,8 @@ _switch_telemetry_off()
 __all__ = [
     "Engine",
     "FeatureSet",
+    "Gallery",
+    "GallerySearchResult",
     "InputError",
     "Items",
     "Labels",
@@ -69,6 +72,7 @@ _HOMES = {
     "engine.engine": ("Engine",),
     "engine.results": ("Match", "Ranked"),
     "search": ("SearchResult", "Searcher"),
+    "gallery": ("Gallery", "GallerySearchResult"),
 }
 
 

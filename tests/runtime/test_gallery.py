@@ -14,7 +14,7 @@ from gallery_engines import DIM, feature_engine, people
 from PIL import Image
 from search_parts import make_engine, make_images
 
-from murank import Engine
+from murank import Engine, InputError
 from murank.gallery import Gallery
 from murank_kernels import CameraAlignment, ca_jaccard, k_reciprocal
 
@@ -304,6 +304,20 @@ def test_a_backup_is_a_gallery(path: Path, tmp_path: Path) -> None:
     assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
     with Gallery.open(tmp_path / "copy.db", feature_engine()) as gallery:
         assert gallery.stats().rows == 4
+
+
+def test_without_an_engine_a_gallery_is_kept_in_order(path: Path) -> None:
+    with pytest.raises(InputError, match="no gallery"):
+        Gallery.open(path, None)
+    with Gallery.open(path, feature_engine()) as gallery:
+        gallery.add(features=people(4, 1), camera=0, time=0, id=list("abcd"))
+    with Gallery.open(path, None) as gallery:
+        assert gallery.erase(ids="a").complete
+        assert len(gallery.search(id="b").matches) == 2
+        with pytest.raises(InputError, match="engine"):
+            gallery.search(np.zeros((9, 9, 3), np.uint8))
+        with pytest.raises(InputError, match="engine"):
+            gallery.add([np.zeros((9, 9, 3), np.uint8)], camera=0, time=0)
 
 
 def range_of(count: int) -> list[float]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank.gallery.gallery_file import GalleryFile
-from murank.gallery.stored import F32
+from murank.gallery.shot_records import F32
 from murank.gallery.unit_features import CameraSums
 from murank.rerank.alignment import Alignment, Fitted, fit
 

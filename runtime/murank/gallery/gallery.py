@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError, OutputError
 from murank.engine.deadline import Pace, check_deadline
 from murank.engine.engine import Engine
+from murank.gallery.database import create
 from murank.gallery.erased_shots import shots_of
 from murank.gallery.gallery_check import check_file
 from murank.gallery.gallery_file import GalleryFile
@@ -36,9 +37,8 @@ from murank.gallery.items import (
     names,
 )
 from murank.gallery.ready_shots import KEEPS, Keep, check_features, from_crops, from_features
-from murank.gallery.schema import create
+from murank.gallery.shot_records import AttributeValue
 from murank.gallery.state import State
-from murank.gallery.stored import AttributeValue
 from murank.gallery.stored_shots import row_of
 from murank.gallery.writer_lock import WriterLock
 from murank.images import ImageSource
@@ -58,7 +58,7 @@ class Gallery:
     """
 
     def __init__(
-        self, path: Path, engine: Engine, state: State, writer: WriterLock | None, *, keep: Keep,
+        self, path: Path, engine: Engine | None, state: State, writer: WriterLock | None, *, keep: Keep,
         best: int, min_side: int, max_rows: int | None, when_full: WhenFull,
         retention: float | None, align_within: float,
     ) -> None:  # fmt: skip
@@ -74,7 +74,7 @@ class Gallery:
     def open(
         cls,
         path: str | os.PathLike[str],
-        engine: Engine,
+        engine: Engine | None,
         *,
         mode: Mode = "rw",
         keep: Keep = "crops",
@@ -94,7 +94,8 @@ class Gallery:
         path
             Of the file; SQLite's -wal and -shm, and a -lock, are beside it while it is open.
         engine
-            With an encoder; it is not copied. A gallery holds features of one encoder.
+            With an encoder; it is not copied. A gallery holds features of one encoder. None: a
+            gallery that is there is kept in order, and searched by stored shots and features.
         mode
             "rw" (one process; the file is made where there is none) or "r".
         keep
@@ -132,17 +133,16 @@ class Gallery:
         alignment = Alignment(align_cameras, align_dims)
         stay = None if retention is None else _seconds(retention, "retention")
         within = _seconds(align_within, "align_within")
-        encoder, sha256 = engine.encoder, engine.encoder_sha256
-        if encoder is None or sha256 is None:
+        if engine is not None and engine.encoder is None:
             raise InputError("a gallery needs features, and this engine has no encoder loaded")
         writer = WriterLock(file_path) if mode == "rw" else None
         files: list[GalleryFile] = []
         try:
-            if writer is not None and not file_path.exists():
-                create(file_path, {"encoder_sha256": sha256, "dim": encoder.part.dim})
+            if writer is not None and engine is not None and not file_path.exists():
+                create(file_path, _meta(engine))
             files += [GalleryFile(file_path, writes=True)] if writer is not None else []
             files += [GalleryFile(file_path, writes=False)]
-            if files[0].meta("encoder_sha256") != sha256:
+            if engine is not None and files[0].meta("encoder_sha256") != engine.encoder_sha256:
                 raise InputError(
                     f"{file_path} holds features of another encoder: open it with that engine, or "
                     "name another file"
@@ -243,7 +243,7 @@ class Gallery:
             for start in range(0, len(items), _AT_ONCE):
                 part = slice(start, start + _AT_ONCE)
                 ready += from_crops(
-                    crops[part], items[part], self.engine, self._keep, min_side=self._min_side
+                    crops[part], items[part], self._seeing(), self._keep, min_side=self._min_side
                 )
         return self._state.store(
             ready, best=self._best, most=self._max_rows, drops=self._when_full == "drop-oldest"
@@ -406,9 +406,20 @@ class Gallery:
         """Write a copy that can be opened, while the gallery is in use. Raises OutputError."""
         self._state.reads.copy_to(Path(path))
 
+    def _seeing(self) -> Engine:
+        if self.engine is None:
+            raise InputError(f"{self.path} was opened without an engine: crops need one")
+        return self.engine
+
     def _check_writes(self) -> None:
         if self._writer is None:
             raise OutputError(f"{self.path} is open for reading: open it with mode='rw'")
+
+
+def _meta(engine: Engine) -> dict[str, str | int]:
+    """Return what a new file knows of its features."""
+    assert engine.encoder is not None  # noqa: S101  checked before
+    return {"encoder_sha256": str(engine.encoder_sha256), "dim": int(engine.encoder.part.dim)}
 
 
 def _seconds(value: timedelta | float, name: str) -> float:

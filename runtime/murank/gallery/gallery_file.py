@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import OutputError
-from murank.gallery.schema import connect, file_errors
+from murank.gallery.database import connect, file_errors
 
 _MANY = 500  # values in one statement
 I64 = NDArray[np.int64]

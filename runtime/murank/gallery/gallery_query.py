@@ -14,8 +14,8 @@ from murank.engine.stopwatch import StageWatch
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.gallery_result import GalleryMatch, GallerySearchResult
 from murank.gallery.loading import Searched
+from murank.gallery.shot_records import F32, Picture
 from murank.gallery.shot_tokens import ShotTokens
-from murank.gallery.stored import F32, Picture
 from murank.gallery.stored_shots import (
     best_shot,
     find_unit,
@@ -79,8 +79,10 @@ class Asked:
 class Query:
     """What is known of one query so far."""
 
-    def __init__(self, engine: Engine, file: GalleryFile, pace: Pace) -> None:
-        self._engine, self._file, self._pace = engine, file, pace
+    def __init__(self, engine: Engine | None, file: GalleryFile, pace: Pace) -> None:
+        self._encoder = None if engine is None else engine.encoder
+        self._scorer = None if engine is None else engine.scorer
+        self._file, self._pace = file, pace
         self.watch = StageWatch()
         self._mllm: Any = None  # uint8 [3,H,W] for the MLLM
         self._camera, self._own_unit = -1, -1
@@ -146,8 +148,9 @@ class Query:
         check_images(crops, "crop")
         if not crops:
             raise InputError("crop is an empty list")
-        encoder, scorer = self._engine.encoder, self._engine.scorer
-        assert encoder is not None  # noqa: S101  checked when the gallery was opened
+        encoder, scorer = self._encoder, self._scorer
+        if encoder is None:
+            raise InputError("the gallery was opened without an engine: a crop needs one")
         how, rows = encoder.part.preprocessing, []
         with self.watch.stage("decode"):
             for place, one in enumerate(crops):
@@ -179,7 +182,7 @@ class Query:
             raise InputError(f"no shot has the id {shown(shot_id)}")
         shot, self._own_unit = found
         self._name = f"shot {shot_id}"
-        stored, scorer = picture(self._file, shot), self._engine.scorer
+        stored, scorer = picture(self._file, shot), self._scorer
         if stored is not None and stored.jpeg is not None and scorer is not None:
             self._mllm = prepare(stored.jpeg, scorer.part.preprocessing, name=self._name).pixels
 
@@ -196,14 +199,15 @@ class Query:
         return found
 
     def _ask(self, pictures: Sequence[Picture], asked: Asked) -> DeadlineAnswers:
-        scorer = self._engine.scorer
+        scorer = self._scorer
         if scorer is None or not pictures:
             return _NOTHING
         pace = self._pace
         reserve = pace.expected("fuse") + pace.expected("rerank")
+        end = None if asked.end is None else asked.end - reserve
         return score_in_time(
             scorer, self._mllm, ShotTokens(scorer, pictures), list(range(len(pictures))),
-            Deadline(pace, asked.end, reserve=reserve), self.watch, name=self._name,
+            Deadline(pace, end), self.watch, name=self._name,
         )  # fmt: skip
 
     def _ranked(self, scored: Mapping[int, float], asked: Asked) -> tuple[list[int], list[float]]:
@@ -247,5 +251,5 @@ class Query:
         return GalleryMatch(
             rank, shot_id, record.camera, record.track, record.first, record.last, distance,
             float(near.distances[place]), mu, None if mu is None else self._shots[place],
-            shot is not None and self._engine.scorer is not None,
+            shot is not None and self._scorer is not None,
         )  # fmt: skip

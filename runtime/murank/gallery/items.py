@@ -11,7 +11,7 @@ import numpy as np
 
 from murank._exceptions import InputError
 from murank.checks.text import shown
-from murank.gallery.stored import AttributeValue
+from murank.gallery.shot_records import AttributeValue
 from murank.images.arguments import check_whole
 
 Time = float | int | datetime

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from murank.gallery.camera_versions import MOST_FITTED, Version
 from murank.gallery.gallery_file import GalleryFile
-from murank.gallery.stored import F32, UnitRecord
+from murank.gallery.shot_records import F32, UnitRecord
 from murank.gallery.stored_shots import units
 from murank.gallery.unit_features import CameraSums, unit_rows
 from murank.gallery.units import Units

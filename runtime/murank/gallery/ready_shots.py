@@ -18,7 +18,7 @@ from murank.engine.memory_cache import content_key
 from murank.gallery.gallery_result import AddResult
 from murank.gallery.items import Item
 from murank.gallery.pictures import as_jpeg, quality
-from murank.gallery.stored import F32, Picture, Shot
+from murank.gallery.shot_records import F32, Picture, Shot
 from murank.gallery.unit_features import unit_rows
 from murank.images import ImageSource, decoded, to_pixels
 from murank.images.arguments import as_array, check_images, source_name

@@ -7,7 +7,7 @@ import numpy as np
 
 from murank.engine.deadline import ImageTokens
 from murank.engine.scorer import Scorer
-from murank.gallery.stored import Picture
+from murank.gallery.shot_records import Picture
 
 
 class ShotTokens(ImageTokens):

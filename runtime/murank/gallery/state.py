@@ -14,7 +14,7 @@ from murank.gallery.erased_shots import erase, erased_counts, shots_of, units_of
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.gallery_result import AddResult, Erasure
 from murank.gallery.loading import Searched, features_to_fit, load
-from murank.gallery.stored import F32, Shot, UnitRecord
+from murank.gallery.shot_records import F32, Shot, UnitRecord
 from murank.gallery.stored_shots import add, content_of, gone_units, pictures_of, unit_record, units
 from murank.gallery.unit_features import UnitSums, in_order, unit_rows
 from murank.gallery.vectors import seal, unit_vectors
@@ -28,7 +28,11 @@ class State:
     """Changes come one after the other; a search sees the state before or after one."""
 
     def __init__(
-        self, engine: Engine, file: GalleryFile | None, reads: GalleryFile, alignment: Alignment
+        self,
+        engine: Engine | None,
+        file: GalleryFile | None,
+        reads: GalleryFile,
+        alignment: Alignment,
     ) -> None:
         """`file` is written, None: another process does; `reads` another connection to it."""
         self.reads = reads
@@ -90,7 +94,7 @@ class State:
             counts = erased_counts(file, shots)
             if len(shots):
                 for picture in pictures_of(file, shots):
-                    if picture.key is not None:
+                    if picture.key is not None and self._engine is not None:
                         self._engine.forget_key(picture.key)
                 self._hide(shots)
                 version = self._searched.version
@@ -117,7 +121,7 @@ class State:
                 version = fitted_version(
                     old.version.number + 1, features, cameras, old.sums, self._alignment,
                     units=len(old.units), when=time.time(),
-                    encoder_sha256=self._engine.encoder_sha256,
+                    encoder_sha256=self.file.meta("encoder_sha256"),
                 )  # fmt: skip
                 with self.file.transaction():
                     store_version(self.file, version)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from murank.gallery.gallery_file import GalleryFile, checked
 from murank.gallery.gallery_result import GalleryRow
-from murank.gallery.stored import Picture, Shot, UnitRecord
+from murank.gallery.shot_records import Picture, Shot, UnitRecord
 
 I64 = NDArray[np.int64]
 

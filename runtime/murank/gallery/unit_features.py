@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank.gallery.gallery_file import GalleryFile
-from murank.gallery.stored import F32
+from murank.gallery.shot_records import F32
 from murank.gallery.vectors import unit_vectors
 
 _KEPT = 4096  # units that may grow soon: 8 MiB of 512 values

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank.gallery.gallery_file import GalleryFile, checked
-from murank.gallery.stored import F32
+from murank.gallery.shot_records import F32
 
 CHUNK = 1024  # shots
 I64 = NDArray[np.int64]

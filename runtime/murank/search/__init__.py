@@ -3,8 +3,8 @@
 Imports checks, images, datasets, folder, engine, rerank, and the kernels.
 """
 
-from murank.search.gallery import check_parameters
 from murank.search.gallery_features import embed_images
+from murank.search.online_gallery import check_parameters
 from murank.search.search_result import SearchResult
 from murank.search.search_settings import (
     DEFAULT_CANDIDATES,

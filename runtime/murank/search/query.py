@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from murank.images import ImageSource, Preprocessing, ReadyImage, decoded, prepare, to_pixels
 from murank.rerank.methods import kernel_errors
-from murank.search.gallery import OnlineGallery
+from murank.search.online_gallery import OnlineGallery
 
 Pixels = NDArray[np.uint8]  # [3,H,W]
 

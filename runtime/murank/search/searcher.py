@@ -19,13 +19,13 @@ from murank.rerank.alignment import Alignment, AlignmentSource, Asked, Fitted, g
 from murank.rerank.methods import Progress
 from murank.search.candidate_scores import NOTHING, Scoring
 from murank.search.fused_ranking import rank
-from murank.search.gallery import (
+from murank.search.gallery_features import embed_images
+from murank.search.online_gallery import (
     OnlineGallery,
     check_camids,
     check_gallery,
     check_parameters,
 )
-from murank.search.gallery_features import embed_images
 from murank.search.query import QueryPixels, Retrieved, query_pixels
 from murank.search.search_result import SearchResult
 from murank.search.search_settings import SearchMethod, SearchSettings

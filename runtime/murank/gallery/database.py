@@ -84,6 +84,8 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     InputError
         It is no gallery, of a newer format, or damaged.
     """
+    if not path.exists():
+        raise InputError(f"{path} is no gallery: there is no such file")
     with file_errors(path):
         # On a disk that may not be written to SQLite reads a WAL file only if nobody writes it.
         immutable = not writes and not os.access(path.parent, os.W_OK)
