@@ -63,7 +63,7 @@ def test_no_window_of_a_feature_is_left(
 
 def stored_feature(file: object, unit: np.ndarray, row: int) -> bytes:
     """Return the bytes that are stored of a feature."""
-    everything = np.concatenate([found for _, found, _ in vectors.all_vectors(file)])  # type: ignore[arg-type]
+    everything = np.concatenate([one.features for one in vectors.all_vectors(file)])  # type: ignore[arg-type]
     place = int(np.argmin(np.abs(everything - unit[row]).sum(axis=1)))
     return bytes(everything[place].tobytes())
 

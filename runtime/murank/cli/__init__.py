@@ -38,6 +38,7 @@ GROUPS = {
         "score": "images to features, candidates and mu, in a job folder",
         "rerank": "re-rank a gallery for every query: a job folder, or features",
         "search": "the images of a gallery nearest to one query, in a given time",
+        "gallery": "a gallery that lives in one file: add, search, erase, verify",
         "align": "what cameras add to their images, learnt without labels, to a file",
     },
     "measure": {

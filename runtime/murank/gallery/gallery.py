@@ -36,6 +36,7 @@ from murank.gallery.items import (
     check_time,
     names,
 )
+from murank.gallery.portable import read_rows, write_rows
 from murank.gallery.ready_shots import KEEPS, Keep, check_features, from_crops, from_features
 from murank.gallery.shot_records import AttributeValue
 from murank.gallery.state import State
@@ -58,8 +59,8 @@ class Gallery:
     """
 
     def __init__(
-        self, path: Path, engine: Engine | None, state: State, writer: WriterLock | None, *, keep: Keep,
-        best: int, min_side: int, max_rows: int | None, when_full: WhenFull,
+        self, path: Path, engine: Engine | None, state: State, writer: WriterLock | None, *,
+        keep: Keep, best: int, min_side: int, max_rows: int | None, when_full: WhenFull,
         retention: float | None, align_within: float,
     ) -> None:  # fmt: skip
         """For `open` only."""
@@ -405,6 +406,17 @@ class Gallery:
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a copy that can be opened, while the gallery is in use. Raises OutputError."""
         self._state.reads.copy_to(Path(path))
+
+    def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+        """Write features, ids, cameras, times, tracks and attributes to an .npz; returns the rows.
+
+        No crops and no tokens. `murank rerank` and others read it as features. Raises OutputError.
+        """
+        return write_rows(self._state.reads, Path(path), overwrite=overwrite)
+
+    def import_(self, path: str | os.PathLike[str]) -> list[AddResult]:
+        """Add what `export` wrote. Raises as `add`."""
+        return self.add(**read_rows(path, self._state.reads.meta("encoder_sha256")))
 
     def _seeing(self) -> Engine:
         if self.engine is None:

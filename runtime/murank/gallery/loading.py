@@ -56,8 +56,9 @@ def unit_features(file: GalleryFile, records: list[UnitRecord]) -> Iterator[tupl
     left = shots.copy()
     begun: dict[int, F32] = {}
     bad: set[int] = set()
-    for owners, vectors, damaged in all_vectors(file):
-        bad.update(damaged)
+    for stored in all_vectors(file):
+        owners, vectors = stored.units, stored.features
+        bad.update(stored.damaged)
         places = np.searchsorted(numbers, owners)
         alone = shots[places] == 1
         done = [owners[alone]]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,20 +40,30 @@ def chunk_vectors(file: GalleryFile, chunk: int) -> F32:
     return np.frombuffer(data, np.float32).reshape(-1, file.dim)
 
 
-def all_vectors(file: GalleryFile) -> Iterator[tuple[I64, F32, list[int]]]:
-    """Yield units [n] and features [n,D] of all shots in their order, some at a time.
+@dataclass(frozen=True)
+class StoredVectors:
+    """Features of some shots, in their order."""
 
-    The third are units of which something was damaged: it is left out.
-    """
+    shots: I64  # [n]
+    units: I64  # [n] that they belong to
+    features: F32  # [n,D]
+    damaged: list[int]  # units of which a feature was damaged: it is left out
+
+
+def all_vectors(file: GalleryFile) -> Iterator[StoredVectors]:
+    """Yield all that is stored, in the order of shots, some at a time."""
     for (chunk,) in file.all("SELECT chunk FROM chunks ORDER BY chunk"):
         data, digest = file.one("SELECT vectors, sha256 FROM chunks WHERE chunk = ?", chunk)
-        rows = file.all("SELECT place, unit FROM shots WHERE chunk = ? ORDER BY place", chunk)
-        table = np.array(rows, np.int64).reshape(-1, 2)
+        rows = file.all("SELECT place, unit, shot FROM shots WHERE chunk = ? ORDER BY place", chunk)
+        places, units, shots = np.array(rows, np.int64).reshape(-1, 3).T
         if hashlib.sha256(data).digest() != digest:
-            yield np.empty(0, np.int64), np.empty((0, file.dim), np.float32), table[:, 1].tolist()
+            nothing = np.empty(0, np.int64)
+            yield StoredVectors(
+                nothing, nothing, np.empty((0, file.dim), np.float32), units.tolist()
+            )
             continue
         vectors = np.frombuffer(data, np.float32).reshape(-1, file.dim)
-        yield table[:, 1], vectors[table[:, 0]], []
+        yield StoredVectors(shots, units, vectors[places], [])
     after = -1
     while rows := file.all(
         "SELECT shot, unit, feature, feature_check FROM recent JOIN shots USING (shot) "
@@ -61,8 +72,9 @@ def all_vectors(file: GalleryFile) -> Iterator[tuple[I64, F32, list[int]]]:
         after = rows[-1][0]
         good = [row for row in rows if checked(row[2]) == row[3]]
         bad = [row[1] for row in rows if checked(row[2]) != row[3]]
+        shots, units = np.array([row[:2] for row in good], np.int64).reshape(-1, 2).T
         vectors = np.frombuffer(b"".join(row[2] for row in good), np.float32)
-        yield np.array([row[1] for row in good], np.int64), vectors.reshape(-1, file.dim), bad
+        yield StoredVectors(shots, units, vectors.reshape(-1, file.dim), bad)
 
 
 def seal(file: GalleryFile) -> int:
