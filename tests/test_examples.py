@@ -72,3 +72,11 @@ def test_keep_and_erase(people: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     kept, without, cleared = map(int, re.findall(r": (\d+)", capsys.readouterr().out))
     assert kept - without == 1
     assert cleared == kept - 5
+
+
+def test_appliance(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("appliance")(people, tmp_path / "appliance.db")
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^\d\. c\d-\d{4}, mu 0\.", out, re.M)) == 3
+    rows, complete, clean = re.findall(r"erased (\d+) rows, complete: (\w+)\nclean: (\w+)", out)[0]
+    assert (int(rows) > 0, complete, clean) == (True, "True", "True")

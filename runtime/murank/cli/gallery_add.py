@@ -16,7 +16,7 @@ from murank.cli.progress import ProgressLine
 from murank.engine.engine import Engine
 from murank.folder.integrity import read_pinned
 from murank.gallery import AddResult, Gallery
-from murank.gallery.gallery import WhenFull
+from murank.gallery.gallery_settings import WhenFull
 from murank.gallery.ready_shots import KEEPS
 
 _COLUMNS = ("path", "camera", "time", "track", "id", "subject")

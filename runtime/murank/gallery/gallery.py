@@ -27,6 +27,7 @@ from murank.gallery.gallery_result import (
     GallerySearchResult,
     GalleryStats,
 )
+from murank.gallery.gallery_settings import GallerySettings, WhenFull
 from murank.gallery.items import (
     Time,
     cameras_of,
@@ -37,18 +38,17 @@ from murank.gallery.items import (
     names,
 )
 from murank.gallery.portable import read_rows, write_rows
-from murank.gallery.ready_shots import KEEPS, Keep, check_features, from_crops, from_features
+from murank.gallery.ready_shots import Keep, check_features, from_crops, from_features
 from murank.gallery.shot_records import AttributeValue
 from murank.gallery.state import State
 from murank.gallery.stored_shots import row_of
 from murank.gallery.writer_lock import WriterLock
 from murank.images import ImageSource
-from murank.images.arguments import check_choice, check_images, check_number, check_whole
+from murank.images.arguments import check_choice, check_images, check_whole
 from murank.rerank.alignment import Alignment
 from murank.rerank.alignment import Asked as Level
 
 Mode = Literal["rw", "r"]
-WhenFull = Literal["refuse", "drop-oldest"]
 _AT_ONCE = 64  # crops in memory
 
 
@@ -59,16 +59,12 @@ class Gallery:
     """
 
     def __init__(
-        self, path: Path, engine: Engine | None, state: State, writer: WriterLock | None, *,
-        keep: Keep, best: int, min_side: int, max_rows: int | None, when_full: WhenFull,
-        retention: float | None, align_within: float,
+        self, path: Path, engine: Engine | None, state: State, writer: WriterLock | None,
+        settings: GallerySettings,
     ) -> None:  # fmt: skip
         """For `open` only."""
-        self.path, self.engine = path, engine
+        self.path, self.engine, self.settings = path, engine, settings
         self._state, self._writer = state, writer
-        self._keep, self._best, self._min_side = keep, best, min_side
-        self._max_rows, self._when_full = max_rows, when_full
-        self._retention, self._align_within = retention, align_within
         self._pace = Pace()
 
     @classmethod
@@ -125,15 +121,10 @@ class Gallery:
         """
         file_path = Path(path)
         check_choice(mode, "mode", ("rw", "r"))
-        check_choice(keep, "keep", KEEPS)
-        check_choice(when_full, "when_full", ("refuse", "drop-oldest"))
-        check_whole(best_shots, "best_shots")
-        check_whole(min_side, "min_side")
-        if max_rows is not None:
-            check_whole(max_rows, "max_rows")
+        settings = GallerySettings(
+            keep, best_shots, min_side, max_rows, when_full, retention, align_within
+        )
         alignment = Alignment(align_cameras, align_dims)
-        stay = None if retention is None else _seconds(retention, "retention")
-        within = _seconds(align_within, "align_within")
         if engine is not None and engine.encoder is None:
             raise InputError("a gallery needs features, and this engine has no encoder loaded")
         writer = WriterLock(file_path) if mode == "rw" else None
@@ -155,10 +146,12 @@ class Gallery:
             if writer is not None:
                 writer.release()
             raise
-        return cls(
-            file_path, engine, state, writer, keep=keep, best=best_shots, min_side=min_side,
-            max_rows=max_rows, when_full=when_full, retention=stay, align_within=within,
-        )  # fmt: skip
+        return cls(file_path, engine, state, writer, settings)
+
+    @property
+    def dim(self) -> int:
+        """Values of a feature."""
+        return self._state.reads.dim
 
     def close(self) -> None:
         """Let go of the file, and overwrite what is in memory. Twice is once."""
@@ -237,6 +230,7 @@ class Gallery:
             len(given), camera=camera, time=time, track=track, id=id, subject=subject,
             attributes=attributes,
         )  # fmt: skip
+        settings = self.settings
         if crops is None:
             ready = from_features(given, items)
         else:
@@ -244,11 +238,13 @@ class Gallery:
             for start in range(0, len(items), _AT_ONCE):
                 part = slice(start, start + _AT_ONCE)
                 ready += from_crops(
-                    crops[part], items[part], self._seeing(), self._keep, min_side=self._min_side
-                )
+                    crops[part], items[part], self._seeing(), settings.keep,
+                    min_side=settings.min_side,
+                )  # fmt: skip
         return self._state.store(
-            ready, best=self._best, most=self._max_rows, drops=self._when_full == "drop-oldest"
-        )
+            ready, best=settings.best_shots, most=settings.max_rows,
+            drops=settings.when_full == "drop-oldest",
+        )  # fmt: skip
 
     def search(
         self,
@@ -363,8 +359,8 @@ class Gallery:
         """Erase shots from before a time (None: as `retention` says), and finish erasures."""
         self._check_writes()
         before = None if older_than is None else check_time(older_than, "older_than")
-        if before is None and self._retention is not None:
-            before = clock.time() - self._retention
+        if before is None and (stay := self.settings.stay_seconds) is not None:
+            before = clock.time() - stay
         shots = np.empty(0, np.int64)
         if before is not None:
             shots = shots_of(self._state.file, before=before)
@@ -384,7 +380,7 @@ class Gallery:
     def maintain(self) -> None:
         """Do what is due, for a quiet moment: retention, unfinished erasures, a new alignment."""
         self.purge()
-        if self._state.alignment_due(self._align_within):
+        if self._state.alignment_due(self.settings.align_seconds):
             self.align()
 
     def stats(self) -> GalleryStats:
@@ -395,7 +391,7 @@ class Gallery:
                 file.count("shots"), len(searched.units), file.count("pictures"),
                 tuple(cameras.tolist()), _size(self.path), searched.units.bytes,
                 searched.generation, searched.version.fitted.level,
-                self._state.alignment_due(self._align_within), bool(file.meta("pending")),
+                self._state.alignment_due(self.settings.align_seconds), bool(file.meta("pending")),
                 len(searched.damaged),
             )  # fmt: skip
 
@@ -432,12 +428,6 @@ def _meta(engine: Engine) -> dict[str, str | int]:
     """Return what a new file knows of its features."""
     assert engine.encoder is not None  # noqa: S101  checked before
     return {"encoder_sha256": str(engine.encoder_sha256), "dim": int(engine.encoder.part.dim)}
-
-
-def _seconds(value: timedelta | float, name: str) -> float:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    return check_number(value, name, above=0)
 
 
 def _size(path: Path) -> int:
