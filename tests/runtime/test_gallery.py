@@ -14,7 +14,7 @@ from gallery_engines import DIM, feature_engine, people
 from PIL import Image
 from search_parts import make_engine, make_images
 
-from murank import Engine, InputError
+from murank import Engine, InputError, OutputError
 from murank.gallery import Gallery
 from murank_kernels import CameraAlignment, ca_jaccard, k_reciprocal
 
@@ -318,6 +318,38 @@ def test_without_an_engine_a_gallery_is_kept_in_order(path: Path) -> None:
             gallery.search(np.zeros((9, 9, 3), np.uint8))
         with pytest.raises(InputError, match="engine"):
             gallery.add([np.zeros((9, 9, 3), np.uint8)], camera=0, time=0)
+
+
+def test_a_new_encoder_embeds_the_kept_crops_again(path: Path) -> None:
+    old, new, crops = seeing_engine(), seeing_engine(), large(0, 6)
+    new.encoder_sha256 = "b" * 64
+    part: Any = new.encoder
+    features = part.features
+    part.features = lambda pixels, names=(): features(255 - pixels[:, ::-1], names)
+    with Gallery.open(path, old, best_shots=1) as gallery:
+        gallery.add(crops, camera=0, time=0, track=list("aabbcc"), id=list("123456"))
+        gallery.add(features=old.embed(crops[:1]), camera=0, time=0, id=["7"])
+        rows = gallery.get(list("1234567"))
+        assert sum(row is not None and row.has_picture for row in rows) == 3
+        with Gallery.open(path, old, mode="r") as reader:
+            with pytest.raises(OutputError, match="rw"):
+                reader.reembed(new)
+            done: list[int] = []
+            assert gallery.reembed(new, progress=lambda count, _: done.append(count)) == 3
+            assert done == [3]
+            with pytest.raises(InputError, match="another encoder"):
+                reader.stats()
+        assert gallery.search(crops[0]).scored == 3
+    with Gallery.open(path, new, align_cameras="off") as gallery:
+        assert gallery.stats().rows == 3
+        assert gallery.verify().is_clean
+        found = gallery.search(crops[0], method="none")
+        wanted = new.embed([crops[int(m.id) - 1] for m in found.matches])
+        apart = np.linalg.norm(wanted - new.embed(crops[:1]), axis=1)
+        for match, distance in zip(found.matches, apart, strict=True):
+            assert match.distance == pytest.approx(float(distance), abs=0.05)  # JPEG
+    with pytest.raises(InputError, match="another encoder"):
+        Gallery.open(path, old)
 
 
 def range_of(count: int) -> list[float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -188,3 +190,50 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
             Gallery.open(path, feature_engine())
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_full_disk_stores_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "g.db"
+    with Gallery.open(path, feature_engine()) as gallery:
+        gallery.add(**GOOD)
+        file = gallery._state.file
+        (pages,) = file.one("PRAGMA page_count")
+        file.one(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(OutputError, match=r"g\.db"):
+            gallery.add(features=people(500, 1), camera=0, time=0)
+        assert gallery.stats().rows == 2
+        assert len(gallery.search(feature=people(1, 1)[0], top_k=9).matches) == 2
+        file.one("PRAGMA max_page_count = 100000")
+        gallery.add(features=people(500, 1), camera=0, time=0)
+        assert gallery.stats().rows == 502
+        assert gallery.verify().is_clean
+
+
+def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
+    """As a full disk says it: the write itself fails, in SQLite's own code."""
+    program = f"""
+import resource
+import numpy as np
+from gallery_engines import feature_engine, people
+from murank import OutputError
+from murank.gallery import Gallery
+with Gallery.open({str(tmp_path / "g.db")!r}, feature_engine()) as gallery:
+    gallery.add(features=people(2, 1), camera=0, time=0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+    for number in range(20):
+        try:
+            gallery.add(features=people(200, 1, seed=number), camera=0, time=0)
+        except OutputError as error:
+            print("refused")
+            break
+    rows = gallery.stats().rows
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    gallery.add(features=people(2, 1), camera=0, time=0)
+    print(gallery.stats().rows - rows, gallery.verify().is_clean)
+"""
+    helpers = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": helpers},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "refused\n2 True\n"

@@ -48,11 +48,23 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
 
-VERBS = {"add": ("crops, into a gallery; the file is made where there is none", _options)}
+def _reembed(parser: argparse.ArgumentParser) -> None:
+    add_file(parser, engine=True)
+    add_running_options(parser.add_argument_group("engine"))
+    add_json(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+VERBS = {
+    "add": ("crops, into a gallery; the file is made where there is none", _options),
+    "reembed": ("features of a new encoder, from the crops that a gallery keeps", _reembed),
+}
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
+    if args.verb == "reembed":
+        return _embedded_again(args)
     items = _items(args)
     if args.drop_oldest and args.max_rows is None:
         raise UsageError("--drop-oldest needs --max-rows")
@@ -69,6 +81,20 @@ def run(args: argparse.Namespace) -> int:
             results += _added(gallery, items[start : start + _AT_ONCE])
             progress("crops", len(results), len(items))
     return _told(args, items, results)
+
+
+def _embedded_again(args: argparse.Namespace) -> int:
+    _, sha256 = read_pinned(args.engine, args.sha256)
+    engine = Engine.from_pretrained(args.engine, sha256=sha256, **running_of(args))
+    with ProgressLine(quiet=args.quiet) as line:
+        progress = line.part("embed")
+        with Gallery.open(args.file, None) as gallery:
+            count = gallery.reembed(engine, progress=lambda *done: progress("crops", *done))
+    if args.json:
+        say_json({"schema_version": 1, "shots": count})
+    else:
+        say(f"{count} shots embedded")
+    return 0
 
 
 def _added(gallery: Gallery, items: Sequence[dict[str, Any]]) -> list[AddResult]:

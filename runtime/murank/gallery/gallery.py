@@ -2,7 +2,7 @@
 
 import os
 import time as clock
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -125,8 +125,8 @@ class Gallery:
             keep, best_shots, min_side, max_rows, when_full, retention, align_within
         )
         alignment = Alignment(align_cameras, align_dims)
-        if engine is not None and engine.encoder is None:
-            raise InputError("a gallery needs features, and this engine has no encoder loaded")
+        if engine is not None:
+            _checked(engine)
         writer = WriterLock(file_path) if mode == "rw" else None
         files: list[GalleryFile] = []
         try:
@@ -377,6 +377,19 @@ class Gallery:
         self._check_writes()
         return self._state.align()
 
+    def reembed(self, engine: Engine, *, progress: Callable[[int, int], None] | None = None) -> int:
+        """Hold features of this engine's encoder from now on, made from the crops that are kept.
+
+        Shots of which no crop is kept are erased. Wholly or not at all; returns the shots embedded.
+        Raises InputError, and OutputError.
+        """
+        self._check_writes()
+        encoder = _checked(engine).encoder
+        assert encoder is not None  # noqa: S101  just checked
+        count = self._state.reembed(engine, encoder, progress)
+        self.engine = engine
+        return count
+
     def maintain(self) -> None:
         """Do what is due, for a quiet moment: retention, unfinished erasures, a new alignment."""
         self.purge()
@@ -422,6 +435,12 @@ class Gallery:
     def _check_writes(self) -> None:
         if self._writer is None:
             raise OutputError(f"{self.path} is open for reading: open it with mode='rw'")
+
+
+def _checked(engine: Engine) -> Engine:
+    if engine.encoder is None:
+        raise InputError("a gallery needs features, and this engine has no encoder loaded")
+    return engine
 
 
 def _meta(engine: Engine) -> dict[str, str | int]:

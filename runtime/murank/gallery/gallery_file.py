@@ -32,7 +32,6 @@ class GalleryFile:
         self.path = path
         self._connection = connect(path, writes=writes)
         self._lock = threading.RLock()
-        self.dim = int(self.meta("dim"))
 
     def close(self) -> None:
         """Close the connection."""
@@ -47,6 +46,11 @@ class GalleryFile:
     def set_meta(self, key: str, value: str | int | float) -> None:
         """Remember something of the file."""
         self.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
+
+    @property
+    def dim(self) -> int:
+        """Values of a feature."""
+        return int(self.meta("dim"))
 
     @property
     def generation(self) -> int:

@@ -2,18 +2,21 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._exceptions import InputError
+from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
 from murank.gallery.camera_versions import Version, fitted_version, store_version, stored_version
 from murank.gallery.erased_shots import erase, erased_counts, shots_of, units_of
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.gallery_result import AddResult, Erasure
 from murank.gallery.loading import Searched, features_to_fit, load
+from murank.gallery.new_encoder import embed_again
 from murank.gallery.shot_records import F32, Shot, UnitRecord
 from murank.gallery.stored_shots import add, content_of, gone_units, pictures_of, unit_record, units
 from murank.gallery.unit_features import UnitSums, in_order, unit_rows
@@ -40,7 +43,7 @@ class State:
         self._engine, self._alignment = engine, alignment
         self._changing, self._memory = threading.RLock(), threading.RLock()
         self._sums = UnitSums(reads if file is None else file)
-        self._data_version = reads.data_version
+        self._data_version, self._encoder = reads.data_version, reads.meta("encoder_sha256")
         with reads.reading():
             self._searched = load(reads, stored_version(reads))
 
@@ -128,6 +131,18 @@ class State:
                 self._take(version)
             return self._searched.version.fitted.level
 
+    def reembed(
+        self, engine: Engine, encoder: Encoder, progress: Callable[[int, int], None] | None
+    ) -> int:
+        """Replace all features by those of another encoder; returns the shots."""
+        with self._changing, self._memory:
+            count = embed_again(self.file, encoder, str(engine.encoder_sha256), progress)
+            self._engine, self._encoder = engine, str(engine.encoder_sha256)
+            self._sums.clear()
+            self._take(stored_version(self.file))
+            self._wiped()
+        return count
+
     def alignment_due(self, within: float) -> bool:
         """Whether the gallery has grown, or directions were fitted to somebody erased for long."""
         version, count = self._searched.version, len(self._searched.units)
@@ -159,6 +174,10 @@ class State:
             return
         self._data_version = seen
         with file.reading():
+            if file.meta("encoder_sha256") != self._encoder:
+                raise InputError(
+                    f"{file.path} holds features of another encoder by now: open it again with it"
+                )
             old, version = self._searched, stored_version(file)
             if version.number != old.version.number:
                 self._searched = load(file, version)
