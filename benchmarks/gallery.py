@@ -98,14 +98,12 @@ def features_alone(table: Table, folder: Path, rows: int, *, align: bool) -> Non
     goals = {"none": "", "k-reciprocal": "25 / 200 ms; 12 / 80 aligned", "ca-jaccard": ""}
     with gallery:
         for method, goal in goals.items():
-            table.latency(
-                f"search with a filter, {method}",
-                lambda i, method=method: gallery.search(
-                    feature=queries[i % QUERIES], cameras=[1, 2, 3, 4, 5], since=100.0,
-                    method=method,
-                ),
-                goal,
-            )  # fmt: skip
+
+            def search(number: int, method: Any = method) -> None:
+                query = queries[number % QUERIES]
+                gallery.search(feature=query, cameras=range(1, 6), since=100.0, method=method)
+
+            table.latency(f"search with a filter, {method}", search, goal)
         for count, name in ((16, "16 a transaction"), (1, "one each")):
             with table.timed(
                 f"add features, {name}", "1,500" if count > 1 else "100", per=count * 50

@@ -1,6 +1,6 @@
 """What a shortlist costs in accuracy: one query at a time, crops or tracks as rows.
 
-    python benchmarks/gallery_accuracy.py F.npz ...            features as `murank score` writes them
+    python benchmarks/gallery_accuracy.py F.npz ...            features of `murank score`
     python benchmarks/gallery_accuracy.py F.npz --queries 100  quicker
 
 The gallery is that of the file, aligned as `Gallery.align` does; each query is re-ranked among its

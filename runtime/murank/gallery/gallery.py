@@ -2,7 +2,7 @@
 
 import os
 import time as clock
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -252,7 +252,7 @@ class Gallery:
         *,
         feature: Any = None,
         id: str | None = None,  # noqa: A002
-        cameras: int | Collection[int] | None = None,
+        cameras: int | Iterable[int] | None = None,
         since: Time | None = None,
         until: Time | None = None,
         exclude_tracks: str | Iterable[str] = (),
