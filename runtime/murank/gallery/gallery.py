@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError, OutputError
 from murank.engine.deadline import Pace, check_deadline
 from murank.engine.engine import Engine
-from murank.gallery.database import create
 from murank.gallery.erased_shots import shots_of
 from murank.gallery.gallery_check import check_file
-from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.gallery_query import SHORTLIST, Asked, Filters, Method, Query
 from murank.gallery.gallery_result import (
     AddResult,
@@ -37,6 +35,7 @@ from murank.gallery.items import (
     check_time,
     names,
 )
+from murank.gallery.opening import encoder_of, opened
 from murank.gallery.portable import read_rows, write_rows
 from murank.gallery.ready_shots import Keep, check_features, from_crops, from_features
 from murank.gallery.shot_records import AttributeValue
@@ -125,27 +124,7 @@ class Gallery:
             keep, best_shots, min_side, max_rows, when_full, retention, align_within
         )
         alignment = Alignment(align_cameras, align_dims)
-        if engine is not None:
-            _checked(engine)
-        writer = WriterLock(file_path) if mode == "rw" else None
-        files: list[GalleryFile] = []
-        try:
-            if writer is not None and engine is not None and not file_path.exists():
-                create(file_path, _meta(engine))
-            files += [GalleryFile(file_path, writes=True)] if writer is not None else []
-            files += [GalleryFile(file_path, writes=False)]
-            if engine is not None and files[0].meta("encoder_sha256") != engine.encoder_sha256:
-                raise InputError(
-                    f"{file_path} holds features of another encoder: open it with that engine, or "
-                    "name another file"
-                )
-            state = State(engine, files[0] if writer else None, files[-1], alignment)
-        except BaseException:
-            for one in files:
-                one.close()
-            if writer is not None:
-                writer.release()
-            raise
+        state, writer = opened(file_path, engine, alignment, writes=mode == "rw")
         return cls(file_path, engine, state, writer, settings)
 
     @property
@@ -384,9 +363,7 @@ class Gallery:
         Raises InputError, and OutputError.
         """
         self._check_writes()
-        encoder = _checked(engine).encoder
-        assert encoder is not None  # noqa: S101  just checked
-        count = self._state.reembed(engine, encoder, progress)
+        count = self._state.reembed(engine, encoder_of(engine), progress)
         self.engine = engine
         return count
 
@@ -435,18 +412,6 @@ class Gallery:
     def _check_writes(self) -> None:
         if self._writer is None:
             raise OutputError(f"{self.path} is open for reading: open it with mode='rw'")
-
-
-def _checked(engine: Engine) -> Engine:
-    if engine.encoder is None:
-        raise InputError("a gallery needs features, and this engine has no encoder loaded")
-    return engine
-
-
-def _meta(engine: Engine) -> dict[str, str | int]:
-    """Return what a new file knows of its features."""
-    assert engine.encoder is not None  # noqa: S101  checked before
-    return {"encoder_sha256": str(engine.encoder_sha256), "dim": int(engine.encoder.part.dim)}
 
 
 def _size(path: Path) -> int:
