@@ -8,13 +8,12 @@ import pytest
 from engine_folder import edit_manifest
 from plan_devices import made_device
 from refusal import Refuse
+from wide_engine import ENGINE
 
 from murank.cli import main
 from murank_export.plan import host as _host
 from murank_export.plan import plan_cli as _plan
 from murank_export.plan.devices import DEVICES, Device
-
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
 
 def plan(capsys: pytest.CaptureFixture[str], *options: str, engine: Path = ENGINE) -> str:

@@ -1,10 +1,10 @@
 """What an engine needs, whether that fits, and what would help."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from plan_devices import GIB, made_device
+from wide_engine import ENGINE
 
 from murank.folder.manifest import Manifest, read_manifest
 from murank.folder.precision import Precision
@@ -13,7 +13,6 @@ from murank_export.plan.engine_memory import ARENA, Footprint
 from murank_export.plan.prediction import Workload, plan_engine
 from murank_export.plan.work import EngineRuns
 
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 MANIFEST = read_manifest(ENGINE)
 assert MANIFEST.scorer is not None
 SHAPES = MANIFEST.scorer.shapes

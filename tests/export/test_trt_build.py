@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from longer import longer
 from numpy.typing import NDArray
+from wide_engine import ENGINE as SHIPPED
 
 from murank import InputError, MachineError
 from murank.backends.trt import BuildSettings, Built, PlanMachine, PlanPlatform, build_plans
@@ -30,7 +31,6 @@ OTHERS: list[tuple[Precision, str]] = [
 NARROW: list[tuple[Precision, str]] = [
     ("bf16", "8.0"), ("int8-qdq", "12.0"), ("int4", "8.0"), ("fp8", "8.9"), *longer(*OTHERS),
 ]  # fmt: skip
-SHIPPED = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
 
 @pytest.fixture(autouse=True)

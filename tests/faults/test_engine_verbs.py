@@ -17,6 +17,7 @@ from faults.shim import CAN_FAIL, KILLED, Shim, in_child
 from image_job import make_people
 from search_parts import make_engine as engine_in_memory
 from trt_fakes import FakeGpu, FakeTensorRT
+from wide_engine import ENGINE
 
 from murank.backends.trt import this_machine
 from murank.backends.trt.plan_store import PlanStore
@@ -29,8 +30,6 @@ from murank.engine.engine import Engine
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import engine_sha256, read_manifest
 from murank.sheet import canvas as _figure
-
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
 
 def verb(*arguments: object) -> int:
@@ -102,7 +101,7 @@ def test_bench(
     check_every_step(command, tmp_path / "spare")
 
 
-@written("build engine", "build --timing-cache")
+@written("build engine", "build --timing-cache", "build --plans")
 @pytest.mark.parametrize("again", [False, True])
 def test_build(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trt: FakeTensorRT, gpu: FakeGpu,
@@ -115,10 +114,11 @@ def test_build(
     if again:
         assert verb(*options, "--expect-dtype", "fp32", "--tf32") == 0
     else:
-        options += ["--timing-cache", root / "timings"]
+        options += ["--timing-cache", root / "timings", "--plans", root / "plans"]
 
     def read() -> object:
-        store = PlanStore(EngineFiles(engine, read_manifest(engine)), this_machine().target)
+        place = None if again else root / "plans"
+        store = PlanStore(EngineFiles(engine, read_manifest(engine)), this_machine().target, place)
         plans = store.read().plans
         return [store.is_whole(name, entry) or 1 / 0 for name, entry in plans.items()]
 
@@ -148,7 +148,11 @@ def test_search(place: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     check_every_step(command, place / "spare")
 
 
-@written("search --cache-dir", "score --cache-dir", "align --cache-dir")
+@written(
+    "search --cache-dir", "score --cache-dir", "align --cache-dir", "gallery add --cache-dir",
+    "gallery search --cache-dir", "gallery reembed --cache-dir", "gallery erase --cache-dir",
+    "gallery purge --cache-dir",
+)  # fmt: skip
 def test_search_with_a_cache(place: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that cannot be written is no reason to stop."""
     monkeypatch.setattr(token_files, "ABANDONED_S", 0.0)

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 from faults.covered import written
 from faults.everywhere import Command, check_every_step
+from gallery_engines import feature_engine, people
 from image_job import ImageJob, change_crop
 from made_features import make_features
 
 from murank import save_features
 from murank.cli import main
 from murank.folder.manifest import read_manifest
+from murank.gallery import Gallery
 from murank.jobs import read_job
 
 TINY = (
@@ -57,6 +59,19 @@ def test_align(root: Path, tmp_path: Path, features: Path, again: bool) -> None:
     if again:
         assert verb(*options, "--align-cameras", "mean", "--align-dims", 3) == 0
         options.append("--overwrite")
+    command = Command(root, lambda: verb(*options), lambda: verb(*options, "--overwrite"))
+    check_every_step(command, tmp_path / "spare")
+
+
+@written("gallery export --output", "gallery backup --output")
+@pytest.mark.parametrize("name", ["export", "backup"])
+def test_gallery_copies(root: Path, tmp_path: Path, name: str) -> None:
+    file, copy = tmp_path / "gallery.db", root / "copy"
+    with Gallery.open(file, feature_engine()) as gallery:
+        gallery.add(features=people(4, 2), camera=0, time=0, id=[f"{i}" for i in range(8)])
+    root.mkdir()
+
+    options = ["gallery", name, file, "-o", copy]
     command = Command(root, lambda: verb(*options), lambda: verb(*options, "--overwrite"))
     check_every_step(command, tmp_path / "spare")
 

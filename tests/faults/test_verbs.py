@@ -8,6 +8,7 @@ import faults.test_build_machine_verbs
 import faults.test_engine_verbs
 import faults.test_runtime_verbs  # noqa: F401 - what they stop is noted as they are imported
 import pytest
+import runtime.test_gallery_kill  # noqa: F401
 from faults.covered import COVERED, options_with_values
 from faults.shim import Shim, in_child
 
@@ -18,18 +19,28 @@ READ: dict[str, str] = {
     "adapt mine": "--features --engine --images --image-root --alignment",
     "adapt train": "--mllm --pairs --image-root --prompt --init-adapter --adapter-targets",
     "export": "--mllm --adapter --prompt --encoder --encoder-output",
-    "score": "engine --features --query --gallery --root --image-root --sha256 --alignment",
+    "score": "--plans engine --features --query --gallery --root --image-root --sha256 --alignment",
     "rerank": "source --image-root --mu --mu-swapped --gallery-mu --gallery-mu-swapped --alignment",
-    "search": "engine --gallery --query --image-root --sha256 --alignment",
-    "align": "source --engine --image-root --sha256",
+    "search": "--plans engine --gallery --query --image-root --sha256 --alignment",
+    "align": "--plans source --engine --image-root --sha256",
     "evaluate": "source --mu --mu-swapped --gallery-mu --gallery-mu-swapped --alignment",
-    "calibrate": "--pairs --image-root --sha256 --alignment",
-    "inspect": "engine --sha256",
-    "bench": "engine --images --sha256",
+    "calibrate": "--plans --pairs --image-root --sha256 --alignment",
+    "inspect": "--plans engine --sha256",
+    "bench": "--plans engine --images --sha256",
     "plan": "engine --power-mode",
     "cache": "--engine",
-    "doctor": "--engine",
+    "doctor": "--plans --engine",
     "world": "--domain",
+    "gallery add": "engine images --items --track --subject --sha256 --plans",
+    "gallery search": "engine file --query --id --exclude-track --sha256 --plans",
+    "gallery reembed": "engine --sha256 --plans",
+    "gallery erase": "--id --track --subject --engine",
+    "gallery purge": "--engine",
+    "gallery import": "rows --engine",
+    "gallery backup": "file",
+    "gallery export": "file",
+    "gallery verify": "file",
+    "gallery stats": "file",
 }
 WRITE_NOTHING = ("inspect", "plan")
 

@@ -134,7 +134,7 @@ def test_a_plot_without_matplotlib(
         (("--scenario", "Server", "--qps", "20"), "p99 within 1000 ms is the bound"),
         (("--scenario", "Offline"), "cached stages are those of blocks of 32"),
         (("--deadline-ms", "1e-3"), "answers partial"),
-        (("--method", "none"), "none, fp32, CPUExecutionProvider"),
+        (("--method", "none"), "none, w8, CPUExecutionProvider"),
     ],
 )
 def test_scenarios(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str) -> None:
@@ -148,7 +148,7 @@ def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     pytest.importorskip("matplotlib")
     file, plot = tmp_path / "a.json", tmp_path / "a.png"
     options = (
-        "--json", str(file), "--plot", str(plot), "--cold-runs", "1", "--expect-dtype", "fp32",
+        "--json", str(file), "--plot", str(plot), "--cold-runs", "1", "--expect-dtype", "w8",
         "--align-cameras", "mean",
     )  # fmt: skip
     assert main(["bench", str(ENGINE), *SHORT, *options]) == 0

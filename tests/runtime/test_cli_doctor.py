@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wide_engine import ENGINE
 
 from murank import InputError
 from murank.cli import main
@@ -18,7 +19,6 @@ from murank.doctor import examine
 from murank.doctor.child import ProbeAnswer
 from murank.doctor.machine_report import MachineReport, ReportedGpu
 
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 T4 = ReportedGpu("NVIDIA T4", "7.5", 15 << 30)
 SERVER = MachineReport(
     murank="0.1.0", python="3.12.3", system="Linux 6.8 x86_64", processor="A CPU", cores=16,

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hostile_names import ESCAPED, FORGED, HOSTILE, assert_harmless, make_images, only_json
 from trt_fakes import FakeGpu, FakeTensorRT
+from wide_engine import ENGINE
 
 from murank import cli, doctor
 from murank.cli import VERBS, main
 from murank.cli.parser import Parser
 
 ROOT = Path(__file__).parents[2]
-ENGINE = ROOT / "benchmarks" / "miniature" / "engine"
 RUN = ("--providers", "cpu", "--threads", "1")
 
 
@@ -83,6 +83,10 @@ CASES: dict[str, Callable[[Place], list[object]]] = {
     "plan": lambda at: [at.readable_engine, "--board", "h200"],
     "cache": lambda at: ["stat", at.folder],
     "doctor": lambda _: ["--compile-kernels"],
+    "gallery": lambda at: [
+        "add", at.engine, at.folder / "g.db", at.queries[0], "--camera", 0, "--time", 0,
+        "--track", HOSTILE.replace("\udcff", ""), *RUN,
+    ],
     "world": lambda at: [
         "-o", at.folder / "world", "--domain", "mall", "--people", 2, "--distractors", 0,
         "--overwrite",
@@ -102,6 +106,7 @@ REFUSED: dict[str, Callable[[Path], list[object]]] = {
     "plan": lambda no: [no, "--board", "h200"],
     "cache": lambda no: ["stat", no / "cache", "--engine", no],
     "doctor": lambda no: ["--engine", no],
+    "gallery": lambda no: ["stats", no],
     "world": lambda no: ["-o", no, "--domain", "mall", "--sheet", no.parent / f"{HOSTILE}.jpg"],
 }
 
@@ -127,7 +132,7 @@ def test_what_is_said(
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert_harmless(out, err)
-    if verb not in ("evaluate", "calibrate", "bench", "cache"):
+    if verb not in ("evaluate", "calibrate", "bench", "build", "cache", "gallery"):
         assert ESCAPED.removesuffix("\\udcff") in out
     if verb in ("score", "search"):
         assert f"note: {place.gallery.parent.parent}" in err

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from wide_engine import ENGINE
 
 from murank import Engine, MachineError, Searcher
 from murank.backends.device_rows import DeviceRows, HostRow, Row
@@ -26,7 +27,6 @@ from murank.engine.scorer import Scorer
 from murank.images import prepare
 
 pytest.importorskip("onnxruntime")
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 CPU = SessionSettings("cpu", 1)
 
 

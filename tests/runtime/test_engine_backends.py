@@ -14,6 +14,7 @@ import pytest
 from engine_folder import edit_manifest, make_engine
 from logged import logged
 from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, installer
+from wide_engine import ENGINE as MINIATURE
 
 from murank import Engine, InputError, MachineError
 from murank.backends import choose as backends
@@ -23,7 +24,6 @@ from murank.engine.golden import TOLERANCE, replay
 from murank.folder.manifest import read_manifest
 from murank.folder.precision import Precision
 
-MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 PLANS = "tensorrt-plans"
 PRECISIONS = get_args(Precision)
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from faults.covered import written
 from gallery_engines import feature_engine
 
 from murank.gallery import Gallery
@@ -24,6 +25,7 @@ ENV = {**os.environ, "PYTHONPATH": HELPERS}
 WRITER = f"""
 import sys
 import numpy as np
+from faults.covered import written
 from gallery_engines import feature_engine
 from murank.gallery import Gallery, vectors
 vectors.CHUNK = 8
@@ -47,6 +49,11 @@ with Gallery.open(path, feature_engine({DIM}), align_dims=8) as gallery:
 """
 
 
+# SQLite writes by itself: stopped at any moment instead of at each step. A full disk:
+# tests/runtime/test_gallery_refused.py.
+@written(
+    *(f"gallery {name} file" for name in ("add", "align", "erase", "import", "purge", "reembed"))
+)
 def test_kills(tmp_path: Path) -> None:
     path, there, gone = tmp_path / "g.db", set[str](), set[str]()
     moments = random.Random(0)  # noqa: S311  a test

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from trt_fakes import FakeGpu, FakeTensorRT, plan_session
+from wide_engine import ENGINE
 
 from murank import Engine, InputError, MachineError, OutputError, UsageError
 from murank.backends.trt import BuildSettings, Built, PlanMachine, build_plans, this_machine
@@ -21,7 +22,6 @@ from murank.folder.contents import EngineFiles
 from murank.folder.integrity import check_engine
 from murank.folder.manifest import read_manifest
 
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 ENCODER = BuildSettings(parts=("encoder",))
 
 
@@ -272,7 +272,7 @@ def test_a_graph_with_other_inputs(build: Build, engine: Path) -> None:
 
 def test_more_weights_than_memory(build: Build, gpu: FakeGpu) -> None:
     gpu.free = 4 << 20
-    with pytest.raises(MachineError, match="the decoder has 4 MiB of weights, and the GPU has 4 M"):
+    with pytest.raises(MachineError, match="the vision has 9 MiB of weights, and the GPU has 4 M"):
         build()
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from engine_folder import edit_manifest
 from trt_fakes import FakeGpu, FakeTensorRT
+from wide_engine import ENGINE
 
 from murank.backends.trt import cuda as _cuda
 from murank.cli import main
-
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 
 
 @pytest.fixture

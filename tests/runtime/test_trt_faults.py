@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from trt_fakes import FakeGpu, FakeTensorRT, plan_session
+from wide_engine import ENGINE
 
 from murank import Engine, MachineError
 from murank.backends.trt import BuildSettings, PlanSession, build_plans, this_machine
 from murank.backends.trt.faults import GpuError
 
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 GIVEN_UP = "was given up when the GPU failed: load the engine again, in a new process"
 
 

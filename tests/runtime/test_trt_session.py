@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from trt_fakes import FakeEngine, FakeGpu, FakeTensorRT, plan_session
+from wide_engine import ENGINE
 
 from murank import Engine, InputError, MachineError, UsageError
 from murank.backends.plan_folder import plans_of
@@ -21,7 +22,6 @@ from murank.backends.trt.loader import Loaded
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import read_manifest
 
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 BF16 = 16  # onnx.TensorProto
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, UsageError
-from murank.cli.engine_options import add_running_options, running_of
+from murank.cli.engine_options import add_rare_running_options, add_running_options, running_of
 from murank.cli.gallery_options import add_file, add_json, attribute, attribute_value, moment
 from murank.cli.output import say, say_json
 from murank.cli.parser import not_negative, positive
@@ -44,6 +44,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-rows", type=positive, metavar="N", help="in the gallery, at most")
     group.add_argument("--drop-oldest", action="store_true", help="of a full one, refuse nothing")
     add_running_options(parser.add_argument_group("engine"))
+    add_rare_running_options(parser.add_argument_group("rarely needed"))
     add_json(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
@@ -51,6 +52,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _reembed(parser: argparse.ArgumentParser) -> None:
     add_file(parser, engine=True)
     add_running_options(parser.add_argument_group("engine"))
+    add_rare_running_options(parser.add_argument_group("rarely needed"))
     add_json(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 

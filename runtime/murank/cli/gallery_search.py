@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from murank._exceptions import UsageError
-from murank.cli.engine_options import add_running_options, running_of
+from murank.cli.engine_options import add_rare_running_options, add_running_options, running_of
 from murank.cli.gallery_options import add_file, add_json, attribute, cameras, moment
 from murank.cli.output import say, say_json
 from murank.cli.parser import not_negative, positive
@@ -44,6 +44,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--deadline-ms", type=float, metavar="X", help="the query's time")
     add_running_options(parser.add_argument_group("engine"))
+    add_rare_running_options(parser.add_argument_group("rarely needed"))
     parser.add_argument("--top-k", type=positive, default=10, metavar="N", help="shown (10)")
     add_json(parser)
 

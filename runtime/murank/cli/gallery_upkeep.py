@@ -47,6 +47,7 @@ def _plain(parser: argparse.ArgumentParser) -> None:
 def _output(parser: argparse.ArgumentParser) -> None:
     add_file(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     add_json(parser)
 
 
@@ -141,12 +142,12 @@ def _do_stats(gallery: Gallery, args: argparse.Namespace) -> int:
 
 
 def _do_backup(gallery: Gallery, args: argparse.Namespace) -> int:
-    gallery.backup(args.output)
+    gallery.backup(args.output, overwrite=args.overwrite)
     return _written(args, gallery.stats().rows)
 
 
 def _do_export(gallery: Gallery, args: argparse.Namespace) -> int:
-    return _written(args, gallery.export(args.output))
+    return _written(args, gallery.export(args.output, overwrite=args.overwrite))
 
 
 def _written(args: argparse.Namespace, rows: int) -> int:

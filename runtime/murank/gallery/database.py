@@ -3,10 +3,12 @@
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from murank._exceptions import InputError, MachineError, OutputError
+from murank.files.aside import aside, sweep
+from murank.files.atomic import sync
 
 FORMAT = 1  # `user_version`; a newer one is refused, an older one migrated
 _APPLICATION = 0x6D75726B  # "murk"
@@ -52,28 +54,35 @@ CREATE TABLE alignment (version INTEGER PRIMARY KEY, arrays BLOB NOT NULL, units
 
 def create(path: Path, meta: dict[str, str | int]) -> None:
     """Make a new file, its owner's alone, whole or not at all. Raises OutputError."""
-    aside = path.with_name(f".{path.name}.new-{os.getpid()}")
+    rows = list({**meta, "generation": 0}.items())
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute("BEGIN")
+        for statement in _TABLES.split(";"):
+            connection.execute(statement)
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")
+
+    new_file(path, fill)
+
+
+def new_file(path: Path, fill: Callable[[sqlite3.Connection], object]) -> None:
+    """Write a database of the owner's alone, whole or not at all. Raises OutputError."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
     with file_errors(path):
-        try:
-            os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as connection:
-                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                connection.execute("PRAGMA auto_vacuum = NONE")
-                connection.execute("BEGIN")
-                for statement in _TABLES.split(";"):
-                    connection.execute(statement)
-                rows = list({**meta, "generation": 0}.items())
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
-                connection.execute("COMMIT")
-            os.link(aside, path)  # fails where something is: another process was first
-        finally:
-            aside.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sweep(path.parent)
+        with aside(path, lambda place: place.touch(0o600, exist_ok=False)) as place:
+            with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as connection:
+                # Nobody knows it yet: it is whole once it has its name.
+                connection.execute("PRAGMA journal_mode = OFF").fetchone()
+                fill(connection)
+                connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+            sync(place)
+            place.replace(path)
+        sync(path.parent)
 
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:

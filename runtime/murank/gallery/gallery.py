@@ -389,9 +389,9 @@ class Gallery:
         """Read every byte: what is damaged, and what is left of an erasure."""
         return check_file(self._state.reads, erased)
 
-    def backup(self, path: str | os.PathLike[str]) -> None:
+    def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a copy that can be opened, while the gallery is in use. Raises OutputError."""
-        self._state.reads.copy_to(Path(path))
+        self._state.reads.copy_to(Path(path), overwrite=overwrite)
 
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write features, ids, cameras, times, tracks and attributes to an .npz; returns the rows.

@@ -1,8 +1,6 @@
 """The file of a gallery: one connection, its transactions, and what is known of the whole."""
 
-import contextlib
 import hashlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank._exceptions import OutputError
-from murank.gallery.database import connect, file_errors
+from murank.gallery.database import connect, file_errors, new_file
+from murank.rerank.features import check_file
 
 _MANY = 500  # values in one statement
 I64 = NDArray[np.int64]
@@ -102,22 +100,11 @@ class GalleryFile:
             busy, *_ = self.one("PRAGMA wal_checkpoint(TRUNCATE)")
             return not busy
 
-    def copy_to(self, path: Path) -> None:
+    def copy_to(self, path: Path, *, overwrite: bool) -> None:
         """Write a copy of its present state, whole or not at all. Raises OutputError."""
-        if path.exists():
-            raise OutputError(f"{path} is there already: name another file")
-        aside = path.with_name(f".{path.name}.new-{os.getpid()}")
-        with file_errors(path):
-            try:
-                os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-                with self._lock, contextlib.closing(sqlite3.connect(aside)) as copy:
-                    self._connection.backup(copy)
-                    copy.execute("PRAGMA journal_mode = DELETE")
-                with aside.open("rb") as file:
-                    os.fsync(file.fileno())
-                os.link(aside, path)
-            finally:
-                aside.unlink(missing_ok=True)
+        check_file(path, overwrite=overwrite)
+        with self._lock:
+            new_file(path, self._connection.backup)
 
     def count(self, table: str) -> int:
         """Return the rows of a table."""
