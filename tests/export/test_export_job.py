@@ -305,7 +305,7 @@ def test_float16_that_would_overflow(precision: Precision) -> None:
     settings = ExportSettings(Path("e"), precision=precision)
     large, small = (Reference(np.zeros((1, 2), np.float32), value) for value in (7e4, 5e4))
     _check_float16(settings, small)
-    if precision in ("fp32", "bf16", "int8", "w8a16"):
+    if precision in ("fp32", "bf16", "w8", "int8", "w8a16"):
         _check_float16(settings, large)
         return
     with pytest.raises(InputError, match=r"reach 70000, more than float16 holds: .*--dtype bf16"):
