@@ -119,8 +119,8 @@ def decoded(
         yield _load_array(source, name or "image", limits)
     else:
         raise InputError(
-            f"{name or 'image'} must be a path, a PIL image or a uint8 RGB array [H,W,3], "
-            f"got {type(source).__name__}"
+            f"{name or 'image'} must be a path, the bytes of a file, a PIL image or a uint8 RGB "
+            f"array [H,W,3], got {type(source).__name__}"
         )
 
 
