@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gallery_engines import DIM, feature_engine
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -167,5 +167,6 @@ def test_gallery_equals_a_fresh_one_of_what_is_left(
         settings=settings(
             max_examples=15, stateful_step_count=12, deadline=None,
             suppress_health_check=list(HealthCheck),
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),
         ),
     )  # fmt: skip

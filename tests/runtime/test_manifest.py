@@ -118,7 +118,7 @@ HASH = "a sha256 (64 lower-case hexadecimal digits)"
         ("parity", "other.json", "parity names other.json, which is not in files"),
         ("encoder", 3, "encoder must be an object, got 3"),
         ("encoder.dim", None, "encoder.dim must be a whole number, got None"),
-        ("precision", "fp64", "precision must be one of fp32, fp16, bf16, int8, w8a16"),
+        ("precision", "fp64", "precision must be one of fp32, fp16, bf16, w8, int8, w8a16"),
         ("sources.adapter.kind", "lora", "sources.adapter.kind must be one of peft, muse"),
         ("sources.mllm.name", "", "sources.mllm.name must be a printable text, got ''"),
         ("sources.mllm.name", "\x1b[2J", r"sources.mllm.name must be a printable text, got '\x1b"),

@@ -1,13 +1,15 @@
 """Erasure from the file: what names shots, and what is overwritten of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank.gallery.gallery_file import GalleryFile
+from murank.gallery.shot_records import UnitRecord
 
 I64 = NDArray[np.int64]
 
@@ -32,6 +34,13 @@ def shots_of(
 def units_of(file: GalleryFile, shots: I64) -> I64:
     """Return the units that these shots belong to, ascending, each once."""
     return np.unique(file.column("SELECT unit FROM shots WHERE shot IN", shots.tolist()))
+
+
+def record_without(file: GalleryFile, record: UnitRecord, erased: Collection[int]) -> UnitRecord:
+    """Return a unit as it will be without these shots; it has others."""
+    rows = file.all("SELECT shot, time FROM shots WHERE unit = ?", record.unit)
+    times = [time for shot, time in rows if shot not in erased]
+    return replace(record, first=min(times), last=max(times), shots=len(times))
 
 
 def erase(file: GalleryFile, shots: I64, generation: int) -> None:

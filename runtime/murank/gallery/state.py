@@ -12,7 +12,7 @@ from murank._exceptions import InputError
 from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
 from murank.gallery.camera_versions import Version, fitted_version, store_version, stored_version
-from murank.gallery.erased_shots import erase, erased_counts, shots_of, units_of
+from murank.gallery.erased_shots import erase, erased_counts, record_without, shots_of, units_of
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.gallery_result import AddResult, Erasure
 from murank.gallery.loading import Searched, features_to_fit, load
@@ -229,7 +229,7 @@ class State:
             if not len(left):
                 gone.append(unit)
                 continue
-            kept.append(record)
+            kept.append(record_without(self.file, record, erased))
             features.append(unit_rows(in_order(left)[None])[0])
             searched.sums.add(camera, features[-1][None])
         with self._memory:
