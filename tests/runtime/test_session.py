@@ -164,7 +164,7 @@ def test_a_graph_that_does_not_fit_the_manifest(install: Install) -> None:
 def test_plans_are_loaded_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(
-        "murank.backends.trt.PlanSession", lambda files, name: ("plan", files.folder / name)
+        "murank.backends.trt.PlanSession", lambda files, name, **_: ("plan", files.folder / name)
     )
     found: object = load_session(
         EngineFiles(GRAPH.parent), GRAPH.name, SessionSettings("tensorrt-plans")
