@@ -136,7 +136,10 @@ def test_base_and_adapter_make_the_shipped_engine(tmp_path: Path) -> None:
         Engine.from_pretrained(e).mu(crops[0], list(crops[1:]))
         for e in (tmp_path / "engine", ENGINE)
     ]
-    np.testing.assert_allclose(mu[0], mu[1], atol=1e-5)
+    # Rounding looks at activations, whose last bits depend on the CPU: some weights then fall to
+    # the next step. All of them together, rounded, make five times as much at least.
+    rounded = json.loads((ENGINE / "parity.json").read_text())["scorer"]["max_abs_mu"]
+    np.testing.assert_allclose(mu[0], mu[1], atol=rounded / 5, rtol=0)
 
 
 def test_its_prompt_is_its_own() -> None:
