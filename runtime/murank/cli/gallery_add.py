@@ -168,4 +168,4 @@ def _told(
     else:
         say(*(f"refused: {one['reason']}" for one in refused))
         say(f"added {counts['added']}, known {counts['known']}, refused {counts['refused']}")
-    return 0
+    return InputError.exit_code if counts["refused"] == len(results) else 0

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from murank._exceptions import UsageError
+from murank._exceptions import InputError, UsageError
 from murank.cli.gallery_options import add_file, add_json, moment
 from murank.cli.output import say, say_json
 from murank.engine.engine import Engine
@@ -106,7 +106,10 @@ def _erased(args: argparse.Namespace, receipt: Erasure) -> int:
 
 
 def _do_erase(gallery: Gallery, args: argparse.Namespace) -> int:
-    return _erased(args, gallery.erase(ids=args.id, track=args.track, subject=args.subject))
+    receipt = gallery.erase(ids=args.id, track=args.track, subject=args.subject)
+    if not receipt.rows:  # a slip of the pen must not pass for an erasure
+        raise InputError(f"nothing was erased: {args.file} holds no shot of that name")
+    return _erased(args, receipt)
 
 
 def _do_purge(gallery: Gallery, args: argparse.Namespace) -> int:

@@ -93,6 +93,8 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     InputError
         It is no gallery, of a newer format, or damaged.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the file of a gallery")
     if not path.exists():
         raise InputError(f"{path} is no gallery: there is no such file")
     with file_errors(path):
@@ -140,6 +142,8 @@ def file_errors(path: Path) -> Iterator[None]:
             raise MachineError(f"{path} is busy: another process holds it; try again") from error
         raise InputError(f"cannot open {path}: {text}") from error
     except sqlite3.DatabaseError as error:
+        if "not a database" in str(error):
+            raise InputError(f"{path} is no gallery; name another file") from error
         raise InputError(f"{path} is damaged: {error}; restore it from a backup") from error
     except FileExistsError as error:
         raise OutputError(f"{path} is there already: open it, or name another file") from error

@@ -396,7 +396,9 @@ class Gallery:
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write features, ids, cameras, times, tracks and attributes to an .npz; returns the rows.
 
-        No crops and no tokens. `murank rerank` and others read it as features. Raises OutputError.
+        No crops and no tokens; features as `load_features` reads them, all of a gallery.
+
+        Raises OutputError.
         """
         return write_rows(self._state.reads, Path(path), overwrite=overwrite)
 
