@@ -13,6 +13,7 @@ from murank_kernels.methods.k_reciprocal import k_reciprocal
 from murank_kernels.methods.re_ranking import re_ranking
 from murank_kernels.methods.simple import simple
 from murank_kernels.online.online_k_reciprocal import OnlineKReciprocal
+from murank_kernels.tiles.byte_rows import ByteQuery, ByteRows, squared_of
 
 _NUM_QUERY, _NUM_GALLERY, _DIM = 3, 9, 4
 
@@ -48,5 +49,14 @@ def _methods(features: Any, camids: Any, both: Any, queries: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AlignmentWarning)  # so few rows have too few pairs
         CameraAlignment.fit(features, camids, dims=2).apply(features[:q], camids[:q])
+    _nearest(features.astype(np.float32))
     online = OnlineKReciprocal(features[q:], k1=3, k2=2)
     online.query(features[0]).fused([0.5], [0]).reranked_top(2)
+
+
+def _nearest(rows: Any) -> None:
+    codes, places = ByteRows.zeros(*rows.shape), np.arange(len(rows))
+    codes.set(places, rows)
+    low, high = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    codes.bounds(ByteQuery.of(rows[0]), np.ones(len(rows), bool), low, high)
+    squared_of(rows, places, rows[0], low)

@@ -56,8 +56,8 @@ def test_no_window_of_a_feature_is_left(
         assert (receipt.rows, receipt.vectors, receipt.complete) == (2, 2, True)
         assert left(tmp_path, sought) == []
         assert gallery.verify(erased=receipt).is_clean
-        blocks = gallery._state._searched.units._blocks
-        assert not any(windows(block.tobytes()) & sought for block in blocks)
+        blocks = gallery._state._searched.units._features._blocks
+        assert not any(windows(rows.tobytes()) & sought for rows, _ in blocks)
     assert left(tmp_path, sought) == []
 
 

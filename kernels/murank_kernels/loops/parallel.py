@@ -8,7 +8,7 @@ waits at a barrier while another finishes its share of a tile.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -97,6 +97,14 @@ def alone() -> Iterator[None]:
             yield
         finally:
             _this_thread.alone = before
+
+
+SMALL = 1024  # rows whose neighbours one thread has found before others have begun
+
+
+def alone_if(is_small: bool) -> AbstractContextManager[None]:
+    """`alone` for work that is small."""
+    return alone() if is_small else nullcontext()
 
 
 def run(

@@ -1,6 +1,5 @@
 """CA-Jaccard re-ranking of one query at a time, among the gallery rows nearest to it."""
 
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ from numpy.typing import ArrayLike
 from murank_kernels._types import F32, F64, I64
 from murank_kernels.checks import validate
 from murank_kernels.codes.encoding import FLOOR
-from murank_kernels.loops import parallel
 from murank_kernels.methods.ca_jaccard import ca_jaccard
 from murank_kernels.methods.settings import CaJaccardSettings
 from murank_kernels.online.query_rows import measure
@@ -24,7 +22,6 @@ from murank_kernels.online.ranked import (
 )
 
 SHORTLIST = 500
-_SMALL = 2048  # rows for which starting workers costs more than they save
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,8 +171,7 @@ class OnlineCaJaccard:
             given["candidates"] = np.searchsorted(shortlist, places[there])[None]
         rows = np.concatenate([feature[None], self._features[shortlist]])
         camids = np.concatenate([[camid], self._camids[shortlist]])
-        with parallel.alone() if self._length <= _SMALL else nullcontext():
-            found = ca_jaccard(rows, 1, camids, normalize=False, **given)
+        found = ca_jaccard(rows, 1, camids, normalize=False, **given)
         share = np.float32(self._settings.lambda_value)
         distances = np.maximum(np.sqrt(squared), FLOOR)
         out: F32 = (1 - share) + share * (distances / distances[shortlist].max())

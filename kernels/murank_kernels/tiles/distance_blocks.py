@@ -53,6 +53,7 @@ class DistanceBlocks:
         self._search_measures = search_measures
         self._build = build
         self._finish: Finish | None = None
+        self._is_small = ready.num_query + ready.num_gallery <= parallel.SMALL
         self._lock = Lock()
         self._progress = progress
 
@@ -114,7 +115,8 @@ class DistanceBlocks:
         with self._lock:
             if self._finish is not None:
                 return self._finish, False
-            self._finish = self._build(query_gallery)
+            with parallel.alone_if(self._is_small):
+                self._finish = self._build(query_gallery)
             return self._finish, query_gallery is not None and self._search_measures
 
     def _fill(
@@ -135,4 +137,6 @@ class DistanceBlocks:
             finish(first, part_rows)
 
         num_rows = self.num_query + self.num_gallery
-        parallel.run(some, parallel.row_ranges(len(rows), self._rows_each), "re-ranking", progress)
+        with parallel.alone_if(self._is_small):
+            parts = parallel.row_ranges(len(rows), self._rows_each)
+            parallel.run(some, parts, "re-ranking", progress)

@@ -141,9 +141,13 @@ class GalleryFile:
 
     def texts(self, statement: str, values: Sequence[Any]) -> list[Any]:
         """Return the first column of a statement that ends in IN."""
+        return [row[0] for row in self.rows_in(statement, values)]
+
+    def rows_in(self, statement: str, values: Sequence[Any], then: str = "") -> list[Any]:
+        """Return all rows of a statement that ends in IN, before what comes `then`."""
         found: list[Any] = []
         for start in range(0, len(values), _MANY):
             part = values[start : start + _MANY]
             marks = ",".join("?" * len(part))
-            found += [row[0] for row in self.all(f"{statement} ({marks})", *part)]
+            found += self.all(f"{statement} ({marks}) {then}", *part)
         return found

@@ -17,9 +17,10 @@ from murank.gallery.loading import Searched
 from murank.gallery.shot_records import F32, Picture
 from murank.gallery.shot_tokens import ShotTokens
 from murank.gallery.stored_shots import (
-    best_shot,
-    find_unit,
+    best_shots,
+    find_units,
     picture,
+    pictures,
     place_of,
     units_of_tracks,
     units_with,
@@ -133,11 +134,7 @@ class Query:
         answers = self._ask([pictures[place] for place in places], asked)  # type: ignore[misc]
         scored = dict(zip(places, answers.mu.tolist(), strict=False))
         order, distances = self._ranked(scored, asked)
-        matches: list[GalleryMatch] = []
-        for place, distance in zip(order, distances, strict=True):
-            match = self._match(place, distance, scored.get(place), len(matches) + 1)
-            if match is not None:  # erased meanwhile
-                matches.append(match)
+        matches = self._matches(order, distances, scored)
         return GallerySearchResult(
             tuple(matches), len(scored), len(places), answers.partial, self._generation,
             self.watch.seconds,
@@ -192,10 +189,13 @@ class Query:
             return {}
         found: dict[int, Picture | None] = {}
         self._shots: dict[int, str] = {}
-        for place, unit in enumerate(self._near.units[: asked.candidates].tolist()):
-            shot_id, shot = best_shot(self._file, unit)
+        asked_about = self._near.units[: asked.candidates].tolist()
+        best = best_shots(self._file, asked_about)
+        kept = pictures(self._file, [shot for _, shot in best.values() if shot is not None])
+        for place, unit in enumerate(asked_about):
+            shot_id, shot = best.get(unit, ("", None))  # erased meanwhile
             self._shots[place] = shot_id
-            found[place] = None if shot is None else picture(self._file, shot)
+            found[place] = None if shot is None else kept.get(shot)
         return found
 
     def _ask(self, pictures: Sequence[Picture], asked: Asked) -> DeadlineAnswers:
@@ -239,17 +239,24 @@ class Query:
         cameras = np.concatenate([[own], numbers[:-1]])
         return FeatureSet(rows, np.empty(len(rows), "U1"), None, cameras, 1)
 
-    def _match(
-        self, place: int, distance: float, mu: float | None, rank: int
-    ) -> GalleryMatch | None:
+    def _matches(
+        self, order: Sequence[int], distances: Sequence[float], scored: Mapping[int, float]
+    ) -> list[GalleryMatch]:
         near = self._near
-        unit = int(near.units[place])
-        record = find_unit(self._file, unit)
-        if record is None:
-            return None
-        shot_id, shot = best_shot(self._file, unit)
-        return GalleryMatch(
-            rank, shot_id, record.camera, record.track, record.first, record.last, distance,
-            float(near.distances[place]), mu, None if mu is None else self._shots[place],
-            shot is not None and self._scorer is not None,
-        )  # fmt: skip
+        numbers = near.units[order].tolist()
+        records, best = find_units(self._file, numbers), best_shots(self._file, numbers)
+        matches: list[GalleryMatch] = []
+        for place, unit, distance in zip(order, numbers, distances, strict=True):
+            record = records.get(unit)
+            if record is None or unit not in best:  # erased meanwhile
+                continue
+            shot_id, shot = best[unit]
+            mu = scored.get(place)
+            match = GalleryMatch(
+                len(matches) + 1, shot_id, record.camera, record.track, record.first, record.last,
+                distance, float(near.distances[place]), mu,
+                None if mu is None else self._shots[place],
+                shot is not None and self._scorer is not None,
+            )  # fmt: skip
+            matches.append(match)
+        return matches

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from murank.gallery.camera_versions import MOST_FITTED, Version
 from murank.gallery.gallery_file import GalleryFile
-from murank.gallery.shot_records import F32, UnitRecord
-from murank.gallery.stored_shots import units
+from murank.gallery.shot_records import F32, UnitTable
+from murank.gallery.stored_shots import all_units
 from murank.gallery.unit_features import CameraSums, unit_rows
 from murank.gallery.units import Units
 from murank.gallery.vectors import all_vectors
@@ -30,71 +30,61 @@ class Searched:
 
 def load(file: GalleryFile, version: Version) -> Searched:
     """Read all units, align them, and leave out those of which something is damaged."""
-    records = units(file)
-    numbers = np.array([one.unit for one in records], np.int64)
-    cameras = np.array([one.camera for one in records], np.int64)
+    table = all_units(file)
     rows, sums = Units(version.dims(file.dim)), CameraSums(file.dim)
-    first, last = (np.array([getattr(one, n) for one in records]) for n in ("first", "last"))
-    nothing = np.zeros((len(records), 1), np.float32)
-    rows.put(numbers, cameras, first, last, np.broadcast_to(nothing, (len(records), rows.dim)))
-    seen = np.zeros(len(records), bool)
-    for some, features in unit_features(file, records):
-        places = np.searchsorted(numbers, some)
+    rows.put(table.numbers, table.cameras, table.first, table.last, None)
+    seen = np.zeros(len(table.numbers), bool)
+    for places, features in unit_features(file, table):
         seen[places] = True
-        sums.add(cameras[places], features)
-        aligned = version.apply(features, cameras[places])
-        rows.put(some, cameras[places], first[places], last[places], aligned)
-    damaged = numbers[~seen]
+        cameras = table.cameras[places]
+        sums.add(cameras, features)
+        aligned = version.apply(features, cameras)
+        rows.put(table.numbers[places], cameras, table.first[places], table.last[places], aligned)
+    damaged = table.numbers[~seen]
     rows.drop(damaged)
     return Searched(rows, sums, version, file.generation, damaged.tolist())
 
 
-def unit_features(file: GalleryFile, records: list[UnitRecord]) -> Iterator[tuple[I64, F32]]:
-    """Yield units [n] and their features [n,D], each unit once its last shot was read."""
-    numbers = np.array([one.unit for one in records], np.int64)
-    shots = np.array([one.shots for one in records], np.int64)
-    left = shots.copy()
+def unit_features(file: GalleryFile, table: UnitTable) -> Iterator[tuple[I64, F32]]:
+    """Yield places [n] of units and their features [n,D], each unit once its last shot was read."""
+    left = table.shots.copy()
     begun: dict[int, F32] = {}
-    bad: set[int] = set()
+    damaged = np.zeros(len(left), bool)
     for stored in all_vectors(file):
-        owners, vectors = stored.units, stored.features
-        bad.update(stored.damaged)
-        places = np.searchsorted(numbers, owners)
-        alone = shots[places] == 1
-        done = [owners[alone]]
-        rows = [unit_rows(vectors[alone])]
+        damaged[np.searchsorted(table.numbers, stored.damaged)] = True
+        places = np.searchsorted(table.numbers, stored.units)
+        alone = table.shots[places] == 1
+        done, rows = [places[alone]], [unit_rows(stored.features[alone])]
         finished: list[int] = []
-        for unit, place, row in zip(
-            owners[~alone].tolist(), places[~alone].tolist(), vectors[~alone], strict=True
-        ):
-            total = begun.get(unit)
+        for place, row in zip(places[~alone].tolist(), stored.features[~alone], strict=True):
+            total = begun.get(place)
             if total is None:
-                begun[unit] = row.copy()
+                begun[place] = row.copy()
             else:
                 total += row
             left[place] -= 1
             if left[place] == 0:
-                finished.append(unit)
+                finished.append(place)
         if finished:
             done.append(np.array(finished, np.int64))
-            rows.append(unit_rows(np.stack([begun.pop(unit) for unit in finished])))
-        some = np.concatenate(done)
-        whole = np.array([unit not in bad for unit in some.tolist()], bool)
-        yield some[whole], np.concatenate(rows)[whole]
+            rows.append(unit_rows(np.stack([begun.pop(place) for place in finished])))
+        some, features = np.concatenate(done), np.concatenate(rows)
+        whole = ~damaged[some]
+        yield some[whole], features[whole]
 
 
 def features_to_fit(file: GalleryFile) -> tuple[F32, I64]:
     """Return features [n,D] and cameras [n] of units, evenly spread where there are many."""
-    records = units(file)
-    chosen = np.linspace(0, len(records) - 1, min(len(records), MOST_FITTED)).astype(np.int64)
-    wanted = np.array([one.unit for one in records], np.int64)[np.unique(chosen)]
-    cameras = {one.unit: one.camera for one in records}
-    kept_units, kept = [np.empty(0, np.int64)], [np.empty((0, file.dim), np.float32)]
-    for some, features in unit_features(file, records):
-        mine = np.isin(some, wanted)
-        kept_units.append(some[mine])
+    table = all_units(file)
+    count = len(table.numbers)
+    chosen = np.linspace(0, count - 1, min(count, MOST_FITTED)).astype(np.int64)
+    wanted = np.zeros(count, bool)
+    wanted[chosen] = True
+    found, kept = [np.empty(0, np.int64)], [np.empty((0, file.dim), np.float32)]
+    for places, features in unit_features(file, table):
+        mine = wanted[places]
+        found.append(places[mine])
         kept.append(features[mine])
-    found = np.concatenate(kept_units)
-    order = np.argsort(found)
-    of_camera = np.array([cameras[unit] for unit in found[order].tolist()], np.int64)
-    return np.concatenate(kept)[order], of_camera
+    places = np.concatenate(found)
+    order = np.argsort(places)
+    return np.concatenate(kept)[order], table.cameras[places[order]]

@@ -45,3 +45,14 @@ class UnitRecord:
     first: float
     last: float
     shots: int
+
+
+@dataclass(frozen=True)
+class UnitTable:
+    """All units as the file has them, by number; a gallery of a million is not made of objects."""
+
+    numbers: NDArray[np.int64]  # [n] ascending
+    cameras: NDArray[np.int64]  # [n]
+    first: NDArray[np.float64]  # [n] seconds since the epoch
+    last: NDArray[np.float64]  # [n]
+    shots: NDArray[np.int64]  # [n] how many each has

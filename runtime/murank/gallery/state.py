@@ -18,7 +18,14 @@ from murank.gallery.gallery_result import AddResult, Erasure
 from murank.gallery.loading import Searched, features_to_fit, load
 from murank.gallery.new_encoder import embed_again
 from murank.gallery.shot_records import F32, Shot, UnitRecord
-from murank.gallery.stored_shots import add, content_of, gone_units, pictures_of, unit_record, units
+from murank.gallery.stored_shots import (
+    add,
+    changed_units,
+    content_of,
+    gone_units,
+    pictures_of,
+    unit_record,
+)
 from murank.gallery.unit_features import UnitSums, in_order, unit_rows
 from murank.gallery.vectors import seal, unit_vectors
 from murank.rerank.alignment import Alignment
@@ -184,7 +191,7 @@ class State:
                 old.units.clear()
                 return
             old.units.drop(np.array(gone_units(file, after=old.generation), np.int64))
-            changed = units(file, after=old.generation)
+            changed = changed_units(file, after=old.generation)
             rows = [unit_rows(in_order(unit_vectors(file, one.unit))[None]) for one in changed]
             self._put(
                 changed, np.concatenate(rows) if rows else np.empty((0, file.dim), np.float32)

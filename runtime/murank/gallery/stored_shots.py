@@ -1,6 +1,6 @@
 """Shots, units and pictures in the file of a gallery."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from murank.gallery.gallery_file import GalleryFile, checked
 from murank.gallery.gallery_result import GalleryRow
-from murank.gallery.shot_records import Picture, Shot, UnitRecord
+from murank.gallery.shot_records import Picture, Shot, UnitRecord, UnitTable
 
 I64 = NDArray[np.int64]
+_UNIT = "SELECT unit, track, camera, first, last, shots FROM units"
 
 
 def content_of(file: GalleryFile, shot_id: str) -> bytes | None:
@@ -72,12 +73,17 @@ def _add_picture(
     )  # fmt: skip
 
 
-def units(file: GalleryFile, *, after: int = -1) -> list[UnitRecord]:
+def all_units(file: GalleryFile) -> UnitTable:
+    """Return all units."""
+    rows = file.all("SELECT unit, camera, first, last, shots FROM units ORDER BY unit")
+    columns = np.array(rows, np.float64).reshape(-1, 5).T  # whole numbers up to 2^53 are exact
+    numbers, cameras, shots = (columns[i].astype(np.int64) for i in (0, 1, 4))
+    return UnitTable(numbers, cameras, columns[2].copy(), columns[3].copy(), shots)
+
+
+def changed_units(file: GalleryFile, *, after: int) -> list[UnitRecord]:
     """Return the units that were made or changed after a generation, by number."""
-    rows = file.all(
-        "SELECT unit, track, camera, first, last, shots FROM units WHERE changed > ? "
-        "ORDER BY unit", after,
-    )  # fmt: skip
+    rows = file.all(f"{_UNIT} WHERE changed > ? ORDER BY unit", after)
     return [UnitRecord(*row) for row in rows]
 
 
@@ -95,8 +101,12 @@ def unit_record(file: GalleryFile, unit: int) -> UnitRecord:
 
 def find_unit(file: GalleryFile, unit: int) -> UnitRecord | None:
     """Return one unit, or None."""
-    row = file.one("SELECT unit, track, camera, first, last, shots FROM units WHERE unit = ?", unit)
-    return None if row is None else UnitRecord(*row)
+    return find_units(file, [unit]).get(unit)
+
+
+def find_units(file: GalleryFile, numbers: Sequence[int]) -> dict[int, UnitRecord]:
+    """Return those of these units that are there, by number."""
+    return {row[0]: UnitRecord(*row) for row in file.rows_in(f"{_UNIT} WHERE unit IN", numbers)}
 
 
 def units_of_tracks(file: GalleryFile, tracks: Iterable[str]) -> I64:
@@ -110,32 +120,41 @@ def units_with(file: GalleryFile, key: str, value: Any) -> I64:
     return np.array([row[0] for row in rows], np.int64)
 
 
-def best_shot(file: GalleryFile, unit: int) -> tuple[str, int | None]:
-    """Return a unit's best shot: its id, and its number if there is a picture of it."""
-    row = file.one(
-        "SELECT shots.id, shots.shot FROM pictures JOIN shots USING (shot) "
-        "WHERE pictures.unit = ? ORDER BY quality DESC, shot LIMIT 1", unit,
+def best_shots(file: GalleryFile, numbers: Sequence[int]) -> dict[int, tuple[str, int | None]]:
+    """Return of units their best shot: its id, and its number if there is a picture of it.
+
+    The best is that of the largest and sharpest picture; without pictures the latest.
+    """
+    latest = file.rows_in(
+        "SELECT unit, id, NULL, max(shot) FROM shots WHERE unit IN", numbers, "GROUP BY unit"
+    )
+    shown = file.rows_in(
+        "SELECT pictures.unit, id, shot FROM pictures JOIN shots USING (shot) "
+        "WHERE pictures.unit IN", numbers, "ORDER BY quality, shot DESC",
     )  # fmt: skip
-    if row is not None:
-        return str(row[0]), int(row[1])
-    row = file.one("SELECT id FROM shots WHERE unit = ? ORDER BY shot DESC LIMIT 1", unit)
-    return ("", None) if row is None else (row[0], None)
+    return {row[0]: (row[1], row[2]) for row in (*latest, *shown)}  # the last of a unit stays
 
 
 def picture(file: GalleryFile, shot: int) -> Picture | None:
     """Return the picture of a shot; None: it is no more, or damaged."""
-    row = file.one(
-        "SELECT quality, key, jpeg, tokens, picture_check FROM pictures WHERE shot = ?", shot
+    return pictures(file, [shot]).get(shot)
+
+
+def pictures(file: GalleryFile, shots: Sequence[int]) -> dict[int, Picture]:
+    """Return the pictures of these shots that are there and not damaged."""
+    rows = file.rows_in(
+        "SELECT shot, quality, key, jpeg, tokens, picture_check FROM pictures WHERE shot IN", shots
     )
-    if row is None or checked(row[2] if row[2] is not None else row[3] or b"") != row[4]:
-        return None
-    return Picture(*row[:4])
+    return {
+        shot: Picture(quality, key, jpeg, tokens)
+        for shot, quality, key, jpeg, tokens, check in rows
+        if checked(jpeg if jpeg is not None else tokens or b"") == check
+    }
 
 
 def pictures_of(file: GalleryFile, shots: I64) -> list[Picture]:
     """Return the pictures that are kept of these shots."""
-    found = (picture(file, shot) for shot in shots.tolist())
-    return [one for one in found if one is not None]
+    return list(pictures(file, shots.tolist()).values())
 
 
 def row_of(file: GalleryFile, shot_id: str) -> GalleryRow | None:

@@ -1,13 +1,15 @@
 """What is searched, in memory: a unit row for each track of each camera, and what filters ask."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 1 << 14  # rows of one array: a gallery grows without being copied
+from murank.gallery.feature_blocks import FeatureBlocks
+
+_ROOM = 1 << 14  # units for which there is room from the start
 _SPARSE = 1 / 4  # share of dead rows from which on they are moved together
 
 F32 = NDArray[np.float32]
@@ -40,7 +42,7 @@ class Units:
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self._blocks: list[F32] = []
+        self._features = FeatureBlocks(dim)
         self._size = self._dead = 0
         self._numbers, self._cameras = np.empty(0, np.int64), np.empty(0, np.int64)
         self._first, self._last = np.empty(0), np.empty(0)
@@ -53,12 +55,16 @@ class Units:
     @property
     def bytes(self) -> int:
         """What the rows take in memory."""
-        return sum(block.nbytes for block in self._blocks)
+        return self._features.bytes
 
     def put(
-        self, numbers: I64, cameras: I64, first: NDArray[Any], last: NDArray[Any], features: F32
-    ) -> None:
-        """Add units [n], ascending; those that are there are replaced."""
+        self, numbers: I64, cameras: I64, first: NDArray[Any], last: NDArray[Any],
+        features: F32 | None,
+    ) -> None:  # fmt: skip
+        """Add units [n], ascending; those that are there are replaced.
+
+        Without features they are not found until they are put again, with them.
+        """
         places = self._places(numbers)
         new = np.flatnonzero(places < 0)
         if len(new):
@@ -68,17 +74,18 @@ class Units:
         self._numbers[places], self._cameras[places] = numbers, cameras
         self._first[places], self._last[places] = first, last
         self._alive[places] = True
-        self._write(places, features)
+        if features is not None:
+            self._features.write(places, features)
 
     def drop(self, numbers: I64) -> None:
         """Take units away, and overwrite what they were; those that are not there are passed."""
         places = self._places(numbers)
         places = places[places >= 0]
         places = places[self._alive[places]]
-        self._write(places, np.zeros((len(places), 1), np.float32))
+        self._features.write(places, np.zeros((1, self.dim), np.float32))
         self._alive[places] = False
         self._dead += len(places)
-        if self._dead > max(BLOCK, self._size * _SPARSE):
+        if self._dead > max(_ROOM, self._size * _SPARSE):
             self._move_together()
 
     def has(self, unit: int) -> bool:
@@ -89,7 +96,7 @@ class Units:
     def row(self, unit: int) -> UnitRow:
         """Return one that is there."""
         (place,) = self._places(np.array([unit])).tolist()
-        feature = self._blocks[place // BLOCK][place % BLOCK].copy()
+        feature = self._features.read(np.array([place]))[0]
         first, last = float(self._first[place]), float(self._last[place])
         return UnitRow(unit, int(self._cameras[place]), first, last, feature)
 
@@ -105,7 +112,10 @@ class Units:
         n = self._size
         mask = self._alive[:n].copy()
         if cameras is not None:
-            mask &= np.isin(self._cameras[:n], list(cameras))
+            seen = np.zeros(n, bool)
+            for camera in set(cameras):  # a gallery has few cameras
+                seen |= self._cameras[:n] == camera
+            mask &= seen
         if since is not None:
             mask &= self._last[:n] >= since
         if until is not None:
@@ -122,50 +132,14 @@ class Units:
 
     def nearest(self, feature: F32, mask: NDArray[np.bool_], most: int) -> Nearest:
         """Return up to `most` rows of the mask, nearest first; one read of all rows."""
-        likeness = np.empty(self._size, np.float32)
-        for start, block in self._filled():
-            np.dot(block, feature, out=likeness[start : start + len(block)])
-        likeness[~mask] = -np.inf
-        count = min(most, int(mask.sum()))
-        if count < self._size:
-            last = np.partition(likeness, self._size - count)[self._size - count] if count else 0
-            places = np.flatnonzero(likeness > last) if count else np.empty(0, np.int64)
-            ties = np.flatnonzero(likeness == last)[: count - len(places)]
-            places = np.sort(np.concatenate([places, ties]))
-        else:
-            places = np.arange(self._size)
-        features = self._read(places)
-        # Again from the rows themselves: a product loses the digits of small distances.
-        distances = np.sqrt(np.square(features - feature).sum(axis=1))
-        order = np.argsort(distances, kind="stable")
-        places = places[order]
-        return Nearest(
-            self._numbers[places], self._cameras[places], features[order], distances[order]
-        )
+        places, distances = self._features.nearest(feature, mask, most)
+        features = self._features.read(places)
+        return Nearest(self._numbers[places], self._cameras[places], features, distances)
 
     def clear(self) -> None:
         """Overwrite all rows."""
-        for block in self._blocks:
-            block[:] = 0
+        self._features.clear()
         self.__init__(self.dim)  # type: ignore[misc]
-
-    def _filled(self) -> Iterator[tuple[int, F32]]:
-        for number, block in enumerate(self._blocks):
-            start = number * BLOCK
-            yield start, block[: min(BLOCK, self._size - start)]
-
-    def _read(self, places: I64) -> F32:
-        rows = np.empty((len(places), self.dim), np.float32)
-        for number in np.unique(places // BLOCK).tolist():
-            here = places // BLOCK == number
-            rows[here] = self._blocks[number][places[here] % BLOCK]
-        return rows
-
-    def _write(self, places: I64, rows: F32) -> None:
-        rows = np.broadcast_to(rows, (len(places), self.dim))
-        for number in np.unique(places // BLOCK).tolist():
-            here = places // BLOCK == number
-            self._blocks[number][places[here] % BLOCK] = rows[here]
 
     def _places(self, numbers: I64) -> I64:
         """Return where units are [n], -1 for those never seen."""
@@ -177,10 +151,9 @@ class Units:
 
     def _grown(self, count: int) -> I64:
         first, self._size = self._size, self._size + count
-        while len(self._blocks) * BLOCK < self._size:
-            self._blocks.append(np.zeros((BLOCK, self.dim), np.float32))
+        self._features.grow(count)
         if self._size > len(self._numbers):
-            room = max(BLOCK, 2 * self._size)
+            room = max(_ROOM, 2 * self._size)
             for name in ("_numbers", "_cameras", "_first", "_last", "_alive"):
                 old = getattr(self, name)
                 new = np.zeros(room, old.dtype)
@@ -191,14 +164,9 @@ class Units:
     def _move_together(self) -> None:
         """Close the gaps, in order; what is left behind is overwritten."""
         kept = np.flatnonzero(self._alive[: self._size])
-        for start in range(0, len(kept), BLOCK):
-            part = kept[start : start + BLOCK]
-            self._blocks[start // BLOCK][: len(part)] = self._read(part)
+        self._features.keep(kept)
         for name in ("_numbers", "_cameras", "_first", "_last", "_alive"):
             array = getattr(self, name)
             array[: len(kept)] = array[kept]
         self._alive[len(kept) :] = False
-        for start, block in self._filled():
-            block[max(0, len(kept) - start) :] = 0
         self._size, self._dead = len(kept), 0
-        del self._blocks[-(-self._size // BLOCK) :]
