@@ -1,6 +1,7 @@
 """Does it help? The method's questions, answered on the miniature, several seeds.
 
     python benchmarks/adaptation.py --work try/miniature --seeds 3
+    python benchmarks/adaptation.py --work try/miniature --seeds 3 --validation
 
 Trains what is missing (benchmarks/miniature/recipe.py; two CPU hours for the base, a quarter of
 one a seed), then tests in domain and on three unseen ones. A seed draws places, people, encoder,
@@ -26,9 +27,10 @@ from miniature.recipe import Recipe, evaluation_world
 from numpy.typing import NDArray
 
 import murank_kernels
-from murank import Engine
+from murank import Engine, FeatureSet, MuDistances
 from murank.datasets import load_dataset
 from murank.images import prepare
+from murank.rerank.mu_auc import cosine_distances, told_among_candidates
 from murank_export.world import TRAINING, UNSEEN
 from murank_export.world.market import write_world
 from murank_kernels import align_cameras, evaluate_rank, smallest_k
@@ -215,7 +217,9 @@ def _encoder_distances(test: Test) -> Array:
 
 def _distances(features: Array, test: Test) -> Array:
     """From each query to its candidates: [Q,10]."""
-    return np.take_along_axis(simple(features, test.num_query), test.candidates[:, :K], 1)
+    candidates = test.candidates[:, :K] + test.num_query
+    query = np.repeat(np.arange(test.num_query), K)
+    return cosine_distances(features, query, candidates.ravel()).reshape(candidates.shape)
 
 
 def _opinion(test: Test, mu: Array) -> Score:
@@ -225,17 +229,17 @@ def _opinion(test: Test, mu: Array) -> Score:
     the share that mu puts right. Images of the query's person by the query's camera count as
     neither, as in mAP and rank-1.
     """
-    q, candidates = test.num_query, test.candidates[:, :K]
-    same = test.pids[q:][candidates] == test.pids[:q, None]
-    match = same & (test.camids[q:][candidates] != test.camids[:q, None])
-    ours, others = mu[match], np.sort(mu[~same])
-    below = np.searchsorted(others, ours, "left") + np.searchsorted(others, ours, "right")
-    of_encoder = _encoder_distances(test)
-    asked = match[:, :, None] & ~same[:, None, :]
-    wrong = asked & (of_encoder[:, :, None] > of_encoder[:, None, :])
-    step = mu[:, None, :] - mu[:, :, None]
-    right = np.where(step == 0, 0.5, step > 0)
-    return 100 * (1 - float(below.mean()) / 2 / len(others)), 100 * float(right[wrong].mean())
+    features = FeatureSet(
+        test.features, np.array([str(path) for path in test.paths]), test.pids, test.camids,
+        test.num_query,
+    )  # fmt: skip
+    assert features.labels is not None
+    asked = MuDistances(mu, test.candidates[:, :K])
+    told = told_among_candidates(asked, features.labels, features, None)
+    assert told is not None
+    assert told.within is not None
+    assert told.within.mu_right_there is not None
+    return 100 * told.mu, 100 * told.within.mu_right_there
 
 
 def _tower(engine: Engine, test: Test) -> Array:
@@ -329,10 +333,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("try/miniature"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--validation", action="store_true",
+        help="alpha, K and order, chosen on places that are not the tests', instead",
+    )  # fmt: skip
     arguments = parser.parse_args()
+    recipes = [Recipe(arguments.work / f"seed-{seed}", seed) for seed in range(arguments.seeds)]
+    if arguments.validation:
+        from adaptation_settings import report as settings_report
+        from adaptation_settings import settings_of
+
+        print(settings_report([settings_of(recipe) for recipe in recipes]))
+        return
     found = []
-    for seed in range(arguments.seeds):
-        recipe = Recipe(arguments.work / f"seed-{seed}", seed)
+    for recipe in recipes:
         file = recipe.work / "adaptation.json"
         if not file.exists():
             file.write_text(json.dumps(measure(recipe), indent=1) + "\n")

@@ -31,6 +31,7 @@ from photos.figures import LEVELS, METHODS, Score, aligned, evaluate
 from photos.kept import Kept
 from photos.one_query import QUERIES, one_query
 from photos.protocols import PROTOCOLS
+from photos.room import room, room_table
 from photos.sets import Test, as_csv, joined, read_tests, read_training
 from photos.stages import CANDIDATES, Embedding
 from photos.tables import auc_table, by_set, gains_table, mean_of, scores_table
@@ -38,7 +39,7 @@ from photos.tables import auc_table, by_set, gains_table, mean_of, scores_table
 from murank import FeatureSet, UserError, __version__
 from murank.datasets import ImageList
 
-STAGES = ("table", "one-query", "alternatives")
+STAGES = ("table", "one-query", "alternatives", "room")
 Figures = dict[str, dict[str, Score]]
 Roots = list[tuple[str, Path]]
 
@@ -167,15 +168,19 @@ def _alternatives(run: _Run) -> list[str]:
     ]
 
 
+def _room(run: _Run) -> list[str]:
+    return [room_table(run.measure("room", room))]
+
+
 _STAGES: Mapping[str, Callable[[_Run], list[str]]] = {
-    "table": _table, "one-query": _one_query, "alternatives": _alternatives,
+    "table": _table, "one-query": _one_query, "alternatives": _alternatives, "room": _room,
 }  # fmt: skip
 
 
 def _mllm(
     arguments: argparse.Namespace, embedding: Embedding, training: ImageList, run: _Run
 ) -> list[str]:
-    from photos.lora import Lora, mu_figures
+    from photos.lora import AUCS, Lora, mu_figures
 
     name = hashlib.sha256(as_csv(training).encode()).hexdigest()[:12]
     lora = Lora(
@@ -185,13 +190,13 @@ def _mllm(
     )  # fmt: skip
     found: dict[str, Any] = {}
     for test in run.tests:
-        kept = run.kept(test, "mu", mllm=lora.work.name)
+        kept = run.kept(test, "mu", mllm=lora.work.name, aucs=list(AUCS))
         features = run.features[test.folder]
         found[test.folder] = mu_figures(features, test.folder, lora, arguments.seeds, kept)
     title = f"what mu of {CANDIDATES} candidates adds to mAP, with 95 % intervals over queries"
     return [
         gains_table(title, found),
-        auc_table("AUC of match against other among the candidates, percent", found),
+        auc_table(f"AUC of match against other, percent: {' / '.join(AUCS)}", found),
     ]
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from murank import FeatureSet, MuDistances
@@ -76,19 +75,3 @@ def subset(features: FeatureSet, rows: Array) -> FeatureSet:
         features.features[rows], features.paths[rows], features.pids[rows], features.camids[rows],
         int((rows < features.num_query).sum()), features.encoder_sha256,
     )  # fmt: skip
-
-
-def auc(features: FeatureSet, candidates: Array, distances: Array) -> float:
-    """Share of (match, other) pairs among candidates that are in order, percent.
-
-    Images of the query's person by the query's camera count as neither, as in mAP and rank-1.
-    """
-    labels = features.labels
-    assert labels is not None
-    same = labels.g_pids[candidates] == labels.q_pids[:, None]
-    same_camera = labels.g_camids[candidates] == labels.q_camids[:, None]
-    ours, others = distances[same & ~same_camera], np.sort(distances[~same])
-    if not len(ours) or not len(others):
-        return float("nan")
-    below = np.searchsorted(others, ours, "left") + np.searchsorted(others, ours, "right")
-    return float(100 * (1 - below.mean() / 2 / len(others)))

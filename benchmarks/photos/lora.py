@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from photos.figures import METHODS, aligned, auc, evaluate
+from photos.figures import METHODS, aligned, evaluate
 from photos.kept import Kept
 from photos.stages import Embedding, murank
 
 from murank import FeatureSet, MuDistances
 from murank.pairs.labelled import Pair, load_pairs, save_pairs
 from murank.rerank.intervals import Gain, paired_gain
+from murank.rerank.mu_auc import told_among_candidates
 
 VARIANTS = ("none", "hard", "random")
+AUCS = ("among all candidates", "within a query", "right where the encoder is wrong")
 LEVELS: Mapping[str, str] = {"as is": "off", "pairs": "pairs"}  # ours, and --align-cameras
 
 
@@ -148,13 +150,20 @@ def _of_seed(
             "LoRA against none": _gain(with_mu["none"], with_mu["hard"]),
             "hard against random": _gain(with_mu["random"], with_mu["hard"]),
         }
-    candidates = mus["none"].candidates
-    query = ready.query.features / np.linalg.norm(ready.query.features, axis=1, keepdims=True)
-    rows = ready.gallery.features / np.linalg.norm(ready.gallery.features, axis=1, keepdims=True)
-    near = 1 - np.einsum("qd,qkd->qk", query, rows[candidates])
-    told = {"encoder": near, **{one: mu.mu for one, mu in mus.items()}}
-    aucs = {one: auc(ready, candidates, values) for one, values in told.items()}
-    return {"mAP": before, "gains": gains, "auc": aucs}
+    return {"mAP": before, "gains": gains, "auc": _aucs(ready, mus)}
+
+
+def _aucs(ready: FeatureSet, mus: Mapping[str, MuDistances]) -> dict[str, list[float]]:
+    """The AUCS of the encoder and of each variant."""
+    labels = ready.labels
+    assert labels is not None
+    found: dict[str, list[float]] = {}
+    for name, mu in mus.items():
+        told = told_among_candidates(mu, labels, ready, None)
+        if told is not None and told.within is not None:
+            found["encoder"] = [told.encoder, told.within.encoder, 0.0]
+            found[name] = [told.mu, told.within.mu, told.within.mu_right_there or 0.0]
+    return found
 
 
 def _gain(before: Any, after: Any) -> dict[str, Any]:

@@ -67,7 +67,10 @@ def auc_table(title: str, found: Mapping[str, Mapping[str, Any]]) -> str:
     for name, figures in found.items():
         for seed, one in figures.items():
             columns = list(one["auc"])
-            rows[f"{name}, {seed}"] = [f"{value:.1f}" for value in one["auc"].values()]
+            rows[f"{name}, {seed}"] = [
+                " / ".join(f"{100 * value:.1f}" for value in values)
+                for values in one["auc"].values()
+            ]
     return table(title, columns, rows)
 
 

@@ -7,6 +7,8 @@ import adaptation
 import numpy as np
 import pytest
 from adaptation import DOMAINS, K, _encoder_distances, _opinion, report
+from adaptation_settings import ORDERS, SETTINGS, THE_METHODS, VALIDATION, chosen
+from adaptation_settings import report as settings_report
 
 from murank_export.world import UNSEEN
 
@@ -62,3 +64,23 @@ def test_a_row_ends_with_the_mean_of_the_unseen_domains() -> None:
     line = next(one for one in report(seeds).splitlines() if one.startswith("| encoder |"))
     mean = np.mean([10.0 * DOMAINS.index(d) + 0.5 for d in UNSEEN])
     assert line.endswith(f"| {mean:.1f} ±0.5 / 1.0 ±0.0 |")
+
+
+def test_settings_are_chosen_on_the_validation_domains() -> None:
+    """Gains of 1 to 96 by setting there; on the tests' domains, the other way round."""
+    names = ["{} {} {:g}".format(*one) for one in SETTINGS]
+    up = {name: (float(i), 2.0 * i) for i, name in enumerate(names, start=1)}
+    down = {name: (200.0 - i, 0.0) for i, name in enumerate(names, start=1)}
+    rows = {"without mu": (0.0, 0.0)}
+    seed = {**dict.fromkeys(VALIDATION, rows | up), **dict.fromkeys(DOMAINS, rows | down)}
+    seeds = [seed, seed]
+    assert chosen(seeds) == SETTINGS[-1]
+    assert chosen(seeds, ORDERS[:1]) == ("given", 50, 0.7)
+    assert chosen(seeds, ORDERS[:1], (K,)) == ("given", K, 0.7)
+    assert not set(VALIDATION) & set(DOMAINS)
+    lines = settings_report(seeds).splitlines()
+    best = next(line for line in lines if line.startswith("| best:"))
+    assert best.split(" | ")[1:3] == ["+96.0 / +192.0", "+104.0 / +0.0"]
+    number = SETTINGS.index(THE_METHODS) + 1
+    method = next(line for line in lines if line.startswith("| the method's"))
+    assert method.split(" | ")[1] == f"+{number}.0 / +{2 * number}.0"

@@ -10,13 +10,14 @@ import plain_encoder
 import pytest
 from made_features import make_features
 from photos import figures
-from photos.figures import auc, subset
 from photos.kept import Kept
 from photos.lora import random_alike
+from photos.room import drawn_mu, room, room_table
 from PIL import Image
 
-from murank import FeatureSet
+from murank import FeatureSet, MuDistances
 from murank.pairs.labelled import Pair
+from murank_kernels import simple
 
 ROWS = 4 * 4  # levels and methods of the table
 
@@ -82,21 +83,21 @@ def test_figures_of_something_else_or_damaged_are_begun_anew(tmp_path: Path) -> 
         assert Kept(file, {"a": 2}).row("x", lambda: 6) == 5
 
 
+class Unkept(Kept):
+    def __init__(self) -> None:
+        """Keep nothing."""
+
+    def row(self, name: str, measure: Callable[[], Any]) -> Any:
+        del name
+        return measure()
+
+
 def test_alternatives_and_one_query_run_through() -> None:
     """Figures that are told in two tables are the same."""
     from photos.alternatives import alternatives, crops_needed, small_galleries
     from photos.one_query import one_query
 
     made = make_features(num_ids=16, num_cameras=2, images_per_camera=4, dim=80, num_distractors=0)
-
-    class Unkept(Kept):
-        def __init__(self) -> None:
-            """Keep nothing."""
-
-        def row(self, name: str, measure: Callable[[], Any]) -> Any:
-            del name
-            return measure()
-
     ways = alternatives(made, Unkept())
     joint = figures.evaluate(figures.aligned(made, "pairs"), "encoder").score
     assert ways["as it is done, 80 directions"]["encoder"] == pytest.approx(joint)
@@ -135,13 +136,38 @@ def test_random_pairs_have_the_answers_and_queries_of_the_mined() -> None:
     assert drawn == random_alike(hard, people, seed=0) != random_alike(hard, people, seed=1)
 
 
-def test_auc_leaves_out_the_querys_own_camera() -> None:
-    made = FeatureSet(
-        np.zeros((5, 1), np.float32), np.array(list("abcde")), np.array([1, 1, 1, 2, 3]),
-        np.array([0, 0, 1, 0, 0]), 1,
-    )  # fmt: skip
-    candidates = np.array([[0, 1, 2, 3]])
-    distances = np.array([[9.0, 2, 1, 3]])  # own camera, match, other, other
-    assert auc(made, candidates, distances) == 50
-    assert auc(made, candidates, np.array([[0.0, 2, 2, 3]])) == 75
-    assert subset(made, np.array([0, 2, 4])).num_query == 1
+@pytest.mark.parametrize("auc", [0.5, 0.6, 0.8, 0.95, 1.0])
+def test_drawn_mu_has_its_auc_and_is_as_sure_as_it_is_right(auc: float) -> None:
+    count = 20_000
+    same = np.arange(count) % 2 == 0
+    mu = drawn_mu(same.reshape(-1, 10), auc, np.random.default_rng(1)).ravel()
+    ours, others = mu[same][:2000, None], mu[~same][None, :2000]
+    found = ((ours < others) + 0.5 * (ours == others)).mean()
+    deviation = (auc * (1 - auc) / 2000) ** 0.5  # at most, of this many on either side
+    assert found == pytest.approx(auc, abs=5 * deviation)
+    # A mean of `count` labels given their probabilities: half a standard deviation each, at most.
+    for low, high in ((0, 0.5), (0.5, 1.01)):
+        some = (mu >= low) & (mu < high)
+        if some.any():
+            bound = 5 * 0.5 / some.sum() ** 0.5
+            assert (~same)[some].mean() == pytest.approx(mu[some].mean(), abs=bound)
+
+
+def test_the_room_ends_with_the_truth() -> None:
+    made = make_features(num_ids=16, num_cameras=2, images_per_camera=4, dim=80, num_distractors=0)
+    found = room(made, Unkept())
+    ready = figures.aligned(made, "pairs")
+    candidates = simple(ready.features, ready.num_query, top_k=10)[1].astype(np.int64)
+    assert ready.labels is not None
+    other = ready.labels.g_pids[candidates] != ready.labels.q_pids[:, None]
+    truth = MuDistances(other.astype(np.float32), candidates)
+    for method in ("k-reciprocal", "CA-Jaccard"):
+        before, after = (figures.evaluate(ready, method, mu).score for mu in (None, truth))
+        assert found[method]["1"] == pytest.approx(np.subtract(after, before).tolist())
+        assert found[method]["without mu"] == before
+    last, least, most = room_table({"made": found}).splitlines()[-3:]
+    cells = [np.subtract(found[one]["0.8"], 0) for one in ("k-reciprocal", "CA-Jaccard")]
+    low, high = np.min(cells, axis=0), np.max(cells, axis=0)
+    assert f"{low[0]:+.1f}/{low[1]:+.1f}" in least
+    assert f"{high[0]:+.1f}/{high[1]:+.1f}" in most
+    assert "CA-Jaccard" in last

@@ -61,6 +61,18 @@ def ref_auc(rows: NDArray[np.floating[Any]], kept: Any = slice(None)) -> Any:
     return pytest.approx(((one < other) + 0.5 * (one == other)).mean(), abs=ONE_SWAP)
 
 
+def ref_within(rows: NDArray[np.floating[Any]]) -> tuple[int, float]:
+    """Matches beside others of the same query, one by one: how many, and the share in order."""
+    unit = rows.astype(np.float64) / np.linalg.norm(rows, axis=1, keepdims=True)
+    nearer = [
+        unit[query] @ unit[match] > unit[query] @ unit[other]
+        for (query, match), is_match in zip(PLACES.tolist(), SAME.tolist(), strict=True) if is_match
+        for (again, other), too in zip(PLACES.tolist(), SAME.tolist(), strict=True)
+        if again == query and not too
+    ]  # fmt: skip
+    return len(nearer), float(np.mean(nearer))
+
+
 def test_beside_the_encoder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], refuse: Refuse
 ) -> None:
@@ -83,7 +95,11 @@ def test_beside_the_encoder(
 
     assert main([*map(str, words)]) == 0
     text = capsys.readouterr().out
-    assert ("tells less than the encoder" in text) == (beside["mu"] < beside["encoder"])
+    within = found["beside_encoder"]["within"]
+    compared, share = ref_within(rows)
+    assert within["compared"] == compared
+    assert within["encoder"] == pytest.approx(share, abs=2 / compared)
+    assert ("tells less than the encoder" in text) == (within["mu"] < within["encoder"])
     (why,) = [note for note in found["notes"] if "not aligned" in note]
     assert text.splitlines().count(why) == 1
     other = CameraAlignment.fit(rows, CAMIDS, level="mean", encoder_sha256="ab" * 32)

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from murank import FeatureSet, InputError, MuDistances, save_features
 from murank.cli import main
 from murank.rerank.alignment import Alignment, align
 from murank.rerank.intervals import Gain, paired_gain
-from murank.rerank.mu_auc import Told, told_among_candidates, told_of
+from murank.rerank.mu_auc import Told, Within, told_among_candidates, told_of
+from murank.rerank.mu_worth import gains_line, gains_near
 from murank.rerank.proposal import ALPHAS, FOLDS, Proposal, propose
 
 K = 6
@@ -49,6 +52,34 @@ def ref_auc(distances: list[float], same: list[bool]) -> float:
     return sum(wins) / len(wins)
 
 
+def ref_within(
+    told: Sequence[list[float] | None], same: list[bool], queries: list[int]
+) -> Within | None:
+    """Over all (match, other) of one query."""
+    both = [
+        (i, j) for i, j in permutations(range(len(same)), 2)
+        if queries[i] == queries[j] and same[i] and not same[j]
+    ]  # fmt: skip
+    if not both:
+        return None
+
+    def order(of: list[float], i: int, j: int) -> float:
+        return 1.0 if of[i] < of[j] else 0.5 if of[i] == of[j] else 0.0
+
+    def share(of: list[float], some: list[tuple[int, int]]) -> Any:
+        return pytest.approx(sum(order(of, i, j) for i, j in some) / len(some), abs=1e-6)
+
+    mu, encoder, aligned = told
+    assert mu is not None
+    assert encoder is not None
+    best = encoder if aligned is None else aligned
+    wrong = [(i, j) for i, j in both if order(best, i, j) == 0]
+    return Within(
+        share(mu, both), share(encoder, both), None if aligned is None else share(aligned, both),
+        len(both), len(wrong), share(mu, wrong) if wrong else None,
+    )  # fmt: skip
+
+
 def test_among_candidates(features: FeatureSet) -> None:
     pids = np.asarray(features.pids).copy()
     pids[features.num_query + 3] = pids[1] = -1  # a gallery image and a query of nobody known
@@ -59,6 +90,7 @@ def test_among_candidates(features: FeatureSet) -> None:
     found = told_among_candidates(mu, features.labels, features, aligned)
     told: list[list[float]] = [[], [], []]
     same: list[bool] = []
+    queries: list[int] = []
     camids, first = np.asarray(features.camids), features.num_query
     for query in range(first):
         for column, candidate in enumerate(mu.candidates[query]):
@@ -67,6 +99,7 @@ def test_among_candidates(features: FeatureSet) -> None:
             if -1 in (pids[query], pids[row]) or (is_same and camids[query] == camids[row]):
                 continue
             same.append(is_same)
+            queries.append(query)
             told[0].append(float(mu.mu[query, column]))
             for place, some in enumerate((features, aligned), 1):
                 left, right = (some.features[i].astype(float) for i in (query, row))
@@ -77,15 +110,42 @@ def test_among_candidates(features: FeatureSet) -> None:
         [ref_auc(one, same) for one in told], abs=1e-6
     )
     assert (found.same, found.different) == (sum(same), len(same) - sum(same))
+    assert found.within == ref_within(told, same, queries)
     alone = told_among_candidates(mu, features.labels, features, None)
-    assert alone == replace(found, aligned=None)
+    assert alone == replace(
+        found, aligned=None, within=ref_within([*told[:2], None], same, queries)
+    )
+    assert found.within is not None
+    assert found.within.mu != found.mu, "the test must see both"
 
 
 def test_one_kind_of_pairs_tells_nothing() -> None:
-    values = np.arange(4.0)
-    assert told_of(values, values, None, np.zeros(4, bool)) is None
-    assert told_of(values, values, None, np.ones(4, bool)) is None
-    assert told_of(values[:0], values[:0], None, np.ones(0, bool)) is None
+    values, queries = np.arange(4.0), list("aabb")
+    assert told_of(values, values, None, np.zeros(4, bool), queries) is None
+    assert told_of(values, values, None, np.ones(4, bool), queries) is None
+    assert told_of(values[:0], values[:0], None, np.ones(0, bool), []) is None
+    apart = told_of(values, values, None, np.array([True, True, False, False]), queries)
+    assert apart is not None
+    assert apart.within is None, "no query has both"
+
+
+@pytest.mark.parametrize("kinds", [2, 3, 9])
+def test_within_queries_of_any_order(kinds: int) -> None:
+    """Answers with ties, queries that are mixed, of one kind, or the encoder never wrong."""
+    random = np.random.default_rng(kinds)
+    same, queries = random.random(60) < 0.4, random.integers(0, 12, 60)
+    mu, encoder, aligned = (random.integers(0, kinds, 60) / kinds for _ in range(3))
+    lists = [one.tolist() for one in (mu, encoder, aligned)]
+    found = told_of(mu, encoder, aligned, same, [f"{one}.png" for one in queries])
+    assert found is not None
+    assert found.within == ref_within(lists, same.tolist(), queries.tolist())
+    right = told_of(mu, np.where(same, 0.0, 1.0), None, same, queries)
+    assert right is not None
+    assert right.within == ref_within(
+        [lists[0], [float(not one) for one in same], None], same.tolist(), queries.tolist()
+    )
+    assert right.within is not None
+    assert (right.within.encoder_wrong, right.within.mu_right_there) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +155,21 @@ def test_one_kind_of_pairs_tells_nothing() -> None:
 )  # fmt: skip
 def test_the_sentence(figures: tuple[float, float, float | None], less: bool) -> None:
     lines = Told(*figures, same=30, different=40).lines
-    assert len(lines) == 1 + less
+    assert sum("tells less" in line for line in lines) == less
     assert len(Told(*figures, same=3, different=40).lines) == 1, "three pairs tell nothing"
+    within = Within(*figures, compared=99, encoder_wrong=20, mu_right_there=0.625)
+    lines = Told(0.1, 0.9, None, same=30, different=40, within=within).lines
+    assert sum("tells less" in line for line in lines) == less, "a ranking is of one query"
+    assert any("62.5 %" in line and "20" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("auc", "rows"),
+    [(0.0, [0.5]), (0.5, [0.5, 0.6]), (0.75, [0.7, 0.8]), (0.96, [0.95, 1.0]), (1.0, [1.0])],
+)
+def test_measured_gains_are_those_beside(auc: float, rows: list[float]) -> None:
+    assert [one.auc for one in gains_near(auc)] == rows
+    assert all(f"of {one:g} " in gains_line(auc) for one in rows)
 
 
 def ref_proposal(method: str, features: FeatureSet, mu: MuDistances) -> dict[str, Any]:

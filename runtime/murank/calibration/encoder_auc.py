@@ -38,7 +38,8 @@ class EmbeddedPairs:
         if self.alignment.level != "off":
             aligned = cosine_distances(self.aligned, first, second)
         plain = cosine_distances(self.features, first, second)
-        return told_of(scored.log_odds[both], plain, aligned, scored.same[both])
+        query = [names[0] for names in usable]
+        return told_of(scored.log_odds[both], plain, aligned, scored.same[both], query)
 
 
 def image_names(pairs: Sequence[Pair]) -> list[str]:

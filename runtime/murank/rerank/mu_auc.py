@@ -1,5 +1,6 @@
 """What the MLLM tells of pairs beside what the encoder tells of them."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,9 +10,25 @@ from numpy.typing import NDArray
 from murank.datasets.labels import JUNK_PID, Labels
 from murank.rerank.features import FeatureSet
 from murank.rerank.mu import MuDistances
+from murank.rerank.mu_worth import gains_line, gains_near
 
 _AT_ONCE = 4096  # pairs
-_ENOUGH = 20  # pairs of a kind, for a sentence
+_ENOUGH = 20  # pairs of a kind, or comparisons, for a sentence
+
+
+@dataclass(frozen=True)
+class Within:
+    """Each match of a query beside each other of the same query: which is nearer, ties half.
+
+    This is what a ranking is made of. A query without a match, or with nothing else, has no part.
+    """
+
+    mu: float  # share that mu puts in the right order
+    encoder: float
+    aligned: float | None
+    compared: int  # (match, other)
+    encoder_wrong: int  # of these the encoder (aligned where it is) puts in the wrong order
+    mu_right_there: float | None  # share of those that mu puts right; None: there are none
 
 
 @dataclass(frozen=True)
@@ -23,26 +40,54 @@ class Told:
     aligned: float | None  # of the encoder's features aligned to cameras; None: they are not
     same: int  # pairs of one person
     different: int
+    within: Within | None = None  # None: no query has pairs of both kinds
 
     def to_json(self) -> dict[str, Any]:
-        """All of it."""
-        return asdict(self)
+        """All of it, and what mu of such an AUC was worth where that was measured."""
+        near = gains_near(self._decisive.mu)
+        return {**asdict(self), "measured_gains": [one.to_json() for one in near]}
 
     @property
     def lines(self) -> list[str]:
-        """The figures, and a sentence where the MLLM tells less."""
-        aligned = "" if self.aligned is None else f", aligned {self.aligned:.4f}"
-        best = max(self.encoder, self.encoder if self.aligned is None else self.aligned)
+        """The figures, what they were worth elsewhere, and a sentence where the MLLM tells less."""
         lines = [
-            f"AUC of {self.same} pairs of one person and {self.different} of two: mu "
-            f"{self.mu:.4f}, encoder {self.encoder:.4f}{aligned}"
+            f"AUC of {self.same} pairs of one person and {self.different} of two: {_named(self)}"
         ]
-        if self.mu < best and min(self.same, self.different) >= _ENOUGH:
+        if self.within is not None:
+            lines += _lines_within(self.within)
+        if min(self.same, self.different) < _ENOUGH:
+            return lines
+        of = self._decisive
+        best = of.encoder if of.aligned is None else max(of.encoder, of.aligned)
+        if of.mu < best:
             lines.append(
-                f"the MLLM tells less than the encoder on these pairs (AUC {self.mu:.4f} against "
+                f"the MLLM tells less than the encoder on these pairs (AUC {of.mu:.4f} against "
                 f"{best:.4f}): its mu may make rankings worse"
             )
-        return lines
+        return [*lines, gains_line(of.mu)]
+
+    @property
+    def _decisive(self) -> "Told | Within":
+        """What a ranking is made of, where there is enough of it."""
+        within = self.within
+        return self if within is None or within.compared < _ENOUGH else within
+
+
+def _named(of: Told | Within) -> str:
+    aligned = "" if of.aligned is None else f", aligned {of.aligned:.4f}"
+    return f"mu {of.mu:.4f}, encoder {of.encoder:.4f}{aligned}"
+
+
+def _lines_within(of: Within) -> list[str]:
+    lines = [f"AUC within a query, of {of.compared} matches beside others: {_named(of)}"]
+    if of.mu_right_there is not None:
+        who = "encoder" if of.aligned is None else "aligned encoder"
+        lines.append(
+            f"of the {of.encoder_wrong} that the {who} puts in the wrong order mu puts "
+            f"{100 * of.mu_right_there:.1f} % right ({100 * of.mu:.1f} % if its errors were "
+            "independent of the encoder's)"
+        )
+    return lines
 
 
 def auc(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
@@ -62,8 +107,12 @@ def told_of(
     encoder: NDArray[np.floating[Any]],
     aligned: NDArray[np.floating[Any]] | None,
     same: NDArray[np.bool_],
+    query: Sequence[Hashable] | NDArray[np.integer[Any]],
 ) -> Told | None:
-    """Compare distances [P] of pairs with their labels [P]; None if all are of one kind."""
+    """Compare distances [P] of pairs with their labels [P], and by their queries [P].
+
+    None if all are of one kind.
+    """
     count = int(same.sum())
     if count in (0, len(same)):
         return None
@@ -72,7 +121,40 @@ def told_of(
         return auc(distances.astype(np.float64), same)
 
     by_aligned = None if aligned is None else of(aligned)
-    return Told(of(mu), of(encoder), by_aligned, count, len(same) - count)
+    within = _within(mu, encoder, aligned, same, query)
+    return Told(of(mu), of(encoder), by_aligned, count, len(same) - count, within)
+
+
+def _within(
+    mu: NDArray[np.floating[Any]],
+    encoder: NDArray[np.floating[Any]],
+    aligned: NDArray[np.floating[Any]] | None,
+    same: NDArray[np.bool_],
+    query: Sequence[Hashable] | NDArray[np.integer[Any]],
+) -> Within | None:
+    known = [mu, encoder] if aligned is None else [mu, encoder, aligned]
+    distances = np.stack([one.astype(np.float64) for one in known])
+    orders = [np.zeros((len(known), 0))]
+    for rows in _groups(query):
+        match, other = rows[same[rows]], rows[~same[rows]]
+        steps = distances[:, None, other] - distances[:, match, None]
+        orders.append((1 + np.sign(steps.reshape(len(known), -1))) / 2)  # 1: right, 0: wrong
+    order = np.concatenate(orders, axis=1)
+    if order.shape[1] == 0:
+        return None
+    wrong = order[-1] == 0
+    right_there = float(order[0, wrong].mean()) if wrong.any() else None
+    shares = order.mean(axis=1).tolist()
+    by_aligned = None if aligned is None else shares[2]
+    return Within(shares[0], shares[1], by_aligned, len(wrong), int(wrong.sum()), right_there)
+
+
+def _groups(query: Sequence[Hashable] | NDArray[np.integer[Any]]) -> list[NDArray[np.intp]]:
+    """Return the places of each query's pairs."""
+    places: dict[Hashable, list[int]] = {}
+    for place, name in enumerate(query):
+        places.setdefault(name, []).append(place)
+    return [np.array(some, np.intp) for some in places.values()]
 
 
 def told_among_candidates(
@@ -93,7 +175,7 @@ def told_among_candidates(
     by_aligned = None if aligned is None else cosine_distances(aligned.features, query, rows)
     return told_of(
         mu.mu[query, column[counts]], cosine_distances(features.features, query, rows),
-        by_aligned, same[counts],
+        by_aligned, same[counts], query,
     )  # fmt: skip
 
 
