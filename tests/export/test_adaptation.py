@@ -7,7 +7,14 @@ import adaptation
 import numpy as np
 import pytest
 from adaptation import DOMAINS, K, _encoder_distances, _opinion, report
-from adaptation_settings import ORDERS, SETTINGS, THE_METHODS, VALIDATION, chosen
+from adaptation_settings import (
+    ONE_ORDER,
+    SETTINGS,
+    THE_METHODS,
+    VALIDATION,
+    calibrated,
+    chosen,
+)
 from adaptation_settings import report as settings_report
 
 from murank_export.world import UNSEEN
@@ -67,7 +74,7 @@ def test_a_row_ends_with_the_mean_of_the_unseen_domains() -> None:
 
 
 def test_settings_are_chosen_on_the_validation_domains() -> None:
-    """Gains of 1 to 96 by setting there; on the tests' domains, the other way round."""
+    """Gains of 1 to the last by setting there; on the tests' domains, the other way round."""
     names = ["{} {} {:g}".format(*one) for one in SETTINGS]
     up = {name: (float(i), 2.0 * i) for i, name in enumerate(names, start=1)}
     down = {name: (200.0 - i, 0.0) for i, name in enumerate(names, start=1)}
@@ -75,12 +82,19 @@ def test_settings_are_chosen_on_the_validation_domains() -> None:
     seed = {**dict.fromkeys(VALIDATION, rows | up), **dict.fromkeys(DOMAINS, rows | down)}
     seeds = [seed, seed]
     assert chosen(seeds) == SETTINGS[-1]
-    assert chosen(seeds, ORDERS[:1]) == ("given", 50, 0.7)
-    assert chosen(seeds, ORDERS[:1], (K,)) == ("given", K, 0.7)
+    assert chosen(seeds, ONE_ORDER) == ONE_ORDER[-1]
     assert not set(VALIDATION) & set(DOMAINS)
     lines = settings_report(seeds).splitlines()
-    best = next(line for line in lines if line.startswith("| best:"))
-    assert best.split(" | ")[1:3] == ["+96.0 / +192.0", "+104.0 / +0.0"]
+    best = next(line for line in lines if line.startswith("| best of one order:"))
+    number = SETTINGS.index(ONE_ORDER[-1]) + 1
+    assert best.split(" | ")[1:3] == [f"+{number}.0 / +{2 * number}.0", f"+{200 - number}.0 / +0.0"]
     number = SETTINGS.index(THE_METHODS) + 1
-    method = next(line for line in lines if line.startswith("| the method's"))
+    method = next(line for line in lines if line.startswith("| the method's:"))
     assert method.split(" | ")[1] == f"+{number}.0 / +{2 * number}.0"
+
+
+def test_calibrated_mu_has_its_log_odds_divided() -> None:
+    mu = np.array([[0, 1e-6, 0.2, 0.5, 0.9, 1]], np.float32)
+    found = calibrated(mu, 0.5)
+    wanted = [p**2 / (p**2 + (1 - p) ** 2) for p in mu[0].astype(float).tolist()]
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-9)

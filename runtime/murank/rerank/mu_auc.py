@@ -134,17 +134,17 @@ def _within(
 ) -> Within | None:
     known = [mu, encoder] if aligned is None else [mu, encoder, aligned]
     distances = np.stack([one.astype(np.float64) for one in known])
-    orders = [np.zeros((len(known), 0))]
+    orders = [np.zeros((len(known), 0), np.int8)]  # 1: the match is nearer, 0: a tie, -1
     for rows in _groups(query):
         match, other = rows[same[rows]], rows[~same[rows]]
         steps = distances[:, None, other] - distances[:, match, None]
-        orders.append((1 + np.sign(steps.reshape(len(known), -1))) / 2)  # 1: right, 0: wrong
+        orders.append(np.sign(steps).astype(np.int8).reshape(len(known), -1))
     order = np.concatenate(orders, axis=1)
     if order.shape[1] == 0:
         return None
-    wrong = order[-1] == 0
-    right_there = float(order[0, wrong].mean()) if wrong.any() else None
-    shares = order.mean(axis=1).tolist()
+    wrong = order[-1] < 0
+    right_there = (1 + float(order[0, wrong].mean())) / 2 if wrong.any() else None
+    shares = ((1 + order.mean(axis=1)) / 2).tolist()
     by_aligned = None if aligned is None else shares[2]
     return Within(shares[0], shares[1], by_aligned, len(wrong), int(wrong.sum()), right_there)
 
