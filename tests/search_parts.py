@@ -89,11 +89,15 @@ class FakeDecoder:
     def __init__(self, clock: FakeClock) -> None:
         self.file = Path("decoder.onnx")
         self._clock = clock
+        self.session = SimpleNamespace(device="cpu")
         self.runs: list[tuple[int, ...]] = []  # shapes [Q,K] of the runs
 
     def prefill(self, tokens: NDArray[np.float32]) -> Prefix:
         self._clock.work("prefill", len(tokens))
         return Prefix((tokens,))
+
+    def joined(self, prefixes: Sequence[Prefix]) -> Prefix:
+        return Prefix((np.concatenate([one.values[0] for one in prefixes]),))
 
     def logits(self, prefix: Prefix, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
         self.runs.append(tokens.shape[:2])

@@ -42,6 +42,7 @@ ROOMS = {
         "jobs",
         "search",
         "gallery",
+        "worker",
         "sheet",
         "calibration",
         "bench",

@@ -11,6 +11,7 @@ from murank._exceptions import (
     MachineError,
     MurankError,
     OutputError,
+    Overloaded,
     ParityError,
     RegressionError,
     UsageError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from murank.rerank.ranking import Ranking, load_ranking, write_ranking
     from murank.rerank.truncated import TruncatedEvaluation, evaluate_truncated
     from murank.search import Searcher, SearchResult
+    from murank.worker import Worker
 
 _switch_telemetry_off()
 
@@ -45,6 +47,7 @@ __all__ = [
     "MuDistances",
     "MurankError",
     "OutputError",
+    "Overloaded",
     "ParityError",
     "Ranked",
     "Ranking",
@@ -54,6 +57,7 @@ __all__ = [
     "TruncatedEvaluation",
     "UsageError",
     "UserError",
+    "Worker",
     "__version__",
     "evaluate_truncated",
     "load_features",
@@ -73,6 +77,7 @@ _HOMES = {
     "engine.results": ("Match", "Ranked"),
     "search": ("SearchResult", "Searcher"),
     "gallery": ("Gallery", "GallerySearchResult"),
+    "worker": ("Worker",),
 }
 
 

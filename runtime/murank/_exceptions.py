@@ -6,6 +6,7 @@ MurankError
 │   ├── InputError (ValueError)   a file or its content cannot be used
 │   └── OutputError               the place to write to cannot be used
 ├── MachineError                  this machine lacks what was asked for           exit 3
+│   └── Overloaded                it has too much to do; retry_after says when
 ├── ParityError                   an engine does not answer as its model does     exit 4
 └── RegressionError               slower than before, beyond the threshold        exit 5
 
@@ -60,6 +61,15 @@ class MachineError(MurankError):
     """The device that was asked for is not on this machine."""
 
     exit_code = 3
+
+
+class Overloaded(MachineError):  # noqa: N818  what a caller does about it is no error of anybody's
+    """A worker has as much to do as it can do in time."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        """`retry_after`: seconds after which it may be asked again."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ParityError(MurankError):

@@ -71,6 +71,23 @@ def test_two_queries_at_once(case: Case, crops: Crops) -> None:
         np.testing.assert_allclose(found[query], wanted, atol=1e-4, rtol=0)
 
 
+def test_queries_that_were_prefilled_apart_and_are_scored_together(
+    case: Case, crops: Crops
+) -> None:
+    engine, oracle = case
+    scorer = engine.scorer
+    assert scorer is not None
+    batches = [
+        (scorer.decoder.prefill(scorer.vision.of(pixels(engine, [crops[query]]))),
+         scorer.vision.of(pixels(engine, crops[start : start + count])))
+        for query, start, count in ((0, 2, 3), (1, 9, 2))
+    ]  # fmt: skip
+    found = scorer.logits_together(batches)
+    for (query, start, count), logits in zip(((0, 2, 3), (1, 9, 2)), found, strict=True):
+        wanted = oracle.logits(crops[query], crops[start : start + count])
+        np.testing.assert_allclose(logits, wanted, atol=1e-4, rtol=0)
+
+
 def test_swapped(case: Case, crops: Crops) -> None:
     engine, oracle = case
     scorer = engine.scorer

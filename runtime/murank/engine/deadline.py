@@ -14,6 +14,7 @@ from murank.engine.decoder import Prefix
 from murank.engine.memory_cache import Key, content_key
 from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.scorer import Pixels, Scorer
+from murank.engine.steps import PairBatch, Steps, at_once
 from murank.engine.stopwatch import Stage, StageWatch
 from murank.images import ImageSource, prepare
 from murank.images.arguments import called, check_number, source_name
@@ -188,6 +189,7 @@ class ImageTokens:
         return pixels
 
 
+@at_once
 def score_in_time(
     scorer: Scorer,
     query: Pixels,
@@ -198,7 +200,7 @@ def score_in_time(
     *,
     name: str = "the query",
     settled: Callable[[NDArray[np.float64]], bool] | None = None,
-) -> DeadlineAnswers:
+) -> Steps[DeadlineAnswers]:
     """Ask for mu of a query's candidates in the order of `places`.
 
     Parameters
@@ -235,7 +237,8 @@ def score_in_time(
         if prefix is None or values is None or not deadline.fits(score=len(some)):
             return DeadlineAnswers(mu, partial=True, settled=False)
         with deadline.pace.timed("score", watch, len(some), learn=len(some) <= IN_TIME_BATCH):
-            logits = scorer.decoder.logits(prefix, values[None])[0]
+            logits = yield PairBatch(scorer, prefix, values)
+        assert logits is not None  # noqa: S101  whoever runs the steps answers a batch
         bad = first_no_number(logits)
         if bad is not None:
             candidate = tokens.name(some[bad[0]]), values[bad[0]]

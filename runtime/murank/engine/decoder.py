@@ -53,6 +53,13 @@ class Decoder:
         values = self._run(tokens[:, None], self._prefill, static, self._present)
         return Prefix(tuple(values))
 
+    def joined(self, prefixes: Sequence[Prefix]) -> Prefix:
+        """Prefixes of Q queries, as one; copied, on a CPU."""
+        columns = zip(*(prefix.values for prefix in prefixes), strict=True)
+        arrays = (np.concatenate([one.numpy() for one in column]) for column in columns)
+        named = zip(self._past, arrays, strict=True)
+        return Prefix(tuple(self.session.to_device(array, name) for name, array in named))
+
     def logits(self, prefix: Prefix, tokens: NDArray[Any]) -> NDArray[np.float32]:
         """Vision tokens of candidates [Q,K,levels,T,H], or rows [Q,K] -> logits [Q,K,2].
 

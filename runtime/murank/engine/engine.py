@@ -20,6 +20,7 @@ from murank.engine.memory_cache import Key, MemoryCache, content_key
 from murank.engine.pair_orders import Order, mu_in_order, mu_in_time, pixels_of
 from murank.engine.results import Ranked, ranked
 from murank.engine.scorer import Scorer
+from murank.engine.steps import Steps, at_once, steps_of
 from murank.engine.threshold import largest_mu
 from murank.folder.contents import EngineFiles
 from murank.folder.graph_hash import encoder_sha256
@@ -268,6 +269,7 @@ class Engine:
             start = end
         return np.concatenate(scores)
 
+    @at_once
     def rank(
         self,
         query: ImageSource,
@@ -277,7 +279,7 @@ class Engine:
         order: Order = "given",
         threshold: float | Literal["calibrated"] | None = None,
         deadline_ms: float | None = None,
-    ) -> Ranked:
+    ) -> Steps[Ranked]:
         """Candidates by mu, best first, equal ones in the order given; the first `top_k`.
 
         Parameters
@@ -313,7 +315,7 @@ class Engine:
             mu = mu_in_order(scorer, [query], [candidates], order)[0]  # float64: fewer ties
         else:
             end = start + deadline_ms / 1000
-            mu = mu_in_time(scorer, query, candidates, order, self._pace, end)
+            mu = yield from steps_of(mu_in_time, scorer, query, candidates, order, self._pace, end)
         return ranked(mu, len(candidates), top_k=top_k, most=most)
 
     def forget(self, image: ImageSource) -> bool:

@@ -10,6 +10,7 @@ from murank._exceptions import InputError
 from murank.engine.deadline import Deadline, ImageTokens, Pace, score_in_time
 from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.scorer import Pixels, Scorer
+from murank.engine.steps import Steps, at_once, steps_of
 from murank.engine.stopwatch import StageWatch
 from murank.images import ImageSource, Preprocessing
 from murank.images.arguments import called, check_choice, check_images, ready_images
@@ -60,6 +61,7 @@ def mu_in_order(
     return cast("NDArray[np.float64]", mu.mean(axis=0))
 
 
+@at_once
 def mu_in_time(
     scorer: Scorer,
     query: ImageSource,
@@ -67,7 +69,7 @@ def mu_in_time(
     order: Order,
     pace: Pace,
     end: float,
-) -> NDArray[np.float64]:
+) -> Steps[NDArray[np.float64]]:
     """Mu [n] of the first n candidates, as many as there is time for until `end`."""
     check_choice(order, "order", ORDERS)
     if order != "given":
@@ -79,4 +81,7 @@ def mu_in_time(
     (pixels,) = pixels_of([query], scorer.part.preprocessing, "query")
     tokens, places = ImageTokens(scorer, candidates), range(len(candidates))
     deadline, name = Deadline(pace, end), called(query, "query")
-    return score_in_time(scorer, pixels, tokens, places, deadline, StageWatch(), name=name).mu
+    answers = yield from steps_of(
+        score_in_time, scorer, pixels, tokens, places, deadline, StageWatch(), name=name
+    )
+    return answers.mu

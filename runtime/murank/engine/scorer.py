@@ -93,6 +93,23 @@ class Scorer:
         tokens = tokens.reshape(len(queries), -1, *tokens.shape[1:])
         return self.decoder.logits(prefix, tokens)
 
+    def logits_together(
+        self, batches: Sequence[tuple[Prefix, NDArray[Any]]]
+    ) -> list[NDArray[np.float32]]:
+        """Logits [n,2] of several queries' candidates [n,levels,T,H], in one run.
+
+        Where one has fewer, its last one is asked about again. On a GPU, where joining prefixes
+        would mean copying them, it is one run each.
+        """
+        if len(batches) == 1 or self.decoder.session.device != "cpu":
+            return [self.decoder.logits(prefix, tokens[None])[0] for prefix, tokens in batches]
+        most = max(len(tokens) for _, tokens in batches)
+        rows = [np.minimum(np.arange(most), len(tokens) - 1) for _, tokens in batches]
+        prefix = self.decoder.joined([prefix for prefix, _ in batches])
+        stacked = np.stack([tokens[row] for (_, tokens), row in zip(batches, rows, strict=True)])
+        logits = self.decoder.logits(prefix, stacked)
+        return [some[: len(one)] for some, (_, one) in zip(logits, batches, strict=True)]
+
     def log_odds(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """[...,2] -> [...]: log(p(No) / p(Yes)) at the engine's temperature, small = same."""
         wide = logits.astype(np.float64)

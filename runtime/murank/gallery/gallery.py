@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError, OutputError
 from murank.engine.deadline import Pace, check_deadline
 from murank.engine.engine import Engine
+from murank.engine.steps import Steps, at_once
 from murank.gallery.erased_shots import shots_of
 from murank.gallery.gallery_check import check_file
 from murank.gallery.gallery_query import SHORTLIST, Asked, Filters, Method, Query
@@ -48,7 +49,7 @@ from murank.rerank.alignment import Alignment
 from murank.rerank.alignment import Asked as Level
 
 Mode = Literal["rw", "r"]
-_AT_ONCE = 64  # crops in memory
+_AT_ONCE = 8  # crops decoded and embedded between two moments for others
 
 
 class Gallery:
@@ -147,6 +148,7 @@ class Gallery:
     ) -> None:  # fmt: skip
         self.close()
 
+    @at_once
     def add(
         self,
         crops: Sequence[ImageSource] | None = None,
@@ -158,7 +160,7 @@ class Gallery:
         id: str | Sequence[str | None] | None = None,  # noqa: A002  what callers call it
         subject: str | Sequence[str | None] | None = None,
         attributes: Mapping[str, AttributeValue] | Sequence[Mapping[str, AttributeValue]] = {},
-    ) -> list[AddResult]:
+    ) -> Steps[list[AddResult]]:
         """Add shots; those that are stored when it returns stay through a power cut.
 
         What belongs to an item is one value for all, or a list of one each.
@@ -215,6 +217,7 @@ class Gallery:
         else:
             ready = []
             for start in range(0, len(items), _AT_ONCE):
+                yield None
                 part = slice(start, start + _AT_ONCE)
                 ready += from_crops(
                     crops[part], items[part], self._seeing(), settings.keep,
@@ -225,6 +228,7 @@ class Gallery:
             drops=settings.when_full == "drop-oldest",
         )  # fmt: skip
 
+    @at_once
     def search(
         self,
         crop: ImageSource | Sequence[ImageSource] | None = None,
@@ -243,7 +247,7 @@ class Gallery:
         method: Method = "ca-jaccard",
         parameters: Mapping[str, Any] = {},
         deadline_ms: float | None = None,
-    ) -> GallerySearchResult:
+    ) -> Steps[GallerySearchResult]:
         """Rank the tracks that pass the filters for one person.
 
         Parameters
@@ -297,7 +301,7 @@ class Gallery:
         query.see(crop, feature, id, own)
         with query.watch.stage("retrieve"), self._state.searched() as searched:
             query.retrieve(searched, filters, asked)
-        return query.answer(asked)
+        return (yield from query.answer(asked))
 
     def get(self, ids: str | Sequence[str]) -> list[GalleryRow | None]:
         """Return stored shots without their features, in order; None: there is none."""

@@ -10,6 +10,7 @@ from murank._exceptions import InputError
 from murank.checks.text import shown
 from murank.engine.deadline import Deadline, DeadlineAnswers, Pace, score_in_time
 from murank.engine.engine import Engine
+from murank.engine.steps import Steps, steps_of
 from murank.engine.stopwatch import StageWatch
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.gallery_result import GalleryMatch, GallerySearchResult
@@ -127,11 +128,11 @@ class Query:
         most = max(most, asked.top_k, asked.candidates)
         self._near = units.nearest(self._feature, mask, most)
 
-    def answer(self, asked: Asked) -> GallerySearchResult:
+    def answer(self, asked: Asked) -> Steps[GallerySearchResult]:
         """Ask the MLLM about the nearest, and rank."""
         pictures = self._pictures(asked)
         places = [place for place, one in pictures.items() if one is not None]
-        answers = self._ask([pictures[place] for place in places], asked)  # type: ignore[misc]
+        answers = yield from self._ask([pictures[place] for place in places], asked)  # type: ignore[misc]
         scored = dict(zip(places, answers.mu.tolist(), strict=False))
         order, distances = self._ranked(scored, asked)
         matches = self._matches(order, distances, scored)
@@ -198,17 +199,17 @@ class Query:
             found[place] = None if shot is None else kept.get(shot)
         return found
 
-    def _ask(self, pictures: Sequence[Picture], asked: Asked) -> DeadlineAnswers:
+    def _ask(self, pictures: Sequence[Picture], asked: Asked) -> Steps[DeadlineAnswers]:
         scorer = self._scorer
         if scorer is None or not pictures:
             return _NOTHING
         pace = self._pace
         reserve = pace.expected("fuse") + pace.expected("rerank")
         end = None if asked.end is None else asked.end - reserve
-        return score_in_time(
-            scorer, self._mllm, ShotTokens(scorer, pictures), list(range(len(pictures))),
-            Deadline(pace, end), self.watch, name=self._name,
-        )  # fmt: skip
+        return (yield from steps_of(
+            score_in_time, scorer, self._mllm, ShotTokens(scorer, pictures),
+            list(range(len(pictures))), Deadline(pace, end), self.watch, name=self._name,
+        ))  # fmt: skip
 
     def _ranked(self, scored: Mapping[int, float], asked: Asked) -> tuple[list[int], list[float]]:
         """Return places among the nearest, best first, and what they are ranked by."""
