@@ -8,7 +8,8 @@ import faults.test_build_machine_verbs
 import faults.test_engine_verbs
 import faults.test_runtime_verbs  # noqa: F401 - what they stop is noted as they are imported
 import pytest
-import runtime.test_gallery_kill  # noqa: F401
+import runtime.test_gallery_kill
+import runtime.test_gallery_relate  # noqa: F401
 from faults.covered import COVERED, options_with_values
 from faults.shim import Shim, in_child
 
@@ -34,6 +35,7 @@ READ: dict[str, str] = {
     "gallery add": "engine images --items --track --subject --sha256 --plans",
     "gallery search": "engine file --query --id --exclude-track --sha256 --plans",
     "gallery reembed": "engine --sha256 --plans",
+    "gallery relate": "engine --sha256 --plans",
     "gallery erase": "--id --track --subject --engine",
     "gallery purge": "--engine",
     "gallery import": "rows --engine",

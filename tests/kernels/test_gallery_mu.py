@@ -173,6 +173,34 @@ def test_a_pair_named_from_both_sides_with_one_mu_is_that_of_one_side() -> None:
     assert_array_equal(one, both)
 
 
+@pytest.mark.parametrize(("call", "cameras"), [(k_reciprocal, 0), (ecn, 0), (ca_jaccard, 1)])
+def test_images_with_fewer_others(call: Callable[..., Any], cameras: int) -> None:
+    """Where nobody is named, mu is not read: a pair named from both sides is that of one."""
+    case = main_case()
+    arguments = [case.features, case.num_query, *([case.camids] * cameras)]
+    scores = gallery_scores(case, count=1)
+    others, mu = scores["gallery_candidates"][:, 0], scores["gallery_mu"][:, 0]
+    pairs = {
+        (min(i, j), max(i, j)): m
+        for i, (j, m) in enumerate(zip(others.tolist(), mu.tolist(), strict=True))
+    }
+    ragged = np.full((len(others), 12), -1)
+    values = np.full(ragged.shape, np.nan)
+    for (i, j), m in pairs.items():
+        place = np.argmin(ragged[i])
+        ragged[i, place], values[i, place] = j, m
+    one_mu = {
+        "gallery_candidates": others[:, None],
+        "gallery_mu": np.array(
+            [[pairs[min(i, j), max(i, j)]] for i, j in enumerate(others.tolist())]
+        ),
+    }
+    given = call(*arguments, gallery_mu=values, gallery_candidates=ragged)
+    assert_array_equal(given, call(*arguments, **one_mu))
+    none = call(*arguments, gallery_mu=values, gallery_candidates=np.full_like(ragged, -1))
+    assert_array_equal(none, call(*arguments))
+
+
 def test_the_order_of_candidates_does_not_matter() -> None:
     case = main_case()
     scores = gallery_scores(case)

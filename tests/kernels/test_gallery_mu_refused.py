@@ -57,7 +57,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("ragged", {"gallery_mu": [[0.5], [0.5, 0.1]]}, "gallery_mu cannot be read as an array"),
     ("shapes", {"gallery_candidates": others()[:, :1]}, "must have the shape of gallery_mu"),
     ("float", {"gallery_candidates": others(dtype=float)}, "gallery_candidates must be integers"),
-    ("negative", {"gallery_candidates": others(-1)}, r"gallery indices in 0\.\.6, found -1"),
+    ("negative", {"gallery_candidates": others(-2)}, r"gallery indices in 0\.\.6, found -2"),
     ("too large", {"gallery_candidates": others(G)}, r"gallery_candidates .* found 0\.\.7"),
     ("itself", {"gallery_candidates": others(4)}, "of gallery image 4 name that image itself"),
     ("twice", {"gallery_candidates": others(5)}, "of gallery image 4 name one item twice"),

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gallery_engines import DIM, feature_engine, people
+from gallery_engines import DIM, feature_engine, large, people, seeing_engine
 from PIL import Image
-from search_parts import make_engine, make_images
+from search_parts import make_images
 
-from murank import Engine, InputError, OutputError
+from murank import InputError, OutputError
 from murank.gallery import Gallery
 from murank_kernels import CameraAlignment, ca_jaccard, k_reciprocal
 
@@ -24,22 +24,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "gallery.db"
 
 
-def seeing_engine() -> Engine:
-    """An engine with an encoder and an MLLM, both by hand."""
-    engine = make_engine()
-    engine.encoder_sha256 = "a" * 64
-    return engine
-
-
 def as_png(pixels: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def large(seed: int, count: int) -> list[Any]:
-    """Pictures that a gallery takes: 32 x 16, of blocks that survive JPEG."""
-    return [np.kron(one, np.ones((8, 8, 1), np.uint8)) for one in make_images(count, seed)]
 
 
 @pytest.mark.parametrize("method", ["k-reciprocal", "ca-jaccard", "none"])

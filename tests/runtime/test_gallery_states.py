@@ -20,8 +20,11 @@ from hypothesis.stateful import (
 )
 
 from murank.gallery import AddResult, Gallery, GallerySearchResult, vectors
+from murank.gallery.track_pairs import TrackPair
 
 TRACKS = [None, "a", "b", "c"]
+Unit = str | tuple[str, int]  # a shot without a track, or a track and its camera
+Pairs = dict[tuple[Unit, Unit], tuple[str, str, float]]  # ids of the two shots, and mu
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class States(RuleBasedStateMachine):
         self.gallery = opened(self.path)
         self.reader = opened(self.path, mode="r")
         self.rows: list[Row] = []
+        self.pairs: Pairs = {}
         self.random = np.random.default_rng(0)
         self.count = 0
 
@@ -106,6 +110,15 @@ class States(RuleBasedStateMachine):
         self.gallery.purge(float(time))
         self.rows = [row for row in self.rows if row.time >= time]
 
+    @precondition(lambda self: len({unit_of(row) for row in self.rows}) > 1)
+    @rule(data=st.data(), mu=st.floats(0, 1))
+    def relate(self, data: st.DataObject, mu: float) -> None:
+        one, other = data.draw(
+            st.lists(st.sampled_from(self.rows), min_size=2, max_size=2, unique_by=unit_of)
+        )
+        self.pairs[unit_of(one), unit_of(other)] = one.id, other.id, mu
+        related(self.gallery, {(unit_of(one), unit_of(other)): (one.id, other.id, mu)})
+
     @rule()
     def reopen(self) -> None:
         self.gallery.close()
@@ -113,15 +126,18 @@ class States(RuleBasedStateMachine):
 
     @invariant()
     def equals_a_fresh_gallery(self) -> None:
+        ids = {row.id for row in self.rows}
+        self.pairs = {key: one for key, one in self.pairs.items() if {one[0], one[1]} <= ids}
         stats = self.gallery.stats()
         assert stats.rows == len(self.rows)
-        units = {(row.track, row.camera) if row.track else row.id for row in self.rows}
-        assert stats.tracks == len(units)
+        assert stats.tracks == len({unit_of(row) for row in self.rows})
+        assert stats.pairs == len(self.pairs)
         if not self.rows:
             assert self.gallery.search(feature=np.ones(DIM, np.float32)).matches == ()
             return
         with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "fresh.db") as fresh:
             added(fresh, self.rows)
+            related(fresh, self.pairs)
             for how in (
                 {},
                 {"cameras": [0, 2]},
@@ -150,10 +166,27 @@ def added(gallery: Gallery, rows: list[Row]) -> list[AddResult]:
     )  # fmt: skip
 
 
+def unit_of(row: Row) -> Unit:
+    return (row.track, row.camera) if row.track else row.id
+
+
+def related(gallery: Gallery, pairs: Pairs) -> None:
+    """Store pairs as if the MLLM had been asked: features alone are never asked about."""
+    gallery._state.forget_other_engines("an engine")
+    for one, other, mu in pairs.values():
+        rows = [
+            gallery._state.file.one("SELECT unit, shot FROM shots WHERE id = ?", name)
+            for name in (one, other)
+        ]
+        pair = TrackPair(rows[0][0], rows[1][0], rows[0][1], rows[1][1], mu)
+        gallery._state.relate(pair.unit, [pair], done=False)
+
+
 def seen(result: GallerySearchResult) -> list[tuple[object, ...]]:
     """Return all that does not name the file: distances to the last bit."""
     return [
-        (m.camera, m.track, m.first, m.last, m.distance, m.encoder_distance) for m in result.matches
+        (result.pairs, m.camera, m.track, m.first, m.last, m.distance, m.encoder_distance)
+        for m in result.matches
     ]
 
 

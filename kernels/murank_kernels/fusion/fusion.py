@@ -46,8 +46,9 @@ class Fusion:
         for start, given in ((0, scores), (num_query, inside)):
             if given is not None:
                 mu, candidates = given
-                rows = start + np.repeat(np.arange(len(mu)), mu.shape[1])
-                named.append((rows, num_query + candidates.ravel(), mu.ravel()))
+                rows, places = np.nonzero(candidates >= 0)
+                columns = num_query + candidates[rows, places]
+                named.append((start + rows, columns, mu[rows, places]))
         if not named:
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
         rows, columns, values = map(np.concatenate, zip(*named, strict=True))

@@ -40,9 +40,12 @@ def as_mu(
 def as_gallery_mu(
     mu: ArrayLike | None, candidates: ArrayLike | None, num_gallery: int
 ) -> Scores | None:
-    """Return (mu [G,M] in [0,1], gallery indices [G,M]), or None if neither is given."""
+    """Return (mu [G,M] in [0,1], gallery indices [G,M]), or None if neither is given.
+
+    An index of -1 names nobody: some images may have fewer others than M.
+    """
     shape, row_name = (num_gallery, num_gallery), "gallery image"
-    scores = _as_scores(mu, candidates, shape, prefix="gallery_", row_name=row_name)
+    scores = _as_scores(mu, candidates, shape, prefix="gallery_", row_name=row_name, least=-1)
     if scores is not None:
         itself = (scores[1] == np.arange(num_gallery)[:, None]).any(axis=1)
         if itself.any():
@@ -60,8 +63,9 @@ def _as_scores(
     *,
     prefix: str,
     row_name: str,
+    least: int = 0,
 ) -> Scores | None:
-    """Check mu of `shape[0]` rows and some of `shape[1]` gallery items."""
+    """Check mu of `shape[0]` rows and some of `shape[1]` gallery items, or of nobody (-1)."""
     if mu is None and candidates is None:
         return None
     name, index_name = f"{prefix}mu", f"{prefix}candidates"
@@ -76,23 +80,24 @@ def _as_scores(
         )
     if values.dtype.kind != "f":
         raise InvalidInputError(f"{name} must be floating point, got {values.dtype}")
-    if not ((values >= 0) & (values <= 1)).all():
-        raise InvalidInputError(
-            f"{name} must be in [0, 1] without NaN: it is p('different person')"
-        )
     if indices.shape != values.shape:
         raise InvalidInputError(
             f"{index_name} must have the shape of {name}, {values.shape}, got {indices.shape}"
         )
     if indices.dtype.kind not in "iu":
         raise InvalidInputError(f"{index_name} must be integers, got {indices.dtype}")
-    if indices.min() < 0 or indices.max() >= shape[1]:
+    if indices.min() < least or indices.max() >= shape[1]:
         raise InvalidInputError(
             f"{index_name} must be gallery indices in 0..{shape[1] - 1}, found "
             f"{indices.min()}..{indices.max()}"
         )
+    values = np.where(indices < 0, 0, values)  # of nobody
+    if not ((values >= 0) & (values <= 1)).all():
+        raise InvalidInputError(
+            f"{name} must be in [0, 1] without NaN: it is p('different person')"
+        )
     in_order = np.sort(indices, axis=1)
-    twice = (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
+    twice = ((in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)).any(axis=1)
     if twice.any():
         raise InvalidInputError(
             f"{index_name} of {row_name} {int(np.argmax(twice))} name one item twice"

@@ -53,8 +53,9 @@ def k_reciprocal(
         p("different person") of each query's candidates and their gallery indices. They are fused
         into the distances before neighbours are looked for. Swapped variant: average mu first.
     gallery_mu, gallery_candidates : [G,M] float and int, or None
-        The same for pairs inside the gallery: each gallery image and some others, never itself. A
-        pair named from both sides gets the mean of its two mu. With or without `mu`.
+        The same for pairs inside the gallery: each gallery image and some others, never itself
+        (-1: nobody, for one with fewer others). A pair named from both sides gets the mean of its
+        two mu. With or without `mu`.
     alpha : float
         Weight of mu, in [0,1].
     normalize : bool

@@ -2,10 +2,10 @@
 
 import argparse
 
-from murank.cli import gallery_add, gallery_search, gallery_upkeep
+from murank.cli import gallery_add, gallery_relate, gallery_search, gallery_upkeep
 from murank.cli.parser import Parser
 
-_MODULES = (gallery_add, gallery_search, gallery_upkeep)
+_MODULES = (gallery_add, gallery_search, gallery_relate, gallery_upkeep)
 
 
 def parser() -> Parser:

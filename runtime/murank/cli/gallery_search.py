@@ -76,7 +76,7 @@ def _as_json(result: GallerySearchResult) -> dict[str, Any]:
     return {
         "schema_version": 1, "matches": [vars(one) for one in result.matches],
         "scored": result.scored, "candidates": result.candidates, "partial": result.partial,
-        "generation": result.generation, "seconds": dict(result.seconds),
+        "generation": result.generation, "pairs": result.pairs, "seconds": dict(result.seconds),
     }  # fmt: skip
 
 

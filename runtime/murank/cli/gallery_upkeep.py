@@ -94,7 +94,7 @@ def _erased(args: argparse.Namespace, receipt: Erasure) -> int:
     if args.json:
         say_json({"schema_version": 1, **asdict(receipt)})
         return 0
-    crops = f"{receipt.crops} crops, {receipt.vision_tokens} vision tokens"
+    crops = f"{receipt.crops} crops, {receipt.vision_tokens} vision tokens, {receipt.pairs} pairs"
     say(f"erased {receipt.rows} rows: {receipt.vectors} vectors, {crops}")
     if not receipt.complete:
         say("not complete: another process holds the file open; `murank gallery purge` finishes it")

@@ -12,6 +12,7 @@ from murank.gallery.gallery_result import (
     GalleryRow,
     GallerySearchResult,
     GalleryStats,
+    Related,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "GalleryRow",
     "GallerySearchResult",
     "GalleryStats",
+    "Related",
 ]

@@ -10,7 +10,6 @@ from murank._exceptions import InputError, MachineError, OutputError
 from murank.files.aside import aside, sweep
 from murank.files.atomic import sync
 
-FORMAT = 1  # `user_version`; a newer one is refused, an older one migrated
 _APPLICATION = 0x6D75726B  # "murk"
 _BUSY_SECONDS = 10.0
 
@@ -50,6 +49,19 @@ CREATE TABLE chunks (chunk INTEGER PRIMARY KEY AUTOINCREMENT, vectors BLOB NOT N
 CREATE TABLE alignment (version INTEGER PRIMARY KEY, arrays BLOB NOT NULL, units INTEGER NOT NULL,
     fitted REAL NOT NULL, is_whole INTEGER NOT NULL);
 """
+# pairs      mu of two units, by a shot of each
+# unrelated  units with pictures whose nearest are still to be asked about
+_PAIRS = """
+CREATE TABLE pairs (
+    unit INTEGER NOT NULL, other INTEGER NOT NULL, shot INTEGER NOT NULL,
+    other_shot INTEGER NOT NULL, mu REAL NOT NULL, pair_check BLOB NOT NULL,
+    PRIMARY KEY (unit, other)) WITHOUT ROWID;
+CREATE INDEX pairs_by_other ON pairs (other);
+CREATE TABLE unrelated (unit INTEGER PRIMARY KEY);
+INSERT INTO unrelated SELECT DISTINCT unit FROM pictures;
+"""
+_STEPS = (_TABLES, _PAIRS)  # from no table to the format of each number
+FORMAT = len(_STEPS)  # `user_version`; a newer one is refused, an older one migrated
 
 
 def create(path: Path, meta: dict[str, str | int]) -> None:
@@ -58,14 +70,20 @@ def create(path: Path, meta: dict[str, str | int]) -> None:
 
     def fill(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-        connection.execute("BEGIN")
-        for statement in _TABLES.split(";"):
-            connection.execute(statement)
+        _migrate(connection, 0)
         connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("COMMIT")
 
     new_file(path, fill)
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a file to this format, wholly or not at all."""
+    connection.execute("BEGIN IMMEDIATE")
+    for step in _STEPS[version:]:
+        for statement in step.split(";"):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    connection.execute("COMMIT")
 
 
 def new_file(path: Path, fill: Callable[[sqlite3.Connection], object]) -> None:
@@ -106,18 +124,21 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
         )
         try:
-            _check(connection, path)
+            version = _check(connection, path, writes=writes)
             if writes:
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
             for setting in ("synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
                 connection.execute(f"PRAGMA {setting}").fetchone()
+            if version < FORMAT:
+                _migrate(connection, version)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path, *, writes: bool) -> int:
+    """Return the format of the file."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
@@ -127,6 +148,12 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} has gallery format {version}, and this murank knows {FORMAT}: open it with "
             "the newer version"
         )
+    if version < FORMAT and not writes:
+        raise InputError(
+            f"{path} has gallery format {version}, and this murank writes {FORMAT}: open it for "
+            "writing once, as with `murank gallery purge`"
+        )
+    return int(version)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.shot_records import UnitRecord
+from murank.gallery.track_pairs import forget_pairs
 
 I64 = NDArray[np.int64]
 
@@ -43,8 +44,11 @@ def record_without(file: GalleryFile, record: UnitRecord, erased: Collection[int
     return replace(record, first=min(times), last=max(times), shots=len(times))
 
 
-def erase(file: GalleryFile, shots: I64, generation: int) -> None:
-    """Overwrite what is stored of these shots; units lose them, or are gone."""
+def erase(file: GalleryFile, shots: I64, generation: int) -> int:
+    """Overwrite what is stored of these shots; units lose them, or are gone.
+
+    Returns the pairs of tracks that went with them.
+    """
     numbers = shots.tolist()
     units = units_of(file, shots)
     chunks = np.unique(
@@ -73,6 +77,7 @@ def erase(file: GalleryFile, shots: I64, generation: int) -> None:
         else:
             file.run("DELETE FROM units WHERE unit = ?", unit)
             file.run("INSERT INTO gone VALUES (?, ?)", unit, generation)
+    return forget_pairs(file, units.tolist())
 
 
 def _overwrite(file: GalleryFile, chunk: int, places: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, OutputError
-from murank.engine.deadline import Pace, check_deadline
+from murank.engine.deadline import Deadline, Pace, check_deadline
 from murank.engine.engine import Engine
 from murank.engine.steps import Steps, at_once
 from murank.gallery.erased_shots import shots_of
@@ -25,6 +25,7 @@ from murank.gallery.gallery_result import (
     GalleryRow,
     GallerySearchResult,
     GalleryStats,
+    Related,
 )
 from murank.gallery.gallery_settings import GallerySettings, WhenFull
 from murank.gallery.items import (
@@ -39,6 +40,7 @@ from murank.gallery.items import (
 from murank.gallery.opening import encoder_of, opened
 from murank.gallery.portable import read_rows, write_rows
 from murank.gallery.ready_shots import Keep, check_features, from_crops, from_features
+from murank.gallery.relating import Relating
 from murank.gallery.shot_records import AttributeValue
 from murank.gallery.state import State
 from murank.gallery.stored_shots import row_of
@@ -371,6 +373,30 @@ class Gallery:
         self.engine = engine
         return count
 
+    def relate(
+        self,
+        *,
+        budget_pairs: int | None = None,
+        deadline_ms: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Related:
+        """Ask the MLLM about new tracks and those nearest to each, for searches to use; when idle.
+
+        The newest first, each once and about ten others, until all are done, `budget_pairs` are
+        asked, or the time is over. Searches go on meanwhile; what `progress` was told of (tracks
+        done, and in all) stays. The answers are the engine's own: another one asks anew.
+
+        Raises InputError (an argument, or an engine without an MLLM) and OutputError.
+        """
+        self._check_writes()
+        if budget_pairs is not None:
+            check_whole(budget_pairs, "budget_pairs")
+        check_deadline(deadline_ms)
+        end = None if deadline_ms is None else self._pace.clock() + deadline_ms / 1000
+        pace = Pace(self._pace.clock)  # its steps are larger than those of searches
+        relating = Relating(self._seeing(), self._state, Deadline(pace, end))
+        return relating.run(budget_pairs, progress)
+
     def maintain(self) -> None:
         """Do what is due, for a quiet moment: retention, unfinished erasures, a new alignment."""
         self.purge()
@@ -383,10 +409,10 @@ class Gallery:
             file, cameras = self._state.reads, searched.sums.arrays()[0]
             return GalleryStats(
                 file.count("shots"), len(searched.units), file.count("pictures"),
-                tuple(cameras.tolist()), _size(self.path), searched.units.bytes,
+                tuple(cameras.tolist()), file.size, searched.units.bytes,
                 searched.generation, searched.version.fitted.level,
                 self._state.alignment_due(self.settings.align_seconds), bool(file.meta("pending")),
-                len(searched.damaged),
+                len(searched.damaged), file.count("pairs"), file.count("unrelated"),
             )  # fmt: skip
 
     def verify(self, *, erased: Erasure | None = None) -> GalleryCheck:
@@ -418,9 +444,3 @@ class Gallery:
     def _check_writes(self) -> None:
         if self._writer is None:
             raise OutputError(f"{self.path} is open for reading: open it with mode='rw'")
-
-
-def _size(path: Path) -> int:
-    """Bytes of the file and what SQLite keeps beside it."""
-    files = (path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm"))
-    return sum(one.stat().st_size for one in files if one.exists())

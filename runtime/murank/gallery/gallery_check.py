@@ -7,6 +7,7 @@ import numpy as np
 
 from murank.gallery.gallery_file import GalleryFile, checked
 from murank.gallery.gallery_result import Erasure, GalleryCheck
+from murank.gallery.track_pairs import damaged_pairs, stray_pairs
 from murank.gallery.vectors import chunk_vectors
 
 _FREE_LIST = 32  # where the header of an SQLite file names the first page of its free list
@@ -15,9 +16,9 @@ _FREE_LIST = 32  # where the header of an SQLite file names the first page of it
 def check_file(file: GalleryFile, erased: Erasure | None) -> GalleryCheck:
     """Read every byte."""
     with file.reading():
-        damaged = sorted({*_damaged_features(file), *_damaged_pictures(file)})
+        damaged = sorted({*_damaged_features(file), *_damaged_pictures(file), *damaged_pairs(file)})
         remains = [*_named(file, erased), *_free_pages(file)]
-        remains += _places(file)
+        remains += [*_places(file), *stray_pairs(file)]
         if file.meta("pending"):
             remains.append(
                 f"{file.path}-wal: a reader kept an erasure from being complete; purge()"

@@ -51,6 +51,12 @@ class GalleryFile:
         return int(self.meta("dim"))
 
     @property
+    def size(self) -> int:
+        """Bytes of the file and what SQLite keeps beside it."""
+        files = (self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm"))
+        return sum(one.stat().st_size for one in files if one.exists())
+
+    @property
     def generation(self) -> int:
         """How often the file was changed."""
         return int(self.meta("generation"))

@@ -26,6 +26,7 @@ from murank.gallery.stored_shots import (
     units_of_tracks,
     units_with,
 )
+from murank.gallery.track_pairs import pairs_among
 from murank.gallery.unit_features import unit_rows
 from murank.gallery.units import Nearest
 from murank.images import ImageSource, decoded, prepare, to_pixels
@@ -84,6 +85,7 @@ class Query:
     def __init__(self, engine: Engine | None, file: GalleryFile, pace: Pace) -> None:
         self._encoder = None if engine is None else engine.encoder
         self._scorer = None if engine is None else engine.scorer
+        self._asked_of = None if engine is None or engine.scorer is None else engine.sha256
         self._file, self._pace = file, pace
         self.watch = StageWatch()
         self._mllm: Any = None  # uint8 [3,H,W] for the MLLM
@@ -127,6 +129,9 @@ class Query:
         most = len(units) if asked.shortlist is None else asked.shortlist
         most = max(most, asked.top_k, asked.candidates)
         self._near = units.nearest(self._feature, mask, most)
+        self._between = None
+        if METHODS[asked.method].takes_gallery_mu:
+            self._between = pairs_among(self._file, self._near.units, self._asked_of)
 
     def answer(self, asked: Asked) -> Steps[GallerySearchResult]:
         """Ask the MLLM about the nearest, and rank."""
@@ -139,6 +144,7 @@ class Query:
         return GallerySearchResult(
             tuple(matches), len(scored), len(places), answers.partial, self._generation,
             self.watch.seconds,
+            0 if self._between is None else int((self._between.candidates >= 0).sum()),
         )  # fmt: skip
 
     def _see_crops(self, crop: object) -> None:
@@ -217,17 +223,20 @@ class Query:
         count = min(asked.top_k, len(near.units))
         if not count:
             return [], []
-        mu = None
+        mu, between = None, self._between
         if scored:
             places = np.array([list(scored)])
             mu = MuDistances(np.array([list(scored.values())]), places)
         method: str = asked.method
         if method == "simple" and mu is None:
             method = "none"
-        takes = [*METHODS[method].parameters, *(["alpha"] if mu is not None else [])]
+        fused = mu is not None or between is not None
+        takes = [*METHODS[method].parameters, *(["alpha"] if fused else [])]
         parameters = {key: one for key, one in asked.parameters.items() if key in takes}
         with self._pace.timed("rerank", self.watch):
-            blocks = distance_blocks(method, self._as_set(near), mu, normalize=False, **parameters)
+            blocks = distance_blocks(
+                method, self._as_set(near), mu, gallery_mu=between, normalize=False, **parameters
+            )
             with kernel_errors():
                 distances, order = blocks.top_k(count)
         return order[0].tolist(), distances[0].tolist()

@@ -34,6 +34,15 @@ class GalleryMatch:
 
 
 @dataclass(frozen=True)
+class Related:
+    """How far the tracks of a gallery were asked about among themselves."""
+
+    pairs: int  # asked in this call
+    tracks: int  # that were done with it
+    tracks_left: int
+
+
+@dataclass(frozen=True)
 class GallerySearchResult:
     """The candidate matches of one query, best first, and how they came about."""
 
@@ -43,6 +52,7 @@ class GallerySearchResult:
     partial: bool  # the deadline left some out
     generation: int  # of the gallery that was searched
     seconds: Mapping[Stage, float]
+    pairs: int = 0  # of tracks of the shortlist, of which `relate` had asked mu
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class Erasure:
     vectors: int
     crops: int
     vision_tokens: int
+    pairs: int  # of tracks, of which the MLLM was asked by one of these shots
     complete: bool  # False: another process holds the file open; `purge()` finishes it
     alignment_rebuilt: bool  # whether the directions of the alignment are fitted anew already
     generation: int
@@ -87,6 +98,8 @@ class GalleryStats:
     alignment_due: bool  # `align()` would fit other directions by now
     erasures_pending: bool  # a reader kept an erasure from being complete
     damaged_tracks: int  # left out of every search; `verify` names them
+    pairs: int  # of tracks, of which `relate` has asked mu
+    tracks_to_relate: int  # whose nearest `relate` has still to ask about
 
 
 @dataclass(frozen=True)

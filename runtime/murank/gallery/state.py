@@ -26,6 +26,7 @@ from murank.gallery.stored_shots import (
     pictures_of,
     unit_record,
 )
+from murank.gallery.track_pairs import TrackPair, pairs_of_engine, store_pairs
 from murank.gallery.unit_features import UnitSums, in_order, unit_rows
 from murank.gallery.vectors import seal, unit_vectors
 from murank.rerank.alignment import Alignment
@@ -101,7 +102,7 @@ class State:
         """Take shots out of memory, caches and file; with none, finish what was left undone."""
         with self._changing:
             file = self.file
-            counts = erased_counts(file, shots)
+            counts = {**erased_counts(file, shots), "pairs": 0}
             if len(shots):
                 for picture in pictures_of(file, shots):
                     if picture.key is not None and self._engine is not None:
@@ -109,7 +110,7 @@ class State:
                 self._hide(shots)
                 version = self._searched.version
                 with file.writing() as generation:
-                    erase(file, shots, generation)
+                    counts["pairs"] = erase(file, shots, generation)
                     file.set_meta("pending", 1)
                     if version.fitted.cameras is not None:
                         version = version.without_erased(self._searched.sums)
@@ -143,12 +144,33 @@ class State:
     ) -> int:
         """Replace all features by those of another encoder; returns the shots."""
         with self._changing, self._memory:
-            count = embed_again(self.file, encoder, str(engine.encoder_sha256), progress)
+            count = embed_again(self.file, engine, encoder, progress)
             self._engine, self._encoder = engine, str(engine.encoder_sha256)
             self._sums.clear()
             self._take(stored_version(self.file))
             self._wiped()
         return count
+
+    def nearest_units(self, unit: int, most: int) -> I64:
+        """Return the units nearest to one, best first; none where it is damaged or gone."""
+        with self.searched() as searched:
+            units = searched.units
+            if not units.has(unit):
+                return np.empty(0, np.int64)
+            others = units.allowed(None, None, None, None, np.array([unit]))
+            return units.nearest(units.row(unit).feature, others, most).units
+
+    def forget_other_engines(self, sha256: str) -> None:
+        """Erase pairs that another engine was asked about."""
+        with self._changing, self.file.transaction():
+            pairs_of_engine(self.file, sha256)
+
+    def relate(self, unit: int, pairs: Sequence[TrackPair], *, done: bool) -> None:
+        """Store mu of a unit and others, to be fused from the next search on."""
+        with self._changing:
+            with self.file.writing() as generation:
+                store_pairs(self.file, unit, pairs, done=done)
+            self._searched.generation = generation
 
     def alignment_due(self, within: float) -> bool:
         """Whether the gallery has grown, or directions were fitted to somebody erased for long."""

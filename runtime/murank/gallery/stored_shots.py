@@ -71,6 +71,10 @@ def _add_picture(
         "WHERE unit = ?1 ORDER BY quality DESC, shot LIMIT ?2)",
         unit, best,
     )  # fmt: skip
+    file.run(
+        "INSERT OR IGNORE INTO unrelated SELECT ?1 WHERE NOT EXISTS "
+        "(SELECT 1 FROM pairs WHERE unit = ?1)", unit,
+    )  # fmt: skip
 
 
 def all_units(file: GalleryFile) -> UnitTable:
