@@ -43,6 +43,7 @@ ROOMS = {
         "search",
         "gallery",
         "worker",
+        "service",
         "sheet",
         "calibration",
         "bench",

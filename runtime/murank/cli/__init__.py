@@ -39,6 +39,7 @@ GROUPS = {
         "rerank": "re-rank a gallery for every query: a job folder, or features",
         "search": "the images of a gallery nearest to one query, in a given time",
         "gallery": "a gallery that lives in one file: add, search, erase, verify",
+        "serve": "an engine and a gallery over HTTP, for neighbours on the box",
         "align": "what cameras add to their images, learnt without labels, to a file",
     },
     "measure": {

@@ -19,6 +19,7 @@ class Answer(Future[T]):
     """
 
     is_unwanted = False
+    waited = 0.0  # seconds, until it was begun
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait in an event loop."""
@@ -37,6 +38,7 @@ class Work(Generic[T]):
     begin: Callable[[], Steps[T]]  # called by the worker
     answer: Answer[T]
     number: int  # in the order of arrival
+    arrived: float  # a moment of the worker's clock
     end: float = math.inf  # a moment of the worker's clock
     late: Callable[[], T] | None = None  # what is answered if it has not begun by then
     steps: Steps[T] | None = None

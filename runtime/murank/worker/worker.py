@@ -39,7 +39,6 @@ class WorkerStats:
     waiting: int  # not begun
     running: int  # queries that have begun
     pairs: int  # scored since the start
-    waited: float  # seconds that the work begun last had waited
 
 
 class Worker:
@@ -72,11 +71,16 @@ class Worker:
         self._rounds = Rounds(_TOGETHER if together else 1)
         self._ingest: Work[Any] | None = None
         self._share = FairShare()
-        self._number, self._cost, self._waited = 0, 0.0, 0.0
+        self._number, self._cost = 0, 0.0
         self._changed = threading.Condition()
         self._open, self._stop = True, False
         self._thread = threading.Thread(target=self._work, name="murank worker", daemon=True)
         self._thread.start()
+
+    @property
+    def has_gallery(self) -> bool:
+        """Whether there is one to search."""
+        return self._gallery is not None
 
     @property
     def gallery(self) -> Gallery:
@@ -156,7 +160,7 @@ class Worker:
     def stats(self) -> WorkerStats:
         """Return what it is doing."""
         running = len(self._rounds.works)
-        return WorkerStats(len(self._line), running, self._rounds.pairs, self._waited)
+        return WorkerStats(len(self._line), running, self._rounds.pairs)
 
     def close(self, grace: float = 10.0) -> None:
         """Take in nothing more, end within `grace` seconds what was taken in, drop the rest."""
@@ -183,7 +187,8 @@ class Worker:
         late: Callable[[], T] | None,
     ) -> Answer[T]:  # fmt: skip
         seconds = math.inf if deadline_ms is None else deadline_ms / 1000
-        end = self._clock() + seconds
+        now = self._clock()
+        end = now + seconds
 
         def steps() -> Steps[T]:
             left_ms = 1000 * (end - self._clock())
@@ -194,7 +199,7 @@ class Worker:
             wait = self._cost * self._line.ahead_of(end)
             if wait > seconds:
                 raise Overloaded("there is too much to do before this deadline", wait)
-            work = Work(steps, Answer[T](), self._number, end, late)
+            work = Work(steps, Answer[T](), self._number, now, end, late)
             self._line.add_query(work)
             self._changed.notify()
         return work.answer
@@ -202,7 +207,7 @@ class Worker:
     def _later(self, begin: Callable[[], Steps[T]]) -> Answer[T]:
         with self._changed:
             self._check_room()
-            work = Work(begin, Answer[T](), self._number)
+            work = Work(begin, Answer[T](), self._number, self._clock())
             self._line.add_ingest(work)
             self._changed.notify()
         return work.answer
@@ -258,6 +263,7 @@ class Worker:
 
     def _begin(self, work: Work[Any]) -> None:
         start = self._clock()
+        work.answer.waited = start - work.arrived
         if start > work.end:
             if work.late is None:
                 work.fail(Overloaded("the deadline passed before it was begun", self._cost))

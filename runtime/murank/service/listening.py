@@ -1,0 +1,101 @@
+"""Sockets: an address, or a file that its owner alone reaches; and connections that say nothing."""
+
+import asyncio
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from murank._exceptions import InputError, OutputError
+
+_BACKLOG = 256
+MOST_CONNECTIONS = 512
+HEAD_SECONDS = 10.0  # from a connection to the end of its first request's head
+BODY_SECONDS = 30.0  # from there to the end of its body
+
+
+def listen_at(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises InputError and OutputError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise InputError(f"--host {host}: {error.strerror or error}") from error
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise OutputError(
+            f"cannot listen at {host} port {port}: {error.strerror}; name another --port"
+        ) from error
+    return listener
+
+
+def listen_in(path: Path) -> socket.socket:
+    """Return a socket at a path, its owner's alone. One that nobody listens at is replaced.
+
+    Raises OutputError.
+    """
+    try:
+        if path.exists() or path.is_symlink():
+            _remove_left_over(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise OutputError(f"--uds {path}: {error.strerror or error}") from error
+    return listener
+
+
+def _remove_left_over(path: Path) -> None:
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise OutputError(f"--uds {path} is there already, and no socket: name another")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise OutputError(f"--uds {path}: another service listens there")
+    path.unlink()
+
+
+class ImpatientProtocol(H11Protocol):
+    """HTTP of clients that must come to the point: silence costs a connection, not the service."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Take in a connection, unless there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+            return
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def handle_events(self) -> None:
+        """Let the time begin anew with the head of a request, and end with its body."""
+        super().handle_events()
+        cycle = self.cycle
+        if self._timer is not None and cycle is not None:
+            self._timer.cancel()
+            self._timer = None
+            if cycle.more_body:
+                self._timer = self.loop.call_later(BODY_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        cycle = self.cycle
+        if cycle is None or cycle.more_body:
+            self.transport.abort()

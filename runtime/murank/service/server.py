@@ -1,0 +1,108 @@
+"""The process: it starts, serves, keeps the gallery in order, and stops without losing anything."""
+
+import asyncio
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from murank._exceptions import InputError
+from murank.service.access import Names
+from murank.service.app import make_app
+from murank.service.listening import ImpatientProtocol
+from murank.service.service_state import ServiceState
+
+_MAINTAIN_EACH = 60.0  # seconds
+_LOOK_EACH = 0.05
+
+
+@dataclass(frozen=True)
+class Transport:
+    """How requests come in."""
+
+    listener: socket.socket
+    names: Names
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's, with signals left to us: it would raise them again at the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def serve(state: ServiceState, transport: Transport, *, grace: float) -> None:
+    """Serve until SIGTERM or SIGINT; then end running answers within `grace` seconds.
+
+    Raises InputError where certificate and key do not fit.
+    """
+    app = make_app(state, transport.names)
+    tls: dict[str, Any] = {
+        "ssl_certfile": transport.certificate and str(transport.certificate),
+        "ssl_keyfile": transport.key and str(transport.key),
+    }
+    config = uvicorn.Config(
+        app, http=ImpatientProtocol, ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, timeout_keep_alive=30,
+        timeout_graceful_shutdown=1, **tls,
+    )  # fmt: skip
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"--ssl-certfile, --ssl-keyfile: {error}") from error
+    asyncio.run(_serve(state, _Server(config), transport.listener, grace))
+
+
+async def _serve(
+    state: ServiceState, server: _Server, listener: socket.socket, grace: float
+) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    tasks = [asyncio.create_task(_warm(state)), asyncio.create_task(_maintain(state))]
+    running = asyncio.create_task(server.serve([listener]))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    state.is_draining = True  # refused from now on, with a reason
+    end = loop.time() + grace
+    while state.in_progress and loop.time() < end:
+        await asyncio.sleep(_LOOK_EACH)
+    server.should_exit = True
+    await running
+    for task in (*tasks, stopping):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _warm(state: ServiceState) -> None:
+    """Compile kernels before anybody waits for them."""
+    await asyncio.wrap_future(state.worker.do(_compile))
+    state.is_warm = True
+
+
+def _compile() -> None:
+    from murank_kernels._compile_all import compile_all
+
+    compile_all()
+
+
+async def _maintain(state: ServiceState) -> None:
+    """Retention, unfinished erasures, a new alignment: in quiet moments, beside the worker."""
+    while state.gallery is not None:
+        await asyncio.sleep(_MAINTAIN_EACH)
+        try:
+            await asyncio.to_thread(state.gallery.maintain)
+        except Exception as error:  # noqa: BLE001  the next time may be better
+            print(f"murank: keeping the gallery in order: {error}", file=sys.stderr, flush=True)

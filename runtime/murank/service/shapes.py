@@ -1,0 +1,224 @@
+"""What is asked and answered, as the served schema has it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_ROWS = 256  # in one request
+MOST_DOCUMENTS = 1000
+Text = Annotated[str, Field(max_length=1000)]
+Image = Annotated[
+    str | dict[str, Any],
+    Field(
+        description="A data URL, base64, {image}, {content: [{type: image_url, ...}]}, or {id} of "
+        "a stored shot. URLs are never fetched."
+    ),
+]
+Moment = Annotated[
+    float | str, Field(description="Seconds since the epoch, or ISO 8601 with a time zone.")
+]
+Value = str | int | float | bool
+
+
+class Body(BaseModel):
+    """A body of ours: a word that is none of its own is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class RerankBody(BaseModel):
+    """What reranking services are asked; words of others' are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str | None = None
+    query: Image
+    documents: Annotated[list[Image], Field(min_length=1, max_length=MOST_DOCUMENTS)]
+    top_n: Annotated[int | None, Field(ge=1)] = None
+    return_documents: bool | None = None
+    deadline_ms: Annotated[float | None, Field(gt=0)] = None
+
+
+class RerankedItem(BaseModel):
+    """One candidate match."""
+
+    index: int
+    relevance_score: float  # 1 - mu; 0 where the MLLM did not see it
+    mu: float | None
+    document: Any = None
+
+
+class RerankMeta(BaseModel):
+    """How it came about."""
+
+    partial: bool
+    scored: int
+
+
+class Reranked(BaseModel):
+    """Documents, best first; those that the deadline left out last."""
+
+    id: str
+    model: str
+    results: list[RerankedItem]
+    meta: RerankMeta
+
+
+class AddBody(Body):
+    """Arguments of Gallery.add: one value for all, or a list of one an item."""
+
+    crops: Annotated[list[Image] | None, Field(max_length=MOST_ROWS)] = None
+    features: Annotated[list[list[float]] | None, Field(max_length=MOST_ROWS)] = None
+    camera: int | list[int]
+    time: Moment | list[Moment]
+    track: Text | int | list[Text | int | None] | None = None
+    id: Text | list[Text | None] | None = None
+    subject: Text | list[Text | None] | None = None
+    attributes: dict[Text, Value] | list[dict[Text, Value]] = {}
+
+
+class AddedItem(BaseModel):
+    """What became of one item."""
+
+    id: str | None
+    status: Literal["added", "known", "refused"]
+    reason: str | None = None
+
+
+class Added(BaseModel):
+    """A status an item, in their order."""
+
+    results: list[AddedItem]
+
+
+class SearchBody(Body):
+    """Arguments of Gallery.search."""
+
+    crop: Image | list[Image] | None = None
+    feature: list[float] | None = None
+    id: Text | None = None
+    cameras: list[int] | int | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    exclude_tracks: list[Text] | Text = []
+    attributes: dict[Text, Value] = {}
+    camera: int | None = None
+    top_k: int = 20
+    candidates: int = 20
+    shortlist: int | None = 500
+    method: Literal["ca-jaccard", "k-reciprocal", "simple", "none"] = "ca-jaccard"
+    parameters: dict[Text, Value | None] = {}
+    deadline_ms: Annotated[float | None, Field(gt=0)] = None
+
+
+class FoundItem(BaseModel):
+    """One track before one camera: a candidate match."""
+
+    rank: int
+    id: str
+    camera: int
+    track: str | None
+    first: float
+    last: float
+    distance: float
+    encoder_distance: float
+    mu: float | None
+    shot: str | None
+    can_ask: bool
+
+
+class Found(BaseModel):
+    """Candidate matches, best first."""
+
+    matches: list[FoundItem]
+    scored: int
+    candidates: int
+    partial: bool
+    generation: int
+    seconds: dict[str, float]
+
+
+class EraseBody(Body):
+    """Arguments of Gallery.erase: one of them."""
+
+    ids: list[Text] | None = None
+    track: Text | None = None
+    subject: Text | None = None
+
+
+class Erased(BaseModel):
+    """The receipt; keep it to let `murank gallery verify` look for remains."""
+
+    ids: list[str]
+    rows: int
+    vectors: int
+    crops: int
+    vision_tokens: int
+    complete: bool
+    alignment_rebuilt: bool
+    generation: int
+
+
+class Row(BaseModel):
+    """One stored shot, without its feature."""
+
+    id: str
+    camera: int
+    time: float
+    track: str | None
+    subject: str | None
+    attributes: dict[str, Value]
+    has_picture: bool
+
+
+class Stats(BaseModel):
+    """How large the gallery is."""
+
+    rows: int
+    tracks: int
+    pictures: int
+    cameras: list[int]
+    bytes_on_disk: int
+    bytes_in_memory: int
+    generation: int
+    alignment: str
+    alignment_due: bool
+    erasures_pending: bool
+    damaged_tracks: int
+
+
+class Model(BaseModel):
+    """An engine that is served."""
+
+    id: str
+    object: Literal["model"] = "model"
+    sha256: str
+    precision: str
+
+
+class Models(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Health(BaseModel):
+    """Whether the process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """Whether it takes work; if not, why not."""
+
+    ready: bool
+    reasons: list[str]
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    request_id: str
