@@ -15,7 +15,7 @@ TEST = .venv-test/bin
 
 .venv-test/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-test
-	$(PIP) $(TEST)/python -m pip install --quiet -e '.[cpu,export,plot,dev]'
+	$(PIP) $(TEST)/python -m pip install --quiet -e '.[cpu,export,plot,serve,dev]'
 	touch $@
 
 demo: .venv/installed
