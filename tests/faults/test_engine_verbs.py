@@ -151,7 +151,7 @@ def test_search(place: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @written(
     "search --cache-dir", "score --cache-dir", "align --cache-dir", "gallery add --cache-dir",
     "gallery search --cache-dir", "gallery reembed --cache-dir", "gallery erase --cache-dir",
-    "gallery purge --cache-dir", "gallery relate --cache-dir",
+    "gallery purge --cache-dir", "gallery relate --cache-dir", "serve --cache-dir",
 )  # fmt: skip
 def test_search_with_a_cache(place: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that cannot be written is no reason to stop."""

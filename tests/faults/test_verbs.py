@@ -10,6 +10,7 @@ import faults.test_runtime_verbs  # noqa: F401 - what they stop is noted as they
 import pytest
 import runtime.test_gallery_kill
 import runtime.test_gallery_relate  # noqa: F401
+import runtime.test_service_files  # noqa: F401
 from faults.covered import COVERED, options_with_values
 from faults.shim import Shim, in_child
 
@@ -43,6 +44,8 @@ READ: dict[str, str] = {
     "gallery export": "file",
     "gallery verify": "file",
     "gallery stats": "file",
+    "serve": "engine --sha256 --plans --token-file --host --server-name --ssl-certfile "
+    "--ssl-keyfile",
 }
 WRITE_NOTHING = ("inspect", "plan")
 

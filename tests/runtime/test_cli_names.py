@@ -58,6 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 # What each verb is asked; all of it works, in plain text and as JSON.
 OF_CHECKPOINTS = {"adapt", "export"}  # and torch: see tests/export/test_cli_names.py
+ENDLESS = {"serve"}  # what it says is told to callers: see test_service.py
 CASES: dict[str, Callable[[Place], list[object]]] = {
     "build": lambda at: [at.readable_engine, "--parts", "encoder"],
     "score": lambda at: [
@@ -107,12 +108,13 @@ REFUSED: dict[str, Callable[[Path], list[object]]] = {
     "cache": lambda no: ["stat", no / "cache", "--engine", no],
     "doctor": lambda no: ["--engine", no],
     "gallery": lambda no: ["stats", no],
+    "serve": lambda no: [no, "--uds", no],
     "world": lambda no: ["-o", no, "--domain", "mall", "--sheet", no.parent / f"{HOSTILE}.jpg"],
 }
 
 
 def test_no_verb_is_forgotten() -> None:
-    assert CASES.keys() == REFUSED.keys() == VERBS.keys() - OF_CHECKPOINTS
+    assert CASES.keys() == REFUSED.keys() - ENDLESS == VERBS.keys() - OF_CHECKPOINTS - ENDLESS
 
 
 def parser_of(verb: str) -> Parser:
@@ -172,7 +174,7 @@ PACKAGES = ("runtime/murank", "export/murank_export")
 # The places that write: the command's own, and children whose lines their parents read.
 WRITERS = {
     "__main__.py", "machine/process.py", "checks/text.py", "cli/output.py", "cli/streams.py",
-    "cli/progress.py", "bench/cold_process.py", "doctor/__main__.py",
+    "cli/progress.py", "bench/cold_process.py", "doctor/__main__.py", "service/log_lines.py",
 }  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """`murank serve`: an engine and a gallery over HTTP."""
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -79,10 +78,13 @@ def run(args: argparse.Namespace) -> int:
         raise MachineError(f"murank serve needs {missing[0]}: pip install 'murank[serve]'")
     _check(args)
     from murank.service.audit import Audit
+    from murank.service.listening import check_certificate
     from murank.service.server import serve
     from murank.service.service_state import ServiceState
 
     tokens = _tokens(args)
+    if args.ssl_certfile is not None:
+        check_certificate(args.ssl_certfile, args.ssl_keyfile)
     with ExitStack() as stack:
         transport = stack.enter_context(_transport(args))
         audit = Audit(args.audit)
@@ -153,13 +155,15 @@ def _worker(args: argparse.Namespace) -> Iterator[Worker]:
 
 
 def _say_open(args: argparse.Namespace, has_tokens: bool) -> None:
+    from murank.service.log_lines import warn
+
     scheme = "https" if args.ssl_certfile is not None else "http"
     host = f"[{args.host}]" if ":" in args.host else args.host
     where = f"{scheme}://{host}:{args.port}" if args.uds is None else str(args.uds)
     who = (
         "tokens are wanted" if has_tokens else "open to everybody who reaches it, erasure included"
     )
-    print(f"murank: {where}: {who}", file=sys.stderr, flush=True)
+    warn(f"{where}: {who}")
 
 
 def _port(text: str) -> int:

@@ -2,11 +2,11 @@
 
 import json
 import os
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from murank._exceptions import OutputError
+from murank.service.log_lines import now
 
 
 class Audit:
@@ -16,9 +16,12 @@ class Audit:
         """Open it. Raises OutputError."""
         self._file = None
         if path is not None:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 self._file = os.open(path, flags, 0o600)
+                size = os.fstat(self._file).st_size
+                if size and os.pread(self._file, 1, size - 1) != b"\n":  # a power cut tore it
+                    os.write(self._file, b"\n")
             except OSError as error:
                 raise OutputError(f"--audit {path}: {error.strerror or error}") from error
 
@@ -26,10 +29,10 @@ class Audit:
         """Add a line; it is on the disk when this returns. Raises OutputError."""
         if self._file is None:
             return
-        when = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": when, "action": action, **facts}) + "\n"
+        line = json.dumps({"time": now(), "action": action, **facts}) + "\n"
         try:
-            os.write(self._file, line.encode())
+            if os.write(self._file, line.encode()) < len(line):
+                raise OutputError("the audit file: its disk is full")
             os.fsync(self._file)
         except OSError as error:
             raise OutputError(f"the audit file: {error.strerror or error}") from error

@@ -22,9 +22,9 @@ from murank.service.shapes import (
     EraseBody,
     Erased,
     Found,
-    Row,
     SearchBody,
     Stats,
+    StoredRow,
 )
 
 router = APIRouter(prefix="/v1/gallery")
@@ -49,12 +49,12 @@ async def add(request: Request, state: State, gallery: TheGallery, body: AddBody
 
 
 @router.get("/rows/{id}", responses=_READ, dependencies=[Reads], summary="One shot")
-async def row(gallery: TheGallery, id: str) -> Row:  # noqa: A002
+async def row(gallery: TheGallery, id: str) -> StoredRow:  # noqa: A002
     """What is stored of it, without its feature."""
     (found,) = await run_in_threadpool(gallery.get, id)
     if found is None:
         raise NotThere("there is no shot with this id")
-    return Row(**vars(found))
+    return StoredRow(**vars(found))
 
 
 @router.get(

@@ -1,12 +1,8 @@
 """Around every request: its id, its size, whom it may come from, and the line in the log."""
 
-import json
 import re
-import sys
 import time
-import traceback
 import uuid
-from datetime import datetime, timezone
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from murank.service.access import Names
+from murank.service.log_lines import log, warn_of_bug
 from murank.service.problems import problem
 from murank.service.service_state import ServiceState
 
@@ -51,7 +48,7 @@ class Guard:
             else:
                 await problem(request_id, *refused)(scope, receive, sent)
         except Exception as error:  # noqa: BLE001  a bug: told to the operator, not the caller
-            traceback.print_exception(error)
+            warn_of_bug(error)
             if not sent.begun:
                 text = "this is a bug in murank: see the service's standard error"
                 await problem(request_id, 500, text)(scope, receive, sent)
@@ -82,15 +79,13 @@ class Guard:
         self._state.metrics.requests.labels(route, str(code)).inc()
         self._state.metrics.request_seconds.labels(route).observe(seconds)
         line: dict[str, Any] = {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "request_id": scope["state"]["request_id"], "method": scope["method"],
             "route": route, "code": code, "seconds": round(seconds, 4),
         }  # fmt: skip
         trace = headers.get("traceparent", "")
         if _TRACE.fullmatch(trace):
             line["traceparent"] = trace
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+        log(**line)
 
 
 _TOO_LARGE = f"the body must be at most {MOST_BYTES >> 20} MiB: send fewer or smaller images"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 import stat
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,22 @@ def listen_in(path: Path) -> socket.socket:
     try:
         if path.exists() or path.is_symlink():
             _remove_left_over(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        listener.listen(_BACKLOG)
+        return _bound(path)
     except OSError as error:
         raise OutputError(f"--uds {path}: {error.strerror or error}") from error
+
+
+def _bound(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
     return listener
 
 
@@ -64,6 +72,14 @@ def _remove_left_over(path: Path) -> None:
         if probe.connect_ex(str(path)) == 0:
             raise OutputError(f"--uds {path}: another service listens there")
     path.unlink()
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Raise InputError unless these are a certificate and its key."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"--ssl-certfile {certificate}, --ssl-keyfile {key}: {error}") from error
 
 
 class ImpatientProtocol(H11Protocol):

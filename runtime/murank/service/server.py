@@ -3,8 +3,6 @@
 import asyncio
 import signal
 import socket
-import ssl
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,10 +11,10 @@ from typing import Any
 
 import uvicorn
 
-from murank._exceptions import InputError
 from murank.service.access import Names
 from murank.service.app import make_app
 from murank.service.listening import ImpatientProtocol
+from murank.service.log_lines import warn
 from murank.service.service_state import ServiceState
 
 _MAINTAIN_EACH = 60.0  # seconds
@@ -43,10 +41,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(state: ServiceState, transport: Transport, *, grace: float) -> None:
-    """Serve until SIGTERM or SIGINT; then end running answers within `grace` seconds.
-
-    Raises InputError where certificate and key do not fit.
-    """
+    """Serve until SIGTERM or SIGINT; then end running answers within `grace` seconds."""
     app = make_app(state, transport.names)
     tls: dict[str, Any] = {
         "ssl_certfile": transport.certificate and str(transport.certificate),
@@ -57,10 +52,6 @@ def serve(state: ServiceState, transport: Transport, *, grace: float) -> None:
         server_header=False, proxy_headers=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=1, **tls,
     )  # fmt: skip
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(f"--ssl-certfile, --ssl-keyfile: {error}") from error
     asyncio.run(_serve(state, _Server(config), transport.listener, grace))
 
 
@@ -105,4 +96,4 @@ async def _maintain(state: ServiceState) -> None:
         try:
             await asyncio.to_thread(state.gallery.maintain)
         except Exception as error:  # noqa: BLE001  the next time may be better
-            print(f"murank: keeping the gallery in order: {error}", file=sys.stderr, flush=True)
+            warn(f"keeping the gallery in order: {error}")

@@ -8,7 +8,7 @@ from murank._version import __version__
 from murank.gallery.gallery import Gallery
 from murank.service.access import Tokens
 from murank.service.audit import Audit
-from murank.service.metrics import Metrics
+from murank.service.service_metrics import Metrics
 from murank.worker.worker import Worker
 
 DISK_RESERVE = 256 << 20  # bytes, that adding and erasing need

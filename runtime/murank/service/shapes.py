@@ -23,13 +23,13 @@ Value = str | int | float | bool
 class Body(BaseModel):
     """A body of ours: a word that is none of its own is a mistake."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class RerankBody(BaseModel):
     """What reranking services are asked; words of others' are passed over."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str | None = None
     query: Image
@@ -159,7 +159,7 @@ class Erased(BaseModel):
     generation: int
 
 
-class Row(BaseModel):
+class StoredRow(BaseModel):
     """One stored shot, without its feature."""
 
     id: str

@@ -1,0 +1,452 @@
+"""The service: what neighbours ask and get, in this process, on an engine made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+
+from prometheus_client.parser import text_string_to_metric_families
+from runtime.test_worker import held
+from service_parts import as_url, crops, documents, seeing_engine, service
+
+from murank import Gallery
+from murank.service.guard import MOST_BYTES
+from murank.worker.rounds import Rounds
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+    with service(tmp_path) as both:
+        yield both
+
+
+def filled(client: Any, count: int = 12, **more: Any) -> list[bytes]:
+    pictures = crops(count)
+    body = {
+        "crops": documents(pictures), "camera": [i % 3 for i in range(count)],
+        "time": [100.0 + i for i in range(count)], "id": [f"shot-{i}" for i in range(count)],
+        **more,
+    }  # fmt: skip
+    answer = client.post("/v1/gallery/rows", body)
+    assert answer.status_code == 200, answer.text
+    assert [one["status"] for one in answer.json()["results"]] == ["added"] * count
+    return pictures
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+def test_rerank_orders_as_the_engine_does(served: Any, path: str) -> None:
+    client, _ = served
+    pictures = crops(7)
+    answer = client.post(path, {"query": as_url(pictures[0]), "documents": documents(pictures[1:])})
+    expected = seeing_engine().rank(pictures[0], pictures[1:])
+    body = answer.json()
+    assert [one["index"] for one in body["results"]] == [one.corpus_id for one in expected]
+    assert [one["relevance_score"] for one in body["results"]] == [one.score for one in expected]
+    assert [one["mu"] for one in body["results"]] == [one.mu for one in expected]
+    assert body["meta"] == {"partial": False, "scored": 6}
+    assert (body["model"], body["id"]) == ("engine", answer.headers["x-request-id"])
+
+
+def test_an_image_may_come_in_each_of_its_forms(served: Any) -> None:
+    client, _ = served
+    pictures = filled(client, 6)
+    url, bare = as_url(pictures[1]), base64.b64encode(pictures[1]).decode()
+    part = {"type": "image_url", "image_url": {"url": url}}
+    forms: list[Any] = [
+        url, bare, {"image": url}, {"image": bare}, {"content": [part]}, part,
+        {"content": [{"type": "text", "text": "a person"}, {**part, "image_url": bare}]},
+    ]  # fmt: skip
+    answer = client.post("/v1/rerank", {"query": forms[0], "documents": forms, "model": "any"})
+    assert answer.json()["model"] == "any"
+    assert len({one["mu"] for one in answer.json()["results"]}) == 1
+    stored = client.post("/v1/rerank", {"query": {"id": "shot-1"}, "documents": [{"id": "shot-1"}]})
+    assert stored.status_code == 200
+
+
+def test_the_best_are_returned_with_their_documents_where_wanted(served: Any) -> None:
+    client, _ = served
+    pictures = crops(6)
+    body: dict[str, Any] = {"query": as_url(pictures[0]), "documents": documents(pictures[1:])}
+    found = client.post("/v1/rerank", {**body, "top_n": 2, "return_documents": True}).json()
+    assert len(found["results"]) == 2
+    for one in found["results"]:
+        assert one["document"] == {"image": body["documents"][one["index"]]}
+    assert client.post("/v1/rerank", body).json()["results"][0]["document"] is None
+
+
+def test_what_the_deadline_left_out_comes_last(served: Any) -> None:
+    client, state = served
+    pictures = crops(5)
+    body = {"query": as_url(pictures[0]), "documents": documents(pictures[1:]), "deadline_ms": 1}
+
+    async def ask() -> Any:
+        with held(state.worker):
+            asked = asyncio.create_task(client.client.post("/v1/rerank", json=body))
+            await asyncio.sleep(0.05)
+        return await asked
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 200
+    assert answer.json()["meta"] == {"partial": True, "scored": 0}
+    assert [one["index"] for one in answer.json()["results"]] == [0, 1, 2, 3]
+    assert {(one["mu"], one["relevance_score"]) for one in answer.json()["results"]} == {(None, 0)}
+    assert "murank_partial_total 1.0" in client.get("/metrics").text
+
+
+def test_rows_come_are_found_and_are_erased(served: Any) -> None:
+    client, state = served
+    pictures = filled(client, subject="guest", attributes={"hat": True})
+    row = client.get("/v1/gallery/rows/shot-4").json()
+    assert row == {
+        "id": "shot-4", "camera": 1, "time": 104.0, "track": None, "subject": "guest",
+        "attributes": {"hat": True}, "has_picture": True,
+    }  # fmt: skip
+    crop = client.get("/v1/gallery/rows/shot-4/crop")
+    assert crop.headers["content-type"] == "image/jpeg"
+    assert crop.content == state.gallery.crop("shot-4")
+
+    query = {"crop": as_url(pictures[4]), "cameras": [0, 1], "since": 101.0, "top_k": 5}
+    found = client.post("/v1/gallery/search", query).json()
+    expected = state.gallery.search(pictures[4], cameras=[0, 1], since=101.0, top_k=5)
+    assert found["matches"] == [vars(one) for one in expected.matches]
+    assert (found["scored"], found["partial"]) == (expected.scored, False)
+    by_id = client.post("/v1/gallery/search", {"id": "shot-4", "method": "none"}).json()
+    assert "shot-4" not in [one["id"] for one in by_id["matches"]]
+
+    assert client.get("/v1/gallery/stats").json()["rows"] == 12
+    receipt = client.delete("/v1/gallery/rows/shot-4").json()
+    assert (receipt["ids"], receipt["complete"]) == (["shot-4"], True)
+    assert client.get("/v1/gallery/rows/shot-4").status_code == 404
+    assert client.delete("/v1/gallery/rows/shot-4").status_code == 404
+    assert client.post("/v1/gallery/erase", {"subject": "guest"}).json()["rows"] == 11
+    assert client.get("/v1/gallery/stats").json()["rows"] == 0
+
+
+def test_features_and_times_with_zones_are_taken(served: Any) -> None:
+    client, state = served
+    dim = state.gallery.dim
+    rows = np.random.default_rng(0).standard_normal((3, dim)).round(3)
+    body = {
+        "features": rows.tolist(), "camera": 0, "id": ["a", "b", "c"],
+        "time": "1970-01-01T01:00:00+01:00", "track": [None, "7", 8],
+    }  # fmt: skip
+    assert client.post("/v1/gallery/rows", body).status_code == 200
+    assert client.get("/v1/gallery/rows/a").json()["time"] == 0.0
+    assert client.get("/v1/gallery/rows/c").json()["track"] == "8"
+    found = client.post("/v1/gallery/search", {"feature": rows[1].tolist(), "top_k": 1}).json()
+    assert found["matches"][0]["id"] == "b"
+
+
+def test_what_is_wrong_with_an_item_is_its_status(served: Any) -> None:
+    client, _ = served
+    pictures = crops(2)
+    body = {
+        "crops": [as_url(pictures[0]), as_url(b"no image"), as_url(pictures[1])],
+        "camera": 0, "time": 1.0, "id": ["a", "b", "c"],
+    }  # fmt: skip
+    results = client.post("/v1/gallery/rows", body).json()["results"]
+    assert [one["status"] for one in results] == ["added", "refused", "added"]
+
+
+PICTURE = as_url(crops(1)[0])
+ANYBODY = "nobody-may-see-this"
+REFUSED: list[tuple[str, Any, int, str]] = [
+    ("/v1/rerank", {"query": PICTURE, "documents": []}, 400, "documents"),
+    ("/v1/rerank", {"documents": [PICTURE]}, 400, "query"),
+    ("/v1/rerank", {"query": PICTURE}, 400, "documents"),
+    ("/v1/rerank", {"query": 3, "documents": [PICTURE]}, 400, "query"),
+    ("/v1/rerank", {"query": PICTURE, "documents": [ANYBODY]}, 400, "documents[0]"),
+    ("/v1/rerank", {"query": f"http://{ANYBODY}/", "documents": [PICTURE]}, 400, "query"),
+    ("/v1/rerank", {"query": f"file:///{ANYBODY}", "documents": [PICTURE]}, 400, "query"),
+    ("/v1/rerank", {"query": {"content": []}, "documents": [PICTURE]}, 400, "query"),
+    ("/v1/rerank", {"query": {"image": 1}, "documents": [PICTURE]}, 400, "query"),
+    ("/v1/rerank", {"query": {"id": ANYBODY}, "documents": [PICTURE]}, 404, "query"),
+    ("/v1/rerank", {"query": as_url(b"?"), "documents": [PICTURE]}, 400, "query"),
+    ("/v1/rerank", {"query": PICTURE, "documents": [PICTURE, as_url(b"?")]}, 400, "candidates[1]"),
+    ("/v1/rerank", {"query": "data:image/png,x", "documents": [PICTURE]}, 400, "query"),
+    ("/v1/rerank", {"query": PICTURE, "documents": [PICTURE], "top_n": 0}, 400, "top_n"),
+    ("/v1/rerank", {"query": PICTURE, "documents": [PICTURE], "deadline_ms": 0}, 400, "deadline"),
+    ("/v1/rerank", {"query": PICTURE, "documents": [PICTURE] * 1001}, 400, "documents"),
+    ("/v1/gallery/rows", {"crops": [PICTURE], "time": 0}, 400, "camera"),
+    ("/v1/gallery/rows", {"crops": [PICTURE], "camera": -1, "time": 0}, 400, "camera"),
+    ("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": "noon"}, 400, "times"),
+    ("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": "2026-01-01T00:00"}, 400, ""),
+    ("/v1/gallery/rows", {"crops": [PICTURE] * 257, "camera": 0, "time": 0}, 400, "crops"),
+    ("/v1/gallery/rows", {"camera": 0, "time": 0}, 400, "crops"),
+    ("/v1/gallery/rows", {"features": [[1.0]], "camera": 0, "time": 0}, 400, "features"),
+    ("/v1/gallery/rows", {"features": [[1.0], []], "camera": 0, "time": 0}, 400, "features"),
+    ("/v1/gallery/rows", {"features": [[1e300]], "camera": 0, "time": 0}, 400, "features"),
+    ("/v1/gallery/rows", {"crops": [PICTURE], "camera": [0, 1], "time": 0}, 400, "camera"),
+    ("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": 0, "shop": 1}, 400, "shop"),
+    ("/v1/gallery/search", {}, 400, "crop"),
+    ("/v1/gallery/search", {"crop": PICTURE, "id": "a"}, 400, "crop"),
+    ("/v1/gallery/search", {"crop": []}, 400, "crop"),
+    ("/v1/gallery/search", {"id": ANYBODY}, 400, "id"),
+    ("/v1/gallery/search", {"crop": PICTURE, "method": ANYBODY}, 400, "method"),
+    ("/v1/gallery/search", {"crop": PICTURE, "parameters": {"k9": 1}}, 400, "k9"),
+    ("/v1/gallery/search", {"crop": PICTURE, "cameras": "1"}, 400, "cameras"),
+    ("/v1/gallery/search", {"crop": PICTURE, "top_k": 0}, 400, "top_k"),
+    ("/v1/gallery/search", {"crop": PICTURE, "deadline_ms": -1}, 400, "deadline_ms"),
+    ("/v1/gallery/search", {"feature": [1.0]}, 400, "feature"),
+    ("/v1/gallery/erase", {}, 400, "ids"),
+    ("/v1/gallery/erase", {"ids": ["a"], "track": "b"}, 400, "ids"),
+    ("/v1/gallery/erase", {"ids": "a"}, 400, "ids"),
+    ("/nothing", {}, 404, ""),
+    ("/healthz", {}, 405, ""),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "code", "name"), REFUSED)
+def test_bad_requests_are_told_and_nothing_is_stored(
+    served: Any, path: str, body: Any, code: int, name: str
+) -> None:
+    client, _ = served
+    answer = client.post(path, body)
+    assert answer.status_code == code, answer.text
+    problem = answer.json()
+    assert set(problem) == {"message", "type", "request_id"}
+    assert name in problem["message"]
+    assert ANYBODY not in problem["message"] or path == "/v1/gallery/search"
+    assert client.get("/v1/gallery/stats").json()["rows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "code"),
+    [
+        (b"{", "application/json", 400),
+        (b"[1]", "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b'{"query": "\\ud800", "documents": ["\\ud800"]}', "application/json", 400),
+        (b"{}", "text/plain", 415),
+        (b"{}", "multipart/form-data; boundary=x", 415),
+        (b"{}", "", 415),
+        (b"{}" + b" " * MOST_BYTES, "application/json", 413),
+    ],
+)
+def test_bodies_that_are_none(served: Any, content: bytes, kind: str, code: int) -> None:
+    client, _ = served
+    for path in ("/v1/rerank", "/v1/gallery/rows", "/v1/gallery/search", "/v1/gallery/erase"):
+        answer = client.request("POST", path, content=content, headers={"content-type": kind})
+        assert answer.status_code == code, answer.text
+        assert len(answer.json()["message"]) < 300
+
+
+def test_a_body_that_grows_beyond_what_its_head_said_is_stopped(served: Any) -> None:
+    client, _ = served
+    sent = []
+
+    async def parts() -> Any:
+        for _ in range(64):
+            sent.append(1)
+            yield b" " * (1 << 20)
+
+    answer = client.request(
+        "POST", "/v1/rerank", content=parts(), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 413
+
+
+def test_without_a_gallery_its_paths_say_so(tmp_path: Path) -> None:
+    with service(tmp_path, gallery=False) as (client, _):
+        for answer in (
+            client.get("/v1/gallery/stats"), client.get("/v1/gallery/rows/a"),
+            client.delete("/v1/gallery/rows/a"), client.post("/v1/gallery/search", {"id": "a"}),
+            client.post("/v1/gallery/erase", {"ids": ["a"]}),
+            client.post("/v1/rerank", {"query": {"id": "a"}, "documents": [PICTURE]}),
+        ):  # fmt: skip
+            assert answer.status_code == 404
+            assert "gallery" in answer.json()["message"]
+        assert client.get("/readyz").status_code == 200
+
+
+def test_load_is_refused_with_a_time_to_come_back(tmp_path: Path) -> None:
+    with service(tmp_path, queue=1) as (client, state), held(state.worker):
+        state.worker.do(lambda: None)
+        for path, body in (
+            ("/v1/rerank", {"query": PICTURE, "documents": [PICTURE]}),
+            ("/v1/gallery/search", {"crop": PICTURE}),
+            ("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": 0}),
+        ):
+            answer = client.post(path, body)
+            assert (answer.status_code, answer.json()["type"]) == (429, "overloaded")
+            assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_readiness_has_its_reasons(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, state = served
+    assert client.get("/readyz").json() == {"ready": True, "reasons": []}
+    state.is_warm = False
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    state.is_draining = True
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert len(answer.json()["reasons"]) == 3
+    assert client.get("/healthz").json() == {"status": "ok"}
+    refused = client.post("/v1/rerank", {"query": PICTURE, "documents": [PICTURE]})
+    assert (refused.status_code, refused.json()["type"]) == (503, "unavailable")
+
+
+def test_a_full_disk_is_507_and_nothing_is_stored(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _ = served
+
+    def full(*_: Any, **__: Any) -> Any:
+        from murank import OutputError
+
+        raise OutputError("cannot write gallery.db: database or disk is full")
+
+    monkeypatch.setattr("murank.gallery.state.State.store", full)
+    answer = client.post("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": 0})
+    assert (answer.status_code, answer.json()["type"]) == (507, "insufficient_storage")
+
+
+def test_a_gallery_open_for_reading_is_a_conflict(tmp_path: Path) -> None:
+    with service(tmp_path) as (client, state):
+        filled(client, 2)
+        gallery = cast("Any", state.gallery)
+        gallery._writer.release()
+        gallery._writer = None
+        for answer in (
+            client.post("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": 0}),
+            client.post("/v1/gallery/erase", {"ids": ["shot-0"]}),
+        ):
+            assert (answer.status_code, answer.json()["type"]) == (409, "conflict")
+
+
+def test_a_bug_is_500_and_tells_the_caller_nothing(
+    served: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client, _ = served
+
+    def broken(_self: Gallery) -> Any:
+        raise ZeroDivisionError(ANYBODY)
+
+    monkeypatch.setattr(Gallery, "stats", broken)
+    answer = client.get("/v1/gallery/stats")
+    assert (answer.status_code, answer.json()["type"]) == (500, "internal")
+    assert ANYBODY not in answer.text
+    assert ANYBODY in capfd.readouterr().err
+
+
+def test_a_client_that_leaves_cancels_its_work(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, state = served
+    begun: list[Any] = []
+    monkeypatch.setattr(Rounds, "begin", lambda _self, work: begun.append(work))
+    pictures = crops(5)
+    body = {"query": as_url(pictures[0]), "documents": documents(pictures[1:])}
+
+    async def leave() -> None:
+        with held(state.worker):
+            asked = asyncio.create_task(client.client.post("/v1/rerank", json=body))
+            await asyncio.sleep(0.05)
+            asked.cancel()
+            await asyncio.sleep(0.05)
+
+    asyncio.run(leave())
+    state.worker.do(lambda: None).result(30)
+    assert begun == []
+
+
+def test_metrics_can_be_read_and_name_nobody(served: Any) -> None:
+    client, _ = served
+    filled(client)
+    client.post("/v1/gallery/search", {"id": "shot-3"})
+    client.get("/v1/gallery/rows/shot-3")
+    client.get("/shot-3/unknown")
+    client.delete("/v1/gallery/rows/shot-3")
+    families = {
+        one.name: one
+        for one in text_string_to_metric_families(client.get("/metrics").text)
+    }  # fmt: skip
+    assert set(families) == {
+        "murank_requests", "murank_request_seconds", "murank_queue_seconds", "murank_queue_depth",
+        "murank_stage_seconds", "murank_pairs", "murank_partial", "murank_gallery_rows",
+        "murank_gallery_bytes", "murank_erasures_pending", "murank_build_info",
+    } | {name for name in families if name.endswith("_created")}  # fmt: skip
+    labels = json.dumps([sample.labels for one in families.values() for sample in one.samples])
+    assert "shot-3" not in labels
+    assert families["murank_gallery_rows"].samples[0].value == 11
+    assert families["murank_pairs"].samples[0].value == 11
+    codes = {
+        (one.labels["route"], one.labels["code"]): one.value
+        for one in families["murank_requests"].samples
+        if one.name == "murank_requests_total"
+    }
+    assert codes["/v1/gallery/rows/{id}", "200"] == 2
+    assert codes["none", "404"] == 1
+
+
+def test_a_line_a_request_and_nobody_in_it(served: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    client, _ = served
+    filled(client)
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    capfd.readouterr()
+    client.get("/v1/gallery/rows/shot-3", headers={"traceparent": trace})
+    client.get("/v1/gallery/rows/shot-3", headers={"traceparent": ANYBODY})
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [line.get("traceparent") for line in lines] == [trace, None]
+    for line in lines:
+        assert (line["method"], line["route"], line["code"]) == (
+            "GET", "/v1/gallery/rows/{id}", 200,
+        )  # fmt: skip
+        assert "shot-3" not in json.dumps(line)
+
+
+def test_the_audit_says_who_did_what_and_to_nobody_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    file.write_text("kept\n")
+    with service(tmp_path, audit=file) as (client, _):
+        filled(client, subject="guest")
+        client.post("/v1/gallery/search", {"id": "shot-3", "cameras": [1, 2]})
+        client.delete("/v1/gallery/rows/shot-3")
+        client.post("/v1/gallery/erase", {"subject": "guest"})
+        client.post("/v1/gallery/search", {"id": "shot-3"})
+    first, *lines = file.read_text().splitlines()
+    assert first == "kept"
+    found = [json.loads(line) for line in lines]
+    assert [(one["action"], one["by"]) for one in found] == [
+        ("search", ["id"]), ("erase", "ids"), ("erase", "subject"), ("search", ["id"]),
+    ]  # fmt: skip
+    assert [one.get("rows") for one in found] == [None, 1, 11, None]
+    assert found[0]["cameras"] == [1, 2]
+    assert "shot-3" not in "".join(lines)
+    assert "guest" not in "".join(lines)
+
+
+def test_the_page_is_served_and_may_load_nothing_from_elsewhere(served: Any) -> None:
+    client, _ = served
+    answer = client.get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert not any("access-control" in name for name in answer.headers)
+
+
+def test_the_schema_is_complete(served: Any) -> None:
+    client, _ = served
+    schema = client.get("/openapi.json").json()
+    assert set(schema["paths"]) == {
+        "/v1/rerank", "/v1/gallery/rows", "/v1/gallery/rows/{id}", "/v1/gallery/rows/{id}/crop",
+        "/v1/gallery/search", "/v1/gallery/erase", "/v1/gallery/stats", "/v1/models", "/healthz",
+        "/readyz", "/metrics",
+    }  # fmt: skip
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            assert "422" not in operation["responses"], path
