@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,8 @@ from runtime.test_worker import held
 from service_parts import as_url, crops, documents, seeing_engine, service
 
 from murank import Gallery
+from murank.gallery import gallery_result
+from murank.service import shapes
 from murank.service.guard import MOST_BYTES
 from murank.worker.rounds import Rounds
 
@@ -450,3 +454,30 @@ def test_the_schema_is_complete(served: Any) -> None:
     for path, methods in schema["paths"].items():
         for operation in methods.values():
             assert "422" not in operation["responses"], path
+
+
+@pytest.mark.parametrize(
+    ("shape", "result"),
+    [
+        (shapes.AddedItem, gallery_result.AddResult), (shapes.Erased, gallery_result.Erasure),
+        (shapes.StoredRow, gallery_result.GalleryRow), (shapes.Stats, gallery_result.GalleryStats),
+        (shapes.Found, gallery_result.GallerySearchResult),
+        (shapes.FoundItem, gallery_result.GalleryMatch),
+    ],
+)  # fmt: skip
+def test_answers_have_what_the_gallerys_have(shape: Any, result: Any) -> None:
+    assert set(shape.model_fields) == {field.name for field in dataclasses.fields(result)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "method"),
+    [(shapes.AddBody, Gallery.add), (shapes.SearchBody, Gallery.search),
+     (shapes.EraseBody, Gallery.erase)],
+)  # fmt: skip
+def test_bodies_have_the_arguments_of_the_gallery(shape: Any, method: Any) -> None:
+    parameters = inspect.signature(method).parameters
+    assert set(shape.model_fields) == set(parameters) - {"self"}
+    for name, field in shape.model_fields.items():
+        default = parameters[name].default
+        if not field.is_required() and default != ():
+            assert field.default == default, name

@@ -43,7 +43,7 @@ from murank.gallery.ready_shots import Keep, check_features, from_crops, from_fe
 from murank.gallery.relating import Relating
 from murank.gallery.shot_records import AttributeValue
 from murank.gallery.state import State
-from murank.gallery.stored_shots import picture, place_of, row_of
+from murank.gallery.stored_shots import crop_of, row_of
 from murank.gallery.writer_lock import WriterLock
 from murank.images import ImageSource
 from murank.images.arguments import check_choice, check_images, check_whole
@@ -311,9 +311,7 @@ class Gallery:
 
     def crop(self, id: str) -> bytes | None:  # noqa: A002
         """Return the JPEG that is kept of a stored shot; None: there is none."""
-        place = place_of(self._state.reads, names(id, "id")[0])
-        kept = None if place is None else picture(self._state.reads, place[0])
-        return None if kept is None else kept.jpeg
+        return crop_of(self._state.reads, names(id, "id")[0])
 
     def erase(
         self,

@@ -179,3 +179,10 @@ def place_of(file: GalleryFile, shot_id: str) -> tuple[int, int] | None:
     """Return a shot's number and unit, or None."""
     row = file.one("SELECT shot, unit FROM shots WHERE id = ?", shot_id)
     return None if row is None else (int(row[0]), int(row[1]))
+
+
+def crop_of(file: GalleryFile, shot_id: str) -> bytes | None:
+    """Return the JPEG that is kept of a shot, or None."""
+    place = place_of(file, shot_id)
+    kept = None if place is None else picture(file, place[0])
+    return None if kept is None else kept.jpeg

@@ -185,6 +185,8 @@ class Stats(BaseModel):
     alignment_due: bool
     erasures_pending: bool
     damaged_tracks: int
+    pairs: int
+    tracks_to_relate: int
 
 
 class Model(BaseModel):
