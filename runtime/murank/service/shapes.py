@@ -135,6 +135,7 @@ class Found(BaseModel):
     candidates: int
     partial: bool
     generation: int
+    pairs: int
     seconds: dict[str, float]
 
 
@@ -154,6 +155,7 @@ class Erased(BaseModel):
     vectors: int
     crops: int
     vision_tokens: int
+    pairs: int
     complete: bool
     alignment_rebuilt: bool
     generation: int
