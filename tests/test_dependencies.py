@@ -24,6 +24,7 @@ THIRD_PARTIES = {
         "onnxruntime",
         "safetensors",
         "matplotlib",
+        "pymilvus",
         "onnx",  # where they are asked for
     },
 }

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,8 @@ def test_no_window_of_a_feature_is_left(
         assert (receipt.rows, receipt.vectors, receipt.complete) == (2, 2, True)
         assert left(tmp_path, sought) == []
         assert gallery.verify(erased=receipt).is_clean
-        blocks = gallery._state._searched.units._features._blocks
+        units: Any = gallery._state._searched.units
+        blocks = units._features._blocks
         assert not any(windows(rows.tobytes()) & sought for rows, _ in blocks)
     assert left(tmp_path, sought) == []
 

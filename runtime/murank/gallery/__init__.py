@@ -14,6 +14,7 @@ from murank.gallery.gallery_result import (
     GalleryStats,
     Related,
 )
+from murank.gallery.milvus import Milvus
 
 __all__ = [
     "AddResult",
@@ -24,5 +25,6 @@ __all__ = [
     "GalleryRow",
     "GallerySearchResult",
     "GalleryStats",
+    "Milvus",
     "Related",
 ]

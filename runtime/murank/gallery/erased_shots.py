@@ -8,11 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._exceptions import InputError
 from murank.gallery.gallery_file import GalleryFile
+from murank.gallery.items import names
 from murank.gallery.shot_records import UnitRecord
 from murank.gallery.track_pairs import forget_pairs
 
 I64 = NDArray[np.int64]
+
+
+def named_shots(file: GalleryFile, ids: object, track: object, subject: object) -> I64:
+    """Return the numbers of the shots that a caller names in one of three ways."""
+    if sum(one is not None for one in (ids, track, subject)) != 1:
+        raise InputError("erase takes ids, track or subject, one of them")
+    if ids is not None:
+        return shots_of(file, ids=names(ids, "ids"))
+    if track is not None:
+        return shots_of(file, track=names(track, "track")[0])
+    return shots_of(file, subject=names(subject, "subject")[0])
 
 
 def shots_of(

@@ -15,7 +15,7 @@ from murank._exceptions import InputError, OutputError
 from murank.engine.deadline import Deadline, Pace, check_deadline
 from murank.engine.engine import Engine
 from murank.engine.steps import Steps, at_once
-from murank.gallery.erased_shots import shots_of
+from murank.gallery.erased_shots import named_shots, shots_of
 from murank.gallery.gallery_check import check_file
 from murank.gallery.gallery_query import SHORTLIST, Asked, Filters, Method, Query
 from murank.gallery.gallery_result import (
@@ -37,6 +37,7 @@ from murank.gallery.items import (
     check_time,
     names,
 )
+from murank.gallery.milvus import Milvus
 from murank.gallery.opening import encoder_of, opened
 from murank.gallery.portable import read_rows, write_rows
 from murank.gallery.ready_shots import Keep, check_features, from_crops, from_features
@@ -85,6 +86,7 @@ class Gallery:
         align_cameras: Level = "auto",
         align_dims: int | Literal["auto", "all"] = "auto",
         align_within: timedelta | float = 3600.0,
+        milvus: Milvus | None = None,
     ) -> "Gallery":
         """Open a gallery's file, or make it.
 
@@ -113,6 +115,8 @@ class Gallery:
             As of `Searcher`; what `align` fits.
         align_within
             Seconds, or a timedelta, after an erasure in which `maintain` fits directions anew.
+        milvus
+            Where features are searched instead of in memory (docs/appliance.md); mode="rw" alone.
 
         Raises
         ------
@@ -127,7 +131,7 @@ class Gallery:
             keep, best_shots, min_side, max_rows, when_full, retention, align_within
         )
         alignment = Alignment(align_cameras, align_dims)
-        state, writer = opened(file_path, engine, alignment, writes=mode == "rw")
+        state, writer = opened(file_path, engine, alignment, milvus, writes=mode == "rw")
         return cls(file_path, engine, state, writer, settings)
 
     @property
@@ -334,15 +338,7 @@ class Gallery:
             The gallery was opened with mode="r".
         """
         self._check_writes()
-        if sum(one is not None for one in (ids, track, subject)) != 1:
-            raise InputError("erase takes ids, track or subject, one of them")
-        if ids is not None:
-            wanted: dict[str, Any] = {"ids": names(ids, "ids")}
-        elif track is not None:
-            wanted = {"track": names(track, "track")[0]}
-        else:
-            wanted = {"subject": names(subject, "subject")[0]}
-        return self._state.erase(shots_of(self._state.file, **wanted))
+        return self._state.erase(named_shots(self._state.file, ids, track, subject))
 
     def purge(self, older_than: Time | None = None) -> Erasure:
         """Erase shots from before a time (None: as `retention` says), and finish erasures."""

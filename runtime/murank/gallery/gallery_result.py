@@ -78,7 +78,7 @@ class Erasure:
     crops: int
     vision_tokens: int
     pairs: int  # of tracks, of which the MLLM was asked by one of these shots
-    complete: bool  # False: another process holds the file open; `purge()` finishes it
+    complete: bool  # False: a process holds the file open (`purge()` finishes it), or Milvus has it
     alignment_rebuilt: bool  # whether the directions of the alignment are fitted anew already
     generation: int
 

@@ -1,6 +1,6 @@
 """From the file of a gallery to what is searched in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.shot_records import F32, UnitTable
 from murank.gallery.stored_shots import all_units
 from murank.gallery.unit_features import CameraSums, unit_rows
+from murank.gallery.unit_index import UnitIndex
 from murank.gallery.units import Units
 from murank.gallery.vectors import all_vectors
 
@@ -21,17 +22,19 @@ I64 = NDArray[np.int64]
 class Searched:
     """What is searched: everything of one version."""
 
-    units: Units
+    units: UnitIndex
     sums: CameraSums
     version: Version
     generation: int
     damaged: list[int]  # units that are left out, for something of them is damaged
 
 
-def load(file: GalleryFile, version: Version) -> Searched:
+def load(
+    file: GalleryFile, version: Version, new_units: Callable[[int], UnitIndex] = Units
+) -> Searched:
     """Read all units, align them, and leave out those of which something is damaged."""
     table = all_units(file)
-    rows, sums = Units(version.dims(file.dim)), CameraSums(file.dim)
+    rows, sums = new_units(version.dims(file.dim)), CameraSums(file.dim)
     rows.put(table.numbers, table.cameras, table.first, table.last, None)
     seen = np.zeros(len(table.numbers), bool)
     for places, features in unit_features(file, table):

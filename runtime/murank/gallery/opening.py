@@ -1,5 +1,6 @@
 """How the file of a gallery is opened or made: by its writer or a reader, for one encoder."""
 
+import contextlib
 from pathlib import Path
 
 from murank._exceptions import InputError
@@ -7,6 +8,7 @@ from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
 from murank.gallery.database import create
 from murank.gallery.gallery_file import GalleryFile
+from murank.gallery.milvus import Milvus, MilvusCollections
 from murank.gallery.state import State
 from murank.gallery.writer_lock import WriterLock
 from murank.rerank.alignment import Alignment
@@ -20,26 +22,33 @@ def encoder_of(engine: Engine) -> Encoder:
 
 
 def opened(
-    path: Path, engine: Engine | None, alignment: Alignment, *, writes: bool
-) -> tuple[State, WriterLock | None]:
-    """Return what is searched and, for the writer, its lock. Raises InputError, OutputError."""
+    path: Path, engine: Engine | None, alignment: Alignment, milvus: Milvus | None, *,
+    writes: bool,
+) -> tuple[State, WriterLock | None]:  # fmt: skip
+    """Return what is searched and, for the writer, its lock. Raises as `Gallery.open`."""
     dim = None if engine is None else encoder_of(engine).part.dim
-    writer = WriterLock(path) if writes else None
-    files: list[GalleryFile] = []
-    try:
-        if writes and engine is not None and dim is not None and not path.exists():
-            create(path, {"encoder_sha256": str(engine.encoder_sha256), "dim": int(dim)})
+    if milvus is not None and not writes:
+        raise InputError("milvus is filled by the process that writes: leave it out with mode='r'")
+    with contextlib.ExitStack() as made:  # closed if one fails
+        writer = None
+        if writes:
+            writer = WriterLock(path)
+            made.callback(writer.release)
+            if engine is not None and dim is not None and not path.exists():
+                create(path, {"encoder_sha256": str(engine.encoder_sha256), "dim": int(dim)})
+        files: list[GalleryFile] = []
         for one in [True, False] if writes else [False]:
-            files.append(GalleryFile(path, writes=one))  # noqa: PERF401  closed if one fails
+            files.append(GalleryFile(path, writes=one))
+            made.callback(files[-1].close)
         if engine is not None and files[0].meta("encoder_sha256") != engine.encoder_sha256:
             raise InputError(
                 f"{path} holds features of another encoder: open it with that engine, or name "
                 "another file"
             )
-        return State(engine, files[0] if writes else None, files[-1], alignment), writer
-    except BaseException:
-        for file in files:
-            file.close()
-        if writer is not None:
-            writer.release()
-        raise
+        elsewhere = None
+        if milvus is not None:
+            elsewhere = MilvusCollections(milvus)
+            made.callback(elsewhere.close)
+        state = State(engine, files[0] if writes else None, files[-1], alignment, elsewhere)
+        made.pop_all()
+    return state, writer

@@ -16,6 +16,7 @@ from murank.gallery.erased_shots import erase, erased_counts, record_without, sh
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.gallery_result import AddResult, Erasure
 from murank.gallery.loading import Searched, features_to_fit, load
+from murank.gallery.milvus import MilvusCollections
 from murank.gallery.new_encoder import embed_again
 from murank.gallery.shot_records import F32, Shot, UnitRecord
 from murank.gallery.stored_shots import (
@@ -28,6 +29,8 @@ from murank.gallery.stored_shots import (
 )
 from murank.gallery.track_pairs import TrackPair, pairs_of_engine, store_pairs
 from murank.gallery.unit_features import UnitSums, in_order, unit_rows
+from murank.gallery.unit_index import UnitIndex
+from murank.gallery.units import Units
 from murank.gallery.vectors import seal, unit_vectors
 from murank.rerank.alignment import Alignment
 
@@ -44,16 +47,19 @@ class State:
         file: GalleryFile | None,
         reads: GalleryFile,
         alignment: Alignment,
+        milvus: MilvusCollections | None = None,
     ) -> None:
         """`file` is written, None: another process does; `reads` another connection to it."""
         self.reads = reads
+        self._milvus = milvus
+        self._new_units: Callable[[int], UnitIndex] = Units if milvus is None else milvus.units
         self._file = file
         self._engine, self._alignment = engine, alignment
         self._changing, self._memory = threading.RLock(), threading.RLock()
         self._sums = UnitSums(reads if file is None else file)
         self._data_version, self._encoder = reads.data_version, reads.meta("encoder_sha256")
         with reads.reading():
-            self._searched = load(reads, stored_version(reads))
+            self._searched = load(reads, stored_version(reads), self._new_units)
 
     @property
     def file(self) -> GalleryFile:
@@ -73,7 +79,7 @@ class State:
         with self._changing, self._memory:
             self._searched.units.clear()
             self._sums.clear()
-            for one in (self.reads, self._file):
+            for one in (self.reads, self._file, self._milvus):
                 if one is not None:
                     one.close()
 
@@ -118,9 +124,10 @@ class State:
                 if version is not self._searched.version:
                     self._take(version)
                 self._searched.generation = generation
+            searched, is_wiped = self._searched, self._wiped()
             return Erasure(
-                **counts, complete=self._wiped(), generation=file.generation,
-                alignment_rebuilt=self._searched.version.is_whole,
+                **counts, complete=is_wiped and searched.units.overwrites,
+                generation=file.generation, alignment_rebuilt=searched.version.is_whole,
             )  # fmt: skip
 
     def align(self) -> str:
@@ -209,7 +216,7 @@ class State:
                 )
             old, version = self._searched, stored_version(file)
             if version.number != old.version.number:
-                self._searched = load(file, version)
+                self._searched = load(file, version, self._new_units)
                 old.units.clear()
                 return
             old.units.drop(np.array(gone_units(file, after=old.generation), np.int64))
@@ -276,7 +283,7 @@ class State:
 
     def _take(self, version: Version) -> None:
         """Search what the file now has, by this version, from the next search on."""
-        searched = load(self.file, version)
+        searched = load(self.file, version, self._new_units)
         with self._memory:
             old, self._searched = self._searched, searched
         old.units.clear()

@@ -40,6 +40,8 @@ class Nearest:
 class Units:
     """Rows in the order of their numbers, some of them dead. Not safe from several threads."""
 
+    overwrites = True
+
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._features = FeatureBlocks(dim)
