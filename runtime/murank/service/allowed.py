@@ -25,12 +25,17 @@ def state_of(request: Request) -> ServiceState:
     return state
 
 
-def may_read(request: Request, _given: _Given) -> None:
+# Dependencies are asynchronous, so that none of them costs a way to another thread and back.
+async def _state(request: Request) -> ServiceState:
+    return state_of(request)
+
+
+async def may_read(request: Request, _given: _Given) -> None:
     """Refuse whoever has no token, where one is wanted."""
     _check(request, "read")
 
 
-def may_administer(request: Request, _given: _Given) -> None:
+async def may_administer(request: Request, _given: _Given) -> None:
     """Refuse whoever has no admin token, where one is wanted."""
     _check(request, "admin")
 
@@ -46,7 +51,7 @@ def _check(request: Request, wanted: Role) -> None:
         raise HTTPException(403, "this token may read, and this is for admin tokens")
 
 
-def gallery_of(request: Request) -> Gallery:
+async def gallery_of(request: Request) -> Gallery:
     """Return the gallery, or refuse."""
     gallery = state_of(request).gallery
     if gallery is None:
@@ -54,7 +59,7 @@ def gallery_of(request: Request) -> Gallery:
     return gallery
 
 
-State = Annotated[ServiceState, Depends(state_of)]
+State = Annotated[ServiceState, Depends(_state)]
 TheGallery = Annotated[Gallery, Depends(gallery_of)]
 Reads = Depends(may_read)
 Administers = Depends(may_administer)

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from murank.service.service_state import ServiceState
 
 _MAINTAIN_EACH = 60.0  # seconds
 _LOOK_EACH = 0.05
+_SWITCH = 0.001
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class _Server(uvicorn.Server):
 
 def serve(state: ServiceState, transport: Transport, *, grace: float) -> None:
     """Serve until SIGTERM or SIGINT; then end running answers within `grace` seconds."""
+    # The worker's thread decodes images while this one answers: neither waits long for the other.
+    sys.setswitchinterval(_SWITCH)
     app = make_app(state, transport.names)
     tls: dict[str, Any] = {
         "ssl_certfile": transport.certificate and str(transport.certificate),
