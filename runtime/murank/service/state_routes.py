@@ -1,22 +1,16 @@
 """What operators and the page ask: health, readiness, metrics, models."""
 
-from importlib import resources
-
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from murank.service.allowed import Reads, State
+from murank.service.page import read_page
 from murank.service.problems import documented
 from murank.service.shapes import Health, Model, Models, Readiness
 
 router = APIRouter()
-# One file, its own script and style, pictures that it fetched itself; nothing of another origin.
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
+_PAGE, _POLICY = read_page()
 _CODES = documented(403)
 
 
@@ -56,5 +50,4 @@ async def models(state: State) -> Models:
 @router.get("/", include_in_schema=False)
 async def page() -> HTMLResponse:
     """The page."""
-    text = resources.files("murank.service").joinpath("page.html").read_text("utf-8")
-    return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY})
+    return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
