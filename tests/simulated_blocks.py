@@ -1,15 +1,18 @@
 """Simulated blocks whose threads take turns, each up to the next barrier.
 
 Numba's simulator starts threads for each block, lets them fight for the interpreter and polls them.
-These are started once, and are stricter: every second block runs them in reverse, so that a barrier
-that is missing is missed each time; a thread that ends while others wait is an error, as it can be
-on a GPU. One of them runs at a time, so all of them stay on one core, where handing over is cheap.
+Here a thread is a generator of its kernel, which yields at each barrier: a twentieth of the time.
+And stricter: every second block runs its threads in reverse, so that a barrier that is missing is
+missed each time; a thread that ends while others wait is an error, as it can be on a GPU.
 """
 
+import ast
+import functools
 import importlib
-import os
+import inspect
+import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,70 +20,76 @@ import numpy as np
 
 kernel: Any = importlib.import_module("numba.cuda.simulator.kernel")
 devicearray: Any = importlib.import_module("numba.cuda.simulator.cudadrv.devicearray")
-
-
-class Thread(threading.Thread):
-    """Does the work of one place of a block after another; where it is, kernels ask of it."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.go = threading.Lock()  # released: it runs to the next barrier, or to its end
-        self.then = self.go  # what it releases there
-        self.work: Callable[[], None] | None = None  # None: at its end
-        self.failed: Exception | None = None
-        self.given_up = False
-        self.go.acquire()
-        self.start()
-
-    def place(self, block: Any, thread: Any, work: Callable[[], None]) -> None:
-        """Take a place in a block; nothing runs yet."""
-        self.blockIdx, self.threadIdx = kernel.Dim3(*block), kernel.Dim3(*thread)
-        self.work, self.failed, self.given_up = work, None, False
-
-    def run(self) -> None:
-        while True:
-            self.go.acquire()
-            try:
-                if self.work is not None:
-                    self.work()
-            except Exception as error:  # noqa: BLE001 - raised again by the block
-                self.failed = error
-            self.work = None
-            self.then.release()
-
-    def syncthreads(self) -> None:
-        """What a kernel's barrier calls, in this thread."""
-        self.then.release()
-        self.go.acquire()
-        if self.given_up:
-            raise RuntimeError("a thread waits at a barrier where another of its block has ended")
+Steps = Generator[None, None, None]
+ENDED = object()
 
 
 class Block(kernel.BlockManager):  # type: ignore[misc]
-    """Stands for the simulator's; threads are kept for the next block."""
+    """Stands for the simulator's."""
 
-    _kept: list[Thread] = []  # noqa: RUF012 - of all blocks
     globals: dict[str, Any] = {}  # noqa: RUF012 - where the running kernel sees the simulator
 
     def run(self, grid_point: Any, *arguments: Any) -> None:
         Block.globals = self._f.__globals__
+        steps, here = steps_of(self._f), threading.current_thread()
         arguments = tuple(bare(argument) for argument in arguments)
-        places = list(np.ndindex(*self._block_dim))
-        self._kept.extend(Thread() for _ in range(len(places) - len(self._kept)))
-        threads = self._kept[: len(places)]
-        for thread, place in zip(threads, places, strict=True):
-            thread.place(grid_point, place, lambda: self._f(*arguments))
+        places = [kernel.Dim3(*place) for place in np.ndindex(*self._block_dim)]
         if sum(grid_point) % 2:
-            threads.reverse()
-        while run_one_after_another(threads):
-            pass
-        waiting = [thread for thread in threads if thread.work is not None]
-        for thread in waiting:
-            thread.given_up = True
-        run_one_after_another(waiting)
-        for thread in sorted(threads, key=lambda thread: thread.given_up):  # the cause first
-            if thread.failed is not None:
-                raise thread.failed
+            places.reverse()
+        here.blockIdx = kernel.Dim3(*grid_point)  # type: ignore[attr-defined] # kernels ask it
+        threads = [(place, steps(*arguments)) for place in places]
+        while threads:
+            waiting = []
+            for place, thread in threads:
+                here.threadIdx = place  # type: ignore[attr-defined]
+                if next(thread, ENDED) is not ENDED:
+                    waiting.append((place, thread))
+            if 0 < len(waiting) < len(threads):
+                raise RuntimeError("a thread waits at a barrier where another has ended")
+            threads = waiting
+
+
+@functools.cache
+def steps_of(function: Callable[..., Any]) -> Callable[..., Steps]:
+    """Return the function as a generator function that yields where it had a barrier."""
+    lines, first = inspect.getsourcelines(function)
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    barriers = Barriers(function.__globals__)
+    (made,) = barriers.visit(ast.increment_lineno(tree, first - 1)).body
+    made.decorator_list = []
+    made.returns = None
+    made.body.append(ast.parse("if False:\n    yield").body[0])  # where there is no barrier, too
+    named = ast.parse(f"def near({', '.join(barriers.called)}):\n    return {function.__name__}")
+    named.body[0].body.insert(0, made)  # type: ignore[attr-defined]
+    code = compile(ast.fix_missing_locations(named), str(inspect.getsourcefile(function)), "exec")
+    found: dict[str, Any] = {}
+    exec(code, function.__globals__, found)  # noqa: S102 - a kernel's own source
+    steps: Callable[..., Steps] = found["near"](**barriers.called)
+    return steps
+
+
+class Barriers(ast.NodeTransformer):
+    """Lets a function yield at barriers, and at those of the device functions that it calls."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names = names
+        self.called: dict[str, Callable[..., Steps]] = {}
+
+    def visit_Call(self, call: ast.Call) -> ast.AST:
+        self.generic_visit(call)
+        name = ast.unparse(call.func)
+        if name == "cuda.syncthreads":
+            return ast.Yield()
+        function = self.names.get(name)
+        if not isinstance(function, kernel.FakeCUDAKernel) or not has_barrier(function.fn):
+            return call
+        self.called[name] = steps_of(function.fn)
+        return ast.YieldFrom(call)
+
+
+def has_barrier(function: Callable[..., Any]) -> bool:
+    """Whether it calls one itself."""
+    return "syncthreads" in function.__code__.co_names
 
 
 def bare(argument: Any) -> Any:
@@ -90,18 +99,6 @@ def bare(argument: Any) -> Any:
     """
     wrapped = isinstance(argument, devicearray.FakeWithinKernelCUDAArray)
     return argument._item._ary if wrapped else argument
-
-
-def run_one_after_another(threads: list[Thread]) -> bool:
-    """Each to its next barrier; whether all of them came to one."""
-    following = threading.Lock()
-    following.acquire()
-    end = following
-    for thread in reversed(threads):
-        thread.then, following = following, thread.go
-    following.release()
-    end.acquire()
-    return all(thread.work is not None for thread in threads)
 
 
 def call(function: Any, *arguments: Any) -> Any:
@@ -118,9 +115,7 @@ _call = kernel.FakeCUDAKernel.__call__
 @contextmanager
 def in_turn() -> Iterator[None]:
     """Let the simulator use these."""
-    before, cores = kernel.BlockManager, os.sched_getaffinity(0)
+    before = kernel.BlockManager
     kernel.BlockManager, kernel.FakeCUDAKernel.__call__ = Block, call
-    os.sched_setaffinity(0, {min(cores)})
     yield
     kernel.BlockManager, kernel.FakeCUDAKernel.__call__ = before, _call
-    os.sched_setaffinity(0, cores)
