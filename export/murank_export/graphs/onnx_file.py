@@ -9,6 +9,7 @@ from torch import nn
 
 from murank.folder.kv_names import past_names, present_names
 from murank_export.graphs.decoder import Decoder
+from murank_export.graphs.one_trace import one_trace
 from murank_export.graphs.qdq import OPSET as QDQ_OPSET
 from murank_export.graphs.qdq import has_qdq, pack_int4
 from murank_export.graphs.vision import VisionTower
@@ -67,7 +68,7 @@ def _export(
 ) -> None:
     # Its keys, made of symbolic sizes, cost a quarter of the time; the graph is the same.
     no_cache = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with torch.inference_mode(), quiet_exporter(), no_cache:
+    with torch.inference_mode(), quiet_exporter(), no_cache, one_trace():
         program: Any = torch.onnx.export(
             module.eval(),
             example,
