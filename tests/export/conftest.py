@@ -23,9 +23,10 @@ from murank_export.engine import export_scorer as scorer
 other_seeds.move_seeds_of_torch()
 
 # Two of each: the last decoder layer is another than the first, as is the last block of a tower
-# with windows. Qwen3 adds to the inputs of layers 1 and 2, so that the last has to be a third.
+# with windows. Qwen2's has none: all of its blocks are alike. Qwen3 adds to the inputs of layers 1
+# and 2, so that the last has to be a third.
 LEAST = {**SIZES["tiny"], "layers": 2, "depth": 2}
-SIZES.update(qwen2_vl=LEAST, qwen2_5_vl=LEAST, qwen3_vl={**LEAST, "layers": 3})
+SIZES.update(qwen2_vl={**LEAST, "depth": 1}, qwen2_5_vl=LEAST, qwen3_vl={**LEAST, "layers": 3})
 
 
 @pytest.fixture(scope="session", autouse=True)

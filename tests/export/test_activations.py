@@ -82,7 +82,7 @@ def test_rows_of_what_the_layer_is_given_without_the_static_prefix(
 ) -> None:
     one, inputs = collected
     model = one.checkpoint.model.model
-    layers = [model.language_model.layers[1].self_attn.k_proj, model.visual.blocks[1].mlp.fc2]
+    layers = [model.language_model.layers[1].self_attn.k_proj, model.visual.blocks[0].mlp.fc2]
     given: list[list[Tensor]] = [[], []]
 
     def keep(rows: list[Tensor]) -> Callable[..., None]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from longer import longer
 from onnx import TensorProto
+from random_checkpoint import SIZES
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
@@ -51,9 +52,9 @@ def test_the_host_sees_float32_and_keys_and_values_are_bfloat16(folder: Path) ->
     assert decoder.kinds(cached) == {BF16}
 
 
-def test_float32_products_are_those_of_scores_and_answer(folder: Path) -> None:
+def test_float32_products_are_those_of_scores_and_answer(folder: Path, family: str) -> None:
     """All others are bfloat16, with bfloat16 weights, and nothing at all is float16."""
-    layers, depth = part_of(folder).shapes.layers, 2
+    layers, depth = part_of(folder).shapes.layers, SIZES[family]["depth"]
     for name, scores, answers in (("vision", depth, 0), ("decoder", 2 * layers, 1)):
         graph = typed(folder / "onnx" / f"{name}.onnx")
         assert HALF not in graph.types.values()

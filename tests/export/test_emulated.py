@@ -14,6 +14,7 @@ from longer import longer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from random_checkpoint import SIZES
 from typed_graph import BF16, FLOAT, TypedGraph, part_of, round_to_bfloat16, typed
 
 from murank.backends.onnx.session import Session
@@ -30,7 +31,7 @@ from murank_export.mllm.checkpoint import load_checkpoint
 from murank_export.mllm.prefix import bake_prompt
 from murank_export.mllm.tokens import answer_ids, prompt_tokens
 
-FAMILIES = ["qwen2_vl", "qwen3_vl", *longer("qwen2_5_vl")]  # an export takes long
+FAMILIES = ["qwen2_vl", *longer("qwen2_5_vl", "qwen3_vl")]  # an export takes long
 PAIRS = 40
 EngineFolder = Callable[..., Path]
 
@@ -58,8 +59,11 @@ def test_roundings_that_a_hand_can_follow(tmp_path: Path) -> None:
             value=helper.make_tensor("value", BF16, [1], bits(0x3FC0), raw=True),  # 1.5
         ),
         helper.make_node("Mul", ["filled", "whole"], ["product"]),
+        helper.make_node("Tanh", ["x"], ["tanh"]),  # of Qwen3's tower, as is the next
+        helper.make_node("Pow", ["whole", "two"], ["square"]),
     ]  # fmt: skip
     names = {"sum": BF16, "exact": FLOAT, "whole": BF16, "product": BF16}
+    names |= {"tanh": BF16, "square": BF16}
     graph = helper.make_graph(
         nodes,
         "graph",
@@ -71,6 +75,7 @@ def test_roundings_that_a_hand_can_follow(tmp_path: Path) -> None:
         [
             helper.make_tensor("w", BF16, [1], bits(0x3B80), raw=True),  # 2**-8
             helper.make_tensor("f", FLOAT, [1], [2.0**-8]),
+            helper.make_tensor("two", BF16, [1], bits(0x4000), raw=True),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -88,13 +93,15 @@ def test_roundings_that_a_hand_can_follow(tmp_path: Path) -> None:
     assert found[1].tolist() == (x + 2.0**-8).tolist()
     assert found[2].tolist() == [256, 260, -512, 3]
     assert found[3].tolist() == [384, 390, -768, 4.5]
+    assert found[4].tolist() == round_to_bfloat16(np.tanh(x)).tolist()
+    assert found[5].tolist() == [2.0**16, 2.0**16 + 2.0**11, 2.0**18, 9]  # 260**2 is 65536 + 2064
 
 
 def bits(pattern: int) -> bytes:
     return np.array([pattern], np.uint16).tobytes()
 
 
-def test_every_operator_as_onnx_defines_it(folder: Path, tmp_path: Path) -> None:
+def test_every_operator_as_onnx_defines_it(family: str, folder: Path, tmp_path: Path) -> None:
     """Each node of the exported graph, alone, in ONNX's own NumPy, given what it is given there.
 
     Its result, rounded by PyTorch where it is bfloat16, is what comes out of the emulation: the
@@ -114,7 +121,7 @@ def test_every_operator_as_onnx_defines_it(folder: Path, tmp_path: Path) -> None
         for kind in ("key", "value"):
             past = random.standard_normal((2, shapes.kv_heads, 6, shapes.head_dim), np.float32)
             feeds[f"past_{kind}_{layer}"] = round_to_bfloat16(past)
-    for name in ("vision", "decoder"):
+    for name, parts in (("vision", SIZES[family]["depth"]), ("decoder", shapes.layers)):
         graph, values = run_with_all_values(folder / "onnx", name, feeds, tmp_path)
         rounded = 0
         for node in graph.graph.node:
@@ -123,7 +130,7 @@ def test_every_operator_as_onnx_defines_it(folder: Path, tmp_path: Path) -> None
             for output, array in zip(node.output, wanted, strict=True):
                 rounded += graph.types[output] == BF16
                 assert_same(values[output], array, graph.types[output] == BF16, node.op_type)
-        assert rounded > 30 * shapes.layers
+        assert rounded > 30 * parts
 
 
 def run_with_all_values(
