@@ -71,7 +71,12 @@ def test_the_same_graph(
     write = of_checkpoint(checkpoint(family), precision, graph)
     taken: list[bool] = []
     known = one_trace._is_in_onnx
-    monkeypatch.setattr(one_trace, "_is_in_onnx", lambda p: taken.append(known(p)) or taken[-1])
+
+    def watched(program: ExportedProgram) -> bool:
+        taken.append(known(program))
+        return taken[-1]
+
+    monkeypatch.setattr(one_trace, "_is_in_onnx", watched)
     write(tmp_path / "once.onnx")
     assert taken == [True]
     monkeypatch.setattr(one_trace, "_is_in_onnx", lambda _: False)
