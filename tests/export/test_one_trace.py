@@ -1,5 +1,6 @@
 """A graph traced once is the graph that torch's own exporter makes in two traces."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,24 +87,29 @@ def test_the_same_graph(
 
 
 def wired(model: ModelProto) -> list[Any]:
-    """Nodes in order, values by number in place of their names, weights by their bytes.
+    """Inputs, and of each output what it is made of: operators, options and the bytes of weights.
 
-    The last axis may be counted from behind, and no size is 0.
+    No names, and no order but the graph's. The last axis may be counted from behind, and no size
+    is 0.
     """
-    numbers: dict[str, int] = {}
-    weights = {
-        one.name: (one.data_type, *one.dims, one.raw_data) for one in model.graph.initializer
-    }
-    found: list[Any] = [(one.name, one.type.SerializeToString()) for one in model.graph.input]
-    for node in model.graph.node:
+    graph = model.graph
+    given = [(one.name, one.type.SerializeToString()) for one in graph.input]
+    made_of = {name: digest(name, kind) for name, kind in given}
+    for one in graph.initializer:
+        made_of[one.name] = digest(one.data_type, one.dims, one.raw_data)
+    for node in graph.node:
         options = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         options.pop("allowzero", None)
         if node.op_type == "Split":
             options.pop("axis")
-        given = [weights.get(name, numbers.setdefault(name, len(numbers))) for name in node.input]
-        made = [numbers.setdefault(name, len(numbers)) for name in node.output]
-        found.append((node.op_type, given, made, sorted(map(str, options.items()))))
-    return [*found, *((one.name, numbers[one.name]) for one in model.graph.output)]
+        sources = [made_of.get(name) for name in node.input]
+        for place, name in enumerate(node.output):
+            made_of[name] = digest(node.op_type, sorted(options.items()), sources, place)
+    return [*given, *((one.name, made_of[one.name]) for one in graph.output)]
+
+
+def digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 class Running(nn.Module):
