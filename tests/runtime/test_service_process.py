@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import socket
@@ -228,3 +229,24 @@ def test_too_many_connections_and_slow_heads_are_bounded() -> None:
     assert listening.MOST_CONNECTIONS <= 1024
     assert listening.HEAD_SECONDS <= 10
     assert listening.BODY_SECONDS <= 60
+
+
+def test_it_connects_to_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection that Python code opens would be heard; CI is unset, as at a user's."""
+    heard = tmp_path / "heard"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "def hear(event, given):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.sendto'):\n"
+        f"        open({str(heard)!r}, 'a').write(f'{{event}} {{given}}\\n')\n"
+        "sys.addaudithook(hear)\n"
+    )
+    path = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    monkeypatch.delenv("CI", raising=False)
+    with running() as process:
+        body = {"query": as_url(picture(0)), "documents": [as_url(picture(1))]}
+        assert httpx.post(process.url + "/v1/rerank", json=body, timeout=60).status_code == 200
+        assert process.stop()[0] == 0
+    lines = heard.read_text().splitlines()
+    assert all(line.startswith("socket.getaddrinfo") and HOST in line for line in lines), lines
