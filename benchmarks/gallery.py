@@ -3,6 +3,7 @@
     python benchmarks/gallery.py                     100,000 tracks of 512 values
     python benchmarks/gallery.py --rows 1000000      a million: 3 GiB of memory, 3 of disk
     python benchmarks/gallery.py --align             the same on 128 aligned directions
+    python benchmarks/gallery.py --soak 30000        queries, adds and erasures in turn: its memory
 
 Features are drawn at random: what is timed does not depend on them. The rows with an MLLM and with
 crops use the shipped miniature. Figures are wall time; p99 is of all queries of a row.
@@ -153,16 +154,44 @@ def with_crops(table: Table, folder: Path, rows: int) -> None:
         looking.join()
 
 
+def soak(table: Table, folder: Path, rounds: int) -> None:
+    """A query, an add and an erasure a round, among 2,000 rows; memory after the first 2,000."""
+    random = np.random.default_rng(0)
+    sizes: list[float] = []
+    start = time.perf_counter()
+    with Gallery.open(folder / "soak.db", encoder_only(DIM), align_cameras="off") as gallery:
+        filled(gallery, 2000, random)
+        for number in range(rounds):
+            feature = random.standard_normal(DIM, np.float32)
+            gallery.search(feature=feature, cameras=[1, 2, 3], top_k=10)
+            gallery.add(features=feature[None], camera=number % 8, time=0.0, id=f"new {number}")
+            assert gallery.erase(ids=f"new {number - 50}" if number >= 50 else "0").complete
+            if number % 100 == 0:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                sizes.append(pages * resource.getpagesize() / (1 << 20))
+        assert gallery.verify().is_clean
+    hours = (time.perf_counter() - start) / 3600
+    late = np.array(sizes[20:])
+    slope = np.polyfit(np.linspace(0, hours * len(late) / len(sizes), len(late)), late, 1)[0]
+    table.row(f"{rounds:,} queries, adds and erasures", f"{hours * 60:.1f} minutes")
+    table.row("memory", f"{late[0]:.0f} to {late[-1]:.0f} MiB, {slope:+.1f} an hour", "under 1")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--align", action="store_true")
+    parser.add_argument("--soak", type=int, metavar="N", help="instead")
     parser.add_argument("--folder", type=Path, help="for the files (a temporary one)")
     arguments = parser.parse_args()
     table = Table()
-    print(f"{machine()}\n\n| {arguments.rows:,} tracks | measured | goal |\n|---|---|---|")
+    what = "soak" if arguments.soak is not None else f"{arguments.rows:,} tracks"
+    print(f"{machine()}\n\n| {what} | measured | goal |\n|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        if arguments.soak is not None:
+            soak(table, Path(folder), arguments.soak)
+            return
         features_alone(table, Path(folder), arguments.rows, align=arguments.align)
         with_crops(table, Path(folder), arguments.rows)
 

@@ -1,0 +1,125 @@
+"""A gallery whose file was damaged, and one that is read by others while it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gallery_engines import feature_engine, people
+from runtime.test_gallery_kill import DIM, ENV
+
+from murank import InputError, OutputError
+from murank.gallery import Gallery, vectors
+
+ALL = os.environ.get("FAULTS") == "all"
+FLIPS = 500 if ALL else 25
+SECONDS = 60.0 if ALL else 2.0
+
+
+def test_a_flipped_bit_never_makes_a_wrong_distance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is refused in a sentence, or what is damaged is left out; nothing else breaks."""
+    monkeypatch.setattr(vectors, "CHUNK", 8)
+    whole, path, features = tmp_path / "whole.db", tmp_path / "g.db", people(30, 1, dim=64)
+    with Gallery.open(whole, feature_engine(64), align_cameras="off") as gallery:
+        gallery.add(features=features, camera=[i % 3 for i in range(30)], time=0.0,
+                    id=[f"row-{i}" for i in range(30)], track=[f"t{i}" for i in range(30)],
+                    attributes={"hat": True})  # fmt: skip
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    exact = np.linalg.norm(unit - unit[0], axis=1)
+    data, moments = whole.read_bytes(), random.Random(1)  # noqa: S311  a test
+    opened = 0
+    for _ in range(FLIPS):
+        changed = bytearray(data)
+        changed[moments.randrange(len(data))] ^= 1 << moments.randrange(8)
+        path.write_bytes(changed)
+        try:
+            with Gallery.open(path, feature_engine(64), align_cameras="off") as gallery:
+                opened += 1
+                found = gallery.search(feature=features[0], top_k=40, method="none").matches
+                gallery.verify()
+                gallery.stats()
+        except (InputError, OutputError):
+            continue
+        finally:
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        for match in found:
+            name = match.id.removeprefix("row-")  # ids are not hashed, and may be what was hit
+            if match.id.startswith("row-") and name.isdecimal() and int(name) < 30:
+                assert match.encoder_distance == pytest.approx(exact[int(name)], abs=1e-6)
+    assert opened > FLIPS / 2
+
+
+READER = f"""
+import sys, time, json
+from gallery_engines import feature_engine, people
+from murank.gallery import Gallery
+query = people(1, 1, dim={DIM})[0]
+with Gallery.open(sys.argv[1], feature_engine({DIM}), mode="r") as gallery:
+    end = time.monotonic() + float(sys.argv[2])
+    print(flush=True)
+    while time.monotonic() < end:
+        start = time.monotonic()
+        found = gallery.search(feature=query, top_k=10000, shortlist=None, method="none")
+        ids = [one.id for one in found.matches]
+        print(json.dumps([start, time.monotonic(), found.generation, ids]))
+"""
+
+
+def test_two_readers_beside_a_writer_see_what_was_acknowledged_and_nothing_erased(
+    tmp_path: Path,
+) -> None:
+    path, rng = tmp_path / "g.db", np.random.default_rng(0)
+    added: dict[str, float] = {}  # when it was acknowledged
+    begun: dict[str, float] = {}  # when its erasure was begun, and when it was acknowledged
+    erased: dict[str, float] = {}
+    with Gallery.open(path, feature_engine(DIM), align_dims=8) as gallery:
+        gallery.add(features=people(4, 1, dim=DIM), camera=0, time=0.0, id=["a", "b", "c", "d"])
+        added |= dict.fromkeys("abcd", time.monotonic())
+        readers = [
+            subprocess.Popen(
+                [sys.executable, "-c", READER, path, str(SECONDS)], stdout=subprocess.PIPE,
+                text=True, env=ENV,
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        for reader in readers:
+            assert reader.stdout is not None
+            reader.stdout.readline()
+        end, number = time.monotonic() + SECONDS, 0
+        while time.monotonic() < end:
+            ids = [f"{number}-{i}" for i in range(4)]
+            gallery.add(features=rng.standard_normal((4, DIM)), camera=[0, 1, 0, 1], time=0.0,
+                        id=ids)  # fmt: skip
+            added |= dict.fromkeys(ids, time.monotonic())
+            begun |= dict.fromkeys(ids[:3], time.monotonic())
+            gallery.erase(ids=ids[:3])
+            erased |= dict.fromkeys(ids[:3], time.monotonic())
+            if number % 10 == 5:
+                gallery.align()
+            number += 1
+            time.sleep(0.01)
+        lines = [reader.communicate(timeout=60)[0].splitlines() for reader in readers]
+        assert [reader.returncode for reader in readers] == [0, 0]
+        assert gallery.purge().complete
+    for seen in lines:
+        assert len(seen) > 5
+        generations = []
+        for line in seen:
+            start, stop, generation, found = json.loads(line)
+            generations.append(generation)
+            there = {one for one, when in added.items() if when < start}
+            stays = {one for one in there if begun.get(one, np.inf) > stop}
+            gone = {one for one, when in erased.items() if when < start}
+            assert stays <= set(found)
+            assert not gone & set(found)
+        assert generations == sorted(generations)
