@@ -1,7 +1,6 @@
 """bfloat16 engines: what their graphs are made of, and what they are measured by."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -142,11 +141,7 @@ def test_activations_beyond_float16(
     arguments = ["--mllm", str(source), "--layout", "prefix_first", "--parity-pairs", "3"]
     output = tmp_path / "engine"
     assert main(["export", "-o", str(output), *arguments, "--dtype", "fp16"]) == 2
-    assert re.search(
-        r"activations of this model reach \d{6,}, more than float16 holds: export with --dtype "
-        r"bf16 \(GPUs\), int8 \(CPUs\) or fp32\n$",
-        capsys.readouterr().err,
-    )
+    assert "--dtype bf16" in capsys.readouterr().err
     assert not output.exists()
     assert main(["export", "-o", str(output), *arguments, "--dtype", "bf16", "--quiet"]) == 0
     said = json.loads((output / "parity.json").read_text())["scorer"]

@@ -1,4 +1,4 @@
-"""The k smallest entries of each row, in order."""
+"""The k smallest entries of each row, in order. The tie rule: the lower index first."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""What is kept of images in memory, by their content: those used recently.
+"""What is kept of images in memory, by their content: tokens, K/V prefixes; those used recently.
 
 The key is a hash of the pixels as the graph takes them. Token ids could never be one: every image
 has the same.

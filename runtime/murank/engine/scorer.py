@@ -1,4 +1,4 @@
-"""Mu-distances of query-candidate pairs: vision tokens, prefill, scoring, softmax."""
+"""Mu-distances of query-candidate pairs. Prefixes (K/V) of recent queries are kept here."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The third stage, and the fourth: pairs of images to files of mu, one for each prompt order."""
+"""The third stage, and the fourth: mu.npz and mu_swapped.npz, of the queries, of the gallery."""
 
 import operator
 from collections.abc import Mapping, Sequence
