@@ -32,6 +32,8 @@ def opened(
     with contextlib.ExitStack() as made:  # closed if one fails
         writer = None
         if writes:
+            if engine is None or path.exists():
+                GalleryFile(path, writes=False).close()  # nothing is left beside what is none
             writer = WriterLock(path)
             made.callback(writer.release)
             if engine is not None and dim is not None and not path.exists():
