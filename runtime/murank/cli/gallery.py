@@ -16,7 +16,7 @@ class VerbParser(Parser):
 
     _inside = False
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all: what is left over is an error of this verb, not of `murank gallery`."""
         if self._inside:
             return super().parse_known_args(args, namespace)
