@@ -226,3 +226,23 @@ def test_a_machine_that_tells_nothing(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cores() == 1
+
+
+@pytest.mark.parametrize("meminfo", [None, "MemTotal: 9 kB\n"])
+def test_memory_where_the_system_tells_less(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meminfo: str | None
+) -> None:
+    """What is free is unknown: all there is stands for it; and that may be unknown, too."""
+    machine(2)
+    if meminfo is not None:
+        (tmp_path / "meminfo").write_text(meminfo)
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 500}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    assert _memory.available_bytes() == _memory.total_bytes() == 4096 * 500
+
+    def unknown(name: str) -> int:
+        raise ValueError(name)
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert _memory.available_bytes() is None
+    assert _memory.total_bytes() is None
