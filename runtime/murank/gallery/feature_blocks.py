@@ -45,7 +45,7 @@ class FeatureBlocks:
         features = np.broadcast_to(features, (len(places), self.dim))
         for (rows, codes), here, inside in self._by_block(places):
             rows[inside] = features[here]
-            codes.set(inside, rows)
+            codes.set(_places(inside), rows)
 
     def keep(self, places: I64) -> None:
         """Move these rows, ascending, together; the others are overwritten."""
@@ -69,7 +69,7 @@ class FeatureBlocks:
         squared = np.empty(len(places), np.float32)
         for (rows, _), here, inside in self._by_block(places):
             out = squared[here]
-            squared_of(rows, inside, feature, out)
+            squared_of(rows, _places(inside), feature, out)
             squared[here] = out
         distances = np.sqrt(squared)
         order = np.argsort(distances, kind="stable")[:most]
@@ -94,9 +94,23 @@ class FeatureBlocks:
 
     def _by_block(
         self, places: I64
-    ) -> Iterator[tuple[tuple[F32, ByteRows], NDArray[np.bool_] | slice, I64]]:
-        """Yield blocks, which of the places lie there, and where in it."""
+    ) -> Iterator[tuple[tuple[F32, ByteRows], slice | NDArray[np.bool_], slice | I64]]:
+        """Yield blocks, which of the places lie there, and where in it: slices of a row of them."""
+        if not len(places):
+            return
+        first, count = int(places[0]), len(places)
+        if places[-1] - first == count - 1 and (np.diff(places) == 1).all():
+            for number in range(first // BLOCK, (first + count - 1) // BLOCK + 1):
+                start = max(first, number * BLOCK)
+                stop = min(first + count, (number + 1) * BLOCK)
+                inside = slice(start - number * BLOCK, stop - number * BLOCK)
+                yield self._blocks[number], slice(start - first, stop - first), inside
+            return
         numbers = places // BLOCK
         for number in np.unique(numbers).tolist():
             here = numbers == number
             yield self._blocks[number], here, places[here] % BLOCK
+
+
+def _places(inside: slice | I64) -> I64:
+    return np.arange(inside.start, inside.stop) if isinstance(inside, slice) else inside
