@@ -342,3 +342,13 @@ def test_a_new_encoder_embeds_the_kept_crops_again(path: Path) -> None:
 
 def range_of(count: int) -> list[float]:
     return [float(i) for i in range(count)]
+
+
+def test_numbers_of_cameras_are_exact_after_it_was_opened_again(path: Path) -> None:
+    features, cameras = people(3, 1), [2**63 - 1, 2**63 - 2, 2**53 + 1]
+    with Gallery.open(path, feature_engine(), align_cameras="off") as gallery:
+        gallery.add(features=features, camera=cameras, time=0)
+    with Gallery.open(path, feature_engine(), align_cameras="off") as gallery:
+        for camera in cameras:
+            found = gallery.search(feature=features[0], cameras=camera).matches
+            assert [match.camera for match in found] == [camera]

@@ -5,8 +5,9 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zipfile import BadZipFile
 
-from murank._exceptions import InputError, MachineError, OutputError
+from murank._exceptions import InputError, MachineError, MurankError, OutputError
 from murank.files.aside import aside, sweep
 from murank.files.atomic import sync
 
@@ -156,6 +157,25 @@ def _check(connection: sqlite3.Connection, path: Path, *, writes: bool) -> int:
     return int(version)
 
 
+def damaged(path: Path, what: object) -> InputError:
+    """Return the error of a file that cannot be what was written."""
+    return InputError(f"{path} is damaged: {what}; restore it from a backup")
+
+
+@contextlib.contextmanager
+def content_errors(path: Path) -> Iterator[None]:
+    """Turn what content gives rise to that nobody wrote, while a file is opened, into one error.
+
+    Features and crops have hashes of their own; numbers and names in SQLite's rows have none.
+    """
+    try:
+        yield
+    except MurankError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError, EOFError, BadZipFile) as error:
+        raise damaged(path, error) from error
+
+
 @contextlib.contextmanager
 def file_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the system say of the file into one of ours that names it."""
@@ -171,7 +191,7 @@ def file_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if "not a database" in str(error):
             raise InputError(f"{path} is no gallery; name another file") from error
-        raise InputError(f"{path} is damaged: {error}; restore it from a backup") from error
+        raise damaged(path, error) from error
     except FileExistsError as error:
         raise OutputError(f"{path} is there already: open it, or name another file") from error
     except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from murank._exceptions import InputError
 from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
-from murank.gallery.database import create
+from murank.gallery.database import content_errors, create
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.milvus import Milvus, MilvusCollections
 from murank.gallery.state import State
@@ -51,6 +51,7 @@ def opened(
         if milvus is not None:
             elsewhere = MilvusCollections(milvus)
             made.callback(elsewhere.close)
-        state = State(engine, files[0] if writes else None, files[-1], alignment, elsewhere)
+        with content_errors(path):
+            state = State(engine, files[0] if writes else None, files[-1], alignment, elsewhere)
         made.pop_all()
     return state, writer

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank.gallery.database import damaged
 from murank.gallery.gallery_file import GalleryFile, checked
 from murank.gallery.gallery_result import GalleryRow
 from murank.gallery.shot_records import Picture, Shot, UnitRecord, UnitTable
@@ -80,9 +81,11 @@ def _add_picture(
 def all_units(file: GalleryFile) -> UnitTable:
     """Return all units."""
     rows = file.all("SELECT unit, camera, first, last, shots FROM units ORDER BY unit")
-    columns = np.array(rows, np.float64).reshape(-1, 5).T  # whole numbers up to 2^53 are exact
-    numbers, cameras, shots = (columns[i].astype(np.int64) for i in (0, 1, 4))
-    return UnitTable(numbers, cameras, columns[2].copy(), columns[3].copy(), shots)
+    numbers, cameras, shots = (np.array([row[i] for row in rows], np.int64) for i in (0, 1, 4))
+    first, last = (np.array([row[i] for row in rows], np.float64) for i in (2, 3))
+    if not np.isfinite(first + last).all() or (np.minimum(cameras, shots - 1) < 0).any():
+        raise damaged(file.path, "it has units that cannot be")
+    return UnitTable(numbers, cameras, first, last, shots)
 
 
 def changed_units(file: GalleryFile, *, after: int) -> list[UnitRecord]:
