@@ -53,6 +53,7 @@ MODELS = (
 LONGER = (
     "tests/export/test_bf16.py",
     "tests/export/test_miniature.py",
+    "tests/export/test_one_trace.py",
     "tests/export/test_plan_engine.py",
     "tests/export/test_trt_build.py",
 )
