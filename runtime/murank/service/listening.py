@@ -93,25 +93,40 @@ class ImpatientProtocol(H11Protocol):
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
             return
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        self._wait_for(HEAD_SECONDS)
+
+    def data_received(self, data: bytes) -> None:
+        """Let the time of a head begin with its first bytes; between requests uvicorn's counts."""
+        if self._timer is None and self._is_between:
+            self._wait_for(HEAD_SECONDS)
+        super().data_received(data)
 
     def handle_events(self) -> None:
-        """Let the time begin anew with the head of a request, and end with its body."""
+        """Let the time of a body begin with the end of a head, and end with the body."""
         super().handle_events()
-        cycle = self.cycle
-        if self._timer is not None and cycle is not None:
-            self._timer.cancel()
-            self._timer = None
-            if cycle.more_body:
-                self._timer = self.loop.call_later(BODY_SECONDS, self._give_up)
+        if self._timer is not None and not self._is_between:
+            self._stop_waiting()
+            if self.cycle.more_body:
+                self._wait_for(BODY_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
+    @property
+    def _is_between(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wait_for(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _give_up(self) -> None:
-        cycle = self.cycle
-        if cycle is None or cycle.more_body:
+        self._timer = None
+        if self._is_between or self.cycle.more_body:
             self.transport.abort()
