@@ -7,7 +7,8 @@ which others may go first. Run alone, it is an ordinary call.
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,10 @@ def at_once(function: Callable[P, Steps[T]]) -> Callable[P, T]:
     def whole(*args: P.args, **kwargs: P.kwargs) -> T:
         return run_alone(function(*args, **kwargs))
 
+    # What `help` shows is what a caller gets.
+    returned = get_args(function.__annotations__["return"])[-1]
+    whole.__annotations__ = {**function.__annotations__, "return": returned}
+    whole.__signature__ = signature(function).replace(return_annotation=returned)  # type: ignore[attr-defined]
     return whole
 
 
