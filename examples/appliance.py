@@ -30,6 +30,7 @@ def main(folder: Path, file: Path) -> None:
                 subject=f"case {someone}",
             )  # fmt: skip
         gallery.maintain()  # in a quiet moment: the alignment of the cameras, retention
+        gallery.relate(budget_pairs=200)  # in idle time: the MLLM, about tracks among themselves
         others = [camera for camera in gallery.stats().cameras if camera != own]
         found = gallery.search(query, camera=own, cameras=others, since=now - 7200, deadline_ms=500)
         for match in found.matches[:3]:

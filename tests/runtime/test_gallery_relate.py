@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -308,6 +309,22 @@ def test_erased_while_it_is_asked_about(path: Path) -> None:
         assert not any({16, 4} & set(pair) for pair in stored_pairs(gallery))
         assert gallery.verify().is_clean
         assert gallery.relate().tracks_left == 0
+
+
+def test_while_others_add_search_and_erase(path: Path) -> None:
+    with filled(path, seeing_engine(), count=40) as gallery, ThreadPoolExecutor() as pool:
+        asking = pool.submit(gallery.relate)
+        for number in range(10):
+            gallery.add(large(number + 50, 2), camera=0, time=1, track=[f"{number}", f"n{number}"])
+            gallery.erase(ids=[f"{number}"])
+            found = gallery.search(large(9, 1)[0])
+            assert all(match.id != f"{number}" for match in found.matches)
+        asking.result()
+        gallery.relate()
+        units = {row[0] for row in gallery._state.reads.all("SELECT unit FROM units")}
+        assert {one for pair in stored_pairs(gallery) for one in pair} <= units
+        assert gallery.stats().tracks_to_relate == 0
+        assert gallery.verify().is_clean
 
 
 def test_damage_is_named_and_does_no_harm(path: Path) -> None:
