@@ -22,7 +22,7 @@ from faults.covered import written
 from gallery_engines import feature_engine, large, seeing_engine
 
 from murank import Engine, InputError, OutputError
-from murank.gallery import Gallery, database, relating
+from murank.gallery import Gallery, database, relating, track_pairs
 from murank_kernels import ca_jaccard, k_reciprocal
 
 Pairs = dict[tuple[int, int], float]
@@ -45,8 +45,12 @@ def filled(path: Path, engine: Engine, *, count: int = COUNT, **how: Any) -> Gal
 
 def stored_pairs(gallery: Gallery) -> Pairs:
     """Mu by unit and other."""
-    rows = gallery._state.reads.all("SELECT unit, other, mu FROM pairs")
-    return {(unit, other): mu for unit, other, mu in rows}
+    rows = gallery._state.reads.all("SELECT unit, answers FROM mu")
+    return {
+        (unit, other): mu
+        for unit, answers in rows
+        for other, _, _, mu in np.frombuffer(answers, track_pairs.ANSWERS).tolist()
+    }
 
 
 def asked_by_hand(gallery: Gallery, engine: Engine, few: int) -> Pairs:
@@ -152,8 +156,8 @@ def test_methods_without_neighbours_have_no_use_for_it(path: Path, method: Any) 
 
 
 def doubles(values: list[float]) -> list[bytes]:
-    """As SQLite stores them."""
-    return [struct.pack(">d", one) for one in values]
+    """As they are stored."""
+    return [struct.pack("<d", one) for one in values]
 
 
 def files_with(folder: Path, sought: list[bytes]) -> int:
@@ -332,16 +336,16 @@ def test_damage_is_named_and_does_no_harm(path: Path) -> None:
         gallery.relate()
         worst = min(stored_pairs(gallery).values())
     data = bytearray(path.read_bytes())
-    place = data.index(doubles([worst])[0])
-    for bit in (1, 0x80):  # a little larger; negative
-        data[place + (6 if bit == 1 else 0)] ^= bit
-        path.write_bytes(data)
-        with Gallery.open(path, seeing_engine()) as gallery:
-            (named,) = gallery.verify().damaged
-            assert gallery.search(large(9, 1)[0]).scored == COUNT
+    data[data.index(doubles([worst])[0]) + 6] ^= 1
+    path.write_bytes(data)
     with Gallery.open(path, seeing_engine()) as gallery:
+        (named,) = gallery.verify().damaged
+        found = gallery.search(large(9, 1)[0])
+        assert found.scored == COUNT
+        assert 0 < found.pairs < gallery.stats().pairs  # those of that track are left out
         gallery.erase(ids=named)
         assert gallery.verify().is_clean
+        assert len(stored_pairs(gallery)) == gallery.stats().pairs
 
 
 def test_verify_names_pairs_of_the_erased(path: Path) -> None:
@@ -386,7 +390,7 @@ def test_a_file_of_the_format_before(path: Path) -> None:
     with filled(path, seeing_engine()) as gallery:
         before = gallery.search(large(9, 1)[0])
     with closing(sqlite3.connect(path)) as connection:
-        for table in ("pairs", "unrelated"):
+        for table in ("mu", "pairs", "unrelated"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("PRAGMA user_version = 1")
     with pytest.raises(InputError, match=r"gallery\.db"):

@@ -178,8 +178,8 @@ def related(gallery: Gallery, pairs: Pairs) -> None:
             gallery._state.file.one("SELECT unit, shot FROM shots WHERE id = ?", name)
             for name in (one, other)
         ]
-        pair = TrackPair(rows[0][0], rows[1][0], rows[0][1], rows[1][1], mu)
-        gallery._state.relate(pair.unit, [pair], done=False)
+        pair = TrackPair(rows[1][0], rows[0][1], rows[1][1], mu)
+        gallery._state.relate(rows[0][0], [pair], done=False)
 
 
 def seen(result: GallerySearchResult) -> list[tuple[object, ...]]:

@@ -50,14 +50,14 @@ CREATE TABLE chunks (chunk INTEGER PRIMARY KEY AUTOINCREMENT, vectors BLOB NOT N
 CREATE TABLE alignment (version INTEGER PRIMARY KEY, arrays BLOB NOT NULL, units INTEGER NOT NULL,
     fitted REAL NOT NULL, is_whole INTEGER NOT NULL);
 """
-# pairs      mu of two units, by a shot of each
+# mu         what the MLLM said of a unit and others, all of it in one value: searches read many
+# pairs      of which two units, to find it from the other's side
 # unrelated  units with pictures whose nearest are still to be asked about
 _PAIRS = """
-CREATE TABLE pairs (
-    unit INTEGER NOT NULL, other INTEGER NOT NULL, shot INTEGER NOT NULL,
-    other_shot INTEGER NOT NULL, mu REAL NOT NULL, pair_check BLOB NOT NULL,
-    PRIMARY KEY (unit, other)) WITHOUT ROWID;
-CREATE INDEX pairs_by_other ON pairs (other);
+CREATE TABLE mu (unit INTEGER PRIMARY KEY, answers BLOB NOT NULL, answers_check BLOB NOT NULL);
+CREATE TABLE pairs (other INTEGER NOT NULL, unit INTEGER NOT NULL, PRIMARY KEY (other, unit))
+    WITHOUT ROWID;
+CREATE INDEX pairs_by_unit ON pairs (unit);
 CREATE TABLE unrelated (unit INTEGER PRIMARY KEY);
 INSERT INTO unrelated SELECT DISTINCT unit FROM pictures;
 """

@@ -54,7 +54,7 @@ class Relating:
         own = shots[0][1] if shots else 0
         # An answer that is no number is none: the pair is not fused.
         pairs = [
-            TrackPair(unit, other, own, shot, float(one))
+            TrackPair(other, own, shot, float(one))
             for (other, shot), one in zip(shots[1:], mu, strict=False)
             if np.isfinite(one)
         ]

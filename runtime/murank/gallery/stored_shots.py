@@ -74,7 +74,7 @@ def _add_picture(
     )  # fmt: skip
     file.run(
         "INSERT OR IGNORE INTO unrelated SELECT ?1 WHERE NOT EXISTS "
-        "(SELECT 1 FROM pairs WHERE unit = ?1)", unit,
+        "(SELECT 1 FROM mu WHERE unit = ?1)", unit,
     )  # fmt: skip
 
 

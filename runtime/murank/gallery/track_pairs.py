@@ -1,8 +1,8 @@
 """Mu of pairs of tracks in the file of a gallery: who was asked about whom, by which shots."""
 
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,16 @@ from murank.gallery.gallery_file import GalleryFile, checked
 from murank.rerank.mu import MuDistances
 
 I64 = NDArray[np.int64]
-_ENGINE = "mu_sha256"  # the engine that the pairs were asked of; pairs of two are never mixed
+ANSWERS = np.dtype([("other", "<i8"), ("shot", "<i8"), ("other_shot", "<i8"), ("mu", "<f8")])
+_ENGINE = "mu_sha256"  # the engine that was asked; answers of two are never mixed
 
 
 @dataclass(frozen=True)
 class TrackPair:
-    """One answer of the MLLM."""
+    """One answer of the MLLM about a unit."""
 
-    unit: int  # the query
     other: int
-    shot: int  # shown of the query
+    shot: int  # shown of the unit, as the query
     other_shot: int
     mu: float
 
@@ -33,24 +33,27 @@ def pairs_among(file: GalleryFile, units: I64, engine_sha256: str | None) -> MuD
     made_by = file.meta(_ENGINE)
     if made_by is None or engine_sha256 not in (None, made_by):
         return None
-    order = np.argsort(units)
-    known = file.rows_in(
-        "SELECT unit, other, mu FROM pairs WHERE mu BETWEEN 0 AND 1 AND unit IN", units.tolist()
-    )
+    known = _whole(file, units.tolist())
     if not known:
         return None
-    first, second, mu = (np.array(column) for column in zip(*known, strict=True))
-    places = np.minimum(np.searchsorted(units[order], second), len(units) - 1)
-    here = units[order][places] == second
-    rows = order[np.searchsorted(units[order], first[here])]
-    return None if not here.any() else _by_row(rows, order[places[here]], mu[here], len(units))
+    answers = np.frombuffer(b"".join(known.values()), ANSWERS)
+    first = np.repeat(list(known), [len(one) // ANSWERS.itemsize for one in known.values()])
+    order = np.argsort(units)
+    ascending = units[order]
+    places = np.minimum(np.searchsorted(ascending, answers["other"]), len(units) - 1)
+    here = ascending[places] == answers["other"]
+    if not here.any():
+        return None
+    rows = order[np.searchsorted(ascending, first[here])]
+    return _by_row(rows, order[places[here]], answers["mu"][here], len(units))
 
 
 def _by_row(rows: I64, columns: I64, mu: NDArray[np.float64], count: int) -> MuDistances:
-    order = np.argsort(rows, kind="stable")
-    rows, columns, mu = rows[order], columns[order], mu[order]
+    """Bring pairs, those of a row together, into rows of one length; -1: nobody."""
     numbers = np.bincount(rows, minlength=count)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
+    _, begins, sizes = np.unique(rows, return_index=True, return_counts=True)
+    order = np.argsort(begins)
+    places = np.arange(len(rows)) - np.repeat(begins[order], sizes[order])
     shape = count, int(numbers.max())
     others, values = np.full(shape, -1), np.zeros(shape)
     others[rows, places], values[rows, places] = columns, mu
@@ -59,11 +62,8 @@ def _by_row(rows: I64, columns: I64, mu: NDArray[np.float64], count: int) -> MuD
 
 def asked_about(file: GalleryFile, unit: int) -> set[int]:
     """Return the units of which mu with this one is known, whoever was the query."""
-    rows = file.all(
-        "SELECT other FROM pairs WHERE unit = ?1 UNION SELECT unit FROM pairs WHERE other = ?1",
-        unit,
-    )
-    return {row[0] for row in rows}
+    own = _answers_of(file, [unit]).get(unit)
+    return {*_owners(file, unit), *([] if own is None else own["other"].tolist())}
 
 
 def next_unrelated(file: GalleryFile, before: int) -> int | None:
@@ -76,11 +76,11 @@ def store_pairs(file: GalleryFile, unit: int, pairs: Sequence[TrackPair], *, don
     """Store what was said of a unit, but for shots that are no more."""
     shots = [shot for pair in pairs for shot in (pair.shot, pair.other_shot)]
     there = set(file.texts("SELECT shot FROM shots WHERE shot IN", shots))
-    kept = [pair for pair in pairs if {pair.shot, pair.other_shot} <= there]
-    file.many(
-        "INSERT OR REPLACE INTO pairs VALUES (?, ?, ?, ?, ?, ?)",
-        ((p.unit, p.other, p.shot, p.other_shot, p.mu, checked(_bytes_of(p))) for p in kept),
-    )
+    new = [astuple(pair) for pair in pairs if {pair.shot, pair.other_shot} <= there]
+    if new:
+        own = _answers_of(file, [unit]).get(unit, np.empty(0, ANSWERS))
+        old = own[~np.isin(own["other"], [pair[0] for pair in new])]
+        _write(file, unit, np.concatenate([old, np.array(new, ANSWERS)]))
     if done:
         file.run("DELETE FROM unrelated WHERE unit = ?", unit)
 
@@ -89,18 +89,16 @@ def forget_pairs(file: GalleryFile, units: Sequence[int]) -> int:
     """Erase the pairs of these units that are of shots that are no more; returns how many."""
     erased = 0
     for unit in units:
-        for whose in ("unit = ?1 AND shot", "other = ?1 AND other_shot"):
-            erased += file.run(
-                f"DELETE FROM pairs WHERE {whose} NOT IN "  # noqa: S608  our own words
-                "(SELECT shot FROM shots WHERE unit = ?1)", unit,
-            ).rowcount  # fmt: skip
+        left = [row[0] for row in file.all("SELECT shot FROM shots WHERE unit = ?", unit)]
+        for owner in [unit, *_owners(file, unit)]:
+            erased += _keep(file, owner, unit, left)
         file.run(
             "DELETE FROM unrelated WHERE unit = ?1 "
             "AND NOT EXISTS (SELECT 1 FROM pictures WHERE unit = ?1)", unit,
         )  # fmt: skip
         file.run(
             "INSERT OR IGNORE INTO unrelated SELECT unit FROM pictures WHERE unit = ?1 "
-            "AND NOT EXISTS (SELECT 1 FROM pairs WHERE unit = ?1)", unit,
+            "AND NOT EXISTS (SELECT 1 FROM mu WHERE unit = ?1)", unit,
         )  # fmt: skip
     return erased
 
@@ -109,6 +107,7 @@ def pairs_of_engine(file: GalleryFile, sha256: str | None) -> None:
     """Erase the pairs of any other engine, so that all tracks are asked about anew."""
     if file.meta(_ENGINE) == sha256:
         return
+    file.run("DELETE FROM mu")
     file.run("DELETE FROM pairs")
     file.run("INSERT OR IGNORE INTO unrelated SELECT DISTINCT unit FROM pictures")
     file.run("DELETE FROM meta WHERE key = ?", _ENGINE)
@@ -117,26 +116,68 @@ def pairs_of_engine(file: GalleryFile, sha256: str | None) -> None:
 
 
 def damaged_pairs(file: GalleryFile) -> list[str]:
-    """Return ids of the queries' shots of pairs that are not as they were written."""
+    """Return a shot's id of each unit whose answers are not as they were written."""
+    rows = file.each(
+        "SELECT answers, answers_check, (SELECT id FROM shots WHERE shots.unit = mu.unit LIMIT 1) "
+        "FROM mu"
+    )
     return [
         shot_id
-        for shot_id, *row, check in file.each(
-            "SELECT id, pairs.unit, other, pairs.shot, other_shot, mu, pair_check "
-            "FROM pairs JOIN shots USING (shot)"
-        )
-        if checked(_bytes_of(TrackPair(*row))) != check
+        for answers, check, shot_id in rows
+        if checked(answers) != check and shot_id is not None
     ]
 
 
 def stray_pairs(file: GalleryFile) -> list[str]:
-    """Return a line if there are pairs of units or shots that are no more."""
-    (count,) = file.one(
-        "SELECT count(*) FROM pairs LEFT JOIN shots AS a ON a.shot = pairs.shot "
-        "LEFT JOIN shots AS b ON b.shot = other_shot "
-        "WHERE a.unit IS NOT pairs.unit OR b.unit IS NOT other"
+    """Return a line if there are answers of units or shots that are no more."""
+    units = [row[0] for row in file.all("SELECT unit FROM mu")]
+    there = set(file.all("SELECT shot, unit FROM shots")) if units else set()
+    known = _answers_of(file, units)
+    pairs = [(unit, *one) for unit, answers in known.items() for one in answers.tolist()]
+    strays = sum(
+        (shot, unit) not in there or (other_shot, other) not in there
+        for unit, other, shot, other_shot, _ in pairs
     )
-    return [f"{file.path}: {count} pairs name an erased shot"] if count else []
+    named = {(other, unit) for unit, other, *_ in pairs}
+    listed = {row for row in file.all("SELECT other, unit FROM pairs") if row[1] in known}
+    strays += len(named ^ listed)
+    return [f"{file.path}: {strays} pairs name an erased shot"] if strays else []
 
 
-def _bytes_of(pair: TrackPair) -> bytes:
-    return struct.pack("<qqqqd", pair.unit, pair.other, pair.shot, pair.other_shot, pair.mu)
+def _whole(file: GalleryFile, units: Sequence[int]) -> dict[int, bytes]:
+    """Return what is stored of these units, but for what is damaged."""
+    rows = file.rows_in("SELECT unit, answers, answers_check FROM mu WHERE unit IN", units)
+    return {unit: answers for unit, answers, check in rows if checked(answers) == check}
+
+
+def _answers_of(file: GalleryFile, units: Sequence[int]) -> dict[int, NDArray[Any]]:
+    return {unit: np.frombuffer(one, ANSWERS) for unit, one in _whole(file, units).items()}
+
+
+def _owners(file: GalleryFile, other: int) -> list[int]:
+    """Return the units that were asked about this one."""
+    return [row[0] for row in file.all("SELECT unit FROM pairs WHERE other = ?", other)]
+
+
+def _keep(file: GalleryFile, owner: int, unit: int, shots: Sequence[int]) -> int:
+    """Erase of one's answers those by a unit's shots that are no more, damaged ones all."""
+    count = file.one("SELECT count(*) FROM pairs WHERE unit = ?", owner)[0]
+    answers = _answers_of(file, [owner]).get(owner, np.empty(0, ANSWERS))
+    if owner == unit:
+        kept = np.isin(answers["shot"], shots)
+    else:
+        kept = (answers["other"] != unit) | np.isin(answers["other_shot"], shots)
+    if count != kept.sum():
+        _write(file, owner, answers[kept])
+    return int(count - kept.sum())
+
+
+def _write(file: GalleryFile, unit: int, answers: NDArray[Any]) -> None:
+    file.run("DELETE FROM pairs WHERE unit = ?", unit)
+    if not len(answers):
+        file.run("DELETE FROM mu WHERE unit = ?", unit)
+        return
+    data = answers.tobytes()
+    file.run("INSERT OR REPLACE INTO mu VALUES (?, ?, ?)", unit, data, checked(data))
+    rows = ((other, unit) for other in answers["other"].tolist())
+    file.many("INSERT INTO pairs VALUES (?, ?)", rows)
