@@ -104,8 +104,8 @@ def new_file(path: Path, fill: Callable[[sqlite3.Connection], object]) -> None:
         sync(path.parent)
 
 
-def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
-    """Open a file that is there.
+def connect(path: Path, *, writes: bool, any_format: bool = False) -> sqlite3.Connection:
+    """Open a file that is there; one of an older format to write it, or with `any_format`.
 
     Raises
     ------
@@ -125,12 +125,12 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
         )
         try:
-            version = _check(connection, path, writes=writes)
+            version = _check(connection, path, may_be_old=writes or any_format)
             if writes:
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
             for setting in ("synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
                 connection.execute(f"PRAGMA {setting}").fetchone()
-            if version < FORMAT:
+            if writes and version < FORMAT:
                 _migrate(connection, version)
         except BaseException:
             connection.close()
@@ -138,7 +138,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     return connection
 
 
-def _check(connection: sqlite3.Connection, path: Path, *, writes: bool) -> int:
+def _check(connection: sqlite3.Connection, path: Path, *, may_be_old: bool) -> int:
     """Return the format of the file."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -149,7 +149,7 @@ def _check(connection: sqlite3.Connection, path: Path, *, writes: bool) -> int:
             f"{path} has gallery format {version}, and this murank knows {FORMAT}: open it with "
             "the newer version"
         )
-    if version < FORMAT and not writes:
+    if version < FORMAT and not may_be_old:
         raise InputError(
             f"{path} has gallery format {version}, and this murank writes {FORMAT}: open it for "
             "writing once, as with `murank gallery purge`"

@@ -6,7 +6,7 @@ from pathlib import Path
 from murank._exceptions import InputError
 from murank.engine.encoder import Encoder
 from murank.engine.engine import Engine
-from murank.gallery.database import content_errors, create
+from murank.gallery.database import connect, content_errors, create
 from murank.gallery.gallery_file import GalleryFile
 from murank.gallery.milvus import Milvus, MilvusCollections
 from murank.gallery.state import State
@@ -33,7 +33,9 @@ def opened(
         writer = None
         if writes:
             if engine is None or path.exists():
-                GalleryFile(path, writes=False).close()  # nothing is left beside what is none
+                connect(
+                    path, writes=False, any_format=True
+                ).close()  # nothing is left beside what is none
             writer = WriterLock(path)
             made.callback(writer.release)
             if engine is not None and dim is not None and not path.exists():
