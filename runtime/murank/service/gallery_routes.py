@@ -48,17 +48,9 @@ async def add(request: Request, state: State, gallery: TheGallery, body: AddBody
     return Added(results=[AddedItem(**vars(one)) for one in results])
 
 
-@router.get("/rows/{id}", responses=_READ, dependencies=[Reads], summary="One shot")
-async def row(gallery: TheGallery, id: str) -> StoredRow:  # noqa: A002
-    """What is stored of it, without its feature."""
-    (found,) = await run_in_threadpool(gallery.get, id)
-    if found is None:
-        raise NotThere("there is no shot with this id")
-    return StoredRow(**vars(found))
-
-
+# Ids may have slashes; so the longer path comes first.
 @router.get(
-    "/rows/{id}/crop", dependencies=[Reads], summary="Its picture", response_class=Response,
+    "/rows/{id:path}/crop", dependencies=[Reads], summary="Its picture", response_class=Response,
     responses={**_READ, 200: {"content": {"image/jpeg": {}}}},
 )  # fmt: skip
 async def crop(gallery: TheGallery, id: str) -> Response:  # noqa: A002
@@ -69,7 +61,18 @@ async def crop(gallery: TheGallery, id: str) -> Response:  # noqa: A002
     return Response(kept, media_type="image/jpeg")
 
 
-@router.delete("/rows/{id}", responses=_POST, dependencies=[Administers], summary="Erase one shot")
+@router.get("/rows/{id:path}", responses=_READ, dependencies=[Reads], summary="One shot")
+async def row(gallery: TheGallery, id: str) -> StoredRow:  # noqa: A002
+    """What is stored of it, without its feature."""
+    (found,) = await run_in_threadpool(gallery.get, id)
+    if found is None:
+        raise NotThere("there is no shot with this id")
+    return StoredRow(**vars(found))
+
+
+@router.delete(
+    "/rows/{id:path}", responses=_POST, dependencies=[Administers], summary="Erase one shot"
+)
 async def erase_row(request: Request, state: State, gallery: TheGallery, id: str) -> Erased:  # noqa: A002
     """As POST /v1/gallery/erase."""
     (found,) = await run_in_threadpool(gallery.get, id)

@@ -75,7 +75,8 @@ class Guard:
         return None
 
     def _note(self, scope: Scope, headers: Headers, code: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "none")  # never a path: it may name somebody
+        # Never a path: it may name somebody.
+        route = getattr(scope.get("route"), "path_format", "none")
         self._state.metrics.requests.labels(route, str(code)).inc()
         self._state.metrics.request_seconds.labels(route).observe(seconds)
         line: dict[str, Any] = {
