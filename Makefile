@@ -1,12 +1,14 @@
 # make demo   sets up .venv (the runtime, no torch), draws an unseen place and re-ranks it
 # make test   sets up .venv and .venv-test (with torch for the export), then lint, types, tests
 # make test-numerics   the numeric tests as other CPUs and numbers of threads would round (an hour)
+# make dist   wheel, hashed requirements, SBOM and licences, in dist/; make test-dist   and a container's steps
 PYTHON ?= python3
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 RUN = .venv/bin
 TEST = .venv-test/bin
+DIST = .venv-dist/bin
 
-.PHONY: demo test test-numerics lint fuzz benchmark clean
+.PHONY: demo test test-numerics lint fuzz benchmark dist test-dist clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -49,5 +51,27 @@ benchmark: .venv/installed .venv-test/installed
 	$(RUN)/python benchmarks/footprint.py
 	$(TEST)/python benchmarks/scoring.py
 
+.venv-dist/installed: Makefile
+	$(PYTHON) -m venv .venv-dist
+	$(PIP) $(DIST)/python -m pip install --quiet cyclonedx-bom==7.5.0 uv==0.13.9
+	touch $@
+
+# DIST_EXTRAS="gpu serve" for a machine with a GPU
+DIST_EXTRAS ?= cpu serve
+dist: .venv-dist/installed
+	rm -rf dist
+	$(DIST)/uv build --quiet --wheel --build-constraints constraints.txt -o dist
+	$(DIST)/uv pip compile pyproject.toml $(DIST_EXTRAS:%=--extra %) -c constraints.txt --universal \
+		--python-version 3.10 --generate-hashes --no-header --no-annotate --quiet -o dist/requirements.txt
+	$(DIST)/uv venv --quiet --clear --python $(PYTHON) .venv-dist/runtime
+	$(DIST)/uv pip install --quiet --python .venv-dist/runtime --require-hashes -r dist/requirements.txt
+	$(DIST)/uv pip install --quiet --python .venv-dist/runtime --no-deps dist/*.whl
+	.venv-dist/runtime/bin/python examples/deploy/licenses.py dist/THIRD_PARTY_LICENSES.txt
+	$(DIST)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		-o dist/sbom.cdx.json .venv-dist/runtime
+
+test-dist: dist .venv-test/installed
+	DIST=dist $(TEST)/python -m pytest -q tests/runtime/test_deploy.py
+
 clean:
-	rm -rf .venv .venv-test demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-dist dist demo-out .pytest_cache .mypy_cache .ruff_cache
