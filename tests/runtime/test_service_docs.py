@@ -44,7 +44,7 @@ def schema(state: ServiceState) -> dict[str, Any]:
 
 def roles() -> dict[tuple[str, str], Any]:
     """What each route asks of its caller."""
-    found = {}
+    found: dict[tuple[str, str], Any] = {}
     for module in (rerank_routes, gallery_routes, state_routes):
         for route in cast("list[Any]", module.router.routes):
             (asked,) = [one.dependency for one in route.dependencies] or [None]

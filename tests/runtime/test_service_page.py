@@ -195,6 +195,7 @@ def test_erasing_asks_first(page: Browser, gallery: Gallery) -> None:
     assert gallery.get(["9-1", "9-2"]) == [None, None]
     assert page.value("JSON.parse(document.getElementById('receipt-json').textContent).rows") == 2
     page.until("document.getElementById('result').hidden")  # the query itself is gone
+    assert page.value("document.querySelectorAll('li, .shot img, dd').length") == 0
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,14 @@ def test_what_is_wrong_is_said(
     page.until("document.querySelector('#problem[role=alert]').textContent")
     assert said in page.value("document.getElementById('problem').textContent")
     assert page.value("document.getElementById('result').hidden")
+
+
+def test_without_a_gallery_it_says_so(
+    browser: Browser, service: tuple[str, ServiceState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ServiceState, "gallery", None)
+    browser.open(service[0])
+    browser.until("document.getElementById('problem').textContent.includes('--gallery')")
 
 
 def test_tokens_are_asked_for_and_kept_nowhere(
