@@ -22,6 +22,7 @@ ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
         (["--ssl-certfile", "a"], "--ssl-keyfile", 2),
         (["--ssl-certfile", "a", "--ssl-keyfile", "b"], "--ssl-certfile", 2),
         (["--retention", "72h"], "--gallery", 2),
+        (["--relate"], "--gallery", 2),
         (["--retention", "soon", "--gallery", "g"], "--retention", 2),
         (["--port", "0"], "--port", 2),
         (["--port", "70000"], "--port", 2),

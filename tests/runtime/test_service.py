@@ -26,6 +26,7 @@ from murank import Gallery
 from murank.gallery import gallery_result
 from murank.service import shapes
 from murank.service.guard import MOST_BYTES
+from murank.service.server import _relate
 from murank.worker.rounds import Rounds
 
 
@@ -441,6 +442,22 @@ def test_the_page_is_served_and_may_load_nothing_from_elsewhere(served: Any) -> 
     assert "http" not in policy
     assert answer.headers["x-frame-options"] == "DENY"
     assert not any("access-control" in name for name in answer.headers)
+
+
+def test_tracks_are_related_while_nobody_asks(served: Any) -> None:
+    client, state = served
+    filled(client)
+    assert client.get("/v1/gallery/stats").json()["tracks_to_relate"] == 12
+    state.relates = True
+
+    async def idle() -> None:
+        task = asyncio.create_task(_relate(state))
+        while state.gallery.stats().tracks_to_relate:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(idle(), 60))
+    assert client.get("/v1/gallery/stats").json()["pairs"] > 0
 
 
 def test_the_schema_is_complete(served: Any) -> None:

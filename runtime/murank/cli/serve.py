@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from murank._exceptions import MachineError, UsageError
 from murank.cli.engine_options import add_rare_running_options, add_running_options, running_of
-from murank.cli.parser import Parser, positive
+from murank.cli.parser import Parser, check_needs, positive
 from murank.engine.engine import Engine
 from murank.folder.integrity import read_pinned
 from murank.gallery import Gallery
@@ -40,6 +40,9 @@ def parser() -> Parser:
     group.add_argument("--keep", choices=KEEPS, default="crops", help="of new tracks (crops)")
     group.add_argument(
         "--retention", type=_duration, metavar="T", help="how long a shot stays, like 72h or 30d"
+    )
+    group.add_argument(
+        "--relate", action="store_true", help="in idle time, ask the MLLM about tracks, too"
     )
     group = result.add_argument_group("where it listens")
     group.add_argument("--host", default="127.0.0.1", metavar="ADDR", help="(127.0.0.1)")
@@ -90,7 +93,10 @@ def run(args: argparse.Namespace) -> int:
         audit = Audit(args.audit)
         stack.callback(audit.close)
         worker = stack.enter_context(_worker(args))
-        state = ServiceState(worker, args.engine.resolve().name, tokens, audit, args.deadline_ms)
+        name = args.engine.resolve().name
+        state = ServiceState(worker, name, tokens, audit, args.deadline_ms, args.relate)
+        if args.relate:
+            worker.engine.need_scorer()
         _say_open(args, tokens is not None)
         serve(state, transport, grace=args.grace)
         worker.close(grace=1.0)
@@ -100,8 +106,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if (args.ssl_certfile is None) != (args.ssl_keyfile is None):
         raise UsageError("--ssl-certfile and --ssl-keyfile belong together")
-    if args.retention is not None and args.gallery is None:
-        raise UsageError("--retention needs --gallery")
+    check_needs(args, {"retention": ("gallery",), "relate": ("gallery",)})
     if not 0 <= args.grace < 3600:
         raise UsageError("--grace must be a number of seconds from 0 to 3600")
     if args.deadline_ms is not None and not 0 < args.deadline_ms < float("inf"):

@@ -20,6 +20,8 @@ from murank.service.service_state import ServiceState
 
 _MAINTAIN_EACH = 60.0  # seconds
 _LOOK_EACH = 0.05
+_RELATE_EACH = 5.0
+_RELATE_MS = 20.0  # that a query may have to wait for it
 _SWITCH = 0.001
 
 
@@ -65,7 +67,7 @@ async def _serve(
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    tasks = [asyncio.create_task(_warm(state)), asyncio.create_task(_maintain(state))]
+    tasks = [asyncio.create_task(one(state)) for one in (_warm, _maintain, _relate)]
     running = asyncio.create_task(server.serve([listener]))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,3 +103,20 @@ async def _maintain(state: ServiceState) -> None:
             await asyncio.to_thread(state.gallery.maintain)
         except Exception as error:  # noqa: BLE001  the next time may be better
             warn(f"keeping the gallery in order: {error}")
+
+
+async def _relate(state: ServiceState) -> None:
+    """Ask the MLLM about tracks among themselves while nobody asks it anything."""
+    gallery, worker = state.gallery, state.worker
+    while state.relates and gallery is not None:
+        stats, pause = worker.stats(), _LOOK_EACH
+        if not (stats.waiting or stats.running):
+            try:
+                related = await asyncio.wrap_future(
+                    worker.do(lambda: gallery.relate(deadline_ms=_RELATE_MS))
+                )
+                pause = _LOOK_EACH if related.tracks_left else _RELATE_EACH
+            except Exception as error:  # noqa: BLE001  the next time may be better
+                warn(f"relating tracks: {error}")
+                pause = _MAINTAIN_EACH
+        await asyncio.sleep(pause)

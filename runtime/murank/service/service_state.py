@@ -23,6 +23,7 @@ class ServiceState:
     tokens: Tokens | None  # None: open to all who reach it
     audit: Audit
     deadline_ms: float | None = None  # for what names none
+    relates: bool = False  # in idle time
     metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
     is_warm: bool = False
     is_draining: bool = False
