@@ -204,7 +204,8 @@ def test_folders_that_do_not_fit(
 def test_a_folder_whose_config_names_other_modules(model: Any, peft: Path) -> None:
     """Part of the weights would be left out."""
     edit_config(peft, target_modules=["q_proj", "v_proj"])
-    with pytest.raises(InputError, match="no place for 28 tensors"):
+    others = [name for name in load_file(peft / WEIGHTS) if not re.search("[qv]_proj", name)]
+    with pytest.raises(InputError, match=f"no place for {len(others)} tensors"):
         merge(model, peft)
     edit_config(peft, target_modules=["nose"])
     with pytest.raises(InputError, match="Target modules"):
@@ -314,7 +315,8 @@ def test_layers_that_it_leaves_as_they_are_are_told(model: Any, peft: Path) -> N
     save_file(tensors, peft / WEIGHTS)
     applied = apply_adapter(copy.deepcopy(model), read_adapter(peft), lora_alpha=8, lora_rank=None)
     (note,) = applied.notes
-    assert note.endswith("lora_B of 1 of 18 layers is zero, as of layers.1.mlp.up_proj")
+    layers = sum("lora_B" in name for name in tensors)
+    assert note.endswith(f"lora_B of 1 of {layers} layers is zero, as of layers.1.mlp.up_proj")
 
 
 @pytest.mark.parametrize("name", ["adapter.pt", "adapter.bin", "adapter.safetensors"])
