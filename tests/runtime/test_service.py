@@ -26,7 +26,7 @@ from murank import Gallery
 from murank.gallery import gallery_result
 from murank.service import shapes
 from murank.service.guard import MOST_BYTES
-from murank.service.server import _relate
+from murank.service.server import _relate, _warm
 from murank.worker.rounds import Rounds
 
 
@@ -301,6 +301,20 @@ def test_readiness_has_its_reasons(served: Any, monkeypatch: pytest.MonkeyPatch)
     assert client.get("/healthz").json() == {"status": "ok"}
     refused = client.post("/v1/rerank", {"query": PICTURE, "documents": [PICTURE]})
     assert (refused.status_code, refused.json()["type"]) == (503, "unavailable")
+
+
+def test_kernels_that_cannot_be_compiled_are_a_reason(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, state = served
+    state.is_warm = False
+
+    def fails() -> None:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr("murank.service.server._compile", fails)
+    asyncio.run(_warm(state))
+    assert "no compiler" in client.get("/readyz").json()["reasons"][0]
 
 
 def test_a_full_disk_is_507_and_nothing_is_stored(

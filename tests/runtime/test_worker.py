@@ -139,8 +139,7 @@ def test_a_deadline_that_passes_in_line_leaves_every_candidate_unseen(tmp_path: 
         answer = late.result(WAIT)
         assert [match.corpus_id for match in answer] == [0, 1]
         assert (answer.partial, answer.scored) == (True, ())
-        with pytest.raises(Overloaded, match="deadline"):
-            search.result(WAIT)
+        assert search.result(WAIT).scored == 0
     assert runs_of(engine) == []
 
 

@@ -1,12 +1,14 @@
 """Features in memory, in blocks so that they grow without being copied, and their nearest."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank_kernels.loops import parallel
-from murank_kernels.tiles.byte_rows import ByteQuery, ByteRows, squared_of
+if TYPE_CHECKING:  # the command shows its help without a compiler
+    from murank_kernels.tiles.byte_rows import ByteRows
+
 
 BLOCK = 1 << 14  # rows
 _FEW = 16  # blocks that one thread reads before others have begun
@@ -28,6 +30,8 @@ class FeatureBlocks:
 
     def grow(self, count: int) -> None:
         """Add rows of 0."""
+        from murank_kernels.tiles.byte_rows import ByteRows
+
         self.size += count
         while len(self._blocks) * BLOCK < self.size:
             rows = np.zeros((BLOCK, self.dim), np.float32)
@@ -65,6 +69,8 @@ class FeatureBlocks:
 
         Nearest first, ties: lower place first.
         """
+        from murank_kernels.tiles.byte_rows import squared_of
+
         places = self._in_doubt(feature, wanted, min(most, int(wanted.sum())))
         squared = np.empty(len(places), np.float32)
         for (rows, _), here, inside in self._by_block(places):
@@ -77,6 +83,9 @@ class FeatureBlocks:
 
     def _in_doubt(self, feature: F32, wanted: NDArray[np.bool_], count: int) -> I64:
         """Return, ascending, places that hold the nearest `count`, and as few others as may be."""
+        from murank_kernels.loops import parallel
+        from murank_kernels.tiles.byte_rows import ByteQuery
+
         if count == 0:
             return np.empty(0, np.int64)
         low, high = np.empty(self.size, np.float32), np.empty(self.size, np.float32)
@@ -94,7 +103,7 @@ class FeatureBlocks:
 
     def _by_block(
         self, places: I64
-    ) -> Iterator[tuple[tuple[F32, ByteRows], slice | NDArray[np.bool_], slice | I64]]:
+    ) -> "Iterator[tuple[tuple[F32, ByteRows], slice | NDArray[np.bool_], slice | I64]]":
         """Yield blocks, which of the places lie there, and where in it: slices of a row of them."""
         if not len(places):
             return

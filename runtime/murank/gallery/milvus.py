@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError, MachineError
 from murank.checks.text import shown
 from murank.gallery.units import Nearest, UnitRow
-from murank_kernels.tiles.byte_rows import squared_of
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -170,6 +169,8 @@ class MilvusUnits:
 
     def nearest(self, feature: F32, allowed: list[str], most: int) -> Nearest:
         """Return up to `most` rows that pass, nearest first. Raises InputError for too many."""
+        from murank_kernels.tiles.byte_rows import squared_of
+
         most = min(most, len(self))
         if most > _MOST:
             raise InputError(f"shortlist and top_k must be at most {_MOST} with milvus")

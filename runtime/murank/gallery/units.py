@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from murank.gallery.feature_blocks import FeatureBlocks
 
 _ROOM = 1 << 14  # units for which there is room from the start
+_FEW = 1 << 10  # dead rows that are not worth a move
 _SPARSE = 1 / 4  # share of dead rows from which on they are moved together
 
 F32 = NDArray[np.float32]
@@ -87,7 +88,7 @@ class Units:
         self._features.write(places, np.zeros((1, self.dim), np.float32))
         self._alive[places] = False
         self._dead += len(places)
-        if self._dead > max(_ROOM, self._size * _SPARSE):
+        if self._dead > max(_FEW, self._size * _SPARSE):
             self._move_together()
 
     def has(self, unit: int) -> bool:

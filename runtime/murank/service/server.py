@@ -85,8 +85,13 @@ async def _serve(
 
 async def _warm(state: ServiceState) -> None:
     """Compile kernels before anybody waits for them."""
-    await asyncio.wrap_future(state.worker.do(_compile))
-    state.is_warm = True
+    try:
+        await asyncio.wrap_future(state.worker.do(_compile))
+    except Exception as error:  # noqa: BLE001  whatever it is, it is not ready
+        state.trouble = f"kernels cannot be compiled: {error}"
+        warn(state.trouble)
+    else:
+        state.is_warm = True
 
 
 def _compile() -> None:

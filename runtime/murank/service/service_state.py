@@ -26,6 +26,7 @@ class ServiceState:
     relates: bool = False  # in idle time
     metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
     is_warm: bool = False
+    trouble: str | None = None  # why it never will be
     is_draining: bool = False
     in_progress: int = 0  # requests
 
@@ -40,7 +41,7 @@ class ServiceState:
         if self.is_draining:
             found.append("it is being stopped")
         if not self.is_warm:
-            found.append("kernels are being compiled")
+            found.append(self.trouble or "kernels are being compiled")
         if self.gallery is not None and _free(self.gallery.path) < DISK_RESERVE:
             found.append(f"the gallery's disk has less than {DISK_RESERVE >> 20} MiB left")
         return found

@@ -121,7 +121,8 @@ class Worker:
     def search(
         self, crop: Any = None, *, deadline_ms: float | None = None, **query: Any
     ) -> Answer[GallerySearchResult]:
-        """As `Gallery.search`; the deadline counts from this call.
+        """As `Gallery.search`; the deadline counts from this call. One that passes before the work
+        has begun leaves the MLLM out.
 
         Raises
         ------
@@ -129,9 +130,8 @@ class Worker:
             There is no gallery, or the deadline cannot be; what else is wrong is the answer's
             error.
         Overloaded
-            It could not be begun in time; also the answer's error, where the deadline passed
-            before the work had begun.
-        """
+            It could not be begun in time.
+        """  # noqa: D205
         check_deadline(deadline_ms)
         search = self.gallery.search
 
@@ -264,11 +264,8 @@ class Worker:
     def _begin(self, work: Work[Any]) -> None:
         start = self._clock()
         work.answer.waited = start - work.arrived
-        if start > work.end:
-            if work.late is None:
-                work.fail(Overloaded("the deadline passed before it was begun", self._cost))
-            else:
-                work.answer.set_result(work.late())
+        if start > work.end and work.late is not None:
+            work.answer.set_result(work.late())
             return
         self._rounds.begin(work)
         spent = self._clock() - start
