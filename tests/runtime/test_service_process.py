@@ -44,13 +44,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def process(folder: Path) -> Iterator[Process]:
-    with running("--gallery", folder / "gallery.db") as one:
+    """One for all tests; CI is unset, as at a user's, and connections that it opens are heard."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "def hear(event, given):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.sendto'):\n"
+        f"        open({str(folder / 'heard')!r}, 'a').write(f'{{event}} {{given}}\\n')\n"
+        "sys.addaudithook(hear)\n"
+    )
+    path = [str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        patch.delenv("CI", raising=False)
+        started = running("--gallery", folder / "gallery.db")
+        one = started.__enter__()
+    try:
         answer = httpx.post(one.url + "/v1/gallery/rows", json={
             "crops": [as_url(picture(i // 2, i % 2)) for i in range(12)], "camera": 0, "time": 1.0,
             "id": [f"shot-{i}" for i in range(12)],
         }, timeout=60)  # fmt: skip
         assert [row["status"] for row in answer.json()["results"]] == ["added"] * 12
         yield one
+    finally:
+        started.__exit__(None, None, None)
 
 
 def test_it_answers_as_the_engine_does(process: Process) -> None:
@@ -172,17 +188,14 @@ def test_a_socket_file_is_its_owners_and_asked_by_curl(tmp_path: Path) -> None:
         )
         assert code == "200"
         assert json.loads(text)["meta"]["scored"] == 1
-        ended, _, err = process.stop()
+        ended, _, err = process.stop(signal.SIGINT)
         assert ended == 0, err
         assert not path.exists()
     finally:
         process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_under_load_it_ends_what_it_began_and_loses_no_row(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_stopped_under_load_it_ends_what_it_began_and_loses_no_row(tmp_path: Path) -> None:
     file = tmp_path / "gallery.db"
     acknowledged: list[str] = []
     codes: list[int] = []
@@ -211,7 +224,7 @@ def test_stopped_under_load_it_ends_what_it_began_and_loses_no_row(
         while len(acknowledged) < 8:
             time.sleep(0.01)
         stop.set()
-        code, log, err = process.stop(number)
+        code, log, err = process.stop(signal.SIGTERM)
         for one in threads:
             one.join()
     assert code == 0, err
@@ -223,22 +236,8 @@ def test_stopped_under_load_it_ends_what_it_began_and_loses_no_row(
         assert gallery.verify().is_clean
 
 
-def test_it_connects_to_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every connection that Python code opens would be heard; CI is unset, as at a user's."""
-    heard = tmp_path / "heard"
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "def hear(event, given):\n"
-        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.sendto'):\n"
-        f"        open({str(heard)!r}, 'a').write(f'{{event}} {{given}}\\n')\n"
-        "sys.addaudithook(hear)\n"
-    )
-    path = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
-    monkeypatch.delenv("CI", raising=False)
-    with running() as process:
-        body = {"query": as_url(picture(0)), "documents": [as_url(picture(1))]}
-        assert httpx.post(process.url + "/v1/rerank", json=body, timeout=60).status_code == 200
-        assert process.stop()[0] == 0
-    lines = heard.read_text().splitlines()
+def test_it_connected_to_nobody(process: Process, folder: Path) -> None:
+    """The last test: what Python code of the service opened meanwhile was heard."""
+    assert httpx.get(process.url + "/healthz", timeout=10).status_code == 200
+    lines = (folder / "heard").read_text().splitlines()
     assert all(line.startswith("socket.getaddrinfo") and HOST in line for line in lines), lines
