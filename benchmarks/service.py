@@ -237,7 +237,7 @@ def soak(minutes: float, folder: Path) -> None:
                     body = {"crop": data, "deadline_ms": 200}
                     codes[caller.ask("/v1/gallery/search", body)[0]] += 1
                 else:
-                    body = {"ids": [f"{thread}-{number - 160}"]}
+                    body = {"ids": [f"{thread}-{number - 168}"]}
                     codes[caller.ask("/v1/gallery/erase", body)[0]] += 1
 
         threads = [threading.Thread(target=work, args=(one,)) for one in range(4)]
