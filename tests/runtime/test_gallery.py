@@ -352,3 +352,10 @@ def test_numbers_of_cameras_are_exact_after_it_was_opened_again(path: Path) -> N
         for camera in cameras:
             found = gallery.search(feature=features[0], cameras=camera).matches
             assert [match.camera for match in found] == [camera]
+
+
+def test_times_as_far_as_numbers_go_can_be_opened_again(path: Path) -> None:
+    with Gallery.open(path, feature_engine()) as gallery:
+        gallery.add(features=people(2, 1), camera=0, time=[1e308, -1e308])
+    with Gallery.open(path, feature_engine()) as gallery:
+        assert gallery.stats().rows == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from gallery_engines import feature_engine, people
 from search_parts import make_engine, make_images
 
+from murank.engine.steps import steps_of
 from murank.gallery import Gallery, vectors
 
 WINDOW = 64
@@ -87,6 +89,65 @@ def test_crops_and_tokens_go_and_the_engine_forgets_them(tmp_path: Path) -> None
         # All JPEG files have tables in common.
         assert left(tmp_path, windows(kept["b"]) - windows(kept["a"]) - windows(kept["c"])) == []
         assert gallery.search(crops[1]).scored == 2
+
+
+def test_what_is_erased_while_it_is_looked_at_is_forgotten_afterwards(tmp_path: Path) -> None:
+    engine = make_engine()
+    engine.encoder_sha256 = "a" * 64
+    crops = [np.kron(one, np.ones((8, 8, 1), np.uint8)) for one in make_images(10)]
+    with Gallery.open(tmp_path / "g.db", engine) as gallery:
+        gallery.add(crops, camera=0, time=0, id=[f"{i}" for i in range(10)])
+        keys = {row[0] for row in gallery._state.reads.all("SELECT key FROM pictures")}
+        for ends in (True, False):
+            gallery.add(crops, camera=0, time=0, id=[f"{i}" for i in range(10)])
+            steps = steps_of(gallery.search, id="0", deadline_ms=1e9)
+            batch = next(steps)
+            assert batch is not None
+            assert gallery.erase(ids=[f"{i}" for i in range(10)]).complete
+            forgotten: list[str] = []
+            engine.forget_key = forgotten.append  # type: ignore[method-assign, assignment]
+            if ends:
+                with contextlib.suppress(StopIteration):
+                    while True:
+                        batch = steps.send(np.zeros((len(batch.tokens), 2), np.float32))
+                        assert batch is not None
+            else:
+                steps.close()  # as a worker drops what was cancelled
+            assert set(forgotten) == keys
+
+
+def test_a_picture_that_a_better_one_replaced_is_forgotten(tmp_path: Path) -> None:
+    engine = make_engine()
+    engine.encoder_sha256 = "a" * 64
+    small, large = (np.kron(one, np.ones((n, n, 1), np.uint8)) for one, n in
+                    zip(make_images(2), (8, 16), strict=True))  # fmt: skip
+    with Gallery.open(tmp_path / "g.db", engine, best_shots=1) as gallery:
+        gallery.add([small], camera=0, time=0, track="t")
+        ((key,),) = gallery._state.reads.all("SELECT key FROM pictures")
+        forgotten: list[str] = []
+        engine.forget_key = forgotten.append  # type: ignore[method-assign, assignment]
+        gallery.add([large], camera=0, time=1, track="t")
+        assert forgotten == [key]
+
+
+def test_of_two_erasures_of_one_shot_the_second_has_none(tmp_path: Path) -> None:
+    with Gallery.open(tmp_path / "g.db", feature_engine()) as gallery:
+        gallery.add(features=people(40, 1), camera=0, time=0, id=[f"{i}" for i in range(40)])
+        found: list[int] = []
+
+        def erase(first: int) -> None:
+            for last in range(first, 40, 2):
+                receipt = gallery.erase(ids=[f"{k}" for k in range(last + 1)])
+                found.append(receipt.rows)
+
+        threads = [threading.Thread(target=erase, args=(first,)) for first in (0, 1)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        assert sum(found) == 40
+        assert len(found) == 40
+        assert gallery.verify().is_clean
 
 
 def test_a_reader_keeps_it_from_being_complete_until_purge(tmp_path: Path) -> None:

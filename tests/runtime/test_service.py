@@ -166,6 +166,7 @@ def test_what_is_wrong_with_an_item_is_its_status(served: Any) -> None:
 
 PICTURE = as_url(crops(1)[0])
 ANYBODY = "nobody-may-see-this"
+MANY = {f"{i}": 1 for i in range(65)}
 REFUSED: list[tuple[str, Any, int, str]] = [
     ("/v1/rerank", {"query": PICTURE, "documents": []}, 400, "documents"),
     ("/v1/rerank", {"documents": [PICTURE]}, 400, "query"),
@@ -207,6 +208,15 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/v1/gallery/erase", {}, 400, "ids"),
     ("/v1/gallery/erase", {"ids": ["a"], "track": "b"}, 400, "ids"),
     ("/v1/gallery/erase", {"ids": "a"}, 400, "ids"),
+    (
+        "/v1/gallery/search",
+        {"crop": PICTURE, "attributes": {str(i): 1 for i in range(65)}},
+        400,
+        "a",
+    ),
+    ("/v1/gallery/search", {"crop": [PICTURE] * 17}, 400, "crop"),
+    ("/v1/gallery/search", {"crop": PICTURE, "top_k": 10_001}, 400, "top_k"),
+    ("/v1/gallery/search", {"crop": PICTURE, "cameras": [1] * 1001}, 400, "cameras"),
     ("/nothing", {}, 404, ""),
     ("/healthz", {}, 405, ""),
 ]
@@ -246,6 +256,24 @@ def test_bodies_that_are_none(served: Any, content: bytes, kind: str, code: int)
         answer = client.request("POST", path, content=content, headers={"content-type": kind})
         assert answer.status_code == code, answer.text
         assert len(answer.json()["message"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/v1/rerank", f'{{"query": "{PICTURE}", "documents": ["{PICTURE}"], "model": "\\ud800"}}'),
+        ("/v1/gallery/search", '{"id": "shot-1", "attributes": {"a": "\\ud800"}}'),
+        ("/v1/gallery/search", f'{{"id": "shot-1", "parameters": {{"alpha": {"9" * 400}}}}}'),
+    ],
+    ids=["model", "attributes", "parameters"],
+)  # fmt: skip
+def test_values_that_cannot_be_are_no_bugs(served: Any, path: str, text: str) -> None:
+    client, _ = served
+    filled(client)
+    answer = client.request(
+        "POST", path, content=text.encode(), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400, answer.text
 
 
 def test_a_body_that_grows_beyond_what_its_head_said_is_stopped(served: Any) -> None:

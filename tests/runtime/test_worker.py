@@ -239,6 +239,21 @@ def test_a_run_that_fails_fails_those_in_it_and_the_worker_goes_on() -> None:
         assert worker.rank(images[0], images[5:9]).result(WAIT)
 
 
+def test_an_error_that_is_no_exception_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, images = make_engine(), make_images(5)
+
+    def leaves(*_: Any, **__: Any) -> Any:
+        raise SystemExit(3)
+
+    with Worker(engine) as worker:
+        with monkeypatch.context() as patch:
+            patch.setattr("murank.engine.pair_orders.pixels_of", leaves)
+            with pytest.raises(SystemExit):
+                worker.rank(images[0], images[1:]).result(WAIT)
+        assert worker.is_alive
+        assert worker.rank(images[0], images[1:]).result(WAIT)
+
+
 def test_search_and_add_are_those_of_the_gallery(tmp_path: Path) -> None:
     engine = make_engine()
     engine.encoder_sha256 = "a" * 64

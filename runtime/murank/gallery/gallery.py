@@ -338,7 +338,7 @@ class Gallery:
             The gallery was opened with mode="r".
         """
         self._check_writes()
-        return self._state.erase(named_shots(self._state.file, ids, track, subject))
+        return self._state.erase(lambda: named_shots(self._state.file, ids, track, subject))
 
     def purge(self, older_than: Time | None = None) -> Erasure:
         """Erase shots from before a time (None: as `retention` says), and finish erasures."""
@@ -346,10 +346,9 @@ class Gallery:
         before = None if older_than is None else check_time(older_than, "older_than")
         if before is None and (stay := self.settings.stay_seconds) is not None:
             before = clock.time() - stay
-        shots = np.empty(0, np.int64)
-        if before is not None:
-            shots = shots_of(self._state.file, before=before)
-        return self._state.erase(shots)
+        if before is None:
+            return self._state.erase(lambda: np.empty(0, np.int64))
+        return self._state.erase(lambda: shots_of(self._state.file, before=before))
 
     def align(self) -> str:
         """Fit the cameras' directions anew, beside what is searched meanwhile; returns the level.

@@ -85,6 +85,8 @@ class Query:
     def __init__(self, engine: Engine | None, file: GalleryFile, pace: Pace) -> None:
         self._encoder = None if engine is None else engine.encoder
         self._scorer = None if engine is None else engine.scorer
+        self._engine = engine
+        self._shown: dict[int, str | None] = {}  # shots whose pictures the MLLM sees, their keys
         self._asked_of = None if engine is None or engine.scorer is None else engine.sha256
         self._file, self._pace = file, pace
         self.watch = StageWatch()
@@ -137,7 +139,10 @@ class Query:
         """Ask the MLLM about the nearest, and rank."""
         pictures = self._pictures(asked)
         places = [place for place, one in pictures.items() if one is not None]
-        answers = yield from self._ask([pictures[place] for place in places], asked)  # type: ignore[misc]
+        try:
+            answers = yield from self._ask([pictures[place] for place in places], asked)  # type: ignore[misc]
+        finally:  # also of a search that is dropped on its way
+            self._forget_gone()
         scored = dict(zip(places, answers.mu.tolist(), strict=False))
         order, distances = self._ranked(scored, asked)
         matches = self._matches(order, distances, scored)
@@ -189,6 +194,7 @@ class Query:
         stored, scorer = picture(self._file, shot), self._scorer
         if stored is not None and stored.jpeg is not None and scorer is not None:
             self._mllm = prepare(stored.jpeg, scorer.part.preprocessing, name=self._name).pixels
+            self._shown[shot] = stored.key
 
     def _pictures(self, asked: Asked) -> dict[int, Picture | None]:
         """Return what the MLLM can be shown of the nearest tracks, by their place."""
@@ -202,8 +208,17 @@ class Query:
         for place, unit in enumerate(asked_about):
             shot_id, shot = best.get(unit, ("", None))  # erased meanwhile
             self._shots[place] = shot_id
+            if shot in kept:
+                self._shown[shot] = kept[shot].key
             found[place] = None if shot is None else kept.get(shot)
         return found
+
+    def _forget_gone(self) -> None:
+        """Let the engine forget pictures that were erased while it was shown them."""
+        there = set(self._file.texts("SELECT shot FROM pictures WHERE shot IN", list(self._shown)))
+        for shot, key in self._shown.items():
+            if shot not in there and key is not None and self._engine is not None:
+                self._engine.forget_key(key)
 
     def _ask(self, pictures: Sequence[Picture], asked: Asked) -> Steps[DeadlineAnswers]:
         scorer = self._scorer

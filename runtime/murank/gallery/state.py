@@ -90,24 +90,33 @@ class State:
         new = sum(isinstance(one, Shot) for one in ready)
         with self._changing:
             if most is not None and drops and (over := self._rows + new - most) > 0:
-                self.erase(shots_of(self.file, before=float("inf"), most=over))
+                self.erase(lambda: shots_of(self.file, before=float("inf"), most=over))
             room = new if most is None else most - self._rows
             results: list[AddResult] = []
             added: list[tuple[int, Shot]] = []
+            dropped: list[str] = []
             with self.file.writing() as generation:
                 for one in ready:
                     result = self._status(one, len(added) < room, most)
                     if result.status == "added" and isinstance(one, Shot):
-                        added.append((add(self.file, one, generation, best=best), one))
+                        unit, keys = add(self.file, one, generation, best=best)
+                        added.append((unit, one))
+                        dropped += keys
                     results.append(result)
             self._remember(added, generation)
+            for key in dropped:  # nobody could name them in an erasure any more
+                if self._engine is not None:
+                    self._engine.forget_key(key)
             seal(self.file)
         return results
 
-    def erase(self, shots: I64) -> Erasure:
-        """Take shots out of memory, caches and file; with none, finish what was left undone."""
+    def erase(self, choose: Callable[[], I64]) -> Erasure:
+        """Take shots out of memory, caches and file; with none, finish what was left undone.
+
+        They are chosen while nothing else changes: of two erasures of one shot the second has none.
+        """
         with self._changing:
-            file = self.file
+            file, shots = self.file, choose()
             counts = {**erased_counts(file, shots), "pairs": 0}
             if len(shots):
                 for picture in pictures_of(file, shots):

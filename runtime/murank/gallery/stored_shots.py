@@ -21,8 +21,13 @@ def content_of(file: GalleryFile, shot_id: str) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-def add(file: GalleryFile, shot: Shot, generation: int, *, best: int) -> int:
-    """Store one, and of its unit the `best` pictures; returns its unit."""
+def add(
+    file: GalleryFile, shot: Shot, generation: int, *, best: int
+) -> tuple[int, list[str]]:  # fmt: skip
+    """Store one, and of its unit the `best` pictures.
+
+    Returns its unit, and the keys of pictures that are no longer kept.
+    """
     unit = _unit_for(file, shot, generation)
     number = file.run(
         "INSERT INTO shots (id, unit, time, subject, content) VALUES (?, ?, ?, ?, ?)",
@@ -32,9 +37,9 @@ def add(file: GalleryFile, shot: Shot, generation: int, *, best: int) -> int:
     file.run("INSERT INTO recent VALUES (?, ?, ?)", number, feature, checked(feature))
     for key, value in shot.attributes.items():
         file.run("INSERT INTO attributes VALUES (?, ?, ?, ?)", number, key, value, unit)
-    if shot.picture is not None:
-        _add_picture(file, number, unit, shot.picture, best)
-    return unit
+    if shot.picture is None:
+        return unit, []
+    return unit, _add_picture(file, number, unit, shot.picture, best)
 
 
 def _unit_for(file: GalleryFile, shot: Shot, generation: int) -> int:
@@ -61,21 +66,24 @@ def _unit_for(file: GalleryFile, shot: Shot, generation: int) -> int:
 
 def _add_picture(
     file: GalleryFile, shot: int | None, unit: int, picture: Picture, best: int
-) -> None:
+) -> list[str]:
+    """Store one, drop those that are no longer among the best; returns the keys of these."""
     data = picture.jpeg if picture.jpeg is not None else picture.tokens or b""
     file.run(
         "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)",
         shot, unit, picture.quality, picture.key, picture.jpeg, picture.tokens, checked(data),
     )  # fmt: skip
-    file.run(
-        "DELETE FROM pictures WHERE unit = ?1 AND shot NOT IN (SELECT shot FROM pictures "
-        "WHERE unit = ?1 ORDER BY quality DESC, shot LIMIT ?2)",
-        unit, best,
-    )  # fmt: skip
+    worse = (
+        "FROM pictures WHERE unit = ?1 AND shot NOT IN (SELECT shot FROM pictures "
+        "WHERE unit = ?1 ORDER BY quality DESC, shot LIMIT ?2)"
+    )
+    dropped = [row[0] for row in file.all(f"SELECT key {worse}", unit, best)]
+    file.run(f"DELETE {worse}", unit, best)
     file.run(
         "INSERT OR IGNORE INTO unrelated SELECT ?1 WHERE NOT EXISTS "
         "(SELECT 1 FROM mu WHERE unit = ?1)", unit,
     )  # fmt: skip
+    return [key for key in dropped if key is not None]
 
 
 def all_units(file: GalleryFile) -> UnitTable:
@@ -83,7 +91,10 @@ def all_units(file: GalleryFile) -> UnitTable:
     rows = file.all("SELECT unit, camera, first, last, shots FROM units ORDER BY unit")
     numbers, cameras, shots = (np.array([row[i] for row in rows], np.int64) for i in (0, 1, 4))
     first, last = (np.array([row[i] for row in rows], np.float64) for i in (2, 3))
-    if not np.isfinite(first + last).all() or (np.minimum(cameras, shots - 1) < 0).any():
+    if (
+        not (np.isfinite(first) & np.isfinite(last)).all()
+        or (np.minimum(cameras, shots - 1) < 0).any()
+    ):
         raise damaged(file.path, "it has units that cannot be")
     return UnitTable(numbers, cameras, first, last, shots)
 

@@ -81,7 +81,8 @@ class CameraSums:
 
     def arrays(self) -> tuple[NDArray[np.int64], F64, F64]:
         """Return cameras [C] ascending, counts [C] and sums [C,D]."""
-        cameras = sorted(self._sums)
-        counts = np.array([float(self._sums[one][0]) for one in cameras])
-        sums = np.array([self._sums[one][1] for one in cameras]).reshape(-1, self._dim)
+        known = dict(self._sums)  # at once: others may be adding
+        cameras = sorted(known)
+        counts = np.array([float(known[one][0]) for one in cameras])
+        sums = np.array([known[one][1] for one in cameras]).reshape(-1, self._dim)
         return np.array(cameras, np.int64), counts, sums

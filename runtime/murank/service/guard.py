@@ -22,6 +22,8 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-frame-options": "DENY",
 }
+_DIGITS = 12  # of a length: more are no length
+_OPEN = ("/", "/healthz", "/readyz", "/metrics", "/openapi.json")  # without a token
 _ALWAYS = ("/healthz", "/readyz", "/metrics")  # also while it is being stopped
 
 
@@ -57,7 +59,7 @@ class Guard:
             seconds = time.perf_counter() - start
             self._note(scope, headers, sent.code, seconds)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[Any, ...] | None:
         if not self._names.allow(headers.get("host")):
             return 403, "this service does not go by that name: see --server-name"
         origin = headers.get("origin")
@@ -65,12 +67,17 @@ class Guard:
             return 403, "pages of other origins may not ask"
         if self._state.is_draining and scope["path"] not in _ALWAYS:
             return 503, "the service is being stopped"
+        tokens = self._state.tokens
+        given = headers.get("authorization")
+        is_open = tokens is None or scope["path"] in _OPEN or tokens.role_of(given) is not None
+        if not is_open:  # said before a body is read
+            return 401, "a token is wanted", {"WWW-Authenticate": "Bearer"}
         if scope["method"] in ("POST", "PUT", "PATCH"):
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
                 return 415, "send JSON, as Content-Type: application/json"
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > MOST_BYTES:
+        if length.isdecimal() and (len(length) > _DIGITS or int(length) > MOST_BYTES):
             return 413, _TOO_LARGE
         return None
 

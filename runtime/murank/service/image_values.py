@@ -26,17 +26,22 @@ def image_bytes(value: Any, name: str, gallery: Gallery | None) -> bytes:
     InputError
         It is no image, or one that would have to be fetched: nothing ever is.
     """
+    if isinstance(value, dict) and isinstance(value.get("id"), str):
+        return _stored(value["id"], name, gallery)
+    return _decoded(image_text(value, name), name)
+
+
+def image_text(value: Any, name: str) -> str:
+    """Return the data URL or base64 of an image that names no shot. Raises InputError."""
     if isinstance(value, str):
-        return _decoded(value, name)
+        return value
     if isinstance(value, dict):
-        if isinstance(value.get("id"), str):
-            return _stored(value["id"], name, gallery)
         if isinstance(value.get("image"), str):
-            return _decoded(value["image"], name)
+            return str(value["image"])
         if isinstance(value.get("content"), list):
-            return _decoded(_url_of(value["content"], name), name)
+            return _url_of(value["content"], name)
         if "image_url" in value:
-            return _decoded(_url_of([value], name), name)
+            return _url_of([value], name)
     raise InputError(f"{name} must be {_ONE_OF}")
 
 

@@ -86,6 +86,7 @@ class ImpatientProtocol(H11Protocol):
     """HTTP of clients that must come to the point: silence costs a connection, not the service."""
 
     _timer: asyncio.TimerHandle | None = None
+    _seen: Any = None  # the request whose head has come
 
     def connection_made(self, transport: Any) -> None:
         """Take in a connection, unless there are too many."""
@@ -104,7 +105,8 @@ class ImpatientProtocol(H11Protocol):
     def handle_events(self) -> None:
         """Let the time of a body begin with the end of a head, and end with the body."""
         super().handle_events()
-        if self._timer is not None and not self._is_between:
+        if not self._is_between and self.cycle is not self._seen:
+            self._seen = self.cycle
             self._stop_waiting()
             if self.cycle.more_body:
                 self._wait_for(BODY_SECONDS)

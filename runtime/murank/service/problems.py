@@ -43,6 +43,7 @@ def add_handlers(app: FastAPI) -> None:
     """Let every error have our shape."""
     for kind in (
         InputError, OutputError, MachineError, RequestValidationError, HTTPException, ClientLeft,
+        OverflowError, UnicodeError,
     ):  # fmt: skip
         app.add_exception_handler(kind, _answer)
 
@@ -61,6 +62,8 @@ def _told(error: Exception) -> tuple[int, str, Mapping[str, str]]:
         return 400, _first_of(error), headers
     if isinstance(error, Overloaded):
         return 429, str(error), {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    if isinstance(error, (OverflowError, UnicodeError)):
+        return 400, "a number is too large, or a text is none", headers
     if isinstance(error, NotThere):
         return 404, str(error), headers
     if isinstance(error, InputError):

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from murank.service.allowed import Reads, State, answered
-from murank.service.image_values import image_bytes
+from murank.service.image_values import image_bytes, image_text
 from murank.service.problems import documented
 from murank.service.shapes import RerankBody, Reranked, RerankedItem, RerankMeta
 
@@ -41,4 +41,6 @@ async def rerank(request: Request, state: State, body: RerankBody) -> Reranked:
 
 
 def _echoed(document: object) -> object:
-    return {"image": document} if isinstance(document, str) else document
+    if isinstance(document, dict) and isinstance(document.get("id"), str):
+        return {"id": document["id"]}
+    return {"image": image_text(document, "document")}

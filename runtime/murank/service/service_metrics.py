@@ -1,6 +1,7 @@
 """What operators watch. No label names a person, an image, a camera or a path."""
 
 from collections.abc import Mapping
+from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -34,7 +35,7 @@ class Metrics:
             "murank_partial", "Answers that a deadline cut short.", registry=registry
         )
         self._pairs = Counter("murank_pairs", "Pairs that the MLLM was asked.", registry=registry)
-        self._known_pairs = 0
+        self._known_pairs, self._lock = 0, Lock()
         self._depth = Gauge("murank_queue_depth", "Work that waits.", registry=registry)
         self._rows = Gauge("murank_gallery_rows", "Shots in the gallery.", registry=registry)
         self._bytes = Gauge("murank_gallery_bytes", "Of its file.", registry=registry)
@@ -54,8 +55,9 @@ class Metrics:
         """Return them as Prometheus reads them."""
         stats = worker.stats()
         self._depth.set(stats.waiting)
-        self._pairs.inc(stats.pairs - self._known_pairs)
-        self._known_pairs = stats.pairs
+        with self._lock:
+            self._pairs.inc(max(0, stats.pairs - self._known_pairs))
+            self._known_pairs = max(stats.pairs, self._known_pairs)
         if gallery is not None:
             sizes = gallery.stats()
             self._rows.set(sizes.rows)

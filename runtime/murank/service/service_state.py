@@ -38,6 +38,8 @@ class ServiceState:
     def reasons(self) -> list[str]:
         """Return why it takes no work; none: it does."""
         found = []
+        if not self.worker.is_alive:
+            found.append("the worker's thread has ended: see standard error, and start again")
         if self.is_draining:
             found.append("it is being stopped")
         if not self.is_warm:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST_ROWS = 256  # in one request
 MOST_DOCUMENTS = 1000
@@ -20,10 +20,20 @@ Moment = Annotated[
 Value = str | int | float | bool
 
 
+Texts = Annotated[list[Text], Field(max_length=1000)]
+Attributes = Annotated[dict[Text, Value], Field(max_length=64)]
+
+
 class Body(BaseModel):
     """A body of ours: a word that is none of its own is a mistake."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_unicode(cls, value: Any) -> Any:
+        _check_unicode(value)
+        return value
 
 
 class RerankBody(BaseModel):
@@ -31,7 +41,7 @@ class RerankBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    model: str | None = None
+    model: Text | None = None
     query: Image
     documents: Annotated[list[Image], Field(min_length=1, max_length=MOST_DOCUMENTS)]
     top_n: Annotated[int | None, Field(ge=1)] = None
@@ -74,7 +84,7 @@ class AddBody(Body):
     track: Text | int | list[Text | int | None] | None = None
     id: Text | list[Text | None] | None = None
     subject: Text | list[Text | None] | None = None
-    attributes: dict[Text, Value] | list[dict[Text, Value]] = {}
+    attributes: Attributes | list[Attributes] = {}
 
 
 class AddedItem(BaseModel):
@@ -94,20 +104,20 @@ class Added(BaseModel):
 class SearchBody(Body):
     """Arguments of Gallery.search."""
 
-    crop: Image | list[Image] | None = None
+    crop: Image | Annotated[list[Image], Field(max_length=16)] | None = None
     feature: list[float] | None = None
     id: Text | None = None
-    cameras: list[int] | int | None = None
+    cameras: Annotated[list[int], Field(max_length=1000)] | int | None = None
     since: Moment | None = None
     until: Moment | None = None
-    exclude_tracks: list[Text] | Text = []
-    attributes: dict[Text, Value] = {}
+    exclude_tracks: Texts | Text = []
+    attributes: Attributes = {}
     camera: int | None = None
-    top_k: int = 20
-    candidates: int = 20
-    shortlist: int | None = 500
+    top_k: Annotated[int, Field(le=10_000)] = 20
+    candidates: Annotated[int, Field(le=1000)] = 20
+    shortlist: Annotated[int | None, Field(le=10_000)] = 500
     method: Literal["ca-jaccard", "k-reciprocal", "simple", "none"] = "ca-jaccard"
-    parameters: dict[Text, Value | None] = {}
+    parameters: Annotated[dict[Text, Value | None], Field(max_length=32)] = {}
     deadline_ms: Annotated[float | None, Field(gt=0)] = None
 
 
@@ -142,7 +152,7 @@ class Found(BaseModel):
 class EraseBody(Body):
     """Arguments of Gallery.erase: one of them."""
 
-    ids: list[Text] | None = None
+    ids: Annotated[list[Text] | None, Field(max_length=10_000)] = None
     track: Text | None = None
     subject: Text | None = None
 
@@ -226,3 +236,16 @@ class Problem(BaseModel):
     message: str
     type: str
     request_id: str
+
+
+def _check_unicode(value: Any) -> None:
+    """Raise ValueError for a text that cannot be written down: half of a pair of surrogates."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            _check_unicode(key)
+            _check_unicode(one)
+    elif isinstance(value, list):
+        for one in value:
+            _check_unicode(one)

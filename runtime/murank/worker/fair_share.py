@@ -22,4 +22,4 @@ class FairShare:
 
     def ingest_took(self, seconds: float) -> None:
         """Count time of ingest while queries waited."""
-        self._owed -= seconds
+        self._owed = max(self._owed - seconds, -_MOST_OWED)

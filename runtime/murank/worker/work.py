@@ -1,9 +1,10 @@
 """What a worker was asked for: its steps, when it is to end, and the answer that is waited for."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Generator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -59,7 +60,7 @@ class Work(Generic[T]):
         except StopIteration as last:
             self.answer.set_result(last.value)
             return True
-        except Exception as error:  # noqa: BLE001  whoever waits gets it
+        except BaseException as error:  # noqa: BLE001  whoever waits gets it
             self.answer.set_exception(error)
             return True
         return False
@@ -68,7 +69,7 @@ class Work(Generic[T]):
         """End it with an error, unless it has ended."""
         if self.steps is not None:
             self.steps.close()
-        if not self.answer.done():
+        with contextlib.suppress(InvalidStateError):  # cancelled this moment
             self.answer.set_exception(error)
 
     def drop(self) -> None:

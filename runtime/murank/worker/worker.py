@@ -157,6 +157,11 @@ class Worker:
 
         return self._later(steps)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread works."""
+        return self._thread.is_alive()
+
     def stats(self) -> WorkerStats:
         """Return what it is doing."""
         running = len(self._rounds.works)
@@ -234,8 +239,9 @@ class Worker:
 
     def _step(self) -> None:
         asks, ingests = bool(self._rounds.works), self._ingest is not None
-        if ingests and (not asks or self._share.is_ingest_next):
-            self._step_of_ingest(others_wait=asks)
+        others_wait = asks or self._line.first_end is not None
+        if ingests and (not others_wait or self._share.is_ingest_next):
+            self._step_of_ingest(others_wait=others_wait)
         elif asks:
             start = self._clock()
             self._rounds.go_on()
