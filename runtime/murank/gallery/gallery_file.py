@@ -128,7 +128,11 @@ class GalleryFile:
 
     def one(self, statement: str, *values: Any) -> Any:
         """Return the first row of a statement, or None."""
-        return self.run(statement, *values).fetchone()
+        with self._lock:  # a statement that is not at its end would lock a checkpoint out
+            cursor = self.run(statement, *values)
+            row = cursor.fetchone()
+            cursor.close()
+        return row
 
     def all(self, statement: str, *values: Any) -> list[Any]:
         """Return all rows of a statement."""
