@@ -168,3 +168,17 @@ def running(*options: str | Path) -> Iterator[Process]:
 
 def documents(data: Sequence[bytes]) -> list[str]:
     return [as_url(one) for one in data]
+
+
+def filled(client: Any, count: int = 12, **more: Any) -> list[bytes]:
+    """Add so many people to a gallery; return their pictures."""
+    pictures = crops(count)
+    body = {
+        "crops": documents(pictures), "camera": [i % 3 for i in range(count)],
+        "time": [100.0 + i for i in range(count)], "id": [f"shot-{i}" for i in range(count)],
+        **more,
+    }  # fmt: skip
+    answer = client.post("/v1/gallery/rows", body)
+    assert answer.status_code == 200, answer.text
+    assert [one["status"] for one in answer.json()["results"]] == ["added"] * count
+    return pictures
