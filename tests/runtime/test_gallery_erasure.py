@@ -14,6 +14,7 @@ import pytest
 from gallery_engines import feature_engine, people
 from search_parts import make_engine, make_images
 
+from murank import OutputError
 from murank.engine.steps import steps_of
 from murank.gallery import Gallery, vectors
 
@@ -212,3 +213,26 @@ def test_flipped_bytes_hide_their_tracks_and_verify_names_them(
 def unit_of(features: np.ndarray) -> np.ndarray:
     rows: np.ndarray = features / np.linalg.norm(features, axis=1, keepdims=True)
     return rows
+
+
+@pytest.mark.parametrize("level", ["off", "mean"])
+def test_what_could_not_be_erased_is_found_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Any
+) -> None:
+    """The disk is full while rows are overwritten: the file, memory and sums stay as they were."""
+    features = people(12, 2)
+    with Gallery.open(tmp_path / "g.db", feature_engine(), align_cameras=level) as gallery:
+        gallery.add(features=features, camera=[0, 1] * 12, time=0, id=[f"{i}" for i in range(24)])
+        gallery.align()
+        before = gallery.search(feature=features[3], top_k=24).matches
+
+        def full(*_: Any) -> Any:
+            raise OutputError("cannot write: the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("murank.gallery.state.erase", full)
+            with pytest.raises(OutputError):
+                gallery.erase(ids=["3", "5"])
+        assert gallery.search(feature=features[3], top_k=24).matches == before
+        assert gallery.erase(ids=["3", "5"]).rows == 2
+        assert gallery.stats().rows == 22

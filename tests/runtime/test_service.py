@@ -193,6 +193,14 @@ def test_readiness_has_its_reasons(served: Any, monkeypatch: pytest.MonkeyPatch)
     assert (refused.status_code, refused.json()["type"]) == (503, "unavailable")
 
 
+def test_a_worker_that_has_ended_is_a_reason(served: Any) -> None:
+    client, state = served
+    state.worker.close()
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "thread" in answer.json()["reasons"][0]
+
+
 def test_kernels_that_cannot_be_compiled_are_a_reason(
     served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,16 @@ def test_each_route_wants_its_token(
         assert code(f"bearer {ADMIN}") in (200, 404)
 
 
+def test_a_stranger_is_refused_before_the_body_is_read(tmp_path: Path) -> None:
+    with service(tmp_path, tokens=Tokens.read(token_file(tmp_path))) as (client, _):
+        for content, kind in ((b"{", "application/json"), (b"{}", "text/plain")):
+            answer = client.request(
+                "POST", "/v1/gallery/rows", content=content, headers={"content-type": kind}
+            )
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
 def test_every_route_is_in_that_list_or_open(tmp_path: Path) -> None:
     with service(tmp_path, tokens=Tokens.read(token_file(tmp_path))) as (client, _):
         for path in OPEN:

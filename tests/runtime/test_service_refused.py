@@ -146,3 +146,13 @@ def test_a_body_that_grows_beyond_what_its_head_said_is_stopped(served: Any) -> 
         "POST", "/v1/rerank", content=parts(), headers={"content-type": "application/json"}
     )
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, str(MOST_BYTES + 1)])
+def test_a_length_that_is_too_large_is_refused_unread(served: Any, length: str) -> None:
+    client, _ = served
+    answer = client.request(
+        "POST", "/v1/rerank", content=b"{}",
+        headers={"content-type": "application/json", "content-length": length},
+    )  # fmt: skip
+    assert answer.status_code == 413

@@ -17,16 +17,24 @@ from murank.service import listening
 from murank.service.listening import ImpatientProtocol, listen_at
 from murank.service.server import _Server
 
+LARGE = 64 << 20  # more than the buffers of two sockets
 HEAD = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n"
 
 
 async def _echo(scope: object, receive: object, send: object) -> None:
-    del scope
+    large = scope["path"] == "/large"  # type: ignore[index]
+    body = b"ok" if not large else bytes(LARGE)
     while (await receive()).get("more_body"):  # type: ignore[operator]
         pass
     for message in (
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]},
-        {"type": "http.response.body", "body": b"ok"},
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                (b"content-length", str(len(body)).encode()),
+            ],
+        },
+        {"type": "http.response.body", "body": body},
     ):
         await send(message)  # type: ignore[operator]
 
@@ -35,6 +43,7 @@ async def _echo(scope: object, receive: object, send: object) -> None:
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(listening, "HEAD_SECONDS", 0.3)
     monkeypatch.setattr(listening, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(listening, "READ_SECONDS", 0.3)
     monkeypatch.setattr(listening, "MOST_CONNECTIONS", 4)
     listener = listen_at("127.0.0.1", 0)
     server = _Server(uvicorn.Config(
@@ -102,3 +111,20 @@ def test_connections_beyond_the_bound_are_closed(port: int) -> None:
     finally:
         for one in held:
             one.close()
+
+
+def test_a_body_behind_another_request_must_come_too(port: int) -> None:
+    with connected(port, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n" + HEAD + b"\r\nab") as client:
+        assert is_closed(client)
+
+
+def test_an_answer_that_nobody_reads_is_given_up(port: int) -> None:
+    with connected(port, b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n") as slow:
+        threading.Event().wait(1.0)
+        read = 0
+        try:
+            while data := slow.recv(1 << 20):
+                read += len(data)
+        except ConnectionResetError:
+            pass
+        assert read < LARGE

@@ -153,6 +153,18 @@ def test_what_was_cancelled_in_line_is_not_done() -> None:
     assert runs_of(engine) == []
 
 
+def test_what_was_cancelled_leaves_its_place_in_line() -> None:
+    images = make_images(6)
+    with Worker(make_engine(), queue=3) as worker:
+        with held(worker):
+            for _ in range(3):
+                worker.rank(images[0], images[1:]).cancel()
+            kept = [worker.rank(images[0], images[1:]) for _ in range(3)]
+            with pytest.raises(Overloaded):
+                worker.rank(images[0], images[1:])
+        assert all(answer.result(WAIT) for answer in kept)
+
+
 def test_what_was_cancelled_on_its_way_stops_before_its_next_pairs() -> None:
     images, engine = make_images(30), make_engine()
     decoder = cast("Any", engine.scorer).decoder

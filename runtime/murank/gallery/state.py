@@ -122,22 +122,32 @@ class State:
                 for picture in pictures_of(file, shots):
                     if picture.key is not None and self._engine is not None:
                         self._engine.forget_key(picture.key)
-                self._hide(shots)
-                version = self._searched.version
-                with file.writing() as generation:
-                    counts["pairs"] = erase(file, shots, generation)
-                    file.set_meta("pending", 1)
-                    if version.fitted.cameras is not None:
-                        version = version.without_erased(self._searched.sums)
-                        store_version(file, version)
-                if version is not self._searched.version:
+                old = self._searched.version
+                try:
+                    self._hide(shots)
+                    version, counts["pairs"] = self._erased(shots)
+                except BaseException:  # the file has them still, and so has what is searched
+                    self._take(old)
+                    raise
+                if version is not old:
                     self._take(version)
-                self._searched.generation = generation
+                self._searched.generation = file.generation
             searched, is_wiped = self._searched, self._wiped()
             return Erasure(
                 **counts, complete=is_wiped and searched.units.overwrites,
                 generation=file.generation, alignment_rebuilt=searched.version.is_whole,
             )  # fmt: skip
+
+    def _erased(self, shots: I64) -> tuple[Version, int]:
+        """Take shots out of the file; returns the alignment without them, and pairs of tracks."""
+        file, version = self.file, self._searched.version
+        with file.writing() as generation:
+            pairs = erase(file, shots, generation)
+            file.set_meta("pending", 1)
+            if version.fitted.cameras is not None:
+                version = version.without_erased(self._searched.sums)
+                store_version(file, version)
+        return version, pairs
 
     def align(self) -> str:
         """Fit the cameras' directions anew; returns the level."""

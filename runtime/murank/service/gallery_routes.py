@@ -97,7 +97,8 @@ async def search(request: Request, state: State, gallery: TheGallery, body: Sear
         ]
     if query.get("deadline_ms") is None:
         query["deadline_ms"] = state.deadline_ms
-    state.audit.write("search", **_asked_by(request), **_filters(body))
+    facts = {**_asked_by(request), **_filters(body)}
+    await run_in_threadpool(state.audit.write, "search", **facts)  # it waits for the disk
     result = await answered(request, state.worker.search(**query))
     state.metrics.count_stages(result.seconds)
     if result.partial:

@@ -16,6 +16,7 @@ _BACKLOG = 256
 MOST_CONNECTIONS = 512
 HEAD_SECONDS = 10.0  # from a connection to the end of its first request's head
 BODY_SECONDS = 30.0  # from there to the end of its body
+READ_SECONDS = 30.0  # that an answer too large for the buffers may wait to be read
 
 
 def listen_at(host: str, port: int) -> socket.socket:
@@ -86,6 +87,7 @@ class ImpatientProtocol(H11Protocol):
     """HTTP of clients that must come to the point: silence costs a connection, not the service."""
 
     _timer: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
     _seen: Any = None  # the request whose head has come
 
     def connection_made(self, transport: Any) -> None:
@@ -111,9 +113,20 @@ class ImpatientProtocol(H11Protocol):
             if self.cycle.more_body:
                 self._wait_for(BODY_SECONDS)
 
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read, so long and no longer."""
+        super().pause_writing()
+        self._reading = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._stop_reading()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._stop_waiting()
+        self._stop_reading()
         super().connection_lost(exc)
 
     @property
@@ -127,6 +140,11 @@ class ImpatientProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def _give_up(self) -> None:
         self._timer = None

@@ -41,6 +41,12 @@ class WaitingLine:
         """Let ingest wait."""
         self._ingest.append(work)
 
+    def drop_unwanted(self) -> None:
+        """Take out what was cancelled: it has its answer already."""
+        self._queries = [one for one in self._queries if not one[1].answer.is_unwanted]
+        heapq.heapify(self._queries)
+        self._ingest = deque(one for one in self._ingest if not one.answer.is_unwanted)
+
     def next_query(self) -> Work[Any]:
         """Take out the query that ends first."""
         return heapq.heappop(self._queries)[1]

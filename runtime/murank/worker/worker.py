@@ -221,6 +221,8 @@ class Worker:
         if not self._open:
             raise InputError(_CLOSED)
         if len(self._line) >= self._line.most:
+            self._line.drop_unwanted()
+        if len(self._line) >= self._line.most:
             wait = max(self._cost * len(self._line), 0.1)
             raise Overloaded(f"{self._line.most} others wait already", wait)
         self._number += 1
