@@ -53,6 +53,10 @@ def test_a_gallerys_life(
     assert [one["status"] for one in added["items"]] == ["added", "added", "refused"]
     assert as_json(capsys, "stats", file)["rows"] == 5
 
+    assert not as_json(
+        capsys, "search", ENGINE, file, "--query", crops[2], "--since", "2h", "--until", "now",
+        "--method", "none", *RUN,
+    )["matches"]  # fmt: skip
     found = as_json(
         capsys, "search", ENGINE, file, "--query", crops[2], "--attribute", "hat=true",
         "--since", "2026-11-29T00:00:00Z", "--method", "none", *RUN,

@@ -81,7 +81,9 @@ with Gallery.open(sys.argv[1], feature_engine({DIM}), mode="r") as gallery:
     gallery.search(feature=query, method="none")  # compiles, where nobody has
     end = time.monotonic() + float(sys.argv[2])
     print(flush=True)
-    while time.monotonic() < end:
+    looked = 0
+    while time.monotonic() < end or looked < 6:  # however slow the machine is
+        looked += 1
         start = time.monotonic()
         found = gallery.search(feature=query, top_k=10000, shortlist=None, method="none")
         ids = [one.id for one in found.matches]

@@ -30,6 +30,8 @@ GOOD: dict[str, Any] = {"features": people(2, 1), "camera": 0, "time": 0}
         ("camera", {"camera": [0, 1, 2]}),
         (r"camera\[1\]", {"camera": [0, None]}),
         ("time", {"time": math.nan}),
+        ("time", {"time": 1_795_000_000_000}),
+        ("time", {"time": 10**400}),
         ("time", {"time": "now"}),
         ("time", {"time": datetime(2026, 1, 1)}),
         (r"time\[1\]", {"time": [0, math.inf]}),

@@ -9,7 +9,14 @@ from typing import Any
 
 from murank._exceptions import InputError, UsageError
 from murank.cli.engine_options import add_rare_running_options, add_running_options, running_of
-from murank.cli.gallery_options import add_file, add_json, attribute, attribute_value, moment
+from murank.cli.gallery_options import (
+    MOMENT,
+    add_file,
+    add_json,
+    attribute,
+    attribute_value,
+    moment,
+)
 from murank.cli.output import say, say_json
 from murank.cli.parser import not_negative, positive
 from murank.cli.progress import ProgressLine
@@ -32,7 +39,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "subject; further columns are attributes",
     )  # fmt: skip
     parser.add_argument("--camera", type=not_negative, metavar="N", help="of all images")
-    parser.add_argument("--time", type=moment, metavar="T", help="seconds, or ISO 8601 with zone")
+    parser.add_argument("--time", type=moment, metavar="T", help=MOMENT)
     parser.add_argument("--track", metavar="NAME", help="that all images belong to")
     parser.add_argument("--subject", metavar="NAME", help="to erase by")
     parser.add_argument(

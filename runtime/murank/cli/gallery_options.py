@@ -2,10 +2,14 @@
 
 import argparse
 import contextlib
+import time
 from datetime import datetime
 from pathlib import Path
 
 from murank.gallery.shot_records import AttributeValue
+
+MOMENT = "seconds, ISO 8601 with zone, now, or 2h: ago"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 
 def add_file(parser: argparse.ArgumentParser, *, engine: bool = False) -> None:
@@ -21,7 +25,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def moment(text: str) -> float:
-    """Parse seconds since the epoch, or a date and time with its zone, ISO 8601."""
+    """Parse seconds since the epoch, a date and time with its zone, now, or how long ago: 2h."""
+    if text == "now":
+        return time.time()
+    if text[-1:] in _UNITS:
+        with contextlib.suppress(ValueError):
+            return time.time() - float(text[:-1]) * _UNITS[text[-1]]
     with contextlib.suppress(ValueError):
         return float(text)
     with contextlib.suppress(ValueError):
@@ -29,7 +38,8 @@ def moment(text: str) -> float:
         if given.tzinfo is not None:
             return given.timestamp()
     raise argparse.ArgumentTypeError(
-        f"must be seconds since the epoch, or like 2026-11-29T18:00:00+01:00, got {text!r}"
+        "must be seconds since the epoch, like 2026-11-29T18:00:00+01:00, or ago, like 2h, got "
+        f"{text!r}"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from murank._exceptions import UsageError
 from murank.cli.engine_options import add_rare_running_options, add_running_options, running_of
-from murank.cli.gallery_options import add_file, add_json, attribute, cameras, moment
+from murank.cli.gallery_options import MOMENT, add_file, add_json, attribute, cameras, moment
 from murank.cli.output import say, say_json
 from murank.cli.parser import not_negative, positive
 from murank.engine.engine import Engine
@@ -24,7 +24,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camera", type=not_negative, metavar="N", help="of --query (unknown)")
     group = parser.add_argument_group("filters")
     group.add_argument("--cameras", type=cameras, metavar="N,N", help="by one of which it was seen")
-    group.add_argument("--since", type=moment, metavar="T", help="seconds, or ISO 8601 with zone")
+    group.add_argument("--since", type=moment, metavar="T", help=MOMENT)
     group.add_argument("--until", type=moment, metavar="T")
     group.add_argument("--exclude-track", action="append", default=[], metavar="NAME")
     group.add_argument(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from murank._exceptions import InputError, UsageError
-from murank.cli.gallery_options import add_file, add_json, moment
+from murank.cli.gallery_options import MOMENT, add_file, add_json, moment
 from murank.cli.output import say, say_json
 from murank.engine.engine import Engine
 from murank.gallery import Erasure, Gallery
@@ -25,9 +25,7 @@ def _erase(parser: argparse.ArgumentParser) -> None:
 
 def _purge(parser: argparse.ArgumentParser) -> None:
     add_file(parser)
-    parser.add_argument(
-        "--older-than", type=moment, metavar="T", help="seconds, or ISO 8601 with zone"
-    )
+    parser.add_argument("--older-than", type=moment, metavar="T", help=MOMENT)
     _cache(parser)
     add_json(parser)
 
@@ -121,7 +119,8 @@ def _do_align(gallery: Gallery, args: argparse.Namespace) -> int:
     if args.json:
         say_json({"schema_version": 1, "alignment": level})
     else:
-        say(f"alignment: {level}")
+        why = "" if level != "off" else ": two cameras with 50 tracks each are needed"
+        say(f"alignment: {level}{why}")
     return 0
 
 

@@ -16,6 +16,7 @@ from murank.images.arguments import check_whole
 
 Time = float | int | datetime
 _LARGEST = 2**63 - 1  # of a whole number in the file
+_LAST_TIME = 253_402_300_799.0  # the end of the year 9999, in seconds since the epoch
 _LONGEST = 1000  # characters of a name
 _T = TypeVar("_T")
 
@@ -86,13 +87,25 @@ def check_time(value: object, name: str) -> float:
                 f"{name} has no time zone: pass an aware datetime, as datetime.now(timezone.utc), "
                 "or seconds since the epoch"
             )
-        return value.timestamp()
+        return value.timestamp()  # of a year up to 9999
     is_number = isinstance(value, (int, float, np.integer, np.floating))
-    if isinstance(value, bool) or not is_number or not math.isfinite(float(value)):  # type: ignore[arg-type]
+    if isinstance(value, bool) or not is_number or not _is_finite(value):
         raise InputError(
             f"{name} must be seconds since the epoch or an aware datetime, got {shown(value)}"
         )
-    return float(value)  # type: ignore[arg-type]
+    seconds = float(value)  # type: ignore[arg-type]
+    if abs(seconds) > _LAST_TIME:
+        raise InputError(
+            f"{name} must be seconds since the epoch, got {shown(value)}: are these milliseconds?"
+        )
+    return seconds
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def check_track(value: object, name: str) -> str | None:
