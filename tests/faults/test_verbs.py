@@ -10,6 +10,7 @@ import faults.test_runtime_verbs  # noqa: F401 - what they stop is noted as they
 import pytest
 import runtime.test_gallery_kill
 import runtime.test_gallery_relate
+import runtime.test_progress
 import runtime.test_service_files  # noqa: F401
 from faults.covered import COVERED, options_with_values
 from faults.shim import Shim, in_child

@@ -330,3 +330,19 @@ def test_what_mu_did_is_told_apart(
     (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("by mu"))
     added = 100 * (found["after"]["mAP"] - found["without_mu"]["mAP"])
     assert line.split()[2] == f"{added:+.2f}"
+
+
+def test_progress_goes_to_a_file(
+    feature_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "p.jsonl", tmp_path / "out"
+    assert rerank(feature_file, "k-reciprocal", "-o", out, "--progress", out / "p.jsonl") == 2
+    assert str(out / "p.jsonl") in capsys.readouterr().err
+    assert rerank(feature_file, "k-reciprocal", "-o", out, "--progress", file) == 0
+    last = {line["stage"]: line for line in map(json.loads, file.read_text().splitlines())}
+    assert {"k-reciprocal: neighbours", "k-reciprocal: re-ranking"} <= last.keys()
+    assert all(line["done"] == line["total"] for line in last.values())
+    before = file.read_bytes()
+    assert rerank(feature_file, "none", "--progress", feature_file) == 2
+    assert str(feature_file) in capsys.readouterr().err
+    assert file.read_bytes() == before

@@ -19,7 +19,7 @@ from murank.cli.parser import (
     protocol_of,
     rare_group,
 )
-from murank.cli.progress import ProgressLine
+from murank.cli.progress import ProgressLine, add_progress, progress_file
 from murank.cli.ranked_source import RankedSource, add_ranked_source, read_ranked
 from murank.cli.reading_options import add_reading_options, check_reading
 from murank.cli.rerank_report import report
@@ -72,12 +72,14 @@ def _add_output(result: Parser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace the files of an old run")
     group.add_argument("--json", action="store_true", help="print the summary as JSON, no table")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_progress(group)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     _check_options(args)
-    clock, line = _pipeline.StageClock(), ProgressLine(quiet=args.quiet)
+    progress = progress_file(args, (args.source, args.output, args.sheet))
+    clock, line = _pipeline.StageClock(), ProgressLine(quiet=args.quiet, file=progress)
     with clock.stage("load"):
         source, settings = _read(args, line)
     if args.sheet is not None:

@@ -17,7 +17,7 @@ from murank.cli.job_sources import NEEDS, add_job_sources, job_source
 from murank.cli.mu_defaults import most_candidates
 from murank.cli.output import notes, say, say_json
 from murank.cli.parser import Parser, add_kernels, check_needs, given_flags, positive, rare_group
-from murank.cli.progress import ProgressLine
+from murank.cli.progress import ProgressLine, add_progress, progress_file
 from murank.cli.skipped_report import skipped_lines
 from murank.engine.engine import Part
 from murank.jobs import Images, Job, JobFolder, check_others, prepare
@@ -53,6 +53,7 @@ def parser() -> Parser:
     group.add_argument("--overwrite", action="store_true", help="redo what no longer fits")
     group.add_argument("--json", action="store_true", help="print job.json, no summary")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_progress(group)
     add_running_options(result.add_argument_group("engine"))
     group = rare_group(result)
     users = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     _check_options(args)
     clock = StageClock()
-    with ProgressLine(quiet=args.quiet) as line:
+    progress = progress_file(args, (args.engine, args.output))
+    with ProgressLine(quiet=args.quiet, file=progress) as line:
         plan = _plan(args, clock)
         inputs = [Path(args.features)] if args.features is not None else []
         with JobFolder(

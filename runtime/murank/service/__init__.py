@@ -1,4 +1,4 @@
 """The appliance's service: an engine and a gallery over HTTP, for neighbours on the box.
 
-Imports checks, engine, gallery, worker.
+Imports checks, files, engine, gallery, worker.
 """

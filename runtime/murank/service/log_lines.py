@@ -4,15 +4,10 @@ import contextlib
 import json
 import sys
 import traceback
-from datetime import datetime, timezone
 from typing import Any
 
 from murank.checks.text import plain
-
-
-def now() -> str:
-    """Return the time as lines have it."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+from murank.files.line_log import now
 
 
 def log(**facts: Any) -> None:
