@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from murank._exceptions import (
+    Closed,
     InputError,
     MachineError,
     MurankError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _switch_telemetry_off()
 
 __all__ = [
+    "Closed",
     "Engine",
     "FeatureSet",
     "Gallery",

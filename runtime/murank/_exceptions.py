@@ -6,6 +6,7 @@ MurankError
 │   ├── InputError (ValueError)   a file or its content cannot be used
 │   └── OutputError               the place to write to cannot be used
 ├── MachineError                  this machine lacks what was asked for           exit 3
+│   ├── Closed                    a worker takes and ends no more work
 │   └── Overloaded                it has too much to do; retry_after says when
 ├── ParityError                   an engine does not answer as its model does     exit 4
 └── RegressionError               slower than before, beyond the threshold        exit 5
@@ -61,6 +62,10 @@ class MachineError(MurankError):
     """The device that was asked for is not on this machine."""
 
     exit_code = 3
+
+
+class Closed(MachineError):  # noqa: N818  as Overloaded
+    """A worker was closed: it takes in no work, and what it had not ended will not be done."""
 
 
 class Overloaded(MachineError):  # noqa: N818  what a caller does about it is no error of anybody's

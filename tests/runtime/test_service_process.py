@@ -236,6 +236,24 @@ def test_stopped_under_load_it_ends_what_it_began_and_loses_no_row(tmp_path: Pat
         assert gallery.verify().is_clean
 
 
+def test_what_hangs_at_the_end_is_ended_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "if sys.argv[-1].endswith('gallery.db'):\n"
+        "    from murank import Gallery\n"
+        "    from murank.service import server\n"
+        "    Gallery.close = lambda self: time.sleep(600)\n"
+        "    server._AT_LAST = 0.5\n"
+    )
+    path = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        with running("--grace", "0.1", "--gallery", tmp_path / "gallery.db") as process:
+            code, _, err = process.stop()
+    assert code == 143
+    assert "did not end" in err
+
+
 def test_it_connected_to_nobody(process: Process, folder: Path) -> None:
     """The last test: what Python code of the service opened meanwhile was heard."""
     assert httpx.get(process.url + "/healthz", timeout=10).status_code == 200

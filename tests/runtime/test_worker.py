@@ -17,7 +17,7 @@ import pytest
 from gallery_engines import feature_engine, people
 from search_parts import WHITE, make_engine, make_images
 
-from murank import Engine, Gallery, InputError, Overloaded, Worker
+from murank import Closed, Engine, Gallery, InputError, Overloaded, Worker
 from murank.worker.fair_share import FairShare
 
 WAIT = 30.0  # seconds after which a test has failed
@@ -326,14 +326,14 @@ def test_closing_ends_what_was_taken_in_and_refuses_more() -> None:
         answers = [worker.rank(images[0], images[1:9]) for _ in range(3)]
     worker.close()
     assert all(answer.result(0) for answer in answers)
-    with pytest.raises(InputError, match="closed"):
+    with pytest.raises(Closed):
         worker.rank(images[0], images[1:])
-    with pytest.raises(InputError, match="closed"):
+    with pytest.raises(Closed):
         worker.do(_nothing)
     worker.close()
 
 
-def test_what_does_not_end_in_the_grace_is_dropped() -> None:
+def test_what_does_not_end_in_the_grace_is_dropped_and_told_so() -> None:
     images = make_images(10)
     worker = Worker(make_engine())
     go, begun = threading.Event(), threading.Event()
@@ -342,13 +342,56 @@ def test_what_does_not_end_in_the_grace_is_dropped() -> None:
         begun.set()
         go.wait(WAIT)
 
-    worker.do(block)
+    ingest = worker.do(block)
     assert begun.wait(WAIT)
-    answer = worker.rank(images[0], images[1:])
-    threading.Timer(0.2, go.set).start()
-    worker.close(grace=0.05)
+    answers = [worker.rank(images[0], images[1:]), worker.do(_nothing)]
+    assert answers[0].cancel()  # whoever cancels is told of no other reason
+    answers.append(worker.rank(images[0], images[1:]))
+
+    async def wait_for_both() -> list[Any]:
+        waiting = asyncio.gather(*answers[1:], return_exceptions=True)
+        threading.Timer(0.2, go.set).start()
+        await asyncio.to_thread(worker.close, 0.05)
+        return await waiting
+
+    for error in (*asyncio.run(wait_for_both()), *(one.exception(0) for one in answers[1:])):
+        assert type(error) is Closed
+        assert len(str(error).splitlines()) == 1
     with pytest.raises(CancelledError):
-        answer.result(0)
+        answers[0].result(0)
+    assert ingest.result(0) is None  # it was begun, and ended
+
+
+@pytest.mark.parametrize("where", ["its first step", "a run", "ingest"])
+def test_a_step_that_hangs_is_left_behind_and_nobody_waits_for_it(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("murank.worker.worker._LAST_STEP", 0.05)
+    images, engine = make_images(10), make_engine()
+    go, begun = threading.Event(), threading.Event()
+
+    def hang(*_: Any, **__: Any) -> Any:
+        begun.set()
+        go.wait(WAIT)
+        raise ValueError
+
+    if where == "its first step":
+        monkeypatch.setattr("murank.engine.pair_orders.pixels_of", hang)
+    elif where == "a run":
+        cast("Any", engine.scorer).decoder.logits = hang
+    worker = Worker(engine)
+    hung = worker.do(hang) if where == "ingest" else worker.rank(images[0], images[1:])
+    assert begun.wait(WAIT)
+    waits = worker.rank(images[0], images[1:])
+    worker.close(grace=0.05)
+    for answer in (hung, waits):
+        with pytest.raises(Closed):
+            answer.result(0)
+    worker.close()  # at once: it was waited for already
+    assert [record.name for record in caplog.records] == ["murank"]
+    go.set()
+    worker._thread.join(WAIT)
+    assert not worker.is_alive  # what came of it at last is nobody's, and breaks nothing
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,9 @@ def run(args: argparse.Namespace) -> int:
         if args.relate:
             worker.engine.need_scorer()
         _say_open(args, tokens is not None)
-        serve(state, transport, grace=args.grace)
+        end_anyway = serve(state, transport, grace=args.grace)
         worker.close(grace=1.0)
+    end_anyway.cancel()
     return 0
 
 

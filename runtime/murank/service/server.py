@@ -1,9 +1,11 @@
 """The process: it starts, serves, keeps the gallery in order, and stops without losing anything."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ _LOOK_EACH = 0.05
 _RELATE_EACH = 5.0
 _RELATE_MS = 20.0  # that a query may have to wait for it
 _SWITCH = 0.001
+_AT_LAST = 15.0  # seconds, beyond the grace, to end what is written
+_TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(state: ServiceState, transport: Transport, *, grace: float) -> None:
-    """Serve until SIGTERM or SIGINT; then end running answers within `grace` seconds."""
+def serve(state: ServiceState, transport: Transport, *, grace: float) -> threading.Timer:
+    """Serve until SIGTERM or SIGINT; then end running answers within `grace` seconds.
+
+    Returns what ends the process if closing worker and gallery takes too long: to be cancelled.
+    """
     # The worker's thread decodes images while this one answers: neither waits long for the other.
     sys.setswitchinterval(_SWITCH)
     app = make_app(state, transport.names)
@@ -58,12 +65,24 @@ def serve(state: ServiceState, transport: Transport, *, grace: float) -> None:
         server_header=False, proxy_headers=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=1, **tls,
     )  # fmt: skip
-    asyncio.run(_serve(state, _Server(config), transport.listener, grace))
+    end_anyway = threading.Timer(grace + _AT_LAST, _end_anyway)
+    end_anyway.daemon = True
+    asyncio.run(_serve(state, _Server(config), transport.listener, grace, end_anyway))
+    return end_anyway
+
+
+def _end_anyway() -> None:
+    warn(
+        f"it did not end within {_AT_LAST:.0f} s of its grace, and is ended as a power cut would: "
+        "what was acknowledged is on the disk"
+    )
+    os._exit(_TERMINATED)
 
 
 async def _serve(
-    state: ServiceState, server: _Server, listener: socket.socket, grace: float
-) -> None:
+    state: ServiceState, server: _Server, listener: socket.socket, grace: float,
+    end_anyway: threading.Timer,
+) -> None:  # fmt: skip
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
@@ -72,6 +91,7 @@ async def _serve(
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     state.is_draining = True  # refused from now on, with a reason
+    end_anyway.start()
     end = loop.time() + grace
     while state.in_progress and loop.time() < end:
         await asyncio.sleep(_LOOK_EACH)

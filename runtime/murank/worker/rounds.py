@@ -1,6 +1,7 @@
 """Queries in progress: a round scores the pairs that several of them have come to, in one run."""
 
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 from murank.worker.work import Work
@@ -24,14 +25,14 @@ class Rounds:
 
     def begin(self, work: Work[Any]) -> None:
         """Do the first step of a query."""
-        if not work.step():
-            self.works.append(work)
+        self.works.append(work)
+        self._step(work, None)
 
     def go_on(self) -> None:
         """One run of the decoder for the query that ends first, and those it can take along."""
         for work in [one for one in self.works if one.answer.is_unwanted]:
             self.works.remove(work)
-            work.drop()
+            work.fail(CancelledError())
         self.works.sort(key=lambda one: one.order)
         paused = [one for one in self.works if one.wanted is None]
         for work in paused:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Generator
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -58,10 +58,11 @@ class Work(Generic[T]):
                 self.steps = self.begin()
             self.wanted = self.steps.send(logits)
         except StopIteration as last:
-            self.answer.set_result(last.value)
+            with contextlib.suppress(InvalidStateError):  # told meanwhile that it will not be
+                self.answer.set_result(last.value)
             return True
         except BaseException as error:  # noqa: BLE001  whoever waits gets it
-            self.answer.set_exception(error)
+            self.tell(error)
             return True
         return False
 
@@ -69,9 +70,9 @@ class Work(Generic[T]):
         """End it with an error, unless it has ended."""
         if self.steps is not None:
             self.steps.close()
-        with contextlib.suppress(InvalidStateError):  # cancelled this moment
-            self.answer.set_exception(error)
+        self.tell(error)
 
-    def drop(self) -> None:
-        """End what nobody waits for."""
-        self.fail(CancelledError())
+    def tell(self, error: BaseException) -> None:
+        """Let whoever waits have an error, unless there is an answer; from any thread."""
+        with contextlib.suppress(InvalidStateError):  # cancelled this moment, or answered
+            self.answer.set_exception(error)

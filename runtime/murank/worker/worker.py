@@ -1,5 +1,6 @@
 """The worker: what is asked of it by many waits in one line, and one thread does it."""
 
+import logging
 import math
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from murank._exceptions import InputError, Overloaded
+from murank._exceptions import Closed, InputError, Overloaded
 from murank.engine.deadline import check_deadline
 from murank.engine.engine import Engine
 from murank.engine.results import Ranked, ranked
@@ -29,7 +30,10 @@ QUEUE = 32
 _TOGETHER = 8  # queries in progress, whose pairs may be scored in one run
 _NO_END_MS = 1e12  # a deadline that is never met, for what has none: it is asked a few at a time
 _NEW = 1 / 8  # weight of the newest in what a query costs
+_LAST_STEP = 30.0  # seconds that a step which was begun may take; one that takes longer hangs
 _CLOSED = "the worker was closed: make another"
+_DROPPED = "the worker was closed before this was done: ask another"
+_log = logging.getLogger("murank")
 
 
 @dataclass(frozen=True)
@@ -168,15 +172,25 @@ class Worker:
         return WorkerStats(len(self._line), running, self._rounds.pairs)
 
     def close(self, grace: float = 10.0) -> None:
-        """Take in nothing more, end within `grace` seconds what was taken in, drop the rest."""
+        """Take in nothing more, end within `grace` seconds what was taken in, drop the rest.
+
+        What is dropped raises Closed to those who wait. A step that was begun is waited for, so
+        long and no longer: one that hangs is left behind with a warning in the log.
+        """
         with self._changed:
             self._open = False
             self._changed.notify()
-        self._thread.join(grace)
+        self._thread.join(0 if self._stop else grace)
         with self._changed:
-            self._stop = True
+            was_stopped, self._stop = self._stop, True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(0 if was_stopped else _LAST_STEP)
+        if self._thread.is_alive() and not was_stopped:
+            _log.warning(
+                "a worker's thread did not end within %.0f s of its close: it is left behind, and "
+                "holds its engine and gallery until the process ends", _LAST_STEP,
+            )  # fmt: skip
+            self._tell_dropped()
 
     def __enter__(self) -> "Worker":
         return self
@@ -219,7 +233,7 @@ class Worker:
 
     def _check_room(self) -> None:
         if not self._open:
-            raise InputError(_CLOSED)
+            raise Closed(_CLOSED)
         if len(self._line) >= self._line.most:
             self._line.drop_unwanted()
         if len(self._line) >= self._line.most:
@@ -233,11 +247,18 @@ class Worker:
             while self._wait():
                 self._step()
         finally:  # also if this is broken: nobody may wait for ever
-            with self._changed:
-                self._open = False
-                left = [*self._rounds.works, *([] if self._ingest is None else [self._ingest])]
-                for work in (*left, *self._line.empty()):
-                    work.drop()
+            begun = self._tell_dropped()
+            for work in begun:
+                work.fail(Closed(_DROPPED))
+
+    def _tell_dropped(self) -> list[Work[Any]]:
+        """Let all that wait know that it will not be done; returns the work that has begun."""
+        with self._changed:
+            self._open = False
+            begun = [*self._rounds.works, *([] if self._ingest is None else [self._ingest])]
+            for work in (*begun, *self._line.empty()):
+                work.tell(Closed(_DROPPED))
+        return begun
 
     def _step(self) -> None:
         asks, ingests = bool(self._rounds.works), self._ingest is not None
