@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -125,6 +126,37 @@ def test_rows_come_are_found_and_are_erased(served: Any) -> None:
     assert client.delete("/v1/gallery/rows/shot-4").status_code == 404
     assert client.post("/v1/gallery/erase", {"subject": "guest"}).json()["rows"] == 11
     assert client.get("/v1/gallery/stats").json()["rows"] == 0
+
+
+def test_any_id_that_is_stored_is_read_and_erased_by_its_path(served: Any) -> None:
+    client, state = served
+    ids = [
+        "x", "x/crop", "x/crop/crop", "/", "a/b", "a//b/", "100%", "%41", "A", "a b", "a+b", "é人",
+        "?q=1#f", "...", "./x", "../x", "\n\t", "crop", "rows/x/crop", "a\\b",
+    ]  # fmt: skip
+    pictures = filled(client, len(ids), id=ids)
+    assert len({*pictures}) == len(ids)
+    for one in ids:
+        path = "/v1/gallery/rows/" + quote(one, safe="")
+        assert client.get(path).json()["id"] == one
+        assert client.get(path + "/crop").content == state.gallery.crop(one)
+    assert client.get("/v1/gallery/rows/a/b").json()["id"] == "a/b"  # as it is, where it is clear
+    for left, one in enumerate(ids, 1):
+        receipt = client.delete("/v1/gallery/rows/" + quote(one, safe="")).json()
+        assert receipt["ids"] == [one]
+        assert client.get("/v1/gallery/stats").json()["rows"] == len(ids) - left
+
+
+def test_a_path_is_decoded_once(served: Any) -> None:
+    client, _ = served
+    filled(client, 2, id=["A", "%41"])
+    for path in ("/v1/gallery/rows/%2541", "/v1/gallery/rows/%2541/crop"):
+        assert client.get(path).status_code == 200
+    assert client.delete("/v1/gallery/rows/%2541").json()["ids"] == ["%41"]
+    assert client.delete("/v1/gallery/%72ows/%2541").status_code == 404
+    assert client.get("/v1/gallery/rows/A").status_code == 200
+    answer = client.get("/v1/gallery/rows/%ff")
+    assert (answer.status_code, "id" in answer.json()["message"]) == (400, True)
 
 
 def test_features_and_times_with_zones_are_taken(served: Any) -> None:

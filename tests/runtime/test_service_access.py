@@ -137,16 +137,53 @@ def test_it_goes_by_its_own_names(host: str | None, header: str | None, allowed:
     assert Names.of(host, ["box.shop.example"]).allow(header) is allowed
 
 
-def test_other_names_and_other_pages_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "origin", "allowed"),
+    [
+        ("http 127.0.0.1:8600", "http://127.0.0.1:8600", True),
+        ("http 127.0.0.1:8600", "http://127.0.0.1:9999", False),
+        ("http 127.0.0.1:8600", "http://127.0.0.1", False),
+        ("http 127.0.0.1:8600", "http://localhost:8600", False),
+        ("http localhost:9000", "http://localhost:9000", True),  # a port forwarded by ssh
+        ("http localhost", "http://localhost", True),
+        ("http localhost:80", "http://LOCALHOST", True), ("https [::1]:443", "https://[::1]", True),
+        ("http [::1]:8600", "http://[::1]:8601", False),
+        ("https localhost:8600", "http://localhost:8600", False),
+        # A proxy that keeps the name, one that does not, and pages at another of its ports.
+        ("http box.shop.example", "https://box.shop.example", True),
+        ("http 127.0.0.1:8600", "https://box.shop.example", True),
+        ("http 127.0.0.1:8600", "https://box.shop.example:8443", False),
+        ("http 127.0.0.1:8600", "https://box.shop.example:9443", True),
+        ("http 127.0.0.1:8600", "https://other.shop.example", False),
+        ("http 127.0.0.1:8600", "null", False), ("http 127.0.0.1:8600", "", False),
+        ("http 127.0.0.1:8600", "127.0.0.1:8600", False),
+        ("http 127.0.0.1:8600", "file://127.0.0.1:8600", False),
+        ("http 127.0.0.1:8600", "http://127.0.0.1:8600@evil.example", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("host", ["127.0.0.1", None, ALL])
+def test_another_port_is_another_page(
+    host: str | None, asked: str, origin: str, allowed: bool
+) -> None:
+    scheme, _, header = asked.partition(" ")
+    names = Names.of(host, ["box.shop.example", "box.shop.example:9443"])
+    assert names.allow(header)
+    assert names.allow_origin(origin, header, scheme) is allowed
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_other_names_and_other_pages_are_refused(tmp_path: Path, method: str) -> None:
     with service(tmp_path) as (client, _):
-        for headers, code in (
-            ({"host": "evil.example"}, 403),
-            ({"origin": "http://evil.example"}, 403),
-            ({"origin": "null"}, 403),
-            ({"origin": "http://127.0.0.1:8600"}, 200),
+        for headers, is_refused in (
+            ({"host": "evil.example"}, True),
+            ({"origin": "http://evil.example"}, True),
+            ({"origin": "http://127.0.0.1:9999"}, True),
+            ({"origin": "null"}, True),
+            ({"origin": "http://127.0.0.1:8600"}, False),
+            ({}, False),
         ):
-            answer = client.get("/v1/gallery/stats", headers=headers)
-            assert answer.status_code == code
+            answer = client.request(method, "/v1/gallery/rows/none", headers=headers)
+            assert (answer.status_code == 403) is is_refused
         preflight = client.request("OPTIONS", "/v1/gallery/erase", headers={
             "origin": "http://evil.example", "access-control-request-method": "POST",
         })  # fmt: skip

@@ -46,6 +46,8 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/v1/gallery/rows", {"features": [[1e300]], "camera": 0, "time": 0}, 400, "features"),
     ("/v1/gallery/rows", {"crops": [PICTURE], "camera": [0, 1], "time": 0}, 400, "camera"),
     ("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": 0, "shop": 1}, 400, "shop"),
+    ("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": 0, "id": ".."}, 400, "id"),
+    ("/v1/gallery/rows", {"crops": [PICTURE], "camera": 0, "time": 0, "id": "."}, 400, "id"),
     ("/v1/gallery/search", {}, 400, "crop"),
     ("/v1/gallery/search", {"crop": PICTURE, "id": "a"}, 400, "crop"),
     ("/v1/gallery/search", {"crop": []}, 400, "crop"),

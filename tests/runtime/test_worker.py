@@ -344,15 +344,15 @@ def test_what_does_not_end_in_the_grace_is_dropped_and_told_so() -> None:
 
     ingest = worker.do(block)
     assert begun.wait(WAIT)
-    answers = [worker.rank(images[0], images[1:]), worker.do(_nothing)]
+    answers: list[Any] = [worker.rank(images[0], images[1:]), worker.do(_nothing)]
     assert answers[0].cancel()  # whoever cancels is told of no other reason
     answers.append(worker.rank(images[0], images[1:]))
 
     async def wait_for_both() -> list[Any]:
-        waiting = asyncio.gather(*answers[1:], return_exceptions=True)
+        waiting: Any = asyncio.gather(*answers[1:], return_exceptions=True)
         threading.Timer(0.2, go.set).start()
         await asyncio.to_thread(worker.close, 0.05)
-        return await waiting
+        return list(await waiting)
 
     for error in (*asyncio.run(wait_for_both()), *(one.exception(0) for one in answers[1:])):
         assert type(error) is Closed

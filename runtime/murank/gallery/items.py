@@ -59,7 +59,7 @@ def check_items(
                 check_camera(a_camera, f"camera{at}"),
                 check_time(a_time, f"time{at}"),
                 check_track(a_track, f"track{at}"),
-                _name(an_id, f"id{at}"),
+                _shot_id(an_id, f"id{at}"),
                 _name(a_subject, f"subject{at}"),
                 check_attributes(some, f"attributes{at}"),
             )
@@ -153,6 +153,12 @@ def cameras_of(value: object, name: str) -> list[int]:
         value if isinstance(value, (list, tuple, set, frozenset, range, np.ndarray)) else [value]
     )
     return [check_camera(one, f"{name}[{place}]") for place, one in enumerate(given)]
+
+
+def _shot_id(value: object, name: str) -> str | None:
+    if value in (".", ".."):
+        raise InputError(f"{name} must not be . or .., which no URL can name")
+    return _name(value, name)
 
 
 def _name(value: object, name: str) -> str | None:

@@ -13,6 +13,7 @@ from murank._exceptions import InputError
 
 Role = Literal["read", "admin"]
 _SHORTEST = 16  # characters of a token
+_PORTS = {"http": ":80", "https": ":443"}  # that an Origin leaves out
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -79,22 +80,37 @@ class Names:
 
     names: Collection[str] | None  # None: a socket file, which no page reaches
     takes_addresses: bool = False  # bound to all of them
+    elsewhere: Collection[str] = ()  # NAME or NAME:PORT, as pages behind a proxy have it
 
     @classmethod
     def of(cls, host: str | None, more: Collection[str] = ()) -> "Names":
         """Return those of an address that is listened at; None: a socket file."""
+        elsewhere = {one.lower() for one in more}
         if host is None:
-            return cls(None)
+            return cls(None, elsewhere=elsewhere)
         is_any = host in ("0.0.0.0", "::")  # noqa: S104
         own = _LOOPBACK if is_any or is_loopback(host) else ()
-        return cls({one.lower() for one in (host, *own, *more)}, is_any)
+        named = (_without_port(one) for one in elsewhere)
+        return cls({host.lower(), *own, *named}, is_any, elsewhere)
 
     def allow(self, header: str | None) -> bool:
-        """Whether a Host header, or what follows :// in an Origin, is one of them."""
+        """Whether a Host header is one of them, at any port: it may be forwarded from another."""
         if self.names is None:
             return True
         name = _without_port((header or "").lower())
         return name in self.names or (self.takes_addresses and _is_address(name))
+
+    def allow_origin(self, origin: str, host: str | None, scheme: str) -> bool:
+        """Whether an Origin is this service's own page: by the name and port it was asked by.
+
+        A proxy may ask by another name than the page did: that is one of `elsewhere`.
+        """
+        page_scheme, _, page = origin.lower().partition("://")
+        if page_scheme not in _PORTS or (scheme == "https" and page_scheme == "http"):
+            return False
+        page = page.removesuffix(_PORTS[page_scheme])
+        asked = (host or "").lower().removesuffix(_PORTS[page_scheme])
+        return page == asked or page in self.elsewhere
 
 
 def is_loopback(host: str) -> bool:

@@ -1,10 +1,11 @@
 """The gallery: rows in and out, search, erasure. Bodies have the arguments of Gallery by name."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import unquote
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from murank._exceptions import InputError
@@ -48,23 +49,34 @@ async def add(request: Request, state: State, gallery: TheGallery, body: AddBody
     return Added(results=[AddedItem(**vars(one)) for one in results])
 
 
+async def _decoded(id: str) -> str:  # noqa: A002
+    """An id as a path has it, percent-encoded; / in it is %2F, or as it is where that is clear."""
+    try:
+        return unquote(id, errors="strict")
+    except UnicodeDecodeError:
+        raise InputError("id must be percent-encoded UTF-8") from None
+
+
+ShotId = Annotated[str, Depends(_decoded)]
+
+
 # Ids may have slashes; so the longer path comes first.
 @router.get(
     "/rows/{id:path}/crop", dependencies=[Reads], summary="Its picture", response_class=Response,
     responses={**_READ, 200: {"content": {"image/jpeg": {}}}},
 )  # fmt: skip
-async def crop(gallery: TheGallery, id: str) -> Response:  # noqa: A002
+async def crop(gallery: TheGallery, shot_id: ShotId) -> Response:
     """The JPEG that is kept."""
-    kept = await run_in_threadpool(gallery.crop, id)
+    kept = await run_in_threadpool(gallery.crop, shot_id)
     if kept is None:
         raise NotThere("no crop is kept of a shot with this id")
     return Response(kept, media_type="image/jpeg")
 
 
 @router.get("/rows/{id:path}", responses=_READ, dependencies=[Reads], summary="One shot")
-async def row(gallery: TheGallery, id: str) -> StoredRow:  # noqa: A002
+async def row(gallery: TheGallery, shot_id: ShotId) -> StoredRow:
     """What is stored of it, without its feature."""
-    (found,) = await run_in_threadpool(gallery.get, id)
+    (found,) = await run_in_threadpool(gallery.get, shot_id)
     if found is None:
         raise NotThere("there is no shot with this id")
     return StoredRow(**vars(found))
@@ -73,12 +85,12 @@ async def row(gallery: TheGallery, id: str) -> StoredRow:  # noqa: A002
 @router.delete(
     "/rows/{id:path}", responses=_POST, dependencies=[Administers], summary="Erase one shot"
 )
-async def erase_row(request: Request, state: State, gallery: TheGallery, id: str) -> Erased:  # noqa: A002
+async def erase_row(request: Request, state: State, gallery: TheGallery, shot_id: ShotId) -> Erased:
     """As POST /v1/gallery/erase."""
-    (found,) = await run_in_threadpool(gallery.get, id)
+    (found,) = await run_in_threadpool(gallery.get, shot_id)
     if found is None:
         raise NotThere("there is no shot with this id")
-    return await _erased(request, state, gallery, {"ids": [id]})
+    return await _erased(request, state, gallery, {"ids": [shot_id]})
 
 
 @router.post("/search", responses=_POST, dependencies=[Reads], summary="Where else was this person")

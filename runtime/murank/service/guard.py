@@ -4,6 +4,7 @@ import re
 import time
 import uuid
 from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -20,6 +21,7 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
     "x-frame-options": "DENY",
 }
 _DIGITS = 12  # of a length: more are no length
@@ -38,6 +40,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # As it came: an encoded slash belongs to an id.
+        scope["path"] = scope.get("raw_path", quote(scope["path"]).encode()).decode("latin-1")
         headers, start = Headers(scope=scope), time.perf_counter()
         request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
@@ -60,11 +64,11 @@ class Guard:
             self._note(scope, headers, sent.code, seconds)
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[Any, ...] | None:
-        if not self._names.allow(headers.get("host")):
+        host, origin = headers.get("host"), headers.get("origin")
+        if not self._names.allow(host):
             return 403, "this service does not go by that name: see --server-name"
-        origin = headers.get("origin")
-        if origin is not None and not self._names.allow(origin.partition("://")[2]):
-            return 403, "pages of other origins may not ask"
+        if origin is not None and not self._names.allow_origin(origin, host, scope["scheme"]):
+            return 403, "pages of other origins may not ask: see --server-name"
         if self._state.is_draining and scope["path"] not in _ALWAYS:
             return 503, "the service is being stopped"
         tokens = self._state.tokens
