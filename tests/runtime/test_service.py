@@ -26,7 +26,7 @@ from service_parts import as_url, crops, documents, filled, seeing_engine, servi
 from murank import Gallery
 from murank.gallery import gallery_result
 from murank.service import shapes
-from murank.service.server import _relate, _warm
+from murank.service.server import _maintain, _relate, _warm
 from murank.worker.rounds import Rounds
 
 PICTURE = as_url(crops(1)[0])
@@ -375,6 +375,31 @@ def test_the_audit_says_who_did_what_and_to_nobody_by_name(tmp_path: Path) -> No
     assert found[0]["cameras"] == [1, 2]
     assert "shot-3" not in "".join(lines)
     assert "guest" not in "".join(lines)
+
+
+def test_what_retention_erases_is_in_the_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("murank.service.server._MAINTAIN_EACH", 0.01)
+    file = tmp_path / "audit.log"
+    with service(tmp_path, audit=file) as (client, state):
+        filled(client, subject="guest")
+        gallery = cast("Any", state.gallery)
+        gallery.settings = dataclasses.replace(gallery.settings, retention=3600.0)
+        monkeypatch.setattr(gallery, "align", lambda: 1 / 0)  # what comes afterwards fails
+
+        async def maintained() -> None:
+            task = asyncio.create_task(_maintain(state))
+            while not file.read_text():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)  # it looks again: there is nothing more to tell
+            task.cancel()
+
+        asyncio.run(asyncio.wait_for(maintained(), 60))
+        assert client.get("/v1/gallery/stats").json()["rows"] == 0
+    (line,) = map(json.loads, file.read_text().splitlines())
+    del line["time"]
+    assert line == {"action": "erase", "by": "retention", "rows": 12, "complete": True}
 
 
 def test_the_page_is_served_and_may_load_nothing_from_elsewhere(served: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ pytest.importorskip("httpx")
 
 from service_parts import as_url, crops, filled, service
 
+from murank.service import shapes
 from murank.service.guard import MOST_BYTES
 
 PICTURE = as_url(crops(1)[0])
@@ -68,7 +70,11 @@ REFUSED: list[tuple[str, Any, int, str]] = [
         "a",
     ),
     ("/v1/gallery/search", {"crop": [PICTURE] * 17}, 400, "crop"),
-    ("/v1/gallery/search", {"crop": PICTURE, "top_k": 10_001}, 400, "top_k"),
+    ("/v1/gallery/search", {"crop": PICTURE, "top_k": 2001}, 400, "top_k"),
+    ("/v1/gallery/search", {"crop": PICTURE, "shortlist": 2001}, 400, "shortlist"),
+    ("/v1/gallery/search", {"crop": PICTURE, "shortlist": None}, 400, "shortlist"),
+    ("/v1/gallery/search", {"crop": PICTURE, "parameters": {"k1_inter": 101}}, 400, "parameters"),
+    ("/v1/gallery/search", {"crop": PICTURE, "parameters": {"k2": 10**30}}, 400, "parameters"),
     ("/v1/gallery/search", {"crop": PICTURE, "cameras": [1] * 1001}, 400, "cameras"),
     ("/nothing", {}, 404, ""),
     ("/healthz", {}, 405, ""),
@@ -133,6 +139,68 @@ def test_values_that_cannot_be_are_no_bugs(served: Any, path: str, text: str) ->
         "POST", path, content=text.encode(), headers={"content-type": "application/json"}
     )
     assert answer.status_code == 400, answer.text
+
+
+WRONG: list[Any] = [
+    None,
+    True,
+    -1,
+    10**30,
+    1.5,
+    "",
+    "x" * 1001,
+    [],
+    [1, "1"],
+    [[]],
+    {},
+    {"x": {}},
+    [None] * 9,
+]
+BODIES: list[tuple[str, Any, Any]] = [
+    ("/v1/rerank", shapes.RerankBody, {"query": PICTURE, "documents": [PICTURE]}),
+    ("/v1/gallery/rows", shapes.AddBody, {"crops": [PICTURE], "camera": 0, "time": 0}),
+    ("/v1/gallery/search", shapes.SearchBody, {"crop": PICTURE}),
+    ("/v1/gallery/erase", shapes.EraseBody, {"ids": ["a"]}),
+]
+
+
+@pytest.mark.parametrize(("path", "shape", "body"), BODIES)
+def test_sentences_name_the_field_and_are_ours(
+    served: Any, path: str, shape: Any, body: dict[str, Any]
+) -> None:
+    client, _ = served
+    told = 0
+    for name, field in shape.model_fields.items():
+        assert field.description, name
+        without = {key: one for key, one in body.items() if key != name}
+        for sent in (without, *({**body, name: value} for value in WRONG)):
+            answer = client.post(path, sent)
+            assert answer.status_code in (200, 400), answer.text
+            if answer.status_code == 400:
+                message = answer.json()["message"]
+                assert not THEIRS.search(message), message
+                is_ours = field.description in message
+                told += is_ours
+                # The others are the gallery's, which may name another argument first.
+                assert name in message or not is_ours
+    assert told >= len(shape.model_fields)
+
+
+THEIRS = re.compile(r"Input should|Field required|Extra inputs|valid |validation|permitted")
+
+
+def test_what_is_not_there_is_said_in_our_words(served: Any) -> None:
+    client, _ = served
+    for method, path, content in (
+        ("GET", "/nothing", b""), ("PUT", "/v1/models", b""), ("POST", "/v1/rerank", b"\xff"),
+        ("POST", "/v1/rerank", b"[" * 100_000), ("POST", "/v1/rerank", b"{"),
+        ("POST", "/v1/rerank", b"[1]"),
+    ):  # fmt: skip
+        headers = {"content-type": "application/json"}
+        answer = client.request(method, path, content=content, headers=headers)
+        message = answer.json()["message"]
+        assert answer.status_code in (400, 404, 405)
+        assert message[0].islower(), message  # a sentence of ours, and no title of theirs
 
 
 def test_a_body_that_grows_beyond_what_its_head_said_is_stopped(served: Any) -> None:

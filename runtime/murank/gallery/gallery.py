@@ -396,9 +396,14 @@ class Gallery:
         relating = Relating(self._seeing(), self._state, Deadline(pace, end))
         return relating.run(budget_pairs, progress)
 
-    def maintain(self) -> None:
-        """Do what is due, for a quiet moment: retention, unfinished erasures, a new alignment."""
-        self.purge()
+    def maintain(self, told: Callable[[Erasure], None] | None = None) -> None:
+        """Do what is due, for a quiet moment: retention, unfinished erasures, a new alignment.
+
+        `told` is told of what retention erased, before anything else is done.
+        """
+        receipt = self.purge()
+        if receipt.rows and told is not None:
+            told(receipt)
         if self._state.alignment_due(self.settings.align_seconds):
             self.align()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from murank._exceptions import OutputError
 from murank.files.line_log import LineLog, now
+from murank.gallery.gallery_result import Erasure
 
 
 class Audit:
@@ -26,6 +27,10 @@ class Audit:
             self._lines.sync()
         except OSError as error:
             raise OutputError(f"the audit file: {error.strerror or error}") from error
+
+    def erased(self, receipt: Erasure, *, by: str | None, **who: Any) -> None:
+        """Add the line of an erasure, named by what; as `write`."""
+        self.write("erase", **who, by=by, rows=receipt.rows, complete=receipt.complete)
 
     def close(self) -> None:
         """Close it. Twice is once."""

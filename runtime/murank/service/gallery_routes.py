@@ -137,8 +137,7 @@ async def _erased(
 ) -> Erased:
     def do() -> Erasure:
         receipt = gallery.erase(**named)
-        facts = {"rows": receipt.rows, "complete": receipt.complete}
-        state.audit.write("erase", **_asked_by(request), by=next(iter(named), None), **facts)
+        state.audit.erased(receipt, by=next(iter(named), None), **_asked_by(request))
         return receipt
 
     return Erased(**vars(await run_in_threadpool(do)))

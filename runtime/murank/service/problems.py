@@ -1,16 +1,17 @@
 """From what went wrong to a code, one sentence, and nothing of another request."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from murank._exceptions import InputError, MachineError, OutputError, Overloaded
-from murank.checks.text import plain
+from murank.checks.text import plain, shown
 from murank.service.image_values import NotThere
 from murank.service.shapes import Problem
 
@@ -49,6 +50,8 @@ def add_handlers(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, RequestValidationError):
+        return problem(request.state.request_id, 400, _first_of(error, request.scope["endpoint"]))
     code, message, headers = _told(error)
     return problem(request.state.request_id, code, message, headers)
 
@@ -57,9 +60,8 @@ def _told(error: Exception) -> tuple[int, str, Mapping[str, str]]:
     headers: Mapping[str, str] = {}
     if isinstance(error, HTTPException):
         code = error.status_code if error.status_code in TYPES else 400
-        return code, str(error.detail), error.headers or {}
-    if isinstance(error, RequestValidationError):
-        return 400, _first_of(error), headers
+        is_theirs = error.detail in _THEIRS and code in _OURS
+        return code, _OURS[code] if is_theirs else str(error.detail), error.headers or {}
     if isinstance(error, Overloaded):
         return 429, str(error), {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
     if isinstance(error, (OverflowError, UnicodeError)):
@@ -76,8 +78,29 @@ def _told(error: Exception) -> tuple[int, str, Mapping[str, str]]:
     return 499, "the client has left", headers
 
 
-def _first_of(error: RequestValidationError) -> str:
-    """Say where the first mistake is, and what was expected; never what was there."""
+# What FastAPI and Starlette say of their own.
+_THEIRS = {"Not Found", "Method Not Allowed", "There was an error parsing the body"}
+_OURS = {
+    400: "the body must be JSON in UTF-8, not nested too deeply",
+    404: "nothing is at this path: /openapi.json lists what there is",
+    405: "this path does not take this method: /openapi.json lists those it takes",
+}
+
+
+def _first_of(error: RequestValidationError, endpoint: Callable[..., Any]) -> str:
+    """Say what the first field that is wrong must be; never what was there."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    return f"{place or 'the body'}: {first['msg']}"
+    _, *place = first["loc"]  # the body
+    if first["type"] == "json_invalid":
+        return f"the body must be JSON: it is none from character {place[0]} on"
+    body: type[BaseModel] = endpoint.__annotations__["body"]
+    if not place:
+        return "the body must be a JSON object, its texts Unicode"
+    field = body.model_fields.get(place[0])
+    if field is None:
+        return f"{shown(place[0])} is no field of this body: it has {', '.join(body.model_fields)}"
+    if first["type"] == "missing":
+        return f"{place[0]} is missing: it must be {field.description}"
+    item = "".join(f"[{one}]" for one in place[1:] if isinstance(one, int))
+    where = f"{place[0]}{item} is none of these: " if item else ""
+    return f"{where}{place[0]} must be {field.description}"

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ async def _maintain(state: ServiceState) -> None:
     while state.gallery is not None:
         await asyncio.sleep(_MAINTAIN_EACH)
         try:
-            await asyncio.to_thread(state.gallery.maintain)
+            told = partial(state.audit.erased, by="retention")
+            await asyncio.to_thread(state.gallery.maintain, told)
         except Exception as error:  # noqa: BLE001  the next time may be better
             warn(f"keeping the gallery in order: {error}")
 

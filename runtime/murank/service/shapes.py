@@ -2,26 +2,35 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MOST_ROWS = 256  # in one request
 MOST_DOCUMENTS = 1000
+MOST_TRACKS = 2000  # that one search ranks; with as many neighbours a second of CPU
+MOST_NEIGHBOURS = 100  # k1, k2 and their like
 Text = Annotated[str, Field(max_length=1000)]
-Image = Annotated[
-    str | dict[str, Any],
-    Field(
-        description="A data URL, base64, {image}, {content: [{type: image_url, ...}]}, or {id} of "
-        "a stored shot. URLs are never fetched."
-    ),
-]
-Moment = Annotated[
-    float | str, Field(description="Seconds since the epoch, or ISO 8601 with a time zone.")
-]
+Image = str | dict[str, Any]
+Moment = float | str
 Value = str | int | float | bool
 
 
 Texts = Annotated[list[Text], Field(max_length=1000)]
 Attributes = Annotated[dict[Text, Value], Field(max_length=64)]
+
+
+def _field(wanted: str, **bounds: Any) -> Any:
+    """Say what a field must be: in the schema, and to those who sent something else."""
+    return Field(description=wanted, **bounds)
+
+
+_A_NAME = "a text of up to 1000 characters"
+_EACH = "or a list of one an item"
+_A_DEADLINE = "a number of milliseconds above 0"
+_AN_IMAGE = (
+    "an image: a data URL, base64, or an object with image, content or id; URLs are never fetched"
+)
+_A_MOMENT = "seconds since the epoch, or a text like 2026-11-29T18:00:00+01:00"
+_VALUES = "an object of up to 64 names with texts, numbers or truth values"
 
 
 class Body(BaseModel):
@@ -41,12 +50,15 @@ class RerankBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    model: Text | None = None
-    query: Image
-    documents: Annotated[list[Image], Field(min_length=1, max_length=MOST_DOCUMENTS)]
-    top_n: Annotated[int | None, Field(ge=1)] = None
-    return_documents: bool | None = None
-    deadline_ms: Annotated[float | None, Field(gt=0)] = None
+    model: Annotated[Text | None, _field(_A_NAME)] = None
+    query: Annotated[Image, _field(_AN_IMAGE)]
+    documents: Annotated[
+        list[Image],
+        _field(f"a list of 1 to {MOST_DOCUMENTS} images", min_length=1, max_length=MOST_DOCUMENTS),
+    ]
+    top_n: Annotated[int | None, _field("a whole number of 1 or more", ge=1)] = None
+    return_documents: Annotated[bool | None, _field("true or false")] = None
+    deadline_ms: Annotated[float | None, _field(_A_DEADLINE, gt=0)] = None
 
 
 class RerankedItem(BaseModel):
@@ -77,14 +89,22 @@ class Reranked(BaseModel):
 class AddBody(Body):
     """Arguments of Gallery.add: one value for all, or a list of one an item."""
 
-    crops: Annotated[list[Image] | None, Field(max_length=MOST_ROWS)] = None
-    features: Annotated[list[list[float]] | None, Field(max_length=MOST_ROWS)] = None
-    camera: int | list[int]
-    time: Moment | list[Moment]
-    track: Text | int | list[Text | int | None] | None = None
-    id: Text | list[Text | None] | None = None
-    subject: Text | list[Text | None] | None = None
-    attributes: Attributes | list[Attributes] = {}
+    crops: Annotated[
+        list[Image] | None, _field(f"a list of up to {MOST_ROWS} images", max_length=MOST_ROWS)
+    ] = None
+    features: Annotated[
+        list[list[float]] | None,
+        _field(f"a list of up to {MOST_ROWS} rows of numbers", max_length=MOST_ROWS),
+    ] = None
+    camera: Annotated[int | list[int], _field(f"a whole number of 0 or more, {_EACH}")]
+    time: Annotated[Moment | list[Moment], _field(f"{_A_MOMENT}, {_EACH}")]
+    track: Annotated[
+        Text | int | list[Text | int | None] | None,
+        _field(f"{_A_NAME} or a whole number, {_EACH}"),
+    ] = None
+    id: Annotated[Text | list[Text | None] | None, _field(f"{_A_NAME}, {_EACH}")] = None
+    subject: Annotated[Text | list[Text | None] | None, _field(f"{_A_NAME}, {_EACH}")] = None
+    attributes: Annotated[Attributes | list[Attributes], _field(f"{_VALUES}, {_EACH}")] = {}
 
 
 class AddedItem(BaseModel):
@@ -104,21 +124,43 @@ class Added(BaseModel):
 class SearchBody(Body):
     """Arguments of Gallery.search."""
 
-    crop: Image | Annotated[list[Image], Field(max_length=16)] | None = None
-    feature: list[float] | None = None
-    id: Text | None = None
-    cameras: Annotated[list[int], Field(max_length=1000)] | int | None = None
-    since: Moment | None = None
-    until: Moment | None = None
-    exclude_tracks: Texts | Text = []
-    attributes: Attributes = {}
-    camera: int | None = None
-    top_k: Annotated[int, Field(le=10_000)] = 20
-    candidates: Annotated[int, Field(le=1000)] = 20
-    shortlist: Annotated[int | None, Field(le=10_000)] = 500
-    method: Literal["ca-jaccard", "k-reciprocal", "simple", "none"] = "ca-jaccard"
-    parameters: Annotated[dict[Text, Value | None], Field(max_length=32)] = {}
-    deadline_ms: Annotated[float | None, Field(gt=0)] = None
+    crop: Annotated[
+        Image | Annotated[list[Image], Field(max_length=16)] | None,
+        _field(f"{_AN_IMAGE}; or a list of up to 16 of one person"),
+    ] = None
+    feature: Annotated[list[float] | None, _field("a list of numbers")] = None
+    id: Annotated[Text | None, _field(_A_NAME)] = None
+    cameras: Annotated[
+        Annotated[list[int], Field(max_length=1000)] | int | None,
+        _field("a whole number of 0 or more, or a list of up to 1000 of them"),
+    ] = None
+    since: Annotated[Moment | None, _field(_A_MOMENT)] = None
+    until: Annotated[Moment | None, _field(_A_MOMENT)] = None
+    exclude_tracks: Annotated[Texts | Text, _field(f"{_A_NAME}, or a list of up to 1000")] = []
+    attributes: Annotated[Attributes, _field(_VALUES)] = {}
+    camera: Annotated[int | None, _field("a whole number of 0 or more")] = None
+    top_k: Annotated[int, _field(f"a whole number of 1 to {MOST_TRACKS}", le=MOST_TRACKS)] = 20
+    candidates: Annotated[int, _field("a whole number of 0 to 1000", le=1000)] = 20
+    shortlist: Annotated[int, _field(f"a whole number of 1 to {MOST_TRACKS}", le=MOST_TRACKS)] = 500
+    method: Annotated[
+        Literal["ca-jaccard", "k-reciprocal", "simple", "none"],
+        _field("ca-jaccard, k-reciprocal, simple or none"),
+    ] = "ca-jaccard"
+    parameters: Annotated[
+        dict[Text, Value],
+        _field(
+            f"an object of the method's parameters, counts of up to {MOST_NEIGHBOURS}",
+            max_length=32,
+        ),
+    ] = {}
+    deadline_ms: Annotated[float | None, _field(_A_DEADLINE, gt=0)] = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_few(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        if any(one > MOST_NEIGHBOURS for one in parameters.values() if isinstance(one, int)):
+            raise ValueError
+        return parameters
 
 
 class FoundItem(BaseModel):
@@ -152,9 +194,11 @@ class Found(BaseModel):
 class EraseBody(Body):
     """Arguments of Gallery.erase: one of them."""
 
-    ids: Annotated[list[Text] | None, Field(max_length=10_000)] = None
-    track: Text | None = None
-    subject: Text | None = None
+    ids: Annotated[list[Text] | None, _field("a list of up to 10,000 texts", max_length=10_000)] = (
+        None
+    )
+    track: Annotated[Text | None, _field(_A_NAME)] = None
+    subject: Annotated[Text | None, _field(_A_NAME)] = None
 
 
 class Erased(BaseModel):
