@@ -81,8 +81,7 @@ class ImageJob:
         make_engine(self.engine)
         edit_manifest(self.engine, lambda data: data["encoder"].update(dim=DIM))
         monkeypatch.setattr(Engine, "from_pretrained", self._load)
-        small = ((_embedding, "_PART", 4), (_embedding, "_BATCH", 2), (_scoring, "_PART", 2))
-        for module, name, size in (*small, (_scoring, "_QUERIES", 1)):
+        for module, name, size in ((_embedding, "_BATCH", 2), (_scoring, "_QUERIES", 1)):
             monkeypatch.setattr(module, name, size)
 
     def _load(self, folder: Path, **options: Any) -> FakeEngine:
@@ -122,8 +121,12 @@ class ImageJob:
         return found
 
     def names(self) -> set[str]:
-        """Files of the output folder."""
-        return {path.name for path in self.out.iterdir()}
+        """Files of the output folder, but for the journal."""
+        return {path.name for path in self.out.iterdir()} - {"journal"}
+
+    def content(self) -> dict[str, bytes]:
+        """What is in the output folder, but for the journal."""
+        return {name: (self.out / name).read_bytes() for name in self.names()}
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Arrays of an .npz file of the output folder."""
@@ -150,10 +153,10 @@ def write_crop(file: Path, pixels: NDArray[Any]) -> None:
     os.utime(file, (1_000_000_000, 1_000_000_000))
 
 
-def change_crop(file: Path) -> None:
+def change_crop(file: Path, seed: int = 9) -> None:
     """Let an image show something else."""
     shape = np.asarray(Image.open(file)).shape
-    Image.fromarray(np.random.default_rng(9).integers(0, 255, shape, np.uint8)).save(file)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, np.uint8)).save(file)
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

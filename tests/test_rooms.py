@@ -39,6 +39,8 @@ ROOMS = {
         "engine",
         "pairs",
         "rerank",
+        "journal",
+        "crew",
         "jobs",
         "search",
         "gallery",

@@ -71,7 +71,10 @@ def test_job_json_tells_how_it_came_about(
     assert report["stages"] == {"features.npz": "made", "mu.npz": "made"}
     assert set(report["seconds"]) >= {"embed", "candidates", "mu"}
     assert report["inputs"] == {"query": str(job.query), "gallery": str(job.gallery)}
-    assert report["counts"] == {"num_query": NUM_QUERY, "num_gallery": NUM_GALLERY}
+    assert report["counts"] == {
+        "num_query": NUM_QUERY, "num_gallery": NUM_GALLERY, "byte_duplicates": 0
+    }  # fmt: skip
+    assert (report["images_embedded"], report["pairs_asked"]) == (NUM_IMAGES, 3 * NUM_QUERY)
 
 
 def test_the_summary_says_what_was_used(job: ImageJob, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +211,8 @@ def test_features_from_elsewhere(
     assert job.run("-o", out, "--candidates", 3, source=source) == 0
     assert job.done == {"given": 3 * NUM_QUERY}
     assert job.loaded == [{"parts": ["scorer"]}]
-    assert {path.name for path in out.iterdir()} == {"features.npz", "mu.npz", "job.json"}
+    files = {"features.npz", "mu.npz", "job.json", "journal"}
+    assert {path.name for path in out.iterdir()} == files
     np.testing.assert_array_equal(
         load_features(out / "features.npz").features, 3 * stored["features"]
     )
@@ -267,7 +271,7 @@ def test_progress_names_the_stages(
     monkeypatch.setattr(_progress, "_EVERY_LOG", 0)
     assert job.run() == 0
     err = capsys.readouterr().err
-    assert f"embed: images {NUM_IMAGES}/{NUM_IMAGES}\n" in err
-    assert f"mu: queries {NUM_QUERY}/{NUM_QUERY}\n" in err
+    assert f"embed: {NUM_IMAGES}/{NUM_IMAGES} images" in err
+    assert f"mu: {10 * NUM_QUERY}/{10 * NUM_QUERY} pairs" in err
     assert job.run("--quiet", "--overwrite") == 0
     assert capsys.readouterr().err == ""

@@ -15,7 +15,6 @@ from murank.cli import main
 from murank.folder.manifest import read_manifest
 from murank.images import ReadyImage, prepare
 from murank.jobs import check_others
-from murank.jobs import score as _scoring
 from murank.jobs.candidates import nearest_others
 from murank_kernels import ca_jaccard, ecn, k_reciprocal
 
@@ -204,13 +203,11 @@ def test_progress_names_the_stage(job: ImageJob, monkeypatch: pytest.MonkeyPatch
 
     shown: list[str] = []
     monkeypatch.setattr(ProgressLine, "_show", lambda _self, stage: shown.append(stage.text()))
-    monkeypatch.setattr(_scoring, "_PART", 8)
-    monkeypatch.setattr(_scoring, "_QUERIES", 8)
     assert job.run(*OPTIONS) == 0
     begins = {text.partition(",")[0] for text in shown}
-    assert f"mu: {NUM_QUERY}/{NUM_QUERY} queries" in begins
-    assert f"gallery_mu: 8/{NUM_GALLERY} gallery images" in begins
-    assert f"gallery_mu: {NUM_GALLERY}/{NUM_GALLERY} gallery images" in begins
+    assert f"mu: {K * NUM_QUERY}/{K * NUM_QUERY} pairs" in begins
+    assert f"gallery_mu: {M}/{M * NUM_GALLERY} pairs" in begins
+    assert f"gallery_mu: {M * NUM_GALLERY}/{M * NUM_GALLERY} pairs" in begins
 
 
 def features_of(gallery: NDArray[np.float32]) -> FeatureSet:

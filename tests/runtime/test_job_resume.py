@@ -40,13 +40,13 @@ def test_killed_while_embedding(
     uninterrupted: dict[str, NDArray[np.float32]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    job.stop_at = ("embed", 10)  # 4 a part: two parts are there, two images more were embedded
+    job.stop_at = ("embed", 9)  # two a unit: four are there
     assert job.run("-o", job.out, *OPTIONS) == 130
     assert job.names() == {".murank-batch"}
     job.stop_at = None
     assert job.run("-o", job.out, *OPTIONS) == 0
     assert job.done == {"embed": NUM_IMAGES - 8, "given": PAIRS}
-    assert "features.npz: goes on, 2 of 4 parts reused\n" in capsys.readouterr().err
+    assert f"features.npz: goes on, 8 of {NUM_IMAGES} images known\n" in capsys.readouterr().err
     assert job.names() == {"features.npz", "mu.npz", "job.json"}
     wanted = encoder_sha256(EngineFiles(job.engine, read_manifest(job.engine)))
     assert str(job.arrays("features.npz")["encoder_sha256"]) == wanted
@@ -61,7 +61,7 @@ def test_killed_while_scoring(
     order: str,
 ) -> None:
     options = ["-o", job.out, *OPTIONS, "--order", order]
-    job.stop_at = ("given", 3 * K)  # two queries a part
+    job.stop_at = ("given", 3 * K - 1)  # a query a unit
     assert job.run(*options) == 130
     assert job.names() == {".murank-batch", "features.npz"}
     job.stop_at = None
@@ -70,7 +70,7 @@ def test_killed_while_scoring(
     assert job.done == dict.fromkeys(halves, PAIRS - 2 * K)
     err = capsys.readouterr().err
     assert "features.npz: reused\n" in err
-    assert "mu.npz: goes on, 1 of 2 parts reused\n" in err
+    assert f"mu.npz: goes on, {2 * K} of {PAIRS} pairs known\n" in err
     np.testing.assert_array_equal(distances(job), uninterrupted[order])
 
 
@@ -110,28 +110,34 @@ def test_killed_while_a_file_is_put_into_place(
 
 
 def test_killed_before_anything_was_finished(job: ImageJob) -> None:
-    job.stop_at = ("embed", 2)
+    job.stop_at = ("embed", 1)
     assert job.run("-o", job.out) == 130
     assert not job.out.exists()
 
 
-def test_a_damaged_part_is_made_again(job: ImageJob) -> None:
+@pytest.mark.parametrize("how", ["torn", "flipped"])
+def test_a_damaged_record_is_made_again(job: ImageJob, how: str) -> None:
     job.stop_at = ("embed", 12)
     assert job.run("-o", job.out, *OPTIONS) == 130
-    part = job.out / ".murank-batch" / "features" / "000001.npz"
-    part.write_bytes(part.read_bytes()[:-30])
+    (segment,) = (job.out / "journal").glob("*.seg")
+    raw = bytearray(segment.read_bytes())
+    if how == "torn":
+        del raw[-30:]
+    else:
+        raw[len(raw) // 2] ^= 4
+    segment.write_bytes(raw)
     job.stop_at = None
     assert job.run("-o", job.out, *OPTIONS) == 0
-    assert job.done["embed"] == NUM_IMAGES - 8
+    assert job.done["embed"] in (NUM_IMAGES - 10, NUM_IMAGES - 12), "one record, of two images"
 
 
-def test_an_image_that_changes_makes_its_part_anew(job: ImageJob) -> None:
+def test_an_image_that_changes_is_embedded_anew(job: ImageJob) -> None:
     job.stop_at = ("embed", 12)
     assert job.run("-o", job.out, *OPTIONS) == 130
     change_crop(sorted(job.query.iterdir())[0])
     job.stop_at = None
     assert job.run("-o", job.out, *OPTIONS) == 0
-    assert job.done["embed"] == NUM_IMAGES - 8
+    assert job.done["embed"] == NUM_IMAGES - 11
 
 
 def test_a_machine_that_fails_while_scoring(
@@ -143,7 +149,7 @@ def test_a_machine_that_fails_while_scoring(
     ask = FakeEngine.mu_many
 
     def fail(engine: FakeEngine, *images: Any, **options: Any) -> NDArray[np.float32]:
-        if job.done["given"] == 3 * K:  # two queries a part
+        if job.done["given"] == 2 * K:
             raise MachineError("no memory left")
         return ask(engine, *images, **options)
 

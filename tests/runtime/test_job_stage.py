@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from murank.files.atomic import write_files
-from murank.jobs.stage import Parts, batches, fingerprint, read_stage, signature, stage_writer
+from murank.jobs.stage import file_stat, fingerprint, read_stage, stage_writer
 
 RECORD = {"fingerprint": "f", "skipped": [[3, "why"]], "providers": {"encoder": ["CPU"]}}
 
@@ -50,40 +50,14 @@ def test_what_is_no_stage_is_none(tmp_path: Path, content: bytes | None) -> None
     assert read_stage(tmp_path / "s.npz") is None
 
 
-def test_parts_come_back_where_they_fit(tmp_path: Path) -> None:
-    parts = Parts(["a", "b", "c"], tmp_path)
-    assert parts.missing == [0, 1, 2]
-    parts.save(2, {"x": np.array([4, 5])})
-    parts.save(0, {"x": np.array([1])})
-    assert Parts(["a", "b", "c"], tmp_path).missing == [1]
-    assert Parts(["a", "b", "other"], tmp_path).missing == [1, 2]
-    again = Parts(["a", "b", "c"], tmp_path)
-    again.save(1, {"x": np.array([2, 3])})
-    assert again.merged()["x"].tolist() == [1, 2, 3, 4, 5]
-
-
-def test_parts_without_a_folder_are_in_memory(tmp_path: Path) -> None:
-    parts = Parts(["a"])
-    parts.save(0, {"x": np.array([1])})
-    assert parts.missing == []
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_batches_stay_inside_their_part() -> None:
-    found = batches(11, part=4, batch=3, parts={2, 0})
-    assert found == [(0, range(3)), (0, range(3, 4)), (2, range(8, 11))]
-    assert batches(11, part=4, batch=3, parts=[]) == []
-
-
 def test_fingerprints_tell_arguments_apart() -> None:
     assert fingerprint("a", "b") == fingerprint("a", "b") != fingerprint("ab", "")
     assert fingerprint(["\udcff"]) != fingerprint(["?"])  # a file name that is no UTF-8
 
 
-def test_signatures(tmp_path: Path) -> None:
+def test_what_changes_when_a_file_does(tmp_path: Path) -> None:
     file = tmp_path / "a"
-    assert signature(file) is None
-    assert signature(Path("a\0b")) is None
+    assert file_stat(file) is None
+    assert file_stat(Path("a\0b")) is None
     file.write_bytes(b"12")
-    status = file.stat()
-    assert signature(file) == (str(file), 2, status.st_mtime_ns)
+    assert file_stat(file) == (2, file.stat().st_mtime_ns)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,8 +15,9 @@ from search_parts import make_engine, make_images
 from murank import Engine, InputError, Searcher
 from murank.engine.no_answer import NoAnswerError, first_no_number
 from murank.images import Preprocessing, ReadyImage
-from murank.jobs.asked_pairs import Pairs
-from murank.jobs.asking import ask
+from murank.jobs.engine_work import CANDIDATE, EngineWork
+from murank.jobs.image_contents import Content
+from murank.jobs.job_units import AskUnit
 
 MINIATURE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 WHITE = np.full((4, 2, 3), 255, np.uint8)  # of which the vision tower by hand makes NaN
@@ -100,20 +102,25 @@ def test_images_of_a_search(white: Path) -> None:
         searcher.warm([4])
 
 
-def test_pairs_of_a_job_are_named_by_their_paths() -> None:
-    paths = [Path(f"{name}.png") for name in "abc"]
+def test_pairs_of_a_job_are_named_once_their_paths_are_known() -> None:
+    engine = make_engine()
+    lazy = SimpleNamespace(
+        loaded=engine, providers=lambda *_: {"decoder": ["CPUExecutionProvider"]}
+    )
     how = Preprocessing(4, 2)
-    images = {
-        path: ReadyImage(np.ascontiguousarray(image.transpose(2, 0, 1)), how)
-        for path, image in zip(paths, [GREY[0], WHITE, GREY[1]], strict=True)
-    }
-    pairs = Pairs(paths[:1], paths[1:], np.array([[0, 1]]), np.array([[0.1, 0.2]]))
-    found = ask(make_engine(), pairs, range(1), images, "given")
-    assert found.answered.tolist() == [[False, True]]
-    ((path, reason, count),) = found.skips
-    assert (path, count) == ("a.png", 1)
-    assert reason.startswith("b.png: ")
-    assert "vision.onnx" in reason
+    contents = [
+        Content(bytes([i] * 32), ReadyImage(np.ascontiguousarray(image.transpose(2, 0, 1)), how))
+        for i, image in enumerate([GREY[0], WHITE, GREY[1]])
+    ]
+    pairs = np.array([[0, 1], [0, 2]], np.int32)
+    digests = tuple(one.digest for one in contents)
+    unit = AskUnit((0,), ("a", "b", "c"), digests, pairs, {"given": np.ones(2, bool)})
+    answer = EngineWork(cast("Any", lazy))._ask(unit, contents)
+    said = answer.orders["given"]
+    assert np.isnan(said.mu).tolist() == [True, False]
+    assert said.reasons.keys() == {0}
+    assert said.reasons[0].startswith(f"{CANDIDATE}: ")
+    assert "vision.onnx" in said.reasons[0]
 
 
 def test_tokens_that_are_no_numbers_are_not_kept_on_disk(tmp_path: Path) -> None:

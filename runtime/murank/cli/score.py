@@ -13,6 +13,7 @@ from murank.cli.engine_options import (
     add_running_options,
     opened,
 )
+from murank.cli.job_options import add_job_options, add_workers, skips_of
 from murank.cli.job_sources import NEEDS, add_job_sources, job_source
 from murank.cli.mu_defaults import most_candidates
 from murank.cli.output import notes, say, say_json
@@ -20,7 +21,7 @@ from murank.cli.parser import Parser, add_kernels, check_needs, given_flags, pos
 from murank.cli.progress import ProgressLine, add_progress, progress_file
 from murank.cli.skipped_report import skipped_lines
 from murank.engine.engine import Part
-from murank.jobs import Images, Job, JobFolder, check_others, prepare
+from murank.jobs import Images, Job, JobFolder, Share, check_others, crew_of, prepare
 from murank.rerank.features import FeatureSet
 from murank.rerank.methods import METHODS
 from murank.rerank.pipeline import StageClock
@@ -50,11 +51,15 @@ def parser() -> Parser:
     add_alignment(result)
     group = result.add_argument_group("output")
     group.add_argument("-o", "--output", required=True, metavar="JOB", help="the job folder")
-    group.add_argument("--overwrite", action="store_true", help="redo what no longer fits")
+    group.add_argument(
+        "--overwrite", action="store_true", help="of a finished or another job: ask what is new"
+    )
     group.add_argument("--json", action="store_true", help="print job.json, no summary")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_progress(group)
-    add_running_options(result.add_argument_group("engine"))
+    group = result.add_argument_group("engine")
+    add_running_options(group)
+    add_workers(group)
     group = rare_group(result)
     users = ", ".join(name for name, method in METHODS.items() if method.takes_gallery_mu)
     group.add_argument(
@@ -63,6 +68,7 @@ def parser() -> Parser:
     )  # fmt: skip
     add_order(group)
     add_kernels(group, "of choosing candidates")
+    add_job_options(group)
     add_rare_running_options(group)
     return result
 
@@ -75,10 +81,14 @@ def run(args: argparse.Namespace) -> int:
     with ProgressLine(quiet=args.quiet, file=progress) as line:
         plan = _plan(args, clock)
         inputs = [Path(args.features)] if args.features is not None else []
-        with JobFolder(
-            Path(args.output), plan.job, overwrite=args.overwrite, writes=plan.writes, inputs=inputs
-        ) as folder:
-            prepared = prepare(plan, folder, clock=clock, report=line)
+        with (
+            JobFolder(
+                Path(args.output), plan.job, overwrite=args.overwrite, writes=plan.writes,
+                inputs=inputs, share=plan.share,
+            ) as folder,
+            crew_of(args.workers, plan.engine) as crew,
+        ):  # fmt: skip
+            prepared = prepare(plan, folder, crew, clock=clock, report=line)
             made = prepared.report
             report = {
                 **made,
@@ -86,11 +96,12 @@ def run(args: argparse.Namespace) -> int:
                 "notes": [*made["notes"], *notes()],
                 "seconds": clock.seconds,
             }
-            folder.finish(report, features=prepared.fingerprint)
+            if plan.share is None:
+                folder.finish(report, features=prepared.fingerprint)
     if args.json:
         say_json(report)
     else:
-        say(*_lines(args.output, report))
+        say(*_lines(args.output, report, plan.share))
     return 0
 
 
@@ -112,11 +123,14 @@ def _plan(args: argparse.Namespace, clock: StageClock) -> Job:
     candidates = None if args.no_mu else args.candidates or most_candidates(engine.manifest)
     plan = Job(
         engine, source, candidates=candidates, gallery_candidates=args.gallery_candidates,
-        order=args.order or "given", strict=args.strict, device=args.kernels,
+        order=args.order or "given", skips=skips_of(args), mixed=args.mixed, share=args.share,
+        device=args.kernels,
         alignment=alignment_of(args),
     )  # fmt: skip
     if plan.gallery_candidates is not None:
         check_others(features.num_gallery)
+    if plan.share is not None and plan.share.count > features.num_query:
+        raise UsageError(f"--share {plan.share}: there are only {features.num_query} queries")
     _check_alignment(plan, features)
     return plan
 
@@ -132,9 +146,11 @@ def _check_alignment(plan: Job, features: FeatureSet) -> None:
     )
 
 
-def _lines(folder: str, report: dict[str, Any]) -> list[str]:
+def _lines(folder: str, report: dict[str, Any], share: Share | None) -> list[str]:
     counts = report["counts"]
     lines = [f"{counts['num_query']} queries, {counts['num_gallery']} gallery images"]
+    new = f"{report['images_embedded']:,} images embedded, {report['pairs_asked']:,} pairs asked"
+    lines.append(f"new in this run: {new}")
     if report["candidates"] is not None:
         lines.append(f"mu of {report['candidates']} candidates a query ({report['order']})")
     if report["gallery_candidates"] is not None:
@@ -143,4 +159,6 @@ def _lines(folder: str, report: dict[str, Any]) -> list[str]:
     if alignment["level"] == "off" and alignment["note"] is not None:
         lines.append(alignment["note"])
     lines += [*report["notes"], *skipped_lines(report["skipped"])]
+    if share is not None:
+        return [*lines, f"share {share}: done; when all are, run it once without --share"]
     return [*lines, f"job: {folder}"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from murank._exceptions import OutputError
+from murank._exceptions import MachineError, OutputError
 from murank.files.aside import abandoned, aside, sweep
 from murank.files.exchange import exchange
 
@@ -107,7 +107,7 @@ def new_folder(target: Path, *, replace: bool, mode: int = 0o700) -> Iterator[Pa
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path, *, follow: bool = True) -> Iterator[int]:
+def sole_writer(folder: Path, *, follow: bool = True, must_lock: bool = False) -> Iterator[int]:
     """Keep other processes that ask for the same out of a folder that is there.
 
     Yields a descriptor of it. It may be reached through a symlink, unless `follow` is False.
@@ -116,6 +116,8 @@ def sole_writer(folder: Path, *, follow: bool = True) -> Iterator[int]:
     ------
     OutputError
         One is at work in it; or it cannot be opened.
+    MachineError
+        Its file system cannot lock, which `must_lock` asks for.
     """
     with readable_errors(folder):
         no_link = 0 if follow else os.O_NOFOLLOW
@@ -125,8 +127,12 @@ def sole_writer(folder: Path, *, follow: bool = True) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(f"another run is at work in {folder}; wait for it") from error
-        except OSError:  # a file system that cannot lock
-            pass
+        except OSError as error:  # a file system that cannot lock
+            if must_lock:
+                raise MachineError(
+                    f"the file system of {folder} cannot lock ({error.strerror or error}), so a "
+                    "second run could not be kept out; work on a local disk"
+                ) from error
         yield descriptor
     finally:
         os.close(descriptor)

@@ -101,7 +101,7 @@ def decoded(
         else:
             path = Path(source)
             name = name or str(path)
-            raw = _read_file(path, name, limits)
+            raw = read_file(path, limits, name=name)
         check_header(raw, name, limits)
         if is_netpbm(raw):
             values = read_netpbm(raw, name, limits, bits)
@@ -124,8 +124,12 @@ def decoded(
         )
 
 
-def _read_file(path: Path, name: str, limits: DecodeLimits) -> bytes:
-    """Return all bytes of a regular file: what was checked is what is decoded."""
+def read_file(path: Path, limits: DecodeLimits, *, name: str | None = None) -> bytes:
+    """Return all bytes of a regular file: what was checked is what is decoded.
+
+    Raises InputError if it cannot be read, or is beyond the limits.
+    """
+    name = name or str(path)
     try:
         _check_status(path.stat(), name, limits)  # opening a device may act on it
         # Should it be replaced right now: no writer of a FIFO is waited for.

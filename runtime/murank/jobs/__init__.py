@@ -3,15 +3,18 @@
 listing -> embed -> candidates -> mu (-> mu inside the gallery); each stage can be fed from
 elsewhere, resumed and reused.
 
-Imports files, images, datasets, folder, engine, rerank.
+Imports files, machine, images, datasets, folder, engine, rerank, journal, crew.
 """
 
 from murank.jobs.candidates import check_others
+from murank.jobs.crews import Workers, crew_of
 from murank.jobs.job import GivenFeatures, Job, prepare
 from murank.jobs.job_images import Images
 from murank.jobs.job_log import JobLog
 from murank.jobs.job_report import FinishedJob, JobReport, is_job, read_job
 from murank.jobs.lazy_engine import LazyEngine
+from murank.jobs.share import Share
+from murank.jobs.skip_limit import SkipLimit
 from murank.jobs.workspace import JobFolder
 
 __all__ = [
@@ -23,7 +26,11 @@ __all__ = [
     "JobLog",
     "JobReport",
     "LazyEngine",
+    "Share",
+    "SkipLimit",
+    "Workers",
     "check_others",
+    "crew_of",
     "is_job",
     "prepare",
     "read_job",

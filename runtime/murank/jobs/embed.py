@@ -1,29 +1,26 @@
 """The first stage: images to features.npz."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.engine.encoder import NoFeatureError
-from murank.images import ReadyImage
-from murank.images.ahead import Unreadable, ready_ahead
+from murank.crew.crew_protocol import Lost
+from murank.jobs.desk import Desk
+from murank.jobs.image_contents import NoContent, shown
 from murank.jobs.job_images import Images
-from murank.jobs.job_log import JobLog
-from murank.jobs.lazy_engine import LazyEngine
-from murank.jobs.stage import Arrays, Parts, Record, StageFile, batches, fingerprint
+from murank.jobs.job_units import EmbedAnswer, EmbedUnit, Provenance
+from murank.jobs.stage import Arrays, Record, StageFile, fingerprint
 from murank.jobs.workspace import FEATURES_FILE, Workspace
+from murank.journal.journal import Digest
 from murank.rerank.features import FeatureSet, feature_arrays
 
-_PART = 256  # images; what a killed run loses at most
-_BATCH = 32  # images that the engine is given at once
+_BATCH = 32  # images that the engine is given at once; what a killed run loses at most
 
-_Skipped = Sequence[Sequence[Any]]  # row and reason of each
+_Contents = list[Digest | NoContent | None]  # of each row; None: not looked at
 
 
 @dataclass(frozen=True)
@@ -32,53 +29,43 @@ class Embedded:
 
     features: FeatureSet
     images: Images  # the same rows
+    digests: tuple[Digest, ...]  # of the same rows
     skipped: list[dict[str, str]]  # path and reason of the others
     record: Record
     state: str  # "made", "resumed" or "reused"
 
 
 def embed(
-    images: Images, engine: LazyEngine, workspace: Workspace, *, strict: bool, report: JobLog
+    images: Images, desk: Desk, workspace: Workspace, *, rows: NDArray[np.bool_] | None = None
 ) -> Embedded:
-    """Embed images; those that cannot be read are left out.
+    """Embed images, all or the `rows` [N]; those that cannot be read are left out.
 
     Raises
     ------
     InputError
-        An image cannot be read and `strict` is set, or no query or no gallery image is left.
+        More cannot be read than may be, or no query or no gallery image is left.
     """
-    fingerprints = [
-        fingerprint(
-            "features",
-            engine.exported_sha256,
-            engine.read_as,
-            images.signatures[start : start + _PART],
-        )
-        for start in range(0, len(images.paths), _PART)
-    ]
-    wanted = fingerprint(fingerprints)
-    stage = workspace.read(FEATURES_FILE)
-    if stage is not None and stage.record["fingerprint"] == wanted:
-        report.say(f"{FEATURES_FILE}: reused")
-        rows, record, state = stage.arrays["features"], stage.record, "reused"
-        made_by = _made_by(stage.arrays, engine)
-        _check_skipped(record["skipped"], strict=strict)
-    else:
-        parts = workspace.parts(FEATURES_FILE, fingerprints)
-        state = parts.announce(FEATURES_FILE, report)
-        _check_skipped(_skipped(parts), strict=strict)
-        _embed_missing(images, engine, parts, strict=strict, report=report)
-        rows, made_by = parts.merged()["features"], engine.encoder_sha256
-        record = {
-            "fingerprint": wanted, "features": wanted, "providers": engine.providers("encoder"),
-            "skipped": _skipped(parts),
-        }  # fmt: skip
-    readable = _readable(images, record["skipped"])
-    features = readable.with_features(rows, made_by)
-    if state != "reused" or not _holds(stage, feature_arrays(features)):  # labels may differ
-        workspace.write(FEATURES_FILE, feature_arrays(features), record)
-    skipped = [{"path": str(images.paths[i]), "reason": why} for i, why in record["skipped"]]
-    return Embedded(features, readable, skipped, record, state)
+    wanted = np.ones(len(images.paths), bool) if rows is None else rows
+    contents = _known_contents(images, desk, wanted)
+    state = desk.announce(FEATURES_FILE, "images", *_count_known(desk, contents, wanted))
+    watch = desk.skips.watch(len(images.paths))
+    reasons = _reasons(images, desk, contents, wanted)
+    watch.left_out(reasons)
+    for unit, answer in _answers(images, desk, contents, wanted):
+        _take(unit, answer, images, desk, contents)
+        watch.left_out(_reasons(images, desk, contents, _flags(unit.rows, len(wanted))))
+    reasons = _reasons(images, desk, contents, wanted)
+    readable, digests = _readable(images, contents, wanted, reasons)
+    features = readable.with_features(_gathered(desk, digests), desk.engine.encoder_sha256)
+    made_from = fingerprint(desk.embeds, [digest.hex() for digest in digests], readable.num_query)
+    skipped = [{"path": str(images.paths[row]), "reason": why} for row, why in reasons.items()]
+    record = {
+        "fingerprint": made_from, "features": made_from,
+        "providers": desk.providers_of(desk.embeds), "skipped": list(reasons.items()),
+    }  # fmt: skip
+    if rows is None:  # the features of a share are no features of the job
+        keep(FEATURES_FILE, feature_arrays(features), record, workspace)
+    return Embedded(features, readable, digests, skipped, record, state)
 
 
 def given_record(made_from: str) -> Record:
@@ -86,110 +73,134 @@ def given_record(made_from: str) -> Record:
     return {"fingerprint": made_from, "features": made_from, "providers": {}, "skipped": []}
 
 
-def keep_given(features: FeatureSet, record: Record, workspace: Workspace) -> str:
-    """Keep features from elsewhere as those of the job; return "given" or "reused"."""
-    stage, arrays = workspace.read(FEATURES_FILE), feature_arrays(features)
+def keep(name: str, arrays: Arrays, record: Record, workspace: Workspace) -> bool:
+    """Write the file of a stage unless it is as it would be; return whether it was written."""
+    stage = workspace.read(name)
     if stage is not None and stage.record == record and _holds(stage, arrays):
-        return "reused"
-    workspace.write(FEATURES_FILE, arrays, record)
-    return "given"
+        return False
+    workspace.write(name, arrays, record)
+    return True
 
 
-def _embed_missing(
-    images: Images, engine: LazyEngine, parts: Parts, *, strict: bool, report: JobLog
-) -> None:
-    total = len(images.paths)
-    work = batches(total, part=_PART, batch=_BATCH, parts=parts.missing)
-    needed = ([images.paths[i] for i in rows] for _, rows in work)
-    ready = ready_ahead(needed, engine.encoder.preprocessing)
-    show = report.part("embed")
-    for number, group in groupby(zip(work, ready, strict=True), lambda item: item[0][0]):
-        feature_rows = [np.empty((0, engine.encoder.dim), np.float32)]
-        skipped: list[tuple[int, str]] = []
-        for (_, rows), batch in group:
-            features, unreadable = _embed_batch(rows, batch, images.paths, engine)
-            feature_rows.append(features)
-            skipped += unreadable
-            _check_skipped(skipped, strict=strict)
-            show("images", rows.stop, total)
-        parts.save(number, _as_arrays(np.concatenate(feature_rows), skipped))
+def _known_contents(images: Images, desk: Desk, wanted: NDArray[np.bool_]) -> _Contents:
+    """Return what is known of files that seem unchanged.
+
+    Where features are known, files that seem changed are read for their contents, as these may
+    be known, too. Else they are read to be decoded.
+    """
+    rows = np.flatnonzero(wanted).tolist()
+    contents: _Contents = [None] * len(images.paths)
+    if desk.journal.has_features(desk.embeds):
+        stats = dict(zip(images.paths, images.stats, strict=True))
+        found = desk.contents_of([images.paths[row] for row in rows], stats)
+        for row in rows:
+            contents[row] = found[images.paths[row]]
+    return contents
 
 
-def _embed_batch(
-    rows: range,
-    images: Sequence[ReadyImage | Unreadable],
-    paths: Sequence[Path],
-    engine: LazyEngine,
-) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
-    """Return the features of what can be used, and row and reason of what cannot."""
-    pairs = list(zip(rows, images, strict=True))
-    skipped = [(row, image.reason) for row, image in pairs if isinstance(image, Unreadable)]
-    usable = {row: image for row, image in pairs if isinstance(image, ReadyImage)}
-    if not usable:
-        return np.empty((0, engine.encoder.dim), np.float32), skipped
-    named = [paths[row] for row in usable]
-    try:
-        features = engine.loaded.embed(list(usable.values()))
-    except NoFeatureError as error:
-        raise NoFeatureError(engine.folder, error.place, named[error.place]) from error
-    _check_features(features, named)
-    return features, skipped
+def _is_known(desk: Desk, content: Digest | NoContent | None) -> bool:
+    if isinstance(content, bytes):
+        return desk.journal.is_embedded(desk.embeds, content)
+    return content is not None
 
 
-def _made_by(arrays: Arrays, engine: LazyEngine) -> str | None:
-    """Return the hash of the encoder that made a stage of this engine: as it says, if it does."""
-    stored = arrays.get("encoder_sha256")
-    return engine.encoder_sha256 if stored is None else str(stored)
+def _count_known(desk: Desk, contents: _Contents, wanted: NDArray[np.bool_]) -> tuple[int, int]:
+    rows = np.flatnonzero(wanted).tolist()
+    return sum(_is_known(desk, contents[row]) for row in rows), len(rows)
 
 
-def _as_arrays(features: NDArray[np.float32], skipped: _Skipped) -> Arrays:
-    return {
-        "features": features,
-        "skipped": np.array([row for row, _ in skipped], np.int64),
-        "reasons": np.array([reason for _, reason in skipped], str),
-    }
-
-
-def _skipped(parts: Parts) -> list[list[Any]]:
-    """Row and reason of the images left out, JSON-ready."""
-    return [
-        [row, reason]
-        for arrays in parts
-        for row, reason in zip(arrays["skipped"].tolist(), arrays["reasons"].tolist(), strict=True)
+def _answers(
+    images: Images, desk: Desk, contents: _Contents, wanted: NDArray[np.bool_]
+) -> Iterator[tuple[EmbedUnit, EmbedAnswer]]:
+    """Yield what is found in the files whose features are not known, in units of whole batches."""
+    rows = [row for row in np.flatnonzero(wanted).tolist() if not _is_known(desk, contents[row])]
+    units = [
+        EmbedUnit(tuple(some), tuple(str(images.paths[row]) for row in some))
+        for _, group in groupby(rows, lambda row: row // _BATCH)
+        for some in [list(group)]
     ]
+    show, done = desk.report.part("embed"), 0
+    for unit, answer in desk.crew.answers(units):
+        done += len(unit.rows)
+        yield unit, _lost(unit, answer) if isinstance(answer, Lost) else answer
+        show("images", done, len(rows))
 
 
-def _check_skipped(skipped: _Skipped, *, strict: bool) -> None:
-    if skipped and strict:
-        raise InputError(f"{skipped[0][1]} (--strict)")
+def _lost(unit: EmbedUnit, lost: Lost) -> EmbedAnswer:
+    reason = f"{unit.paths[0]}: {lost.reason}"
+    nothing = np.empty((0, 0), np.float32)
+    return EmbedAnswer([None], {0: reason}, {}, [], nothing, Provenance("", {}))
 
 
-def _check_features(features: NDArray[np.float32], paths: list[Path]) -> None:
-    bad = ~np.isfinite(features).all(axis=1) | ~features.any(axis=1)
-    if bad.any():
-        path = paths[int(np.argmax(bad))]
-        raise InputError(
-            f"{path}: the encoder gives NaN, infinity or zeros for it; leave the image out, or "
-            "export the encoder with another precision"
-        )
+def _take(
+    unit: EmbedUnit, answer: EmbedAnswer, images: Images, desk: Desk, contents: _Contents
+) -> None:
+    """Record an answer."""
+    for place, row in enumerate(unit.rows):
+        digest = answer.digests[place]
+        contents[row] = NoContent(answer.unread[place]) if digest is None else digest
+    new = [i for i, one in enumerate(answer.embedded) if not _is_known(desk, one)]
+    desk.images_embedded += len(answer.embedded)
+    files = [
+        (str(images.paths[row].absolute()), stat, digest)
+        for row, digest in zip(unit.rows, answer.digests, strict=True)
+        if digest is not None and (stat := images.stats[row]) is not None
+    ]
+    if not files and not new:
+        return
+    names, stats, digests = zip(*files, strict=True) if files else ((), (), ())
+    desk.journal.record_features(
+        desk.made_by(desk.embeds, answer.made_by), [answer.embedded[i] for i in new],
+        answer.features[new], answer.refused, paths=names, stats=stats, contents=digests,
+    )  # fmt: skip
 
 
-def _readable(images: Images, skipped: _Skipped) -> Images:
-    kept = np.ones(len(images.paths), bool)
-    kept[[row for row, _ in skipped]] = False
+def _reasons(
+    images: Images, desk: Desk, contents: _Contents, wanted: NDArray[np.bool_]
+) -> dict[int, str]:
+    """Return why rows have no features, as far as is known."""
+    reasons = {}
+    for row in np.flatnonzero(wanted).tolist():
+        content = contents[row]
+        if isinstance(content, NoContent):
+            reasons[row] = content.reason
+        elif content is not None:
+            refused = desk.journal.unusable(desk.embeds, content)
+            if refused is not None:
+                reasons[row] = shown(refused, images.paths[row])
+    return reasons
+
+
+def _flags(rows: Sequence[int], total: int) -> NDArray[np.bool_]:
+    flags = np.zeros(total, bool)
+    flags[list(rows)] = True
+    return flags
+
+
+def _gathered(desk: Desk, digests: Sequence[Digest]) -> NDArray[np.float32]:
+    features = np.empty((len(digests), desk.engine.encoder.dim), np.float32)
+    for row, digest in enumerate(digests):
+        features[row] = desk.journal.feature(desk.embeds, digest)
+    return features
+
+
+def _readable(
+    images: Images, contents: _Contents, wanted: NDArray[np.bool_], reasons: Mapping[int, str]
+) -> tuple[Images, tuple[Digest, ...]]:
+    kept = wanted.copy()
+    kept[list(reasons)] = False
     for name, part in (
         ("query", slice(images.num_query)),
         ("gallery", slice(images.num_query, None)),
     ):
         if not kept[part].any():
-            first = next(reason for row, reason in skipped if row in range(len(kept))[part])
+            first = next(reason for row, reason in reasons.items() if row in range(len(kept))[part])
             raise InputError(f"no {name} image can be read; the first: {first}")
-    return images.kept(kept)
+    found = (contents[row] for row in np.flatnonzero(kept).tolist())
+    return images.kept(kept), tuple(one for one in found if isinstance(one, bytes))
 
 
-def _holds(stage: StageFile | None, arrays: Arrays) -> bool:
-    return (
-        stage is not None
-        and stage.arrays.keys() == arrays.keys()
-        and all(np.array_equal(stage.arrays[name], arrays[name]) for name in arrays)
+def _holds(stage: StageFile, arrays: Arrays) -> bool:
+    return stage.arrays.keys() == arrays.keys() and all(
+        np.array_equal(stage.arrays[name], arrays[name]) for name in arrays
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from murank.datasets import ImageList
 from murank.datasets.labels import Ids
-from murank.jobs.stage import signature
+from murank.jobs.stage import file_stat
 from murank.rerank.features import FeatureSet
 
 
@@ -38,9 +38,9 @@ class Images:
         )
 
     @cached_property
-    def signatures(self) -> list[Any]:
+    def stats(self) -> list[tuple[int, int] | None]:
         """What changes when an image does, [N]; taken once, at the first use."""
-        return [signature(path) for path in self.paths]
+        return [file_stat(path) for path in self.paths]
 
     def kept(self, keep: NDArray[np.bool_]) -> "Images":
         """Return the images where `keep` [N] is true."""

@@ -73,6 +73,8 @@ class JobReport(Record):
     gallery_candidates: int | None
     order: Literal["given", "swapped", "both"] | None
     counts: Mapping[str, int]
+    images_embedded: int = 0  # by the run that finished the job
+    pairs_asked: int = 0  # by the same; in each order
     skipped: Any  # list of objects: path, reason and, of an image in pairs, how many
     stages: Mapping[str, str]  # files of the job, and how each came about
     asked_alignment: AskedAlignment

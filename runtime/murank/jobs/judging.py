@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from murank.crew.here import Here
 from murank.engine.pair_orders import Order
 from murank.jobs.asked_pairs import Pairs
-from murank.jobs.asking import Skip
+from murank.jobs.desk import Desk
+from murank.jobs.engine_work import EngineWork
 from murank.jobs.job_log import JobLog
 from murank.jobs.lazy_engine import LazyEngine
+from murank.jobs.pair_skips import Skip
 from murank.jobs.score import MuStage, score
+from murank.jobs.skip_limit import SkipLimit
 from murank.jobs.workspace import MU_FILES, InMemory
 
 _STAGE = MuStage("pairs", "pairs", MU_FILES)
@@ -57,7 +61,6 @@ def judge_pairs(
     nowhere = np.zeros((len(places), 1), np.float32)
     asked = Pairs([paths[row] for row in first], paths, second[:, None], nowhere)
     asked.check(strict=strict)
-    scored = score(
-        _STAGE, asked, engine, InMemory(), order=order, features="", strict=strict, report=report
-    )
+    desk = Desk(engine, report, Here(lambda: EngineWork(engine)), skips=SkipLimit(strict=strict))
+    scored = score(_STAGE, asked, desk, InMemory(), order=order, features="")
     return Judged(places, scored.mu.mu[:, 0], scored.skips)

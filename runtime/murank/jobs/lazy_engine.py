@@ -69,7 +69,7 @@ class LazyEngine:
             )
         from murank.folder.reading import reading
 
-        return reading(self.manifest.encoder, self.bits, self._limits)
+        return reading(self.manifest.encoder, self.bits, self.limits)
 
     @property
     def scorer(self) -> "ScorerPart":
@@ -81,7 +81,7 @@ class LazyEngine:
             )
         from murank.folder.reading import reading
 
-        return reading(self.manifest.scorer, self.bits, self._limits)
+        return reading(self.manifest.scorer, self.bits, self.limits)
 
     @property
     def bits(self) -> int | None:
@@ -90,14 +90,15 @@ class LazyEngine:
         return bits
 
     @property
-    def _limits(self) -> DecodeLimits:
+    def limits(self) -> DecodeLimits:
+        """What decoding an image may cost."""
         limits: DecodeLimits = self.options.get("decode_limits", DEFAULT_LIMITS)
         return limits
 
     @property
     def read_as(self) -> list[Any]:
         """What decides how files are read, JSON-ready: other pixels, or other images left out."""
-        return [self.bits, self._limits.to_json()]
+        return [self.bits, self.limits.to_json()]
 
     @cached_property
     def loaded(self) -> "Engine":

@@ -1,40 +1,40 @@
 """The third stage, and the fourth: mu.npz and mu_swapped.npz, of the queries, of the gallery."""
 
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank.crew.crew_protocol import Lost
 from murank.engine.pair_orders import Order
-from murank.images.ahead import ready_ahead
 from murank.jobs.asked_pairs import Pairs
-from murank.jobs.asking import PairAnswers, Skip, ask, once_each
-from murank.jobs.job_log import JobLog
-from murank.jobs.lazy_engine import LazyEngine
-from murank.jobs.stage import Arrays, Parts, Record, StageFile, batches, fingerprint
+from murank.jobs.desk import Desk
+from murank.jobs.embed import keep
+from murank.jobs.engine_work import CANDIDATE, QUERY
+from murank.jobs.job_units import AskAnswer, AskUnit, OneOrder, OrderAnswer, Provenance
+from murank.jobs.numbered_pairs import Flags, NumberedPairs
+from murank.jobs.pair_skips import Skip, once_each
+from murank.jobs.stage import Record, fingerprint
 from murank.jobs.workspace import GALLERY_MU_FILES, MU_FILES, Workspace
+from murank.journal.known_mu import KnownMu, pair_keys
 from murank.rerank.mu import MuDistances, mean_mu
 
-OneOrder = Literal["given", "swapped"]
 HALVES: Mapping[Order, tuple[OneOrder, ...]] = {
     "given": ("given",), "swapped": ("swapped",), "both": ("given", "swapped")
 }  # fmt: skip
 
-_PART = 8  # queries; what a killed run loses at most
-_QUERIES = 8  # that the engine is given at once, at most
-_PAIRS = 80  # that it is given at once, about
+_QUERIES = 8  # of a unit, at most: what a killed run loses at most
+_PAIRS = 80  # of a unit, about
 
 
 @dataclass(frozen=True, eq=False)
 class MuStage:
     """Which pairs are scored, and where their mu goes."""
 
-    name: str  # in fingerprints, progress and timings
+    name: str  # in progress and timings
     rows: str  # what has candidates
     files: Mapping[str, str]  # by prompt order
 
@@ -53,159 +53,127 @@ class Scored:
     states: dict[str, str]  # "made", "resumed" or "reused"
 
 
-@dataclass(frozen=True)
-class _Half:
-    """One of the two prompt orders."""
-
-    order: OneOrder
-    file: str  # name of the stage's file
-    fingerprint: str
-    stage: StageFile | None  # finished and fitting
-    parts: Parts
-
-    @property
-    def skips(self) -> list[Skip]:
-        """Images that lack answers, as far as is known by now."""
-        if self.stage is not None:
-            return [Skip(*one) for one in self.stage.record["skipped"]]
-        skips = [skip for arrays in self.parts for skip in _skips(arrays)]
-        return once_each(skips, operator.add)
-
-    def finished(self) -> Arrays:
-        """Return the arrays of the stage's file; InputError if it would say nothing."""
-        if self.stage is not None:
-            return self.stage.arrays
-        arrays = self.parts.merged()
-        if not arrays["answered"].any():
-            raise InputError(f"not one pair can be scored; the first: {self.skips[0].reason}")
-        return {name: arrays[name] for name in ("probs", "gallery_indices")}
-
-
 def score(
     what: MuStage,
     pairs: Pairs,
-    engine: LazyEngine,
+    desk: Desk,
     workspace: Workspace,
     *,
     order: Order,
     features: str,
-    made_from: str | None = None,
-    strict: bool = False,
-    report: JobLog,
+    rows: range | None = None,
 ) -> Scored:
-    """Ask the engine for mu of all pairs, in one prompt order or in both.
+    """Ask for mu of all pairs, in one prompt order or in both; known ones are not asked again.
 
     A pair that has no answer, as of an image that cannot be read, gets the neutral mu in that
-    order. `features` is the fingerprint of the features that gave the candidates; `made_from`, if
-    given, also invalidates mu when it changes.
+    order. `features` is the fingerprint of the features that gave the candidates. With `rows`, of
+    a share, only these are asked about and nothing is written.
 
     Raises
     ------
     InputError
-        No pair has an answer; with `strict`, one has none. Parts that were finished before stay.
+        No pair has an answer, or more lack one than may. What was answered before stays.
     """
-    starts = range(0, len(pairs.query_paths), _PART)
-    signatures = [
-        fingerprint(
-            what.name, engine.answers_sha256, engine.read_as, made_from, pairs.signature(queries)
-        )
-        for queries in (range(i, min(i + _PART, len(pairs.query_paths))) for i in starts)
-    ]
-    halves = [_half(what, one, signatures, workspace, report) for one in HALVES[order]]
+    numbered = NumberedPairs.of(pairs, desk)
+    wanted = np.ones(len(pairs.candidates), bool)
+    if rows is not None:
+        wanted[: rows.start] = wanted[rows.stop :] = False
+    halves = {half: desk.journal.mu(desk.asks, half) for half in HALVES[order]}
+    new = {half: numbered.new(known, wanted) for half, known in halves.items()}
+    total = int(wanted.sum()) * pairs.candidates.shape[1]
     states = {
-        half.file: "reused" if half.stage else half.parts.announce(half.file, report)
-        for half in halves
+        what.files[half]: desk.announce(what.files[half], "pairs", total - int(flags.sum()), total)
+        for half, flags in new.items()
     }
-    for half in halves:
-        _check_skips(half.skips, strict=strict)
-    unfinished = [half for half in halves if half.stage is None]
-    _score_missing(what, pairs, unfinished, engine, strict=strict, report=report)
-    computed = []
+    watch = desk.skips.watch(numbered.num_images)
+    watch.left_out(dict(enumerate(numbered.images_out)))
+    for unit, answer in _answers(what, numbered, new, desk):
+        _take(unit, answer, numbered, desk)
+        watch.left_out(dict(enumerate([*numbered.images_out, *numbered.lost.values()])))
     records: dict[str, Record] = {}
-    for half in halves:
-        stage, arrays = half.stage, half.finished()
-        providers = (
-            engine.providers("vision", "decoder") if stage is None else stage.record["providers"]
-        )
-        record = {
-            "fingerprint": half.fingerprint, "features": features, "providers": providers,
-            "skipped": [list(skip) for skip in half.skips],
+    computed, skips = [], []
+    for half, known in halves.items():
+        mu, lacking = numbered.settled(known, wanted)
+        for skip in lacking:
+            desk.skips.check_pair(skip.reason)
+        _check_answered(mu, lacking, known, numbered, wanted)
+        records[what.files[half]] = record = {
+            "fingerprint": fingerprint(what.name, desk.asks, half, features),
+            "features": features, "providers": desk.providers_of(desk.asks),
+            "skipped": [list(skip) for skip in lacking],
         }  # fmt: skip
-        if stage is None or stage.record != record:
-            workspace.write(half.file, arrays, record)
-        computed.append(arrays["probs"])
-        records[half.file] = record
-    mu = computed[0] if len(computed) == 1 else mean_mu(*computed)
-    skips = once_each((skip for half in halves for skip in half.skips), max)
-    return Scored(MuDistances(mu, pairs.candidates), skips, records, states)
+        if rows is None:
+            arrays = {"probs": mu, "gallery_indices": pairs.candidates}
+            keep(what.files[half], arrays, record, workspace)
+        computed.append(mu)
+        skips += lacking
+    mu_of_both = computed[0] if len(computed) == 1 else mean_mu(*computed)
+    found = MuDistances(mu_of_both, pairs.candidates)
+    return Scored(found, once_each(skips, max), records, states)
 
 
-def _half(
-    what: MuStage,
-    order: OneOrder,
-    signatures: Sequence[str],
-    workspace: Workspace,
-    report: JobLog,
-) -> _Half:
-    name = what.files[order]
-    fingerprints = [fingerprint(order, one) for one in signatures]
-    wanted = fingerprint(fingerprints)
-    stage = workspace.read(name)
-    if stage is not None and stage.record["fingerprint"] == wanted:
-        report.say(f"{name}: reused")
-        return _Half(order, name, wanted, stage, Parts([]))
-    return _Half(order, name, wanted, None, workspace.parts(name, fingerprints))
+def _answers(
+    what: MuStage, numbered: NumberedPairs, new: Mapping[OneOrder, Flags], desk: Desk
+) -> Iterator[tuple[AskUnit, AskAnswer]]:
+    """Ask about what is new, in units of a few rows that are always the same."""
+    k = numbered.keys.shape[1]
+    together = max(1, min(_QUERIES, _PAIRS // k))
+    rows = np.flatnonzero(np.logical_or.reduce([flags.any(axis=1) for flags in new.values()]))
+    total = sum(int(flags.sum()) for flags in new.values())
+    units = (
+        numbered.unit(list(group), new)
+        for _, group in groupby(rows.tolist(), lambda row: row // together)
+    )
+    show, done = desk.report.part(what.name), 0
+    for unit, answer in desk.crew.answers(units):
+        done += sum(int(flags.sum()) for flags in unit.orders.values())
+        yield unit, _lost(unit, answer) if isinstance(answer, Lost) else answer
+        show("pairs", done, total)
 
 
-def _score_missing(
-    what: MuStage,
-    pairs: Pairs,
-    halves: Sequence[_Half],
-    engine: LazyEngine,
-    *,
-    strict: bool,
-    report: JobLog,
+def _lost(unit: AskUnit, lost: Lost) -> AskAnswer:
+    reasons = dict.fromkeys(range(len(unit.pairs)), f"{QUERY} and {CANDIDATE}: {lost.reason}")
+    nothing = np.full(len(unit.pairs), np.nan, np.float32)
+    orders = {order: OrderAnswer(nothing, reasons) for order in unit.orders}
+    return AskAnswer(orders, {}, {}, Provenance("", {}))
+
+
+def _take(unit: AskUnit, answer: AskAnswer, numbered: NumberedPairs, desk: Desk) -> None:
+    """Record what was answered; what was lost may be tried again by another run."""
+    for place, reason in answer.unread.items():
+        numbered.unread[unit.paths[place]] = reason
+    refused = {unit.digests[place]: reason for place, reason in answer.refused.items()}
+    for digest, reason in refused.items():
+        numbered.out[desk.journal.number(digest)] = reason
+    numbers = np.array([desk.journal.number(digest) for digest in unit.digests], np.int64)
+    for order, said in answer.orders.items():
+        for place, reason in said.reasons.items():
+            query, candidate = (unit.paths[image] for image in unit.pairs[place])
+            desk.skips.check_pair(reason.replace(QUERY, query).replace(CANDIDATE, candidate))
+        answered = ~np.isnan(said.mu)
+        answered[list(said.reasons)] = True
+        if not answer.made_by.device:
+            keys = pair_keys(*numbers[unit.pairs].T)
+            numbered.lost |= {int(keys[place]): why for place, why in said.reasons.items()}
+        elif answered.any() or refused:
+            places = np.flatnonzero(answered)
+            desk.pairs_asked += len(places)
+            desk.journal.record_mu(
+                desk.made_by(desk.asks, answer.made_by), order, unit.digests,
+                unit.pairs[places], said.mu[places],
+                {i: said.reasons[p] for i, p in enumerate(places.tolist()) if p in said.reasons},
+                refused,
+            )  # fmt: skip
+
+
+def _check_answered(
+    mu: NDArray[np.float32],
+    lacking: list[Skip],
+    known: KnownMu,
+    numbered: NumberedPairs,
+    wanted: Flags,
 ) -> None:
-    total, k = pairs.candidates.shape
-    missing = {number for half in halves for number in half.parts.missing}
-    work = batches(total, part=_PART, batch=max(1, min(_QUERIES, _PAIRS // k)), parts=missing)
-    needed = [pairs.paths(queries) for _, queries in work]
-    ready = ready_ahead(needed, engine.scorer.preprocessing)
-    show = report.part(what.name)
-    groups = groupby(zip(work, needed, ready, strict=True), lambda item: item[0][0])
-    for number, group in groups:
-        wanted = [half for half in halves if number in half.parts.missing]
-        answers_of: dict[str, list[PairAnswers]] = {half.order: [] for half in wanted}
-        for (_, queries), paths, images in group:
-            named = dict(zip(paths, images, strict=True))
-            for half in wanted:
-                # Loaded in here: an engine that cannot be loaded is no pair's fault.
-                answers = ask(engine.loaded, pairs, queries, named, half.order)
-                _check_skips(answers.skips, strict=strict)
-                answers_of[half.order].append(answers)
-            show(what.rows, queries.stop, total)
-        candidates = pairs.candidates[number * _PART : (number + 1) * _PART]
-        for half in wanted:
-            half.parts.save(number, _as_arrays(answers_of[half.order], candidates))
-
-
-def _as_arrays(answers: Sequence[PairAnswers], candidates: NDArray[np.int64]) -> Arrays:
-    skips = once_each((skip for one in answers for skip in one.skips), operator.add)
-    return {
-        "probs": np.concatenate([one.mu for one in answers]),
-        "gallery_indices": candidates,
-        "answered": np.concatenate([one.answered for one in answers]),
-        "skipped": np.array([skip.path for skip in skips], str),
-        "reasons": np.array([skip.reason for skip in skips], str),
-        "pairs": np.array([skip.pairs for skip in skips], np.int64),
-    }
-
-
-def _skips(arrays: Arrays) -> list[Skip]:
-    columns = [arrays[name].tolist() for name in ("skipped", "reasons", "pairs")]
-    return [Skip(*one) for one in zip(*columns, strict=True)]
-
-
-def _check_skips(skips: Sequence[Skip], *, strict: bool) -> None:
-    if skips and strict:
-        raise InputError(f"{skips[0].reason} (--strict)")
+    """Raise InputError if mu would say nothing."""
+    found, _ = known.look_up(numbered.keys[wanted])
+    if mu.size and wanted.any() and np.isnan(found).all():
+        raise InputError(f"not one pair can be scored; the first: {lacking[0].reason}")

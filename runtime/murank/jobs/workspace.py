@@ -1,9 +1,9 @@
-"""The folder a job works in: who may write there, finished stages, parts of unfinished ones."""
+"""The folder a job works in: who may write there, finished stages, the journal."""
 
 import contextlib
 import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,9 @@ from murank.files.atomic import (
     sole_writer,
     write_files,
 )
-from murank.jobs.stage import Arrays, Parts, Record, StageFile, read_stage, stage_writer
+from murank.jobs.share import Share
+from murank.jobs.stage import Arrays, Record, StageFile, read_stage, stage_writer
+from murank.journal.journal import Journal
 from murank.rerank.ranking import RANKING_FILES, SUMMARY_FILE
 
 FEATURES_FILE = "features.npz"
@@ -28,6 +30,7 @@ GALLERY_MU_FILES: Mapping[str, str] = {
 _STAGE_FILES = (FEATURES_FILE, *MU_FILES.values(), *GALLERY_MU_FILES.values())
 _RANKED_FILES = (SUMMARY_FILE, *RANKING_FILES.values())  # by `murank rerank job/ -o job/`
 _HIDDEN = ".murank-batch"
+JOURNAL = "journal"  # stays when the job is finished: the next one asks for what is new
 JOB_FILE = "job.json"  # of a finished job; in the hidden folder, of an unfinished one
 _REDO = "pass --overwrite (what still fits is used again) or another name"
 
@@ -43,11 +46,8 @@ class Workspace(Protocol):
     def read(self, name: str) -> StageFile | None:
         """Return the file of a finished stage, None if there is none."""
 
-    def parts(self, name: str, fingerprints: Sequence[str]) -> Parts:
-        """Return the parts of a stage, whatever of them there is."""
-
     def write(self, name: str, arrays: Arrays, record: Record) -> None:
-        """Finish a stage: its file takes the place of its parts."""
+        """Write the file of a stage."""
 
 
 class InMemory:
@@ -58,11 +58,6 @@ class InMemory:
         del name
         return None
 
-    def parts(self, name: str, fingerprints: Sequence[str]) -> Parts:
-        """Return no parts as yet."""
-        del name
-        return Parts(fingerprints)
-
     def write(self, name: str, arrays: Arrays, record: Record) -> None:
         """Do nothing."""
 
@@ -70,7 +65,8 @@ class InMemory:
 class JobFolder:
     """The folder of `-o`: unused, unfinished (a hidden folder says of which job), or finished.
 
-    Nothing is written before the first part of a stage is made; finished means `job.json`.
+    Nothing is written before the first answer is there; finished means `job.json`. Runs that each
+    do a share of the job work in one folder at once: each writes to a journal of its own.
     """
 
     def __init__(
@@ -81,8 +77,9 @@ class JobFolder:
         overwrite: bool,
         writes: Collection[str],
         inputs: Collection[Path] = (),
+        share: Share | None = None,
     ) -> None:
-        """Prepare; the context manager takes the folder.
+        """Prepare; the context manager takes the folder and opens the journal.
 
         `job` is what the stages depend on, by option; `writes` names the files that they make, of
         which none may be among the `inputs`.
@@ -94,6 +91,8 @@ class JobFolder:
         self._inputs = {file.absolute() for file in inputs}
         self._lock: contextlib.ExitStack | None = None
         self._begun = False
+        self._share = share
+        self.journal = Journal()
 
     def __enter__(self) -> "JobFolder":
         """Take the folder.
@@ -102,47 +101,45 @@ class JobFolder:
         ------
         OutputError
             The job may not work there, or another process does.
+        MachineError
+            Its file system cannot keep a second run out.
         """
         if self._path.exists() and not self._path.is_dir():
             raise OutputError(f"{self._path} is a file; name a folder")
         check_writable(self._path)
         if self._path.is_dir():
             self._take()
+        root, part = self._path / JOURNAL, self._share.name if self._share else ""
+        self.journal = Journal(root, root / part, self._begin)
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        try:
+            self.journal.close()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
 
     def read(self, name: str) -> StageFile | None:
         """Return the file of a finished stage, None if there is none."""
         return read_stage(self._path / name)
 
-    def parts(self, name: str, fingerprints: Sequence[str]) -> Parts:
-        """Return the parts of a stage that an earlier run has left and that fit."""
-        return Parts(fingerprints, self._parts_folder(name), self._begin)
-
     def write(self, name: str, arrays: Arrays, record: Record) -> None:
-        """Finish a stage: its file takes the place of its parts."""
+        """Write the file of a stage. A ranking is of what was there before, so it goes."""
         self._begin()
-        write_files(self._path, {name: stage_writer(arrays, record)})
-        _delete(self._parts_folder(name))
+        writers = {name: stage_writer(arrays, record)}
+        write_files(self._path, writers, remove=_RANKED_FILES)
 
     def finish(self, report: Mapping[str, object], *, features: str) -> None:
         """Write job.json; what is of other features than these (fingerprint) goes."""
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-        if (self._path / _HIDDEN).is_dir():  # something was made anew: a ranking is of what was
-            for name in _RANKED_FILES:
-                _delete(self._path / name)
+        self.journal.close()
         write_files(self._path, {JOB_FILE: lambda file: file.write(text.encode())})
         for name in _STAGE_FILES:
             stage = read_stage(self._path / name)
             if stage is not None and stage.record.get("features") != features:
                 _delete(self._path / name)
         _delete(self._path / _HIDDEN)
-
-    def _parts_folder(self, name: str) -> Path:
-        return self._path / _HIDDEN / name.removesuffix(".npz")
 
     def _begin(self) -> None:
         """Mark the folder as unfinished, before anything in it changes."""
@@ -159,12 +156,18 @@ class JobFolder:
     def _take(self) -> None:
         """Keep other processes out until this one leaves, and check what is there."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(sole_writer(self._path))
+            if self._share is None:
+                stack.enter_context(sole_writer(self._path, must_lock=True))
+            else:
+                place = self._path / JOURNAL / self._share.name
+                stack.enter_context(made_folder(place))
+                stack.enter_context(sole_writer(place))
             self._check()
             self._lock = stack.pop_all()
 
     def _check(self) -> None:
         names = {file.name for file in self._path.iterdir()} - set(abandoned(self._path))
+        names.discard(JOURNAL)  # of content, whatever the job
         if names and not self._overwrite:
             self._check_unfinished(names)
         for file in self._inputs & {(self._path / name).absolute() for name in self._writes}:

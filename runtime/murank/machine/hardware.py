@@ -63,6 +63,15 @@ def gpu_and_driver() -> tuple[str, str] | None:
     return (name.strip(), driver.strip()) if comma else None
 
 
+def visible_gpus() -> list[str]:
+    """Names by which a process may choose among the GPUs of NVIDIA that this one sees."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    lines = [line for line in _output(["nvidia-smi", "-L"]).splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(lines))]
+
+
 def device_bytes() -> int | None:
     """GPU memory of this process."""
     asked = [

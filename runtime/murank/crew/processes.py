@@ -1,0 +1,209 @@
+"""Several processes of this machine, started anew where one ends."""
+
+import contextlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from murank._exceptions import MachineError
+from murank.crew.crew_protocol import Lost, Make, StalledError
+from murank.crew.hand import AHEAD
+
+_HAND = "from murank.crew.hand import main; main()"
+_PATIENCE, _AT_LEAST = 10, 120  # times the slowest unit, and seconds beside that
+_STARTING = 600  # seconds that the first answer may take beside that: engines load
+_HOPELESS = 20  # processes that end one after the other without an answer between
+
+
+class _Hand:
+    """One process, and what it has to do."""
+
+    def __init__(self, make: bytes, environment: Mapping[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603 - this Python, our own module
+                [sys.executable, "-c", _HAND, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        self.connection = Connection(ours.detach())
+        self.doing: deque[_Task] = deque()
+        self.is_ready = False
+        self._since = time.monotonic()
+        with contextlib.suppress(OSError):  # it has ended already: shows when it is waited for
+            self.connection.send_bytes(make)
+
+    def give(self, task: "_Task") -> None:
+        """Send a unit. OSError if the process is gone."""
+        if not self.doing:
+            self._since = time.monotonic()
+        self.doing.append(task)
+        self.connection.send(task.unit)
+
+    def done(self) -> tuple["_Task", float]:
+        """Return the unit that was answered, and the seconds it took."""
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        return self.doing.popleft(), seconds
+
+    def end(self, grace: float = 5.0) -> int:
+        """Let it go; return how it ended."""
+        self.connection.close()
+        try:
+            return self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+class _Task:
+    """A unit, and how many processes ended over it."""
+
+    def __init__(self, unit: Any, ended: int = 0) -> None:
+        self.unit = unit
+        self.ended = ended
+
+
+class Processes:
+    """`size` worker processes of this machine."""
+
+    def __init__(
+        self, make: Make, size: int, environment: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        """`environment`: variables of each, such as which device it sees; started at first use."""
+        self.size = size
+        self._make = pickle.dumps(make)
+        self._environment = list(environment) or [{}] * size
+        self._hands: list[_Hand] = []
+        self._ended = 0  # one after the other
+        self._slowest = 0.0
+        self._has_answered = False
+
+    def answers(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield each unit, or parts of it, and its answer, as they come."""
+        supply = _Supply(units)
+        try:
+            while True:
+                self._give(supply)
+                busy = {hand.connection: hand for hand in self._hands if hand.doing}
+                if not busy:
+                    return
+                for connection in self._waited(list(busy)):
+                    yield from self._heard(busy[connection], supply)
+        except BaseException:
+            self.close(grace=0.1)
+            raise
+
+    def close(self, grace: float = 5.0) -> None:
+        """End all of them."""
+        for hand in self._hands:
+            hand.connection.close()
+        for hand in self._hands:
+            hand.end(grace)
+        self._hands.clear()
+
+    def _give(self, supply: "_Supply") -> None:
+        while len(self._hands) < self.size and supply.has_more:
+            variables = self._environment[len(self._hands)]
+            self._hands.append(_Hand(self._make, variables))
+        for _ in range(AHEAD):  # in turn, so that nobody has two while another has none
+            for number, hand in enumerate(self._hands):
+                task = supply.next_for(hand)
+                if task is not None:
+                    try:
+                        hand.give(task)
+                    except OSError:
+                        self._replace(number, supply)
+
+    def _waited(self, connections: Sequence[Connection]) -> Sequence[Any]:
+        patience = _PATIENCE * self._slowest + _AT_LEAST
+        if not self._has_answered:
+            patience += _STARTING
+        heard = wait(connections, patience)
+        if not heard:
+            raise StalledError(
+                f"no worker has answered for {patience:.0f} s, and the slowest answer took "
+                f"{self._slowest:.1f} s: they hang; what they answered before is kept"
+            )
+        return heard
+
+    def _heard(self, hand: _Hand, supply: "_Supply") -> Iterator[tuple[Any, Any]]:
+        try:
+            kind, what = hand.connection.recv()
+        except (EOFError, OSError):
+            yield from self._replace(self._hands.index(hand), supply)
+            return
+        if kind == "failed":
+            raise what
+        if kind == "ready":
+            hand.is_ready = True
+            return
+        task, seconds = hand.done()
+        self._slowest, self._ended, self._has_answered = max(self._slowest, seconds), 0, True
+        yield task.unit, what
+
+    def _replace(self, number: int, supply: "_Supply") -> Sequence[tuple[Any, Any]]:
+        """Start another process for one that ended, and settle what that did."""
+        hand = self._hands[number]
+        how = _ending(hand.end())
+        self._ended += 1
+        if not hand.is_ready:
+            raise MachineError(f"a worker process ended while it was loading ({how})")
+        if self._ended >= _HOPELESS:
+            raise MachineError(f"{self._ended} worker processes ended one after the other ({how})")
+        self._hands[number] = _Hand(self._make, self._environment[number])
+        return supply.returned(list(hand.doing), how)
+
+
+class _Supply:
+    """Units still to be done: those of processes that ended come first, each alone."""
+
+    def __init__(self, units: Iterable[Any]) -> None:
+        self._units = iter(units)
+        self._ahead: deque[_Task] = deque()
+        self._suspects: deque[_Task] = deque()
+
+    @property
+    def has_more(self) -> bool:
+        if not self._ahead and not self._suspects:
+            self._ahead.extend(_Task(unit) for unit in _first(self._units))
+        return bool(self._ahead or self._suspects)
+
+    def next_for(self, hand: _Hand) -> _Task | None:
+        """Return what it should be given now, if anything."""
+        if len(hand.doing) >= AHEAD or any(task.ended for task in hand.doing):
+            return None
+        if self._suspects:
+            return None if hand.doing else self._suspects.popleft()
+        return self._ahead.popleft() if self.has_more else None
+
+    def returned(self, tasks: Sequence[_Task], how: str) -> Sequence[tuple[Any, Any]]:
+        """Take back what a process had when it ended; return what cannot be done at all."""
+        if not tasks:
+            return []
+        culprit, *others = tasks  # the first was in work
+        self._ahead.extendleft(reversed(others))
+        if culprit.ended == 0:
+            self._suspects.append(_Task(culprit.unit, 1))
+            return []
+        parts = culprit.unit.split()
+        self._suspects.extend(_Task(part, 1) for part in parts)
+        lost = Lost(f"it ends the process that works on it ({how})")
+        return [] if parts else [(culprit.unit, lost)]
+
+
+def _first(units: Iterator[Any]) -> Iterator[Any]:
+    for unit in units:
+        yield unit
+        return
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit {code}"

@@ -1,0 +1,66 @@
+"""Who does a job's work: this process, several of this machine, or Ray."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from murank._exceptions import InputError
+from murank.crew import Crew, Here, Processes
+from murank.jobs.engine_work import EngineWork, work_elsewhere
+from murank.jobs.lazy_engine import LazyEngine
+from murank.machine.hardware import visible_gpus
+from murank_kernels.machine.cores import usable_cores
+
+_MOST = 256
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who was asked for. Neither: this process."""
+
+    processes: int | None = None
+    ray: str | None = None  # address of a cluster; "": a new one on this machine
+
+    @classmethod
+    def parse(cls, text: str) -> "Workers":
+        """Read N, ray or ray:HOST:PORT. Raises InputError for what is none of them."""
+        if re.fullmatch(r"[1-9][0-9]{0,3}", text) and int(text) <= _MOST:
+            return cls(processes=int(text))
+        if text == "ray":
+            return cls(ray="")
+        if re.fullmatch(r"ray:[^:\s/]+:[0-9]{1,5}", text):
+            return cls(ray=text.removeprefix("ray:"))
+        raise InputError(
+            f"--workers must be a number up to {_MOST}, ray, or ray:HOST:PORT; got {text!r}"
+        )
+
+
+@contextmanager
+def crew_of(workers: Workers, engine: LazyEngine) -> Iterator[Crew]:
+    """Yield who works; nobody is started before there is something to do."""
+    crew = _crew(workers, engine)
+    try:
+        yield crew
+    finally:
+        crew.close()
+
+
+def _crew(workers: Workers, engine: LazyEngine) -> Crew:
+    if workers.processes is None:
+        return Here(lambda: EngineWork(engine))
+    count = workers.processes
+    threads = engine.options.get("threads") or max(1, usable_cores() // count)
+    make = work_elsewhere(engine, threads=threads)
+    return Processes(make, count, [_environment(i, threads) for i in range(count)])
+
+
+def _environment(number: int, threads: int) -> Mapping[str, Any]:
+    """Return the variables of one process: its share of the cores, and a GPU of its own."""
+    variables = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
+    gpus = visible_gpus()
+    if len(gpus) > 1:
+        variables["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    return variables

@@ -1,0 +1,225 @@
+"""What a process does with units of a job: decode, embed, ask."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError, MachineError
+from murank.crew.crew_protocol import Make
+from murank.engine.encoder import NoFeatureError
+from murank.images import ReadyImage
+from murank.jobs.image_contents import Content, NoContent, read_content
+from murank.jobs.job_units import (
+    AskAnswer,
+    AskUnit,
+    EmbedAnswer,
+    EmbedUnit,
+    OneOrder,
+    OrderAnswer,
+    Provenance,
+)  # fmt: skip
+from murank.jobs.lazy_engine import LazyEngine
+from murank.journal.journal import Digest
+from murank.machine.cores import decoding_threads
+from murank.machine.device_kind import device_kind
+
+QUERY, CANDIDATE = "<query image>", "<candidate image>"  # stand for paths in reasons of pairs
+
+_Begun = Sequence[Future[Content | NoContent]]
+_Rows = Mapping[int, Sequence[int]]  # image of a query -> places of its pairs, as many for each
+
+
+class EngineWork:
+    """UnitWork with one engine, loaded at the first unit."""
+
+    def __init__(self, engine: LazyEngine) -> None:
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(decoding_threads())
+        self._embedded: set[Digest] = set()  # by this process
+        self._provenance: dict[tuple[str, ...], Provenance] = {}
+
+    def begin(self, unit: EmbedUnit | AskUnit) -> _Begun:
+        """Read and decode the unit's images."""
+        embeds = isinstance(unit, EmbedUnit)
+        part = self._engine.encoder if embeds else self._engine.scorer
+        return [
+            self._threads.submit(read_content, Path(path), part.preprocessing, expected=digest)
+            for path, digest in zip(unit.paths, unit.expected, strict=True)
+        ]
+
+    def finish(self, unit: EmbedUnit | AskUnit, begun: _Begun) -> EmbedAnswer | AskAnswer:
+        """Ask the engine."""
+        contents = [future.result() for future in begun]
+        if isinstance(unit, EmbedUnit):
+            return self._embed(unit, contents)
+        return self._ask(unit, contents)
+
+    def _embed(self, unit: EmbedUnit, contents: Sequence[Content | NoContent]) -> EmbedAnswer:
+        images: dict[Digest, tuple[str, ReadyImage]] = {}
+        for path, content in zip(unit.paths, contents, strict=True):
+            if isinstance(content, NoContent) or content.ready is None:
+                continue
+            if content.digest not in self._embedded:
+                images.setdefault(content.digest, (path, content.ready))
+        features = self._features([*images.values()])
+        self._embedded.update(images)
+        return EmbedAnswer(
+            [one.digest if isinstance(one, Content) else None for one in contents],
+            {i: one.reason for i, one in enumerate(contents) if isinstance(one, NoContent)},
+            _refused(contents), [*images], features, self._made_by("encoder"),
+        )  # fmt: skip
+
+    def _features(self, images: Sequence[tuple[str, ReadyImage]]) -> NDArray[np.float32]:
+        dim = self._engine.encoder.dim
+        if not images:
+            return np.empty((0, dim), np.float32)
+        paths = [path for path, _ in images]
+        try:
+            features = self._engine.loaded.embed([image for _, image in images])
+        except NoFeatureError as error:
+            named = NoFeatureError(self._engine.folder, error.place, Path(paths[error.place]))
+            raise named from error
+        _check_features(features, paths)
+        return features
+
+    def _ask(self, unit: AskUnit, contents: Sequence[Content | NoContent]) -> AskAnswer:
+        images = {
+            place: content.ready
+            for place, content in enumerate(contents)
+            if isinstance(content, Content) and content.ready is not None
+        }
+        orders = {
+            order: self._ask_in(unit, images, order, wanted)
+            for order, wanted in unit.orders.items()
+        }
+        return AskAnswer(
+            orders,
+            {i: one.reason for i, one in enumerate(contents) if isinstance(one, NoContent)},
+            {
+                i: one.refused
+                for i, one in enumerate(contents)
+                if isinstance(one, Content) and one.refused is not None
+            },
+            self._made_by("vision", "decoder"),
+        )
+
+    def _ask_in(
+        self,
+        unit: AskUnit,
+        images: Mapping[int, ReadyImage],
+        order: OneOrder,
+        wanted: NDArray[np.bool_],
+    ) -> OrderAnswer:
+        mu = np.full(len(unit.pairs), np.nan, np.float32)
+        reasons: dict[int, str] = {}
+
+        def score(rows: _Rows) -> NDArray[np.float32]:
+            queries = [images[query] for query in rows]
+            candidates = [
+                [images[int(unit.pairs[place, 1])] for place in places] for places in rows.values()
+            ]
+            # Loaded in here: an engine that cannot be loaded is no pair's fault.
+            engine = self._engine.loaded
+            try:
+                return engine.mu_many(queries, candidates, order=order)
+            except MachineError as error:
+                names = ", ".join(unit.paths[query] for query in rows)
+                raise MachineError(f"while asking about {names}: {error}") from error
+
+        for rows in _askable(unit, images, wanted):
+            for place, answer in _answers(score, rows):
+                if isinstance(answer, InputError):
+                    reasons[place] = _reason(answer)
+                else:
+                    mu[place] = answer
+        return OrderAnswer(mu, reasons)
+
+    def _made_by(self, *graphs: str) -> Provenance:
+        if graphs not in self._provenance:
+            providers = self._engine.providers(*graphs)
+            self._provenance[graphs] = Provenance(device_kind(providers), providers)
+        return self._provenance[graphs]
+
+
+def _load_and_work(folder: Path, sha256: str, parts: Any, options: Mapping[str, Any]) -> EngineWork:
+    engine = LazyEngine(folder, parts, {**options, "sha256": sha256})
+    engine.loaded  # noqa: B018 - before the first unit: a process that cannot load must say so
+    return EngineWork(engine)
+
+
+def work_elsewhere(engine: LazyEngine, **options: Any) -> Make:
+    """Return what makes the same work in another process; it must find the same engine there."""
+    return partial(
+        _load_and_work, engine.folder.absolute(), engine.sha256, tuple(engine.parts),
+        {**engine.options, **options},
+    )  # fmt: skip
+
+
+def _refused(contents: Sequence[Content | NoContent]) -> dict[Digest, str]:
+    return {
+        one.digest: one.refused
+        for one in contents
+        if isinstance(one, Content) and one.refused is not None
+    }
+
+
+def _check_features(features: NDArray[np.float32], paths: Sequence[str]) -> None:
+    bad = ~np.isfinite(features).all(axis=1) | ~features.any(axis=1)
+    if bad.any():
+        raise InputError(
+            f"{paths[int(np.argmax(bad))]}: the encoder gives NaN, infinity or zeros for it; leave "
+            "the image out, or export the encoder with another precision"
+        )
+
+
+def _askable(
+    unit: AskUnit, images: Mapping[int, ReadyImage], wanted: NDArray[np.bool_]
+) -> list[_Rows]:
+    """Return pairs of usable images; what the engine is asked at once has rows of one length."""
+    rows: dict[int, list[int]] = {}
+    for place in np.flatnonzero(wanted).tolist():
+        query, candidate = unit.pairs[place].tolist()
+        if query in images and candidate in images:
+            rows.setdefault(query, []).append(place)
+    askable: dict[int, dict[int, list[int]]] = {}
+    for query, places in rows.items():
+        askable.setdefault(len(places), {})[query] = places
+    return list(askable.values())
+
+
+def _answers(score: Any, rows: _Rows) -> Iterator[tuple[int, float | InputError]]:
+    """Yield places of pairs, and mu or why there is none: a bad pair takes no other with it."""
+    try:
+        mu = score(rows)
+    except InputError as error:
+        reason, smaller = error.with_traceback(None), _smaller(rows)
+    else:
+        for places, values in zip(rows.values(), mu.tolist(), strict=True):
+            yield from zip(places, values, strict=True)
+        return
+    if not smaller:
+        (((place,)),) = rows.values()
+        yield place, reason
+    for one in smaller:
+        yield from _answers(score, one)
+
+
+def _smaller(rows: _Rows) -> list[_Rows]:
+    """Split several queries into one each, a query into its pairs, a pair no further."""
+    if len(rows) > 1:
+        return [{query: places} for query, places in rows.items()]
+    ((query, places),) = rows.items()
+    return [{query: [place]} for place in places] if len(places) > 1 else []
+
+
+def _reason(error: InputError) -> str:
+    from murank.engine.no_answer import NoAnswerError
+
+    if isinstance(error, NoAnswerError):
+        return str(error.called(QUERY, CANDIDATE))
+    return f"{QUERY} and {CANDIDATE}: {error}"

@@ -1,0 +1,35 @@
+"""Devices that give the same numbers bit for bit, told apart by what their kernels depend on."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from murank.machine.hardware import gpu_and_driver
+
+_CPU_INFO = Path("/proc/cpuinfo")
+# Instructions that libraries choose other kernels by, strongest first.
+_STEPS = (
+    "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "avx",
+    "sve2", "sve", "i8mm", "bf16", "asimddp",
+)  # fmt: skip
+_ON_CPU = "CPUExecutionProvider"
+
+
+def device_kind(providers: Mapping[str, Sequence[str]]) -> str:
+    """Return the kind that answers are of, given what runs each graph."""
+    first = {names[0] for names in providers.values() if names}
+    if first <= {_ON_CPU}:
+        return _cpu()
+    gpu = gpu_and_driver()
+    return f"{', '.join(sorted(first))} on {gpu[0] if gpu else _cpu()}"
+
+
+def _cpu() -> str:
+    try:
+        lines = _CPU_INFO.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    keys = ("flags", "Features")
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(keys)), [])
+    strongest = next((step for step in _STEPS if step in flags), "")
+    return f"CPU {platform.machine()} {strongest}".rstrip()
