@@ -25,6 +25,7 @@ THIRD_PARTIES = {
         "onnxruntime",
         "safetensors",
         "matplotlib",
+        "pyarrow",
         "pymilvus",
         "onnx",  # where they are asked for
     },

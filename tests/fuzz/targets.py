@@ -16,6 +16,7 @@ from PIL import Image
 
 from murank import load_features, load_ranking
 from murank.bench.report_files import load_report
+from murank.datasets import list_images
 from murank.datasets.csv_list import read_csv_list
 from murank.engine.decoder import _load_prompt
 from murank.engine.disk_cache import DiskCache
@@ -92,7 +93,32 @@ def _arrays() -> list[Target]:
         Target("features", [features], how, load_features, "f.npz", 250),
         Target("mu", [mu], how, load_mu, "mu.npz", 150),
         Target("ranking", [ranking], how, load_ranking, "ranking.npz", 150),
+        Target(
+            "parquet list",
+            [_parquet(path=["a", "b"], pid=[1, 2], camid=[0, 1])],
+            BYTES,
+            list_images,
+            "l.parquet",
+            60,
+        ),
+        Target(
+            "parquet features",
+            [_parquet(path=paths.tolist(), feature=list(rows), pid=ids)],
+            BYTES,
+            load_features,
+            "f.parquet",
+            60,
+        ),
     ]
+
+
+def _parquet(**columns: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
 
 
 def _texts() -> list[Target]:

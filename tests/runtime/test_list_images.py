@@ -85,10 +85,10 @@ def test_sources_that_list_nothing(tmp_path: Path) -> None:
         list_images(tmp_path / "none")
     with pytest.raises(InputError, match=r"none.csv: no such file or folder"):
         list_images(tmp_path / "none.csv")
-    with pytest.raises(InputError, match=r"neither a folder of images nor a .csv"):
+    with pytest.raises(InputError, match=r"neither a folder of images nor a list"):
         list_images(tmp_path / "notes.txt")
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(InputError, match=r"neither a folder of images nor a .csv"):
+    with pytest.raises(InputError, match=r"neither a folder of images nor a list"):
         list_images(tmp_path / "pipe.csv")
 
 
@@ -143,7 +143,9 @@ def test_csv_with_fewer_columns(tmp_path: Path, column: str) -> None:
         ('path\n"a"b.jpg\n', "line 2: .*expected"),
         (f"path\n{'a' * 200_000}\n", "line 2: field larger"),
         ("path\na\0.jpg\n", "line 2: "),
-        (b"path\n\xe9.jpg\n", "is not UTF-8 text"),
+        (b"path\na.jpg\n\xe9.jpg\n", "line 3.* UTF-8"),
+        ("path\na.jpg\nhttps://x/a.jpg\n", "line 3.* URL"),
+        ("path\ns3://x/a.jpg\n", "line 2.* URL"),
     ],
 )
 def test_csv_that_cannot_be_used(tmp_path: Path, text: str | bytes, message: str) -> None:

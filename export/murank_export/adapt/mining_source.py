@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank import InputError, load_features
+from murank import InputError
 from murank.checks.text import is_utf8
 from murank.datasets import ImageList, list_images
 from murank.datasets.market_style import is_nobody
-from murank.files.npz import read_npz
 from murank.jobs import JobLog, LazyEngine
 from murank.rerank.alignment import OFF, Alignment
-from murank.rerank.features import check_has_paths
+from murank.rerank.features import check_has_paths, feature_set, read_arrays
 from murank.search import embed_images
 from murank_export.sources.hashing import file_sha256
 
@@ -54,10 +53,11 @@ def from_features(file: Path, report: JobLog) -> Labelled:
     InputError
         It cannot be read, has no pids, or its paths cannot stand in a list of pairs.
     """
-    if read_npz(file, ("paths",))["paths"].size < 2:
+    arrays = read_arrays(file)
+    if arrays["features"].shape[:1] in ((0,), (1,)):
         raise InputError(f"{file} holds fewer than two images, so there is no pair to mine")
     # Which rows are queries does not matter, and a training set's paths do not tell.
-    given = load_features(file, num_query=1)
+    given = feature_set(arrays, file, num_query=1)
     if given.pids is None:
         raise InputError(f"{file} has no pids, so nobody knows which images show the same person")
     check_has_paths(given, file, "pairs name the images")

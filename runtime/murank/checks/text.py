@@ -50,6 +50,15 @@ def is_utf8(text: str) -> bool:
     return True
 
 
+def decodes(raw: bytes) -> bool:
+    """Whether bytes are UTF-8."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def warn(text: str, *, room: str | None = None) -> None:
     """Log a warning in one plain line, to "murank", or to what it calls one of its rooms."""
     logging.getLogger("murank" if room is None else f"murank.{room}").warning("%s", plain(text))

@@ -104,7 +104,7 @@ def _add_load(result: Parser, defaults: BenchSettings) -> None:
     )
     group.add_argument("--streams", type=int, metavar="N", help="a group (8) [MultiStream]")
     group.add_argument("--deadline-ms", type=float, metavar="MS", help="answers in time")
-    group.add_argument("--images", type=Path, metavar="DIR", help="folder or .csv (crops are made)")
+    group.add_argument("--images", type=Path, metavar="DIR", help="folder or list (crops are made)")
     group.add_argument("--seed", type=int, default=defaults.seed, help=f"({defaults.seed})")
     group.add_argument(
         "--sweep", action="store_true", help="also other numbers of candidates; takes longer"

@@ -15,11 +15,13 @@ from murank.cli.ranked_source import add_ranked_source
 from murank.cli.table import table
 from murank.datasets.labels import Labels
 from murank.files.npz import open_npz, read_npz
+from murank.files.parquet import is_parquet
 from murank.jobs import is_job
 from murank.rerank.alignment import align
 from murank.rerank.features import load_features
 from murank.rerank.methods import distance_blocks, kernel_errors
 from murank.rerank.metrics import Metrics, cmc_metrics, metrics_of
+from murank.rerank.parquet_features import has_features
 from murank.rerank.ranking import load_ranking, ranking_file
 from murank.rerank.truncated import evaluate_truncated
 
@@ -99,6 +101,8 @@ def _of_job(args: argparse.Namespace, protocol: dict[str, Any]) -> int:
 
 
 def _kind(path: Path) -> str:
+    if is_parquet(path) and has_features(path):
+        return "features"
     with open_npz(path) as archive:
         keys = archive.files
     for key, kind in (("features", "features"), ("distmat", "distances"), ("indices", "ranking")):

@@ -29,16 +29,18 @@ def add_job_sources(result: Parser) -> None:
     group = result.add_argument_group("source: --query and --gallery, --dataset, or --features")
     one = group.add_mutually_exclusive_group(required=True)
     one.add_argument(
-        "--query", metavar="DIR|CSV", help="folder of images, or list (path,pid,camid)"
+        "--query",
+        metavar="DIR|LIST",
+        help="folder of images, or a list (.csv, .parquet: path, pid, camid)",
     )
-    group.add_argument("--gallery", metavar="DIR|CSV", help="the same, to be ranked")
+    group.add_argument("--gallery", metavar="DIR|LIST", help="the same, to be ranked")
     one.add_argument("--dataset", choices=tuple(DATASETS), metavar="NAME", help=", ".join(DATASETS))
     group.add_argument("--root", metavar="DIR", help="folder of the data set")
     group.add_argument("--split", type=int, metavar="N", help="which of its random halves (0)")
     group.add_argument("--boxes", choices=("detected", "labeled"), help="of cuhk03-np (detected)")
-    one.add_argument("--features", metavar="F.npz", help="features of the images, queries first")
+    one.add_argument("--features", metavar="F", help="features (.npz, .parquet), queries first")
     group.add_argument(
-        "--image-root", metavar="DIR", help="where paths in F.npz start (the current folder)"
+        "--image-root", metavar="DIR", help="where paths in F start (the current folder)"
     )
     group.add_argument("--num-query", type=positive, metavar="N", help="leading rows = queries")
 

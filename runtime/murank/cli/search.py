@@ -31,6 +31,8 @@ from murank.cli.search_gallery import EmbeddedGallery, GalleryImages, list_galle
 from murank.cli.search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.datasets.shared_files import note_of_shared
 from murank.engine.engine import Engine, Part
+from murank.files.parquet import is_parquet
+from murank.files.urls import refuse_url
 from murank.folder.integrity import read_pinned
 from murank.folder.manifest import MuDefaults
 from murank.rerank.alignment import Alignment
@@ -58,14 +60,14 @@ def parser() -> Parser:
     """Return the parser of this verb."""
     result = Parser(
         prog="murank search",
-        usage="murank search ENGINE --gallery DIR|CSV|JOB|NPZ --query IMG [IMG ...] [options]",
+        usage="murank search ENGINE --gallery DIR|LIST|JOB|F --query IMG [IMG ...] [options]",
         description="Rank a gallery for one query image after the other: the encoder ranks all of "
         "it, the MLLM looks at the nearest candidates as far as the deadline allows, and mu is "
         "fused in. The results are candidate matches; a person decides.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
     result.add_argument(
-        "--gallery", required=True, metavar="DIR|CSV|JOB|NPZ",
+        "--gallery", required=True, metavar="DIR|LIST|JOB|F",
         help="images (embedded first), or a folder of murank score or its features.npz: their "
         "gallery rows",
     )  # fmt: skip
@@ -243,7 +245,8 @@ def _checked(args: argparse.Namespace) -> Search:
 
 def _check_query(query: Path) -> None:
     """Raise InputError unless it is a file that may be an image."""
-    if query.is_dir() or query.suffix.lower() == ".csv":
+    refuse_url(query)
+    if query.is_dir() or query.suffix.lower() == ".csv" or is_parquet(query):
         kind = "a folder" if query.is_dir() else "a list"
         raise InputError(
             f"--query {query} is {kind}, and search takes images: name them, or rank all of it by "

@@ -12,11 +12,13 @@ from murank.cli.ranked_source import read_features
 from murank.datasets import list_images
 from murank.datasets.labels import Ids
 from murank.engine.engine import Engine
+from murank.files.parquet import is_parquet
 from murank.folder.contents import EngineFiles
 from murank.folder.graph_hash import encoder_sha256
 from murank.folder.manifest import Manifest
 from murank.jobs import is_job
 from murank.rerank.features import check_has_paths
+from murank.rerank.parquet_features import has_features
 from murank.search import embed_images
 
 
@@ -73,7 +75,7 @@ def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Pat
     encoder = manifest.encoder
     if encoder is None:
         raise InputError(f"{engine} has no encoder, so it cannot search: export one with --encoder")
-    if Path(source).suffix.lower() != ".npz" and not is_job(Path(source)):
+    if not _has_features(Path(source)):
         if root is not None:
             raise UsageError("--image-root needs --gallery F.npz: other paths are known")
         listed = list_images(source)
@@ -97,3 +99,9 @@ def list_gallery(source: str, root: Path | None, manifest: Manifest, engine: Pat
         )
     paths = [(root or Path()) / str(path) for path in gallery.paths]
     return GalleryImages(paths, gallery.features.astype(np.float32, copy=False), gallery.camids)
+
+
+def _has_features(source: Path) -> bool:
+    if is_parquet(source):
+        return has_features(source)
+    return source.suffix.lower() == ".npz" or is_job(source)

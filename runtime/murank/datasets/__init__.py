@@ -1,6 +1,6 @@
-"""Which images are ranked: data sets of the field, plain folders, .csv lists; none is opened.
+"""Which images are ranked: data sets of the field, plain folders, lists; no image is opened.
 
-Imports no other room.
+Imports checks, files.
 """
 
 from murank.datasets.folder import list_images

@@ -1,46 +1,41 @@
 """Image lists in .csv files: columns path, pid, camid."""
 
 import csv
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank.checks.text import decodes
 from murank.datasets.image_lists import ImageList
+from murank.datasets.listed_paths import COLUMNS, ListedPaths, why_unlabelled
 
-_COLUMNS = ("path", "pid", "camid")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")  # fits int64
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*", re.ASCII)  # fits int64
 
 
 def read_csv_list(file: Path) -> ImageList:
     """Read the list; InputError names the line that cannot be used."""
     rows = _rows(file)
     columns = _columns(next(rows, (1, []))[1], file)
-    numbers: list[int] = []
-    table: list[dict[str, str]] = []
+    place = columns.index("path")
+    ids = [(columns.index(name), name) for name in COLUMNS[1:] if name in columns]
+    paths = ListedPaths(file, "line")
+    numbers: dict[str, list[int]] = {name: [] for _, name in ids}
     for number, values in rows:
         if len(values) != len(columns):
             raise InputError(
                 f"{file}, line {number}: {len(values)} fields, but there are {len(columns)} columns"
             )
-        numbers.append(number)
-        table.append(dict(zip(columns, values, strict=True)))
-    if not table:
-        raise InputError(f"{file} lists no image")
-    paths = _paths([row["path"] for row in table], numbers, file)
+        paths.add(values[place], number)
+        for column, name in ids:
+            numbers[name].append(_integer(values[column], name, number, file))
+    whole = paths.whole()
     pids, camids = (
-        _integers([row[column] for row in table], column, numbers, file)
-        if column in columns
-        else None
-        for column in _COLUMNS[1:]
+        np.array(numbers[name], np.int64) if name in numbers else None for name in COLUMNS[1:]
     )
-    missing = [column for column in _COLUMNS[1:] if column not in columns]
-    why = f"{file} has no column {' and no column '.join(missing)}" if missing else None
-    return ImageList(paths, pids, camids, unlabelled=why)
+    return ImageList(whole, pids, camids, unlabelled=why_unlabelled(file, columns))
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -53,14 +48,20 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
                 if fields:
                     yield reader.line_num, fields
         except UnicodeDecodeError as error:
-            raise InputError(f"{file} is not UTF-8 text") from error
+            raise InputError(f"{file}, line {_undecodable(file)}: is not UTF-8 text") from error
         except csv.Error as error:
             raise InputError(f"{file}, line {reader.line_num}: {error}") from error
 
 
+def _undecodable(file: Path) -> int:
+    """Return the first line that is no UTF-8; the decoder reads ahead of the lines."""
+    with file.open("rb") as lines:
+        return next((number for number, line in enumerate(lines, 1) if not decodes(line)), 1)
+
+
 def _columns(header: list[str], file: Path) -> list[str]:
     columns = [name.strip() for name in header]
-    known = len(set(columns)) == len(columns) and set(columns) <= set(_COLUMNS)
+    known = len(set(columns)) == len(columns) and set(columns) <= set(COLUMNS)
     if not known or "path" not in columns:
         raise InputError(
             f"{file}: the first line should name the columns, path and perhaps pid and camid, "
@@ -69,22 +70,7 @@ def _columns(header: list[str], file: Path) -> list[str]:
     return columns
 
 
-def _paths(values: list[str], numbers: list[int], file: Path) -> tuple[Path, ...]:
-    first: dict[str, int] = {}
-    paths = []
-    for number, value in zip(numbers, values, strict=True):
-        if not value.strip() or "\0" in value:
-            raise InputError(f"{file}, line {number}: the path is empty or no path")
-        path = file.parent / value
-        before = first.setdefault(os.path.normpath(path), number)
-        if before != number:
-            raise InputError(f"{file}, line {number}: {value} is already in line {before}")
-        paths.append(path)
-    return tuple(paths)
-
-
-def _integers(values: list[str], column: str, numbers: list[int], file: Path) -> NDArray[np.int64]:
-    for number, value in zip(numbers, values, strict=True):
-        if not _INTEGER.fullmatch(value.strip()):
-            raise InputError(f"{file}, line {number}: {column} should be an integer, got {value!r}")
-    return np.array([int(value) for value in values], np.int64)
+def _integer(value: str, column: str, number: int, file: Path) -> int:
+    if not _INTEGER.fullmatch(value):
+        raise InputError(f"{file}, line {number}: {column} should be an integer, got {value!r}")
+    return int(value)

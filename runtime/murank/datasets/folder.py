@@ -1,4 +1,4 @@
-"""Images without a data set: a folder, or a .csv that lists them."""
+"""Images without a data set: a folder, or a list of them as .csv or Parquet."""
 
 import os
 from collections import Counter
@@ -10,12 +10,15 @@ from murank.datasets.csv_list import read_csv_list
 from murank.datasets.image_files import IMAGE_SUFFIXES, images_below
 from murank.datasets.image_lists import Image, ImageList, image_list
 from murank.datasets.market_style import parse_name
+from murank.datasets.parquet_list import read_parquet_list
+from murank.files.parquet import is_parquet
+from murank.files.urls import refuse_url
 
 _SUFFIXES_NAMED = 5
 
 
 def list_images(source: str | os.PathLike[str]) -> ImageList:
-    """List the images of a folder or of a .csv file.
+    """List the images of a folder, of a .csv or of a Parquet file.
 
     Parameters
     ----------
@@ -26,20 +29,28 @@ def list_images(source: str | os.PathLike[str]) -> ImageList:
         A .csv: its rows in order. The first line names the columns: path and, where known, pid
         and camid (integers, taken as they are). Relative paths start at the folder of the .csv.
         Whether the files of a .csv are there is not looked up.
+        Parquet, by its first bytes or the name .parquet: the same columns; a note names the others.
 
     Raises
     ------
     InputError
         The source cannot be read, holds no image, or a row of it cannot be used.
+    MachineError
+        It is Parquet, and pyarrow (the extra `parquet`) is not installed.
     """
+    refuse_url(source)
     path = Path(source)
     try:
         if path.is_dir():
             return _list_folder(path)
+        if is_parquet(path):
+            return read_parquet_list(path)
         if path.suffix.lower() == ".csv" and path.is_file():
             return read_csv_list(path)
         if path.exists():
-            raise InputError(f"{path} is neither a folder of images nor a .csv file")
+            raise InputError(
+                f"{path} is neither a folder of images nor a list of them (.csv, .parquet)"
+            )
     except OSError as error:
         raise InputError(f"{error.filename or path}: {error.strerror or error}") from error
     raise InputError(f"{path}: no such file or folder")
@@ -49,7 +60,8 @@ def _list_folder(folder: Path) -> ImageList:
     passed_over: Counter[str] = Counter()
     paths = images_below(folder, passed_over)
     if not paths:
-        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        holds = f"; it holds {_counted(passed_over)}" if passed_over else ""
+        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}){holds}")
     labels = [parse_name(path.name) for path in paths]
     images = [
         Image(path, *label) for path, label in zip(paths, labels, strict=True) if label is not None
@@ -70,9 +82,12 @@ def _list_folder(folder: Path) -> ImageList:
 def _passed_over(folder: Path, counts: Counter[str]) -> tuple[str, ...]:
     if not counts:
         return ()
-    suffixes = [f"{suffix} {number:,}" for suffix, number in counts.most_common(_SUFFIXES_NAMED)]
-    suffixes += ["..."] * (len(counts) > _SUFFIXES_NAMED)
     return (
         f"{folder}: {counts.total():,} files passed over, which have no suffix of an image "
-        f"({', '.join(suffixes)})",
+        f"({_counted(counts)})",
     )
+
+
+def _counted(counts: Counter[str]) -> str:
+    suffixes = [f"{suffix} {number:,}" for suffix, number in counts.most_common(_SUFFIXES_NAMED)]
+    return ", ".join([*suffixes, *["..."] * (len(counts) > _SUFFIXES_NAMED)])

@@ -21,6 +21,7 @@ from murank.datasets.market_style import (
 from murank.datasets.msmt17 import MSMT17_LAYOUT, read_msmt17
 from murank.datasets.prid import PRID_LAYOUT, read_prid
 from murank.datasets.viper import VIPER_LAYOUT, read_viper
+from murank.files.urls import refuse_url
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def load_dataset(
     InputError
         A folder or file is missing or its name cannot be read, or an option does not fit.
     """
+    refuse_url(root)
     if name not in DATASETS:
         raise InputError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
     reader = DATASETS[name]

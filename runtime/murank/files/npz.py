@@ -15,6 +15,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank.files.urls import refuse_url
 from murank.machine.memory import available_bytes
 
 # What numpy and zipfile raise on bytes that are no archive, or no longer one. NotImplementedError
@@ -33,6 +34,7 @@ _HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], boo
 @contextmanager
 def open_npz(path: Path) -> Iterator[NpzFile]:
     """Open an archive; whatever is wrong with the file becomes an InputError that names it."""
+    refuse_url(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Feature sets: the customary .npz of the field, queries first."""
+"""Feature sets: the customary .npz of the field, or Parquet; queries first."""
 
 import os
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from murank._exceptions import InputError, OutputError
 from murank.datasets.labels import Ids, Labels
 from murank.files.atomic import check_writable, write_files
 from murank.files.npz import check_array, read_npz
+from murank.files.parquet import is_parquet
+from murank.rerank.parquet_features import read_parquet_features
 
 _LABELS = ("pids", "camids")
 _ENCODER = "encoder_sha256"
@@ -91,6 +93,9 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
         .npz with `features` [N,D] float16/32/64 and, where known, `paths` [N] str, `pids` [N],
         `camids` [N], `num_query` [] int and `encoder_sha256` [] str. Nothing pickled is ever
         loaded. Without paths, rows are called by their numbers.
+        Or Parquet, by its first bytes or the name .parquet: a column `feature` of lists of floats,
+        all of one length, and where known `path`, `pid`, `camid`; `num_query` and `encoder_sha256`
+        in the file's own metadata.
     num_query
         How many leading rows are queries. None: as the file's `num_query` says; without it, those
         whose path contains "query".
@@ -99,9 +104,17 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
     ------
     InputError
         The file cannot be read, lacks an array, or its arrays do not fit together.
+    MachineError
+        It is Parquet, and pyarrow (the extra `parquet`) is not installed.
     """
     file = Path(path)
-    arrays = read_npz(file, ("features",), ("paths", *_LABELS, "num_query", _ENCODER))
+    return feature_set(read_arrays(file), file, num_query)
+
+
+def feature_set(
+    arrays: dict[str, NDArray[Any]], file: Path, num_query: int | None = None
+) -> FeatureSet:
+    """Return what `read_arrays` has read of a file, checked. Raises as `load_features`."""
     features = arrays["features"]
     check_array(features, f"{file}: features", kinds="f", shape=(None, None))
     if features.dtype.itemsize > 8:
@@ -124,6 +137,13 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
         arrays.get("pids"), arrays.get("camids"), num_query, _encoder(arrays, file),
         has_paths=paths is not None,
     )  # fmt: skip
+
+
+def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
+    """Return what a features file holds, by name, unchecked. Raises as `load_features`."""
+    if is_parquet(file):
+        return read_parquet_features(file)
+    return read_npz(file, ("features",), ("paths", *_LABELS, "num_query", _ENCODER))
 
 
 def check_has_paths(features: FeatureSet, file: str | os.PathLike[str], why: str) -> None:
