@@ -25,6 +25,7 @@ from murank_kernels.cuda.simulated import as_tf32
 from murank_kernels.fusion.changes import Changes
 from murank_kernels.tiles import distances as cpu_distances
 from murank_kernels.tiles import neighbors as cpu_neighbors
+from murank_kernels.tiles import search as cpu_search
 from murank_kernels.tiles.distances import DistanceTiles
 from murank_kernels.tiles.prepare import MethodInput, prepare
 
@@ -84,13 +85,14 @@ class _Rounding:
 @contextmanager
 def rounded_search(slack: int) -> Iterator[None]:
     """Search with rounded factors and so many entries to spare; nothing else is rounded."""
-    module: Any = cpu_neighbors
-    before = module.DistanceTiles, module.SLACK
-    module.DistanceTiles, module.SLACK = _Rounding, slack
+    tiles: Any = cpu_search
+    lists: Any = cpu_neighbors
+    before = tiles.DistanceTiles, lists.SLACK
+    tiles.DistanceTiles, lists.SLACK = _Rounding, slack
     try:
         yield
     finally:
-        module.DistanceTiles, module.SLACK = before
+        tiles.DistanceTiles, lists.SLACK = before
 
 
 def search(data: Data) -> Found:

@@ -20,7 +20,8 @@ from murank_kernels.loops.compiled import compiled
 from murank_kernels.loops.parallel import Progress
 from murank_kernels.loops.vector import WORD, flag_not_above, make_flags
 from murank_kernels.tiles.distances import DistanceTiles
-from murank_kernels.tiles.neighbors import NOBODY, TILE, empty_lists, insert
+from murank_kernels.tiles.lists import NOBODY, empty_lists, insert
+from murank_kernels.tiles.tile_scan import TILE
 
 LENGTH = 3  # neighbours each way
 _ROWS_A_TASK = 2 * TILE

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, I32
 from murank_kernels.cuda import plan
 from murank_kernels.cuda.arrays import DeviceArray
@@ -79,6 +80,12 @@ class DeviceBlocks(DistanceBlocks):
                 with gpu.guarded():
                     part = gpu.get(rows[start:stop])
                 yield first + start, part
+
+    def after(self, first_query: int) -> Iterator[tuple[int, F32]]:
+        """As iteration: nothing is left out on a GPU, where all is made at once or soon done."""
+        if first_query:
+            raise InvalidInputError("blocks on a GPU begin with the first query")
+        return iter(self)
 
     def where_made(self) -> Iterator[tuple[int, Any]]:
         """As iteration, with all blocks on the device, and not to be written to."""

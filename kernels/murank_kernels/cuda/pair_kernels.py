@@ -12,7 +12,7 @@ from murank_kernels._types import F32, F64, I32, I64
 from murank_kernels.cuda.kernel import cuda, device_function, kernel
 from murank_kernels.fusion.changes import SCALE
 from murank_kernels.tiles.distances import changed_value
-from murank_kernels.tiles.neighbors import sort_rows
+from murank_kernels.tiles.lists import sort_rows
 
 _changed_value = device_function(changed_value)
 _sort_rows = device_function(sort_rows)

@@ -121,6 +121,13 @@ class RankEvaluator:
                     matches = found.matches[found.indptr[r] : found.indptr[r + 1]]
                     self._cmc[query] = self._gallery_shots(query, rows[r], matches)
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that hold what is known so far, by name; they are no copies.
+
+        An evaluator of the same labels and protocol goes on from what is put into its own.
+        """
+        return {"ap": self._ap, "inp": self._inp, "cmc": self._cmc, "seen": self._seen}
+
     def result(self) -> RankEvaluation:
         """Means over the valid queries ("trapezoid": over all).
 

@@ -17,6 +17,7 @@ from murank_kernels.tiles.camera_lists import CameraLists, camera_lists
 from murank_kernels.tiles.distance_blocks import DistanceBlocks, Finish
 from murank_kernels.tiles.neighbors import neighbors
 from murank_kernels.tiles.prepare import MethodInput, prepare
+from murank_kernels.tiles.search import Search
 
 
 def ca_jaccard(
@@ -102,15 +103,19 @@ def ca_jaccard_blocks(
     normalize: bool = True,
     device: str = "cpu",
     products: Products = "float32",
+    search: Search | None = None,
     progress: Progress | None = None,
 ) -> DistanceBlocks:
-    """Re-rank as `ca_jaccard` does, with the distances made some query rows at a time."""
+    """Re-rank as `ca_jaccard` does, with the distances made some query rows at a time.
+
+    `search`: who looks for neighbours instead, on the CPU, see `Search`.
+    """
     settings = CaJaccardSettings(
         k1, k2, k1_intra, k1_inter, k2_intra, k2_inter, ckrnns, clqe, lambda_value
     ).checked()
     fusion = Fusion(mu, candidates, alpha, gallery_mu, gallery_candidates)
     given = MethodInput(features, num_query, fusion, normalize, device, products, progress)
-    if given.on_device():
+    if given.on_device(search):
         from murank_kernels.methods import on_device
 
         return on_device.ca_jaccard_blocks(given, camids, settings)
@@ -121,7 +126,7 @@ def ca_jaccard_blocks(
         _, numbers = np.unique(cameras, return_inverse=True)
         found = neighbors(
             ready.features, settings.length, ready.changes, num_query=ready.num_query,
-            cameras=numbers.astype(np.int32), query_gallery=measured, progress=progress,
+            cameras=numbers.astype(np.int32), query_gallery=measured, search=search, progress=progress,
         )  # fmt: skip
         near = camera_lists(found)
         scale = Scale.of(found.row_max, squared=False)
@@ -131,7 +136,7 @@ def ca_jaccard_blocks(
         columns = gallery_columns(codes, ready.num_query)
         return partial(jaccard_rows, codes, columns, scale, settings.lambda_value)
 
-    return DistanceBlocks(ready, build, progress)
+    return DistanceBlocks(ready, build, progress, search_measures=search is None)
 
 
 def _encoded_by(near: CameraLists, settings: CaJaccardSettings) -> tuple[I64, I32]:

@@ -11,6 +11,7 @@ from murank_kernels.methods.settings import EcnMethod, EcnSettings
 from murank_kernels.tiles.distance_blocks import DistanceBlocks, Finish
 from murank_kernels.tiles.neighbors import neighbors
 from murank_kernels.tiles.prepare import MethodInput, prepare
+from murank_kernels.tiles.search import Search
 
 
 def ecn(
@@ -84,13 +85,17 @@ def ecn_blocks(
     normalize: bool = True,
     device: str = "cpu",
     products: Products = "float32",
+    search: Search | None = None,
     progress: Progress | None = None,
 ) -> DistanceBlocks:
-    """Re-rank as `ecn` does, with the distances made some query rows at a time."""
+    """Re-rank as `ecn` does, with the distances made some query rows at a time.
+
+    `search`: who looks for neighbours instead, on the CPU, see `Search`.
+    """
     settings = EcnSettings(k, t, q, method).checked()
     fusion = Fusion(mu, candidates, alpha, gallery_mu, gallery_candidates)
     given = MethodInput(features, num_query, fusion, normalize, device, products, progress)
-    if given.on_device():
+    if given.on_device(search):
         from murank_kernels.methods import on_device
 
         return on_device.ecn_blocks(given, settings)
@@ -100,7 +105,7 @@ def ecn_blocks(
         length = max(settings.k, settings.t + 1, settings.q + 1)
         near = neighbors(
             ready.features, length, ready.changes, num_query=ready.num_query,
-            query_gallery=measured, progress=progress,
+            query_gallery=measured, search=search, progress=progress,
         ).indices  # fmt: skip
         expanded = expanded_neighbors(near, settings.t, settings.q)
         if settings.method == "rankdist":
@@ -109,7 +114,9 @@ def ecn_blocks(
         return ecn_origdist.finish(ready.tiles(), expanded, ready.num_query)
 
     rows_each = 64 if settings.method == "rankdist" else ecn_origdist.ROWS_EACH
-    return DistanceBlocks(ready, build, progress, rows_each=rows_each)
+    return DistanceBlocks(
+        ready, build, progress, rows_each=rows_each, search_measures=search is None
+    )
 
 
 def expanded_neighbors(near: I32, t: int, q: int) -> I32:

@@ -14,6 +14,7 @@ from murank_kernels.methods.settings import KReciprocalSettings
 from murank_kernels.tiles.distance_blocks import DistanceBlocks, Finish
 from murank_kernels.tiles.neighbors import neighbors
 from murank_kernels.tiles.prepare import MethodInput, prepare
+from murank_kernels.tiles.search import Search
 
 
 def k_reciprocal(
@@ -111,13 +112,17 @@ def k_reciprocal_blocks(
     normalize: bool = True,
     device: str = "cpu",
     products: Products = "float32",
+    search: Search | None = None,
     progress: Progress | None = None,
 ) -> DistanceBlocks:
-    """Re-rank as `k_reciprocal` does, with the distances made some query rows at a time."""
+    """Re-rank as `k_reciprocal` does, with the distances made some query rows at a time.
+
+    `search`: who looks for neighbours instead, on the CPU, see `Search`.
+    """
     settings = KReciprocalSettings(k1, k2, lambda_value, squared).checked()
     fusion = Fusion(mu, candidates, alpha, gallery_mu, gallery_candidates)
     given = MethodInput(features, num_query, fusion, normalize, device, products, progress)
-    if given.on_device():
+    if given.on_device(search):
         from murank_kernels.methods import on_device
 
         return on_device.k_reciprocal_blocks(given, settings)
@@ -126,7 +131,7 @@ def k_reciprocal_blocks(
     def build(measured: F32 | None) -> Finish:
         near = neighbors(
             ready.features, settings.length, ready.changes,
-            num_query=ready.num_query, query_gallery=measured, progress=progress,
+            num_query=ready.num_query, query_gallery=measured, search=search, progress=progress,
         )  # fmt: skip
         scale = Scale.of(near.row_max, squared=settings.squared)
         codes = encode(*expanded_sets(near.indices, settings.k1), ready.pair_distances, scale)
@@ -135,4 +140,4 @@ def k_reciprocal_blocks(
         columns = gallery_columns(codes, ready.num_query)
         return partial(jaccard_rows, codes, columns, scale, settings.lambda_value)
 
-    return DistanceBlocks(ready, build, progress)
+    return DistanceBlocks(ready, build, progress, search_measures=search is None)

@@ -12,7 +12,7 @@ from murank_kernels.codes.encoding import Scale, encode, expand_queries, gallery
 from murank_kernels.codes.jaccard import jaccard_rows
 from murank_kernels.codes.reciprocal_sets import expanded_sets
 from murank_kernels.loops import parallel
-from murank_kernels.tiles.neighbors import empty_lists
+from murank_kernels.tiles.lists import empty_lists
 from murank_kernels.tiles.selection import select_rows
 
 _CONVERT = (

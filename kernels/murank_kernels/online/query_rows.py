@@ -15,7 +15,8 @@ from murank_kernels.fusion.changes import Changes
 from murank_kernels.loops.compiled import compiled
 from murank_kernels.methods.settings import KReciprocalSettings
 from murank_kernels.tiles.distances import squared_distance
-from murank_kernels.tiles.neighbors import Neighbors, empty_lists
+from murank_kernels.tiles.lists import empty_lists
+from murank_kernels.tiles.neighbors import Neighbors
 from murank_kernels.tiles.selection import select_rows
 
 QUERY = -1

@@ -11,7 +11,7 @@ from murank_kernels._types import F32, F64, I32, I64
 from murank_kernels.checks import validate
 from murank_kernels.fusion.changes import fused_changes
 from murank_kernels.fusion.scores import ScoredPairs, as_mu
-from murank_kernels.tiles.neighbors import empty_lists
+from murank_kernels.tiles.lists import empty_lists
 from murank_kernels.tiles.selection import SORT_ABOVE, select_rows
 
 

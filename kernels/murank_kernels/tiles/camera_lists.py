@@ -7,7 +7,8 @@ import numpy as np
 from murank_kernels._types import F32, I32
 from murank_kernels.loops import parallel
 from murank_kernels.loops.compiled import compiled
-from murank_kernels.tiles.neighbors import FAR, NOBODY, Neighbors
+from murank_kernels.tiles.lists import FAR, NOBODY
+from murank_kernels.tiles.neighbors import Neighbors
 
 
 @dataclass(frozen=True)

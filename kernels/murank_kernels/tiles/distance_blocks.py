@@ -58,10 +58,26 @@ class DistanceBlocks:
         self._progress = progress
 
     def __iter__(self) -> Iterator[tuple[int, F32]]:
+        return self.after(0)
+
+    def after(self, first_query: int) -> Iterator[tuple[int, F32]]:
+        """Iterate from a query on that a block begins with, or none: earlier rows are not made.
+
+        Raises InvalidInputError.
+        """
         each = self._rows_each
         height = max(1, BLOCK_BYTES // (4 * self.num_gallery * each)) * each
+        if first_query % height and first_query != self.num_query:
+            raise InvalidInputError(f"first_query is {first_query}: no block begins there")
+        return self._blocks_after(first_query, height)
+
+    def _blocks_after(self, first_query: int, height: int) -> Iterator[tuple[int, F32]]:
+        if first_query == self.num_query:
+            return
         finish, _ = self._built()
         for start, stop in parallel.row_ranges(self.num_query, height):
+            if start < first_query:
+                continue
             if self._progress is not None:
                 self._progress("re-ranking", start, self.num_query)
             yield start, self._block(finish, start, stop)  # no name keeps the last block alive

@@ -66,6 +66,11 @@ def _finish_tile(
             row[change_indices[p] - first_column] = change_values[p]
 
 
+def squared_norms(features: F32) -> F32:
+    """Squared length of each row, [N]."""
+    return np.einsum("ij,ij->i", features, features, dtype=np.float64).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class DistanceTiles:
     """Any rectangle of the N x N fused squared distances."""
@@ -78,8 +83,7 @@ class DistanceTiles:
     @classmethod
     def of(cls, features: F32, changes: Changes) -> "DistanceTiles":
         """Build, computing the norms."""
-        norms = np.einsum("ij,ij->i", features, features, dtype=np.float64)
-        return cls(features, norms.astype(np.float32), changes, np.arange(len(features)))
+        return cls(features, squared_norms(features), changes, np.arange(len(features)))
 
     def tile(
         self, rows: slice | I64, first_column: int, stop_column: int, out: F32 | None = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, I32, I64
 from murank_kernels.checks import validate
 from murank_kernels.fusion.changes import Changes, fused_changes
@@ -10,6 +11,7 @@ from murank_kernels.fusion.fusion import Fusion, NamedPairs
 from murank_kernels.fusion.scores import ScoredPairs
 from murank_kernels.loops.parallel import Progress
 from murank_kernels.tiles.distances import DistanceTiles, fill_squared_distances
+from murank_kernels.tiles.search import Search
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,11 @@ class MethodInput:
     products: str = "float32"
     progress: Progress | None = None
 
-    def on_device(self) -> bool:
-        """Whether a GPU is asked for. Raises InvalidInputError: it cannot multiply as asked."""
+    def on_device(self, search: Search | None = None) -> bool:
+        """Whether a GPU is asked for. Raises InvalidInputError: it cannot do what is asked."""
         validate.check_products(self.products, self.device)
+        if search is not None and self.device == "cuda":
+            raise InvalidInputError("search is for device='cpu': a GPU looks itself; leave it out")
         return self.device == "cuda"
 
     def checked(self) -> "Checked":

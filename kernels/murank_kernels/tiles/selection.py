@@ -9,7 +9,7 @@ from murank_kernels.checks import validate
 from murank_kernels.loops import parallel
 from murank_kernels.loops.compiled import compiled, to_read
 from murank_kernels.loops.vector import WORD, flag_below, make_flags
-from murank_kernels.tiles.neighbors import empty_lists, insert
+from murank_kernels.tiles.lists import empty_lists, insert
 
 CHUNK = 256  # entries tested against a bound that tightens from one to the next
 SORT_ABOVE = 512  # longer lists are sorted whole: insertion costs k steps an entry

@@ -23,6 +23,7 @@ class Method:
     takes_gallery_mu: bool = True  # distances between gallery images have a say
     needs_mu: bool = False
     needs_camids: bool = False
+    has_neighbors: bool = True  # it begins with a search for those of all rows
 
 
 METHODS: Mapping[str, Method] = {
@@ -34,8 +35,12 @@ METHODS: Mapping[str, Method] = {
          "lambda_value"),
         needs_camids=True,
     ),
-    "simple": Method("simple_blocks", (), takes_gallery_mu=False, needs_mu=True),
-    "none": Method("simple_blocks", (), takes_mu=False, takes_gallery_mu=False),
+    "simple": Method(
+        "simple_blocks", (), takes_gallery_mu=False, needs_mu=True, has_neighbors=False
+    ),
+    "none": Method(
+        "simple_blocks", (), takes_mu=False, takes_gallery_mu=False, has_neighbors=False
+    ),
 }  # fmt: skip
 
 
@@ -59,12 +64,14 @@ def distance_blocks(
     *,
     gallery_mu: MuDistances | None = None,
     device: str = "cpu",
+    search: Any = None,
     progress: Progress | None = None,
     **parameters: Any,
 ) -> Any:
     """Return the kernels' `DistanceBlocks` of a method; bad arguments raise before any work.
 
-    `gallery_mu` is mu between gallery images, [G,M], for methods that take it.
+    `gallery_mu` is mu between gallery images, [G,M], for methods that take it; `search` finds the
+    neighbours of all rows, for methods that have them.
     """
     method = METHODS[name]
     arguments = [features.features, features.num_query]
@@ -78,6 +85,8 @@ def distance_blocks(
         parameters |= {
             "gallery_mu": gallery_mu.mu, "gallery_candidates": gallery_mu.candidates
         }  # fmt: skip
+    if search is not None and method.has_neighbors:
+        parameters["search"] = search
     with kernel_errors():
         return _function(method)(*arguments, device=device, progress=progress, **parameters)
 

@@ -23,6 +23,7 @@ from murank.rerank.methods import (
 from murank.rerank.metrics import metrics_of
 from murank.rerank.mu import MuDistances
 from murank.rerank.ranking import Ranking
+from murank.rerank.resume import Memory, Part, exact_neighbors
 
 SCHEMA_VERSION = 1
 NOTICE = "Rows are candidate matches ordered by distance; a person decides whether they match."
@@ -73,11 +74,12 @@ def rerank(
     clock: StageClock,
     progress: Callable[[str], Progress] | None = None,
     keep_before: bool = False,
+    memory: Memory | None = None,
 ) -> Outcome:
     """Re-rank what was aligned, and evaluate every step where labels exist.
 
     `gallery_mu` is mu between gallery images, [G,M], for a method that takes it. With `keep_before`
-    the ranking by the encoder alone is kept, too.
+    the ranking by the encoder alone is kept, too. With `memory` the work goes on where it was.
 
     Raises
     ------
@@ -88,10 +90,12 @@ def rerank(
     with clock.stage("prepare"):
         blocks = distance_blocks(
             settings.method, aligned.features, mu, gallery_mu=gallery_mu, device=settings.device,
-            progress=named(settings.method), **settings.parameters,
+            search=exact_neighbors(memory, "rerank"), progress=named(settings.method),
+            **settings.parameters,
         )  # fmt: skip
         reason = _why_not_evaluated(features, settings)
-    steps = _Steps(features, settings, features.labels if reason is None else None, clock, named)
+    labels = features.labels if reason is None else None
+    steps = _Steps(features, settings, labels, clock, named, memory)
     encoder, between, after = _all_steps(steps, aligned, blocks, keep_before=keep_before)
     without = None
     if steps.labels is not None and (mu is not None or gallery_mu is not None):
@@ -142,6 +146,9 @@ class _Best:
         part = slice(first_query, first_query + len(distances))
         self._distances[part], self._indices[part] = smallest_k(distances, self._indices.shape[1])
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        return {"indices": self._indices, "distances": self._distances}
+
     def ranking(self, features: FeatureSet) -> Ranking:
         query, gallery = features.query, features.gallery
         return Ranking(
@@ -171,6 +178,7 @@ class _Steps:
     labels: Labels | None  # None: nothing is evaluated
     clock: StageClock
     named: Callable[[str], Progress | None]
+    memory: Memory | None
 
     @property
     def junk_notes(self) -> list[str]:
@@ -181,11 +189,11 @@ class _Steps:
             blocks = distance_blocks(
                 "none", features, device=self.settings.device, progress=self.named(name)
             )
-            return self._walked(blocks, keep=keep)
+            return self._walked(name, blocks, keep=keep)
 
     def reranked(self, blocks: Any) -> _Step:
         with self.clock.stage("rerank"):
-            return self._walked(blocks, keep=True)
+            return self._walked("rerank", blocks, keep=True)
 
     def without_mu(self, features: FeatureSet) -> _Step | None:
         """Return the method's ranking without mu; None where it does nothing else than fuse it."""
@@ -196,13 +204,15 @@ class _Steps:
         with self.clock.stage("without_mu"):
             blocks = distance_blocks(
                 settings.method, features, device=settings.device,
+                search=exact_neighbors(self.memory, "without_mu"),
                 progress=self.named("without mu"), **given,
             )  # fmt: skip
-            return self._walked(blocks, keep=False)
+            return self._walked("without_mu", blocks, keep=False)
 
-    def _walked(self, blocks: Any, *, keep: bool) -> _Step:
+    def _walked(self, name: str, blocks: Any, *, keep: bool) -> _Step:
         best = _Best(self.features, self.settings.top_k) if keep else None
-        return _Step(_walk(blocks, _evaluator(self.labels, self.settings), best), best)
+        walk = _Walk(blocks, _evaluator(self.labels, self.settings), best)
+        return _Step(walk.done(None if self.memory is None else self.memory.part(name)), best)
 
 
 def _all_steps(
@@ -222,18 +232,44 @@ def _all_steps(
     return encoder or after, between, after
 
 
-def _walk(blocks: Any, evaluator: Any, best: _Best | None) -> dict[str, Any] | None:
-    with kernel_errors():
-        for first_query, distances in blocks:
-            if evaluator is not None:
-                evaluator.update(first_query, distances)
-            if best is not None:
-                best.update(first_query, distances)
-            del distances  # before the next block is made
-        if evaluator is None:
-            return None
-        evaluation = evaluator.result()
-    return {**metrics_of(evaluation), "num_valid": int(evaluation.num_valid)}
+@dataclass(frozen=True)
+class _Walk:
+    """One pass over blocks of distances."""
+
+    blocks: Any
+    evaluator: Any  # None: nothing is evaluated
+    best: _Best | None  # None: not kept
+
+    def done(self, part: Part | None) -> dict[str, Any] | None:
+        """Do it, or what is left of it; return metrics."""
+        with kernel_errors():
+            first = 0 if part is None else self._resumed(part)
+            for first_query, distances in self.blocks.after(first):
+                if self.evaluator is not None:
+                    self.evaluator.update(first_query, distances)
+                if self.best is not None:
+                    self.best.update(first_query, distances)
+                done = first_query + len(distances)
+                del distances  # before the next block is made
+                if part is not None and part.due():
+                    part.save({**self._arrays(), "next_query": np.array(done)})
+            if self.evaluator is None:
+                return None
+            evaluation = self.evaluator.result()
+        return {**metrics_of(evaluation), "num_valid": int(evaluation.num_valid)}
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        evaluated = {} if self.evaluator is None else self.evaluator.to_arrays()
+        return {**evaluated, **({} if self.best is None else self.best.to_arrays())}
+
+    def _resumed(self, part: Part) -> int:
+        """Return the first query that nothing is known of yet."""
+        known = part.load()
+        if known is None:
+            return 0
+        for name, array in self._arrays().items():
+            array[:] = known[name]
+        return int(known["next_query"])
 
 
 def _evaluator(labels: Labels | None, settings: Settings) -> Any:

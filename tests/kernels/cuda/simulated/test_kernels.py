@@ -22,7 +22,7 @@ from murank_kernels.cuda.tile_kernels import (
     put_changes,
     turn,
 )
-from murank_kernels.tiles.neighbors import NOBODY
+from murank_kernels.tiles.lists import NOBODY
 
 GPU = SimulatedArrays()
 RANDOM = np.random.default_rng(0)
