@@ -116,7 +116,7 @@ def no_changes(count: int) -> Any:
     return Changes.none(count)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The process is gone."""
 
 
@@ -135,7 +135,7 @@ class Keeper:
 
     def save(self, state: Mapping[str, NDArray[Any]]) -> None:
         if not self.most:
-            raise Stopped
+            raise StoppedError
         self.most -= 1
         self.kept = {name: array.copy() for name, array in state.items()}
 
@@ -160,7 +160,7 @@ def test_a_search_goes_on_where_it_was(name: str, monkeypatch: pytest.MonkeyPatc
     wanted = at_once(features, q, *arguments, **fusion)
     keeper = Keeper(1)
     given = {"search": resumed(keeper), **fusion}
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         in_blocks(features, q, *arguments, **given).dense()
     assert keeper.kept is not None
     assert int(keeper.kept["done"]) == 2

@@ -21,7 +21,8 @@ from murank_kernels.cuda.tile_kernels import (
     turn,
 )
 from murank_kernels.loops.parallel import Progress
-from murank_kernels.tiles.neighbors import FAR, NOBODY, Neighbors
+from murank_kernels.tiles.lists import FAR, NOBODY
+from murank_kernels.tiles.neighbors import Neighbors
 
 Lists = tuple[DeviceArray, DeviceArray]
 """(squared distances, indices), [N,L]."""

@@ -126,7 +126,8 @@ def ca_jaccard_blocks(
         _, numbers = np.unique(cameras, return_inverse=True)
         found = neighbors(
             ready.features, settings.length, ready.changes, num_query=ready.num_query,
-            cameras=numbers.astype(np.int32), query_gallery=measured, search=search, progress=progress,
+            cameras=numbers.astype(np.int32), query_gallery=measured, search=search,
+            progress=progress,
         )  # fmt: skip
         near = camera_lists(found)
         scale = Scale.of(found.row_max, squared=False)

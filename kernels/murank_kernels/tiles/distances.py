@@ -68,7 +68,8 @@ def _finish_tile(
 
 def squared_norms(features: F32) -> F32:
     """Squared length of each row, [N]."""
-    return np.einsum("ij,ij->i", features, features, dtype=np.float64).astype(np.float32)
+    norms: F32 = np.einsum("ij,ij->i", features, features, dtype=np.float64).astype(np.float32)
+    return norms
 
 
 @dataclass(frozen=True)

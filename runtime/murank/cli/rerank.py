@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from murank.rerank import pipeline as _pipeline
 from murank.rerank.alignment import align
 from murank.rerank.methods import METHODS
 from murank.rerank.ranking import RANKING_FILES, Ranking, check_output, write_ranking
+from murank.rerank.resume import Memory, resumable, resume_folder
 
 
 def parser() -> Parser:
@@ -84,13 +86,15 @@ def run(args: argparse.Namespace) -> int:
         source, settings = _read(args, line)
     if args.sheet is not None:
         check_images(source)
-    with line:
+    with line, _memory(args, source, settings, line) as memory:
         _pipeline.check_settings(source.features, source.mu, settings, gallery_mu=source.gallery_mu)
         with clock.stage("align"):
-            aligned = align(source.features, settings.alignment, progress=line.part("align"))
+            aligned = align(
+                source.features, settings.alignment, progress=line.part("align"), memory=memory
+            )
         outcome = _pipeline.rerank(
             source.features, aligned, source.mu, settings, gallery_mu=source.gallery_mu,
-            clock=clock, progress=line.part, keep_before=args.sheet is not None,
+            clock=clock, progress=line.part, keep_before=args.sheet is not None, memory=memory,
         )  # fmt: skip
         made = outcome.summary
         summary = {**made, **source.summary, "notes": [*made["notes"], *notes()]}
@@ -147,13 +151,32 @@ def _read(args: argparse.Namespace, line: ProgressLine) -> tuple[RankedSource, _
     return source, settings
 
 
+def _memory(
+    args: argparse.Namespace, source: RankedSource, settings: _pipeline.Settings, line: ProgressLine
+) -> AbstractContextManager[Memory | None]:
+    """Return what work on an output is gone on from; None: nothing is, as on a GPU."""
+    if args.output is None or settings.device != "cpu":
+        return nullcontext()
+
+    def fingerprint() -> str:
+        return _pipeline.fingerprint(
+            source.features, source.mu, settings, gallery_mu=source.gallery_mu,
+            keep_before=args.sheet is not None,
+        )  # fmt: skip
+
+    return resumable(Path(args.output), fingerprint, line.say)
+
+
 def _check_place(args: argparse.Namespace) -> None:
     """Raise OutputError if the ranking may not be written there."""
     if args.output is None:
         return
     folder = Path(args.output)
     inside = folder.is_dir() and args.source.is_dir() and folder.samefile(args.source)
-    check_output(folder, overwrite=args.overwrite, beside_others=inside)
+    check_output(
+        folder, overwrite=args.overwrite, beside_others=inside,
+        unfinished=resume_folder(folder).is_dir(),
+    )  # fmt: skip
 
 
 def _write(args: argparse.Namespace, ranking: Ranking, summary: Mapping[str, Any]) -> None:

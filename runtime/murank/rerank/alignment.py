@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,6 +17,7 @@ from murank.files.npz import open_npz, read_npz
 from murank.images.arguments import check_whole
 from murank.rerank.features import FeatureSet, check_file
 from murank.rerank.methods import Progress, kernel_errors
+from murank.rerank.resume import Memory
 
 if TYPE_CHECKING:
     from murank_kernels import CameraAlignment
@@ -139,6 +141,19 @@ class Fitted:
             rows: NDArray[Any] = self.cameras.apply(features, camids)
         return rows
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """What `from_arrays` takes, of a fit that did something."""
+        return {**self.cameras.to_arrays(), "note": np.array(self.note or "")}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Fitted":
+        """Return what was learnt by an earlier fit."""
+        from murank_kernels import CameraAlignment
+
+        learnt = {name: array for name, array in arrays.items() if name != "note"}
+        cameras = CameraAlignment.from_arrays(learnt, "alignment")
+        return cls(cameras, cameras.level, str(arrays["note"]) or None)
+
     def to_json(self, asked: Alignment, dims: int) -> dict[str, Any]:
         """What a summary says; `dims` is the width of an aligned row."""
         return {
@@ -183,9 +198,19 @@ class Aligned:
         return self.fitted.to_json(asked, int(self.features.features.shape[1]))
 
 
-def align(features: FeatureSet, asked: Alignment, *, progress: Progress | None = None) -> Aligned:
+def align(
+    features: FeatureSet, asked: Alignment, *, progress: Progress | None = None,
+    memory: Memory | None = None,
+) -> Aligned:  # fmt: skip
     """Fit on the gallery rows, without their pids, and align all rows. Raises as `fit` does."""
-    return aligned_by(fit_gallery(features, asked, progress=progress), features)
+    part = None if memory is None else memory.part("alignment")
+    known = None if part is None else part.load()
+    if known is not None:
+        return aligned_by(Fitted.from_arrays(known), features)
+    fitted = fit_gallery(features, asked, progress=progress)
+    if part is not None and fitted.cameras is not None and asked.given is None and part.due():
+        part.save(fitted.to_arrays())
+    return aligned_by(fitted, features)
 
 
 def fit_gallery(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from murank._version import __version__
 from murank.datasets.labels import Labels
+from murank.machine.hardware import cpu_model
 from murank.rerank.alignment import OFF, Aligned, Alignment
 from murank.rerank.features import FeatureSet
 from murank.rerank.methods import (
@@ -23,7 +24,7 @@ from murank.rerank.methods import (
 from murank.rerank.metrics import metrics_of
 from murank.rerank.mu import MuDistances
 from murank.rerank.ranking import Ranking
-from murank.rerank.resume import Memory, Part, exact_neighbors
+from murank.rerank.resume import Memory, Part, exact_neighbors, fingerprint_of
 
 SCHEMA_VERSION = 1
 NOTICE = "Rows are candidate matches ordered by distance; a person decides whether they match."
@@ -132,6 +133,33 @@ def check_settings(
     )  # fmt: skip
 
 
+def fingerprint(
+    features: FeatureSet,
+    mu: MuDistances | None,
+    settings: Settings,
+    *,
+    gallery_mu: MuDistances | None = None,
+    keep_before: bool = False,
+) -> str:
+    """Return a digest of all that the result of `rerank` depends on: rounding of products, too."""
+    words = {
+        "version": __version__, "numpy": np.__version__, "cpu": cpu_model(),
+        "method": settings.method, "parameters": dict(settings.parameters),
+        "protocol": dict(settings.protocol), "top_k": settings.top_k,
+        "alignment": settings.alignment.to_json(), "num_query": features.num_query,
+        "keep_before": keep_before,
+    }  # fmt: skip
+    scores = {"mu": mu, "gallery_mu": gallery_mu}
+    named = {name: (None, None) if one is None else (one.mu, one.candidates)
+             for name, one in scores.items()}  # fmt: skip
+    arrays = {
+        "features": features.features, "pids": features.pids, "camids": features.camids,
+        **{name: values for name, (values, _) in named.items()},
+        **{f"{name} of": candidates for name, (_, candidates) in named.items()},
+    }  # fmt: skip
+    return fingerprint_of(words, arrays)
+
+
 class _Best:
     """The k best of each query, filled block by block."""
 
@@ -211,7 +239,7 @@ class _Steps:
 
     def _walked(self, name: str, blocks: Any, *, keep: bool) -> _Step:
         best = _Best(self.features, self.settings.top_k) if keep else None
-        walk = _Walk(blocks, _evaluator(self.labels, self.settings), best)
+        walk = _Pass(blocks, _evaluator(self.labels, self.settings), best)
         return _Step(walk.done(None if self.memory is None else self.memory.part(name)), best)
 
 
@@ -233,7 +261,7 @@ def _all_steps(
 
 
 @dataclass(frozen=True)
-class _Walk:
+class _Pass:
     """One pass over blocks of distances."""
 
     blocks: Any

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError, OutputError
 from murank.datasets.labels import Ids, Labels
-from murank.files.atomic import Writer, check_writable, write_files
+from murank.files.atomic import Writer, abandoned, check_writable, write_files
 from murank.files.npz import check_array, read_npz
 
 RANKING_FILES: Mapping[str, str] = {"npz": "ranking.npz", "jsonl": "ranking.jsonl"}
@@ -93,21 +93,27 @@ def _check_indices(indices: NDArray[Any], num_gallery: int, file: Path) -> None:
 
 
 def check_output(
-    folder: str | os.PathLike[str], *, overwrite: bool = False, beside_others: bool = False
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    beside_others: bool = False,
+    unfinished: bool = False,
 ) -> None:
     """Raise OutputError if `write_ranking` may not write there; touches nothing.
 
-    A folder must be empty without `overwrite`; with `beside_others`, of rankings alone.
+    A folder must be empty without `overwrite`; with `beside_others`, of rankings alone. What a
+    killed writer left is no content; after an `unfinished` run, a ranking without a summary, too.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; name a folder")
     ours = {SUMMARY_FILE, *RANKING_FILES.values()}
-    there = [file for file in path.iterdir() if not beside_others or file.name in ours] if (
-        path.exists() and not overwrite
-    ) else []  # fmt: skip
+    found = {file.name for file in path.iterdir()} if path.exists() and not overwrite else set()
+    there = found & ours if beside_others else found - {*abandoned(path)}
+    if unfinished and SUMMARY_FILE not in found:
+        there -= ours
     if there:
-        holds = f"holds {there[0].name}" if beside_others else "is not empty"
+        holds = f"holds {min(there)}" if beside_others else "is not empty"
         raise OutputError(f"{path} {holds}; pass --overwrite (overwrite=True) or another name")
     check_writable(path)
 

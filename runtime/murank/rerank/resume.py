@@ -70,7 +70,7 @@ class Memory:
     _is_ours: bool = False  # the folder, and locked
     _is_off: bool = False  # it could not be kept
     _has_told: bool = False
-    _saved_at: float = field(default_factory=time.monotonic)
+    _saved_at: float = field(default_factory=lambda: time.monotonic())
     _cost: float = 0.0  # seconds that the last saving took
 
     def part(self, name: str) -> "Part":
@@ -184,13 +184,13 @@ def fingerprint_of(words: Mapping[str, Any], arrays: Mapping[str, NDArray[Any] |
         digest.update(f"\n{name} {array is not None}".encode())
         if array is not None:
             digest.update(f"{array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            digest.update(_bytes(np.asarray(array, order="C")))
     return digest.hexdigest()
 
 
 def _writer(fingerprint: str, arrays: Arrays) -> Callable[[IO[bytes]], None]:
     def write(file: IO[bytes]) -> None:
-        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         header = {
             "of": fingerprint,
             "arrays": {name: [one.dtype.str, list(one.shape)] for name, one in whole.items()},
@@ -242,4 +242,4 @@ def _digest(fingerprint: str, arrays: Arrays) -> str:
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
