@@ -3,7 +3,7 @@
 python examples/keep_and_erase.py people kept
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from murank import Engine
@@ -29,4 +29,10 @@ def main(folder: Path, kept: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a data set, as murank world draws it")
+    parser.add_argument("kept", type=Path, help="a folder for what is kept")
+    args = parser.parse_args()
+    if not (args.folder / "query").is_dir():
+        parser.error(f"{args.folder} has no query/ and bounding_box_test/: murank world draws some")
+    main(args.folder, args.kept)

@@ -3,7 +3,7 @@
 python examples/rank_candidates.py people
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from murank import Engine
@@ -23,4 +23,9 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a data set, as murank world draws it")
+    args = parser.parse_args()
+    if not (args.folder / "query").is_dir():
+        parser.error(f"{args.folder} has no query/ and bounding_box_test/: murank world draws some")
+    main(args.folder)

@@ -3,10 +3,10 @@
 python examples/rerank_arrays.py features.npz
 """
 
-import sys
+import argparse
 from pathlib import Path
 
-from murank import load_features
+from murank import InputError, load_features
 from murank_kernels import align_cameras, ca_jaccard, evaluate_rank, k_reciprocal
 
 
@@ -31,4 +31,10 @@ def main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path, help="features: an .npz of murank")
+    args = parser.parse_args()
+    try:
+        main(args.file)
+    except InputError as error:
+        parser.error(str(error))

@@ -28,6 +28,7 @@ static size_t keep(char* data, size_t size, size_t count, void* text) {
 int main(int count, char** words) {
     if (count != 3) return std::cerr << "usage: service_client SOCKET CROP\n", 2;
     std::ifstream file(words[2], std::ios::binary);
+    if (!file) return std::cerr << "there is no crop " << words[2] << '\n', 2;
     const std::string crop{std::istreambuf_iterator<char>(file), {}};
     const std::string body = "{\"crop\": \"" + base64(crop) + "\", \"top_k\": 3, \"deadline_ms\": 500}";
     std::string answer;
@@ -42,10 +43,10 @@ int main(int count, char** words) {
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, keep);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
     const CURLcode failed = curl_easy_perform(curl);
-    if (failed) std::cerr << curl_easy_strerror(failed) << '\n';
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
-    std::cout << code << ' ' << answer << '\n';  // JSON: candidate matches, or a sentence
+    if (failed) std::cerr << "no service answers at " << words[1] << ": " << curl_easy_strerror(failed) << '\n';
+    else std::cout << code << ' ' << answer << '\n';  // JSON: candidate matches, or a sentence
     curl_slist_free_all(headers);
     curl_easy_cleanup(curl);
-    return code == 200 ? 0 : 1;
+    return failed ? 2 : code == 200 ? 0 : 1;
 }

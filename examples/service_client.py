@@ -4,10 +4,10 @@ murank serve benchmarks/miniature/engine --gallery gallery.db --uds murank.sock
 python examples/service_client.py people murank.sock
 """
 
+import argparse
 import base64
 import json
 import socket
-import sys
 import time
 from contextlib import closing
 from http.client import HTTPConnection
@@ -80,4 +80,13 @@ def demonstrate(client: Client, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a data set, as murank world draws it")
+    parser.add_argument("path", type=Path, help="of the socket file")
+    args = parser.parse_args()
+    if not (args.folder / "query").is_dir():
+        parser.error(f"{args.folder} has no query/ and bounding_box_test/: murank world draws some")
+    try:
+        main(args.folder, args.path)
+    except OSError as error:
+        parser.exit(2, f"no service answers at {args.path} ({error}): start murank serve first\n")

@@ -4,7 +4,7 @@ python examples/your_features.py people features.npz
 murank rerank features.npz --method k-reciprocal
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -39,4 +39,10 @@ def main(folder: Path, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a data set, as murank world draws it")
+    parser.add_argument("file", type=Path, help="to write: an .npz")
+    args = parser.parse_args()
+    if not (args.folder / "query").is_dir():
+        parser.error(f"{args.folder} has no query/ and bounding_box_test/: murank world draws some")
+    main(args.folder, args.file)

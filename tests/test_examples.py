@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,40 @@ def test_service_client(
     assert len(re.findall(r"^\d\. \d{4}_c\S+, mu \S+: a candidate match$", out, re.M)) == 3
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_without_arguments_they_say_how_they_are_called(name: str, tmp_path: Path) -> None:
+    """And on what is not there one sentence; never a traceback."""
+    none = [tmp_path / "none"] * (2 if name in TAKES_TWO else 1)
+    for arguments, said in (([], "usage: "), (none, "none")):
+        command = [sys.executable, EXAMPLES / name, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+TAKES_TWO = ("keep_and_erase.py", "service_client.py", "your_features.py")
+
+
+def test_clients_without_a_service_say_so(people: Path, tmp_path: Path) -> None:
+    crop, path = min((people / "query").glob("*.jpg")), tmp_path / "none"
+    clients = {"service_client.py": (sys.executable, people), "service_curl.sh": ("/bin/sh", crop)}
+    for name, (program, first) in clients.items():
+        command = [program, EXAMPLES / name, first, path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert [str(path) in line for line in done.stderr.splitlines()] == [True]
+
+
+def test_curl_without_arguments_says_how_it_is_called(tmp_path: Path) -> None:
+    for arguments, said in (([], "usage: "), ([tmp_path / "none", tmp_path], "none")):
+        command = ["/bin/sh", EXAMPLES / "service_curl.sh", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_service_curl(people: Path, socket_file: Path) -> None:
     crop = min((people / "query").glob("*.jpg"))
@@ -141,7 +176,12 @@ def test_service_client_in_cpp(people: Path, socket_file: Path, tmp_path: Path) 
         subprocess.run([*strict, "-fsyntax-only", "-I", str(tmp_path)], check=True)
         return
     subprocess.run([*strict, "-o", str(program), "-lcurl"], check=True)
-    for crop in sorted((people / "query").glob("*.jpg"))[:3]:  # sizes with other ends of base64
+    crops = sorted((people / "query").glob("*.jpg"))[:3]  # sizes with other ends of base64
+    none = tmp_path / "none"
+    for words in ([], [none, crops[0]], [socket_file, none]):
+        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+    for crop in crops:
         call = [str(program), str(socket_file), str(crop)]
         code, _, body = subprocess.check_output(call, text=True).partition(" ")
         assert (code, json.loads(body)["matches"]) == ("200", [])  # the gallery is empty

@@ -186,7 +186,7 @@ def test_a_graph_that_cannot_be_loaded(verify: Verify, engine_copy: Path) -> Non
 def test_what_is_no_engine(tmp_path: Path, capsys: Capture) -> None:
     for folder, message in (
         (tmp_path, "has no manifest.json"),
-        (tmp_path / "x", "is not a folder"),
+        (tmp_path / "x", "no such folder"),
     ):
         assert main(["inspect", "--verify", str(folder), "--quiet"]) == 2
         assert message in capsys.readouterr().err

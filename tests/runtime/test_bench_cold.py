@@ -46,7 +46,7 @@ def test_a_process_that_fails(tmp_path: Path) -> None:
     """What the engine says of itself is said as it would be here; the rest is wrapped."""
     job = write_job(tmp_path, engine=str(tmp_path / "none"))
     with pytest.raises(
-        InputError, match=r"^/.*none is not a folder; name the folder of an engine$"
+        InputError, match=r"^/.*none: no such folder; name the folder of an engine$"
     ):
         list(cold_runs(job, 1))
     job.write_text("{}")

@@ -310,7 +310,7 @@ def test_the_folder_of_a_run(
         (["--bits", "12"], "--engine"),
         (["--overwrite"], "--output"),
         (["--align-cameras", "off"], "--align-cameras"),
-        (["--align-dims", "17"], "align_dims"),
+        (["--align-dims", "17"], "--align-dims"),
         (["-o", "F"], "f.npz"),
     ],
 )

@@ -246,7 +246,7 @@ def test_files_that_cannot_be_used(
     refuse("evaluate", feature_file, "--mu", none, names=str(none))
     refuse("evaluate", feature_file, "--gallery-mu", none, names=str(none))
     refuse("evaluate", feature_file, "--num-query", 9999, names="9999 queries asked for")
-    refuse("evaluate", feature_file, "--gallery-mu", mu_file, names="gallery_mu")
+    refuse("evaluate", feature_file, "--gallery-mu", mu_file, names="--gallery-mu")
 
 
 def test_features_that_cannot_be_evaluated(feature_file: Path, refuse: Refuse) -> None:

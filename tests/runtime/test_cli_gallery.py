@@ -73,7 +73,13 @@ def test_a_gallerys_life(
 
     assert as_json(capsys, "erase", file, "--subject", "guest")["rows"] == 1
     assert as_json(capsys, "purge", file, "--older-than", 15)["rows"] == 3
-    assert as_json(capsys, "align", file)["alignment"] in ("off", "mean", "pairs")
+    found = as_json(capsys, "align", file)
+    assert found["alignment"] == "off"
+    assert "50 tracks" in found["why"]
+    gallery("align", file)
+    assert found["why"] in capsys.readouterr().out
+    assert as_json(capsys, "purge", file, "--older-than", "now")["complete"]
+    assert "no tracks" in as_json(capsys, "align", file)["why"]
     assert as_json(capsys, "verify", file)["clean"]
     assert as_json(capsys, "stats", tmp_path / "copy.db")["rows"] == 5
 

@@ -78,7 +78,7 @@ def test_an_engine_without_an_encoder(job: ImageJob, capsys: pytest.CaptureFixtu
         (["--query", "nowhere"], "nowhere: no such file or folder"),
         (["--sha256", "ab" * 32], "sha256"),
         (["--align-cameras", "off", "--align-dims", "3"], "--align-dims has no effect"),
-        (["--align-cameras", "mean", "--align-dims", "999"], "align_dims is 999"),
+        (["--align-cameras", "mean", "--align-dims", "999"], "--align-dims is 999"),
         (["--alignment", "nowhere.npz"], "nowhere.npz: no such file"),
     ],
 )

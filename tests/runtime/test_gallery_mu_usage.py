@@ -62,7 +62,7 @@ def test_a_file_of_another_gallery(
 ) -> None:
     options = [str(feature_file), "--gallery-mu", str(gallery_file(tmp_path, G - 1))]
     assert main(["rerank", *options, "--method", "k-reciprocal"]) == 2
-    assert "gallery_mu must have shape [80, M], got (79, 2)" in capsys.readouterr().err
+    assert "--gallery-mu must have shape [80, M], got (79, 2)" in capsys.readouterr().err
     assert main(["rerank", *options[:2], "nowhere.npz", "--method", "ecn"]) == 2
     assert "nowhere.npz: no such file" in capsys.readouterr().err
 

@@ -260,7 +260,7 @@ def test_no_manifest(tmp_path: Path) -> None:
     for function in (read_manifest, engine_sha256):
         with pytest.raises(InputError, match=r"manifest\.json"):
             function(tmp_path)
-        with pytest.raises(InputError, match="is not a folder; name the folder of an engine"):
+        with pytest.raises(InputError, match="no such folder; name the folder of an engine"):
             function(tmp_path / "none")
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(InputError, match="is not a regular file"):

@@ -121,14 +121,14 @@ def test_the_engine_is_looked_at_before_the_machine(
 
     monkeypatch.setattr("murank.cli.build.this_machine", none)
     edit_manifest(engine, lambda data: data.update(precision="int8"))
-    for folder, words in ((engine, "is int8: its graphs hold"), (engine / "no", "is not a folder")):
+    for folder, words in ((engine, "is int8: its graphs hold"), (engine / "no", "no such folder")):
         assert main(["build", str(folder)]) == 2
         assert words in capsys.readouterr().err
 
 
 def test_what_is_no_engine(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(engine / "nowhere")]) == 2
-    assert "is not a folder; name the folder of an engine" in capsys.readouterr().err
+    assert "no such folder; name the folder of an engine" in capsys.readouterr().err
     assert main(["build", str(engine / "onnx")]) == 2
     assert "has no manifest.json" in capsys.readouterr().err
 

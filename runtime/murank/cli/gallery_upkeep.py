@@ -116,11 +116,11 @@ def _do_purge(gallery: Gallery, args: argparse.Namespace) -> int:
 
 def _do_align(gallery: Gallery, args: argparse.Namespace) -> int:
     level = gallery.align()
+    why = gallery.alignment_note if gallery.stats().tracks else "the gallery has no tracks"
     if args.json:
-        say_json({"schema_version": 1, "alignment": level})
+        say_json({"schema_version": 1, "alignment": level, "why": why})
     else:
-        why = "" if level != "off" else ": two cameras with 50 tracks each are needed"
-        say(f"alignment: {level}{why}")
+        say(f"alignment: {level}" + (f" ({why})" if why else ""))
     return 0
 
 

@@ -13,6 +13,7 @@ from murank.jobs import FinishedJob, read_job
 from murank.rerank.alignment import Alignment
 from murank.rerank.features import FeatureSet, load_features
 from murank.rerank.mu import MuDistances, load_mu
+from murank.rerank.ranking import check_there
 
 _OF_MU = ("mu", "gallery_mu", "candidates")
 _NEEDS = {"mu_swapped": ("mu",), "gallery_mu_swapped": ("gallery_mu",)}
@@ -102,6 +103,7 @@ def read_ranked(
 
 def read_features(source: Path, num_query: int | None) -> tuple[FinishedJob | None, FeatureSet]:
     """Return a job folder and its features; or None, and those of a file."""
+    check_there(source)
     if not source.is_dir():
         return None, load_features(source, num_query)
     if num_query is not None:

@@ -356,6 +356,8 @@ def engine_sha256(folder: str | os.PathLike[str]) -> str:
 def _raw(path: Path) -> bytes:
     folder = path.parent
     with readable_errors(folder):
+        if not folder.exists():
+            raise InputError(f"{folder}: no such folder; name the folder of an engine")
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; name the folder of an engine")
         if not path.exists():

@@ -56,7 +56,7 @@ def fitted_version(
     *, units: int, when: float, encoder_sha256: str | None,
 ) -> Version:  # fmt: skip
     """Fit on units [n] of which there are `units`, with the means of all. Raises InputError."""
-    fitted = fit(features, cameras, asked, encoder_sha256=encoder_sha256)
+    fitted = fit(features, cameras, asked, encoder_sha256=encoder_sha256, rows="tracks")
     if fitted.cameras is not None and asked.given is None:
         fitted = replace(fitted, cameras=with_means(fitted.cameras, sums))
     return Version(number, fitted, units, when)

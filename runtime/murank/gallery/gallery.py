@@ -361,6 +361,11 @@ class Gallery:
         self._check_writes()
         return self._state.align()
 
+    @property
+    def alignment_note(self) -> str | None:
+        """Why `align` did less than it can; None: it did all, or was not called since `open`."""
+        return self._state.alignment_note
+
     def reembed(self, engine: Engine, *, progress: Callable[[int, int], None] | None = None) -> int:
         """Hold features of this engine's encoder from now on, made from the crops that are kept.
 
@@ -397,10 +402,7 @@ class Gallery:
         return relating.run(budget_pairs, progress)
 
     def maintain(self, told: Callable[[Erasure], None] | None = None) -> None:
-        """Do what is due, for a quiet moment: retention, unfinished erasures, a new alignment.
-
-        `told` is told of what retention erased, before anything else is done.
-        """
+        """Do what is due, when it is quiet: retention (`told` what it erased), erasures, align."""
         receipt = self.purge()
         if receipt.rows and told is not None:
             told(receipt)
@@ -430,9 +432,7 @@ class Gallery:
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write features, ids, cameras, times, tracks and attributes to an .npz; returns the rows.
 
-        No crops and no tokens; features as `load_features` reads them, all of a gallery.
-
-        Raises OutputError.
+        No crops, no tokens; features as `load_features` reads them. Raises OutputError.
         """
         return write_rows(self._state.reads, Path(path), overwrite=overwrite)
 

@@ -165,6 +165,11 @@ class State:
                 self._take(version)
             return self._searched.version.fitted.level
 
+    @property
+    def alignment_note(self) -> str | None:
+        """Why less than could be is done to features."""
+        return self._searched.version.fitted.note
+
     def reembed(
         self, engine: Engine, encoder: Encoder, progress: Callable[[int, int], None] | None
     ) -> int:

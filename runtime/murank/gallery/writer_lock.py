@@ -23,7 +23,7 @@ class WriterLock:
         except OSError as error:
             os.close(self._descriptor)
             raise InputError(
-                f"{path} is open for writing elsewhere: close it there, or open it with mode='r'"
+                f"{path} is open for writing elsewhere: close it there, or read it (mode='r')"
             ) from error
 
     def release(self) -> None:

@@ -243,11 +243,12 @@ def fit(
     pairs: NDArray[Any] | None = None,
     weights: NDArray[Any] | None = None,
     progress: Progress | None = None,
+    rows: str = "gallery images",
 ) -> Fitted:
     """Learn from a gallery's features [G,D] and camids [G], or take what is given.
 
     `encoder_sha256` is of the encoder that made the features; `pairs` [P,2] and their `weights` [P]
-    are used instead of those that would be found.
+    are used instead of those that would be found; `rows` are what notes call the rows.
 
     Raises
     ------
@@ -259,7 +260,7 @@ def fit(
         asked.given.check(int(features.shape[1]), encoder_sha256)
         cameras = asked.given.cameras
         return Fitted(cameras, cameras.level, _why_common(camids, cameras), asked.given.name)
-    level, why_off = _resolved(camids, asked)
+    level, why_off = _resolved(camids, asked, rows)
     if level == "off" or camids is None:
         return Fitted(None, "off", why_off)
     from murank_kernels import CameraAlignment
@@ -333,7 +334,9 @@ def level_of(camids: Ids | None, asked: Alignment) -> Done:
     return _resolved(camids, asked)[0]
 
 
-def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
+def _resolved(
+    camids: Ids | None, asked: Alignment, rows: str = "gallery images"
+) -> tuple[Done, str | None]:
     """Return what to do, and why `auto` does nothing."""
     if asked.level == "off":
         return "off", None
@@ -353,7 +356,7 @@ def _resolved(camids: Ids | None, asked: Alignment) -> tuple[Done, str | None]:
         return "off", "not aligned: the features have no camids"
     _, counts = np.unique(camids[camids >= 0], return_counts=True)
     if (counts >= ENOUGH_ROWS).sum() < 2:
-        return "off", f"not aligned: fewer than two cameras have {ENOUGH_ROWS} gallery images"
+        return "off", f"not aligned: fewer than two cameras have {ENOUGH_ROWS} {rows}"
     return "pairs", None
 
 

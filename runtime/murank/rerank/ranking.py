@@ -67,9 +67,18 @@ def load_ranking(path: str | os.PathLike[str]) -> Ranking:
     return Ranking(**arrays)
 
 
+def check_there(source: Path) -> None:
+    """Raise InputError if what may be a folder is not there; of an .npz its reader says so."""
+    if source.suffix != ".npz" and not source.exists():
+        raise InputError(
+            f"{source}: no such file or folder; name a folder that murank score wrote, or a file"
+        )
+
+
 def ranking_file(path: str | os.PathLike[str]) -> Path:
     """Return the `ranking.npz` of a folder, or the path itself if it is no folder."""
     file = Path(path)
+    check_there(file)
     if not file.is_dir():
         return file
     if (file / RANKING_FILES["npz"]).exists():

@@ -1,0 +1,111 @@
+"""What the library refuses is said in the flags of the verb that was called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from refusal import refusing
+
+from murank import Gallery, cli
+from murank.cli import VERBS
+from murank.cli.in_flags import flags_of, in_flags
+
+ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
+FLAGS = {
+    "top_k": "--top-k", "method": "--method", "overwrite": "--overwrite", "k1": "--k1",
+    "num_query": "--num-query", "max_pairs": "--max-pairs", "providers": "--providers",
+    "device": "--kernels", "lambda_value": "--lambda",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "in_a_verb"),
+    [
+        ("top_k must be at least 1", "--top-k must be at least 1"),
+        ("lambda_value must be in [0, 1], got 2.0", "--lambda must be in [0, 1], got 2.0"),
+        ("pass method='none', or export", "pass --method none, or export"),
+        ("use device='cpu'", "use --kernels cpu"),
+        ("f.npz exists; pass --overwrite (overwrite=True) or", "f.npz exists; pass --overwrite or"),
+        ("pass overwrite=True", "pass --overwrite"),
+        ("pass --num-query (num_query)", "pass --num-query"),
+        ("pass --drop-junk (junk='drop')", "pass --drop-junk"),
+        ("g.db is open elsewhere: read it (mode='r')", "g.db is open elsewhere: read it"),
+        ("pass a smaller max_pairs, or", "pass a smaller --max-pairs, or"),
+        # What is no argument, or none of this verb's.
+        ("f.npz: num_query is 3, but there are 2 rows", None),
+        ("f.npz has neither num_query nor paths", None),
+        ("a/top_k/method=none/k1: no such file", None),
+        ("/top_k must be/x.npz: no such file", None),
+        ("'top_k=3' is no file", None),
+        ("candidates[3] is no image", None),
+        ("method 'simple' fuses mu-distances", None),
+        ("order='given' is wanted", None),
+        ("colour must be red", None),
+        ("--method none does not use --k1 (see murank rerank --help)", None),
+    ],
+)
+def test_arguments_become_flags(said: str, in_a_verb: str | None) -> None:
+    assert in_flags(said, FLAGS) == (in_a_verb or said)
+    assert in_flags(in_flags(said, FLAGS), FLAGS) == (in_a_verb or said)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_knows_its_flags(verb: str) -> None:
+    pytest.importorskip("murank_export")
+    import argparse
+
+    parser = cli._module(verb).parser()
+    flags = flags_of(parser, argparse.Namespace(verb="search"))
+    assert {one for one in flags.values() if one.startswith("--")}
+    assert verb != "gallery" or flags["exclude_tracks"] == "--exclude-track"
+
+
+def test_verbs_say_flags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    np.savez(
+        "f.npz", features=random.normal(size=(6, 4)).astype(np.float32), num_query=2,
+        pids=np.array([0, 1] * 3), camids=np.arange(6),
+    )  # fmt: skip
+    refuse = refusing(tmp_path, capsys)
+    refuse("rerank", "f.npz", "--method", "k-reciprocal", "--k1", 0, names="--k1 must")
+    refuse("rerank", "f.npz", "--method", "k-reciprocal", "--lambda", 2, names="--lambda must")
+    refuse("align", "f.npz", "-o", "f.npz", names="--overwrite")
+    with _made("g.db"):
+        said = refuse("gallery", "purge", "g.db", names="g.db")
+        assert "mode" not in said
+
+
+def _made(file: str) -> Gallery:
+    """A gallery, open for writing."""
+    from gallery_engines import feature_engine
+
+    return Gallery.open(file, feature_engine())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rerank", "jobb", "-o", "job", "--method", "none"], ["evaluate", "jobb"],
+        ["align", "jobb"], ["inspect", "jobb"], ["serve", "jobb"], ["build", "jobb"],
+        ["gallery", "search", "jobb", "g.db", "--id", "x"], ["doctor", "--engine", "jobb"],
+        ["score", "jobb", "--query", "a", "--gallery", "b", "-o", "job"],
+        ["bench", "jobb"], ["calibrate", "jobb", "--pairs", "x"],
+        ["search", ENGINE, "--gallery", "jobb", "--query", "x.jpg"],
+    ],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_a_folder_whose_name_is_mistyped_is_said_not_to_be_there(
+    words: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job").mkdir()
+    (tmp_path / "x.jpg").touch()
+    said = refusing(tmp_path, capsys)(*words, names="jobb")
+    assert "no such" in said
+    assert "folder" in said
