@@ -1,6 +1,6 @@
 """One thread that owns an engine: queries by deadline and together, ingest below them.
 
-Imports images, engine, gallery.
+Imports checks, images, engine, gallery.
 """
 
 from murank.worker.worker import Worker

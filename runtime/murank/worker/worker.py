@@ -1,6 +1,5 @@
 """The worker: what is asked of it by many waits in one line, and one thread does it."""
 
-import logging
 import math
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from murank._exceptions import Closed, InputError, Overloaded
+from murank.checks.text import warn
 from murank.engine.deadline import check_deadline
 from murank.engine.engine import Engine
 from murank.engine.results import Ranked, ranked
@@ -33,7 +33,6 @@ _NEW = 1 / 8  # weight of the newest in what a query costs
 _LAST_STEP = 30.0  # seconds that a step which was begun may take; one that takes longer hangs
 _CLOSED = "the worker was closed: make another"
 _DROPPED = "the worker was closed before this was done: ask another"
-_log = logging.getLogger("murank")
 
 
 @dataclass(frozen=True)
@@ -186,10 +185,10 @@ class Worker:
             self._changed.notify()
         self._thread.join(0 if was_stopped else _LAST_STEP)
         if self._thread.is_alive() and not was_stopped:
-            _log.warning(
-                "a worker's thread did not end within %.0f s of its close: it is left behind, and "
-                "holds its engine and gallery until the process ends", _LAST_STEP,
-            )  # fmt: skip
+            warn(
+                f"a worker's thread did not end within {_LAST_STEP:.0f} s of its close: it is left "
+                "behind, and holds its engine and gallery until the process ends"
+            )
             self._tell_dropped()
 
     def __enter__(self) -> "Worker":
