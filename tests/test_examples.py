@@ -122,7 +122,7 @@ def test_without_arguments_they_say_how_they_are_called(name: str, tmp_path: Pat
     """And on what is not there one sentence; never a traceback."""
     none = [tmp_path / "none"] * (2 if name in TAKES_TWO else 1)
     for arguments, said in (([], "usage: "), (none, "none")):
-        command = [sys.executable, EXAMPLES / name, *arguments]
+        command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert said in done.stderr
@@ -137,7 +137,7 @@ def test_clients_without_a_service_say_so(people: Path, tmp_path: Path) -> None:
     crop, path = min((people / "query").glob("*.jpg")), tmp_path / "none"
     clients = {"service_client.py": (sys.executable, people), "service_curl.sh": ("/bin/sh", crop)}
     for name, (program, first) in clients.items():
-        command = [program, EXAMPLES / name, first, path]
+        command = [program, str(EXAMPLES / name), str(first), str(path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stdout) == (2, "")
         assert [str(path) in line for line in done.stderr.splitlines()] == [True]
@@ -145,7 +145,7 @@ def test_clients_without_a_service_say_so(people: Path, tmp_path: Path) -> None:
 
 def test_curl_without_arguments_says_how_it_is_called(tmp_path: Path) -> None:
     for arguments, said in (([], "usage: "), ([tmp_path / "none", tmp_path], "none")):
-        command = ["/bin/sh", EXAMPLES / "service_curl.sh", *arguments]
+        command = ["/bin/sh", str(EXAMPLES / "service_curl.sh"), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout) == (2, "")
         assert said in done.stderr
@@ -179,7 +179,9 @@ def test_service_client_in_cpp(people: Path, socket_file: Path, tmp_path: Path) 
     crops = sorted((people / "query").glob("*.jpg"))[:3]  # sizes with other ends of base64
     none = tmp_path / "none"
     for words in ([], [none, crops[0]], [socket_file, none]):
-        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [program, *map(str, words)], capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stdout) == (2, "")
     for crop in crops:
         call = [str(program), str(socket_file), str(crop)]
