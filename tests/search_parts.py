@@ -63,6 +63,8 @@ class FakeEncoder:
 class FakeVision:
     """Tokens are the pixels as floats, [1,1,24]; NaN for an image that is all white."""
 
+    looked_up = computed = 0
+
     def __init__(self, clock: FakeClock) -> None:
         self.file = Path("vision.onnx")
         self._clock = clock

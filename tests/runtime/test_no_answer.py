@@ -105,7 +105,7 @@ def test_images_of_a_search(white: Path) -> None:
 def test_pairs_of_a_job_are_named_once_their_paths_are_known() -> None:
     engine = make_engine()
     lazy = SimpleNamespace(
-        loaded=engine, providers=lambda *_: {"decoder": ["CPUExecutionProvider"]}
+        loaded=engine, is_loaded=True, providers=lambda *_: {"decoder": ["CPUExecutionProvider"]}
     )
     how = Preprocessing(4, 2)
     contents = [

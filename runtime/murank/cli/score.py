@@ -1,6 +1,7 @@
 """`murank score`: images to features, candidates and mu, in a job folder."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from murank.cli.engine_options import (
     add_running_options,
     opened,
 )
+from murank.cli.estimate_report import estimate_lines
 from murank.cli.job_options import add_job_options, add_workers, skips_of
 from murank.cli.job_sources import NEEDS, add_job_sources, job_source
 from murank.cli.mu_defaults import most_candidates
@@ -21,7 +23,8 @@ from murank.cli.parser import Parser, add_kernels, check_needs, given_flags, pos
 from murank.cli.progress import ProgressLine, add_progress, progress_file
 from murank.cli.skipped_report import skipped_lines
 from murank.engine.engine import Part
-from murank.jobs import Images, Job, JobFolder, Share, check_others, crew_of, prepare
+from murank.jobs import Images, Job, JobFolder, Share, check_others, crew_of, estimate, prepare
+from murank.jobs.needs import vision_cache_mb
 from murank.rerank.features import FeatureSet
 from murank.rerank.methods import METHODS
 from murank.rerank.pipeline import StageClock
@@ -55,6 +58,10 @@ def parser() -> Parser:
         "--overwrite", action="store_true", help="of a finished or another job: ask what is new"
     )
     group.add_argument("--json", action="store_true", help="print job.json, no summary")
+    group.add_argument(
+        "--estimate", action="store_true",
+        help="say what it will take of time, memory and disk, and write nothing",
+    )  # fmt: skip
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_progress(group)
     group = result.add_argument_group("engine")
@@ -77,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     _check_options(args)
     clock = StageClock()
+    if args.estimate:
+        return _estimate(args, clock)
     progress = progress_file(args, (args.engine, args.output))
     with ProgressLine(quiet=args.quiet, file=progress) as line:
         plan = _plan(args, clock)
@@ -105,6 +114,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _estimate(args: argparse.Namespace, clock: StageClock) -> int:
+    """Say what the job would take; nothing is written."""
+    with ProgressLine(quiet=args.quiet) as line:
+        plan = _plan(args, clock)
+        made = estimate(plan, Path(args.output), args.workers.processes or 1, line)
+    if args.json:
+        say_json(made.to_json())
+    else:
+        say(*estimate_lines(made))
+    return 0
+
+
 def _check_options(args: argparse.Namespace) -> None:
     """Raise UsageError for an option without effect."""
     check_needs(args, NEEDS | CACHE_NEEDS)
@@ -120,6 +141,10 @@ def _plan(args: argparse.Namespace, clock: StageClock) -> Job:
     engine = opened(args, [*embeds, *scores])
     with clock.stage("load"):
         source, features = job_source(args)
+    if scores and args.vision_cache_mb is None:
+        count = args.workers.processes or 1
+        room = vision_cache_mb(engine, len(features.paths), count)
+        engine = replace(engine, options={**engine.options, "vision_cache_mb": room})
     candidates = None if args.no_mu else args.candidates or most_candidates(engine.manifest)
     plan = Job(
         engine, source, candidates=candidates, gallery_candidates=args.gallery_candidates,

@@ -47,6 +47,7 @@ class VisionTokens:
         images = {"images": (None, 3, how.height, how.width)}
         self.session.expect(images, {"tokens": (None, *self.shape)})
         self._memory, self._disk = memory, disk
+        self.looked_up, self.computed = 0, 0  # images, since it was loaded
         self._image_bytes = math.prod(self.shape) * dtype.itemsize
         count = memory.budget // self._image_bytes + in_flight
         self._rows = device_rows(
@@ -69,6 +70,8 @@ class VisionTokens:
                     missing[key] = image
                 else:
                     tokens_of[key] = values
+        self.looked_up += len(tokens_of) + len(missing)
+        self.computed += len(missing)
         tokens_of |= self._computed(missing)
         tokens = (
             np.empty((len(keys), *self.shape), self.dtype)

@@ -8,11 +8,13 @@ Imports files, machine, images, datasets, folder, engine, rerank, journal, crew.
 
 from murank.jobs.candidates import check_others
 from murank.jobs.crews import Workers, crew_of
-from murank.jobs.job import GivenFeatures, Job, prepare
+from murank.jobs.job import GivenFeatures, Job
+from murank.jobs.job_estimate import JobEstimate, estimate
 from murank.jobs.job_images import Images
 from murank.jobs.job_log import JobLog
 from murank.jobs.job_report import FinishedJob, JobReport, is_job, read_job
 from murank.jobs.lazy_engine import LazyEngine
+from murank.jobs.prepare_job import prepare
 from murank.jobs.share import Share
 from murank.jobs.skip_limit import SkipLimit
 from murank.jobs.workspace import JobFolder
@@ -22,6 +24,7 @@ __all__ = [
     "GivenFeatures",
     "Images",
     "Job",
+    "JobEstimate",
     "JobFolder",
     "JobLog",
     "JobReport",
@@ -31,6 +34,7 @@ __all__ = [
     "Workers",
     "check_others",
     "crew_of",
+    "estimate",
     "is_job",
     "prepare",
     "read_job",

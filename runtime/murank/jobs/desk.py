@@ -28,6 +28,8 @@ class Desk:
     mixed: bool = False  # whether answers of several kinds of devices may stand side by side
     images_embedded: int = 0  # by this run
     pairs_asked: int = 0  # by this run, in each order
+    tokens_looked_up: int = 0  # vision tokens of images
+    tokens_computed: int = 0  # those of them that were not kept
 
     @cached_property
     def embeds(self) -> str:

@@ -13,6 +13,7 @@ from murank.jobs.desk import Desk
 from murank.jobs.image_contents import NoContent, shown
 from murank.jobs.job_images import Images
 from murank.jobs.job_units import EmbedAnswer, EmbedUnit, Provenance
+from murank.jobs.needs import features_bytes
 from murank.jobs.stage import Arrays, Record, StageFile, fingerprint
 from murank.jobs.workspace import FEATURES_FILE, Workspace
 from murank.journal.journal import Digest
@@ -47,7 +48,9 @@ def embed(
     """
     wanted = np.ones(len(images.paths), bool) if rows is None else rows
     contents = _known_contents(images, desk, wanted)
-    state = desk.announce(FEATURES_FILE, "images", *_count_known(desk, contents, wanted))
+    known, total = _count_known(desk, contents, wanted)
+    workspace.check_room(features_bytes(total - known, total, desk.engine.encoder.dim))
+    state = desk.announce(FEATURES_FILE, "images", known, total)
     watch = desk.skips.watch(len(images.paths))
     reasons = _reasons(images, desk, contents, wanted)
     watch.left_out(reasons)

@@ -93,10 +93,12 @@ class EngineWork:
             for place, content in enumerate(contents)
             if isinstance(content, Content) and content.ready is not None
         }
+        before = self._seen()
         orders = {
             order: self._ask_in(unit, images, order, wanted)
             for order, wanted in unit.orders.items()
         }
+        after = self._seen()
         return AskAnswer(
             orders,
             {i: one.reason for i, one in enumerate(contents) if isinstance(one, NoContent)},
@@ -106,6 +108,7 @@ class EngineWork:
                 if isinstance(one, Content) and one.refused is not None
             },
             self._made_by("vision", "decoder"),
+            (after[0] - before[0], after[1] - before[1]),
         )
 
     def _ask_in(
@@ -138,6 +141,12 @@ class EngineWork:
                 else:
                     mu[place] = answer
         return OrderAnswer(mu, reasons)
+
+    def _seen(self) -> tuple[int, int]:
+        """Return how many vision tokens were looked up so far, and how many were computed."""
+        scorer = getattr(self._engine.loaded, "scorer", None) if self._engine.is_loaded else None
+        vision = getattr(scorer, "vision", None)
+        return (0, 0) if vision is None else (vision.looked_up, vision.computed)
 
     def _made_by(self, *graphs: str) -> Provenance:
         if graphs not in self._provenance:

@@ -75,6 +75,7 @@ class JobReport(Record):
     counts: Mapping[str, int]
     images_embedded: int = 0  # by the run that finished the job
     pairs_asked: int = 0  # by the same; in each order
+    vision_tokens: Any = None  # of the same: images looked up, and those of them computed
     skipped: Any  # list of objects: path, reason and, of an image in pairs, how many
     stages: Mapping[str, str]  # files of the job, and how each came about
     asked_alignment: AskedAlignment

@@ -102,3 +102,4 @@ class AskAnswer:
     unread: Mapping[int, str]  # images that cannot be read, by place
     refused: Mapping[int, str]  # images that are none, by place
     made_by: Provenance
+    seen: tuple[int, int] = (0, 0)  # images whose tokens were looked up, and were computed

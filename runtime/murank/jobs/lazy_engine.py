@@ -100,6 +100,11 @@ class LazyEngine:
         """What decides how files are read, JSON-ready: other pixels, or other images left out."""
         return [self.bits, self.limits.to_json()]
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it was needed yet."""
+        return "loaded" in self.__dict__
+
     @cached_property
     def loaded(self) -> "Engine":
         """The engine itself. Raises InputError or MachineError if it cannot run here."""

@@ -15,6 +15,7 @@ from murank.jobs.desk import Desk
 from murank.jobs.embed import keep
 from murank.jobs.engine_work import CANDIDATE, QUERY
 from murank.jobs.job_units import AskAnswer, AskUnit, OneOrder, OrderAnswer, Provenance
+from murank.jobs.needs import mu_bytes
 from murank.jobs.numbered_pairs import Flags, NumberedPairs
 from murank.jobs.pair_skips import Skip, once_each
 from murank.jobs.stage import Record, fingerprint
@@ -85,6 +86,7 @@ def score(
         what.files[half]: desk.announce(what.files[half], "pairs", total - int(flags.sum()), total)
         for half, flags in new.items()
     }
+    workspace.check_room(mu_bytes(sum(int(flags.sum()) for flags in new.values()), total))
     watch = desk.skips.watch(numbered.num_images)
     watch.left_out(dict(enumerate(numbered.images_out)))
     for unit, answer in _answers(what, numbered, new, desk):
@@ -112,12 +114,16 @@ def score(
     return Scored(found, once_each(skips, max), records, states)
 
 
+def queries_of_unit(k: int) -> int:
+    """Return how many rows of k candidates are asked about at once."""
+    return max(1, min(_QUERIES, _PAIRS // k))
+
+
 def _answers(
     what: MuStage, numbered: NumberedPairs, new: Mapping[OneOrder, Flags], desk: Desk
 ) -> Iterator[tuple[AskUnit, AskAnswer]]:
     """Ask about what is new, in units of a few rows that are always the same."""
-    k = numbered.keys.shape[1]
-    together = max(1, min(_QUERIES, _PAIRS // k))
+    together = queries_of_unit(numbered.keys.shape[1])
     rows = np.flatnonzero(np.logical_or.reduce([flags.any(axis=1) for flags in new.values()]))
     total = sum(int(flags.sum()) for flags in new.values())
     units = (
@@ -140,6 +146,8 @@ def _lost(unit: AskUnit, lost: Lost) -> AskAnswer:
 
 def _take(unit: AskUnit, answer: AskAnswer, numbered: NumberedPairs, desk: Desk) -> None:
     """Record what was answered; what was lost may be tried again by another run."""
+    desk.tokens_looked_up += answer.seen[0]
+    desk.tokens_computed += answer.seen[1]
     for place, reason in answer.unread.items():
         numbered.unread[unit.paths[place]] = reason
     refused = {unit.digests[place]: reason for place, reason in answer.refused.items()}

@@ -40,21 +40,22 @@ class Watch:
     def __init__(self, limit: SkipLimit, total: int) -> None:
         self._limit = limit
         self._is_out = np.zeros(total, bool)
+        self._first: str | None = None
 
     def left_out(self, reasons: Mapping[int, str]) -> None:
         """Count images by their place. Raises InputError if these are too many."""
         if not reasons:
             return
-        first = next(iter(reasons.values()))
+        self._first = self._first or next(iter(reasons.values()))
         if self._limit.strict:
-            raise InputError(f"{first} (--strict)")
+            raise InputError(f"{self._first} (--strict)")
         self._is_out[list(reasons)] = True
         count, total = int(self._is_out.sum()), len(self._is_out)
         if not self._too_many(count, total):
             return
         raise InputError(
-            f"{count:,} of {total:,} images cannot be used, which is too many to go on; one of "
-            f"them: {first}; pass --max-skipped {total} to leave them out all the same"
+            f"{count:,} of {total:,} images cannot be used, which is too many to go on; the "
+            f"first: {self._first}; pass --max-skipped {total} to leave them out all the same"
         )
 
     def _too_many(self, count: int, total: int) -> bool:

@@ -16,6 +16,7 @@ from murank.files.atomic import (
     sole_writer,
     write_files,
 )
+from murank.jobs.needs import check_room
 from murank.jobs.share import Share
 from murank.jobs.stage import Arrays, Record, StageFile, read_stage, stage_writer
 from murank.journal.journal import Journal
@@ -46,6 +47,9 @@ class Workspace(Protocol):
     def read(self, name: str) -> StageFile | None:
         """Return the file of a finished stage, None if there is none."""
 
+    def check_room(self, size: int) -> None:
+        """Raise OutputError unless so many bytes can be written."""
+
     def write(self, name: str, arrays: Arrays, record: Record) -> None:
         """Write the file of a stage."""
 
@@ -57,6 +61,9 @@ class InMemory:
         """Return None."""
         del name
         return None
+
+    def check_room(self, size: int) -> None:
+        """Do nothing."""
 
     def write(self, name: str, arrays: Arrays, record: Record) -> None:
         """Do nothing."""
@@ -123,6 +130,10 @@ class JobFolder:
     def read(self, name: str) -> StageFile | None:
         """Return the file of a finished stage, None if there is none."""
         return read_stage(self._path / name)
+
+    def check_room(self, size: int) -> None:
+        """Raise OutputError unless so many bytes can be written."""
+        check_room(self._path, size)
 
     def write(self, name: str, arrays: Arrays, record: Record) -> None:
         """Write the file of a stage. A ranking is of what was there before, so it goes."""

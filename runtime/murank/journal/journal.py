@@ -45,10 +45,15 @@ class Journal:
         folder: Path | None = None,
         own: Path | None = None,
         before_writing: Callable[[], None] = lambda: None,
+        *,
+        writes: bool = True,
     ) -> None:
-        """Read a folder and all in it; what is new goes to `own`, or to the folder itself."""
+        """Read a folder and all in it; what is new goes to `own`, or to the folder itself.
+
+        Unless it `writes`, what is new is kept in memory alone.
+        """
         self._folder = folder
-        self._writer = None if folder is None else SegmentWriter(own or folder, before_writing)
+        self._writer = SegmentWriter(own or folder, before_writing) if folder and writes else None
         self._files: dict[str, tuple[Stat, Digest]] = {}
         self._numbers: dict[Digest, int] = {}
         self._features: dict[str, dict[Digest, NDArray[np.float32] | None]] = {}
