@@ -1,5 +1,6 @@
 """Whatever is done to a job's images and settings: the results of a fresh run, for what is new."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,30 @@ def test_a_copy_is_asked_about_once(job: ImageJob) -> None:
     order = np.argsort(mu.candidates, axis=1)
     by_image = np.take_along_axis(mu.mu, order, axis=1)
     np.testing.assert_array_equal(by_image[:, ::2], by_image[:, 1::2])
+
+
+def test_what_leaves_a_job_is_forgotten_by_pruning(
+    job: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["-o", job.out, "--candidates", K, "--order", "both", "--overwrite"]
+    gone = sorted(job.gallery.iterdir())[3]
+    change_crop(gone)
+    sorted(job.gallery.iterdir())[5].write_bytes(b"no picture")
+    assert job.run(*options) == 0
+    digest = hashlib.sha256(gone.read_bytes()).digest()
+    raw = gone.read_bytes()
+    gone.unlink()
+    assert job.run(*options) == 0
+    assert any(digest in file.read_bytes() for file in (job.out / "journal").iterdir())
+    assert job.run(*options, "--prune", "--share", "1/2") == 2
+    assert "--prune" in capsys.readouterr().err
+    assert job.run(*options, "--prune") == 0
+    wanted = results(job.out)
+    assert not any(digest in file.read_bytes() for file in (job.out / "journal").iterdir())
+    assert not any(str(gone).encode() in file.read_bytes() for file in job.out.rglob("*.seg"))
+    assert job.run(*options) == 0
+    assert job.done == {}
+    assert results(job.out) == wanted
+    gone.write_bytes(raw)
+    assert job.run(*options) == 0
+    assert job.done["embed"] == 1

@@ -29,6 +29,10 @@ def add_job_options(group: Any) -> None:
         help="images left out before the job stops (20 or 1 %%, whichever is more; 100 in a row)",
     )  # fmt: skip
     group.add_argument(
+        "--prune", action="store_true",
+        help="at the end forget features and mu of images that are no longer in the job",
+    )  # fmt: skip
+    group.add_argument(
         "--mixed", action="store_true",
         help="go on beside answers of another kind of device, which may differ in last digits",
     )  # fmt: skip

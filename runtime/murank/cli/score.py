@@ -107,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
             }
             if plan.share is None:
                 folder.finish(report, features=prepared.fingerprint)
+                if args.prune:
+                    folder.prune(prepared.contents)
     if args.json:
         say_json(report)
     else:
@@ -129,6 +131,8 @@ def _estimate(args: argparse.Namespace, clock: StageClock) -> int:
 def _check_options(args: argparse.Namespace) -> None:
     """Raise UsageError for an option without effect."""
     check_needs(args, NEEDS | CACHE_NEEDS)
+    if args.share is not None and args.prune:
+        raise UsageError("--prune forgets what other shares need; pass it to the run that merges")
     if args.no_mu:
         for flag in given_flags(args, (*_OF_MU, "features")).values():
             raise UsageError(f"{flag} has no effect with --no-mu")

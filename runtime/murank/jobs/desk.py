@@ -28,6 +28,7 @@ class Desk:
     mixed: bool = False  # whether answers of several kinds of devices may stand side by side
     images_embedded: int = 0  # by this run
     pairs_asked: int = 0  # by this run, in each order
+    used: set[Digest] = field(default_factory=set)  # contents of the job's images
     tokens_looked_up: int = 0  # vision tokens of images
     tokens_computed: int = 0  # those of them that were not kept
 

@@ -58,6 +58,7 @@ def embed(
         _take(unit, answer, images, desk, contents)
         watch.left_out(_reasons(images, desk, contents, _flags(unit.rows, len(wanted))))
     reasons = _reasons(images, desk, contents, wanted)
+    desk.used.update(one for one in contents if isinstance(one, bytes))
     readable, digests = _readable(images, contents, wanted, reasons)
     features = readable.with_features(_gathered(desk, digests), desk.engine.encoder_sha256)
     made_from = fingerprint(desk.embeds, [digest.hex() for digest in digests], readable.num_query)

@@ -55,6 +55,7 @@ class NumberedPairs:
         is_none = (firsts == _NONE) | (second == _NONE)
         keys = np.where(is_none, _NONE, pair_keys(firsts, second))
         numbered = cls(pairs, keys, first, second, files, unread)
+        desk.used.update(digest for _, digest in files.values())
         for number, (_, digest) in files.items():
             reason = desk.journal.unusable(desk.asks, digest)
             if reason is not None:

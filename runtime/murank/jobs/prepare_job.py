@@ -1,7 +1,7 @@
 """A job, done: images, or features from elsewhere, to features and mu that can be re-ranked."""
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ class Prepared:
 
     fingerprint: str  # of the features
     report: Mapping[str, Any]  # of job.json, JSON-ready
+    contents: Collection[Digest]  # of the images
 
 
 def prepare(
@@ -105,7 +106,7 @@ def prepare(
         mu_defaults=plan.engine.manifest.mu_defaults,
         notes=aligned.notes,
     )
-    return Prepared(current, told.to_json())
+    return Prepared(current, told.to_json(), desk.used)
 
 
 def _own_rows(plan: Job) -> NDArray[np.bool_] | None:

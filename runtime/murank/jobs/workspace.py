@@ -19,7 +19,8 @@ from murank.files.atomic import (
 from murank.jobs.needs import check_room
 from murank.jobs.share import Share
 from murank.jobs.stage import Arrays, Record, StageFile, read_stage, stage_writer
-from murank.journal.journal import Journal
+from murank.journal.journal import Digest, Journal
+from murank.journal.pruning import prune
 from murank.rerank.ranking import RANKING_FILES, SUMMARY_FILE
 
 FEATURES_FILE = "features.npz"
@@ -151,6 +152,10 @@ class JobFolder:
             if stage is not None and stage.record.get("features") != features:
                 _delete(self._path / name)
         _delete(self._path / _HIDDEN)
+
+    def prune(self, contents: Collection[Digest]) -> None:
+        """Forget all contents but these; once it is finished."""
+        prune(self._path / JOURNAL, contents)
 
     def _begin(self) -> None:
         """Mark the folder as unfinished, before anything in it changes."""

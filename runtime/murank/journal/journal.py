@@ -164,14 +164,14 @@ class Journal:
         facts, arrays = record.facts, record.arrays
         if record.kind == "files":
             stats = zip(arrays["sizes"].tolist(), arrays["times"].tolist(), strict=True)
-            digests = _digests(arrays["digests"])
+            digests = digests_of_rows(arrays["digests"])
             self._files.update(zip(facts["paths"], zip(stats, digests, strict=True), strict=True))
             return
         if record.kind not in ("features", "mu"):
             return
         engine = facts["engine"]
         self._note_maker(MadeBy(engine, facts["device"], facts["providers"]))
-        refused = zip(_digests(arrays["refused"]), facts["unusable"], strict=True)
+        refused = zip(digests_of_rows(arrays["refused"]), facts["unusable"], strict=True)
         self._unusable.setdefault(engine, {}).update(refused)
         if record.kind == "features":
             self._learn_features(record, from_disk=from_disk)
@@ -181,18 +181,21 @@ class Journal:
     def _learn_features(self, record: SegmentRecord, *, from_disk: bool) -> None:
         known = self._features.setdefault(record.facts["engine"], {})
         rows: Iterator[NDArray[np.float32] | None] = iter(record.arrays["features"])
-        for digest in _digests(record.arrays["digests"]):
+        for digest in digests_of_rows(record.arrays["digests"]):
             known[digest] = next(rows) if from_disk else None
 
     def _learn_mu(self, record: SegmentRecord) -> None:
         facts, arrays = record.facts, record.arrays
-        numbers = np.array([self.number(one) for one in _digests(arrays["images"])], np.int64)
+        known = self._numbers
+        images = digests_of_rows(arrays["images"])
+        numbers = np.array([known.setdefault(one, len(known)) for one in images], np.int64)
         pairs = numbers[arrays["pairs"]]
         keys = pair_keys(pairs[:, 0], pairs[:, 1])
-        known = self.mu(facts["engine"], facts["order"])
-        known.add(keys, arrays["mu"])
-        unanswered = keys[np.array(facts["unanswered"], np.int64)].tolist()
-        known.reasons.update(zip(unanswered, facts["reasons"], strict=True))
+        mu = self.mu(facts["engine"], facts["order"])
+        mu.add(keys, arrays["mu"])
+        if facts["unanswered"]:
+            unanswered = keys[np.array(facts["unanswered"], np.int64)].tolist()
+            mu.reasons.update(zip(unanswered, facts["reasons"], strict=True))
 
     def _read_features(self, engine: str) -> None:
         assert self._folder is not None  # noqa: S101
@@ -216,6 +219,7 @@ def _as_rows(digests: Sequence[Digest]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _DIGEST)
 
 
-def _digests(rows: NDArray[np.uint8]) -> list[Digest]:
+def digests_of_rows(rows: NDArray[np.uint8]) -> list[Digest]:
+    """Return the digests of rows [n,32]."""
     raw = rows.tobytes()
     return [raw[start : start + _DIGEST] for start in range(0, len(raw), _DIGEST)]

@@ -6,6 +6,7 @@ meets damage goes on at the next mark.
 """
 
 import json
+import math
 import os
 import secrets
 import struct
@@ -181,7 +182,7 @@ def _arrays(
 ) -> dict[str, NDArray[Any]]:
     arrays = {}
     for name, dtype, shape in described:
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         arrays[name] = np.frombuffer(raw, dtype, count, place).reshape(shape)
         place += arrays[name].nbytes
     return arrays
