@@ -17,6 +17,7 @@ from numba import config
 
 import murank_kernels
 from murank_kernels.loops import compiled
+from murank_kernels.loops.compiling import told_of_compiling
 
 # The folder may be read-only for root, too, if it is no folder at all.
 CALL = """
@@ -107,6 +108,23 @@ def test_damaged_files_are_replaced(cache: Path, call: Call) -> None:
         assert ["NUMBA_CACHE_DIR" in one for one in told] == [True]
         assert hits == 0
         assert call() == ([], 1)
+
+
+def test_who_wants_to_know_is_told_once_where_a_kernel_is_compiled(call: Call) -> None:
+    told: list[int] = []
+    with told_of_compiling(lambda: told.append(1)):
+        pass
+    call()
+    assert told == []  # nobody asked any more
+    with told_of_compiling(lambda: told.append(2)):
+        call()
+    assert told == []  # it was kept
+    config.CACHE_DIR += "-of-another"
+    with told_of_compiling(lambda: told.append(3)):
+        call()
+        config.CACHE_DIR += "-again"
+        call()
+    assert told == [3]
 
 
 def test_a_filled_cache_that_is_read_only(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

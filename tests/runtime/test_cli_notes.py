@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from murank.cli import main
+from murank_kernels.loops.compiling import now_compiling
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 RUN = ("--providers", "cpu", "--threads", "1", "--quiet")
@@ -95,3 +96,23 @@ def test_without_images_there_is_nothing_to_read(capsys: pytest.CaptureFixture[s
     assert "--images" in capsys.readouterr().err
     assert main(["rerank", "f.npz", "--method", "none", "--bits", "12"]) == 2
     assert "--sheet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "is_said"), [([], True), (["--quiet"], False), (["--json"], False)]
+)
+def test_compiling_is_said_where_progress_is_shown(
+    options: list[str], is_said: bool, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def compiles_twice(_args: object) -> int:
+        now_compiling()
+        now_compiling()
+        return 0
+
+    monkeypatch.setattr("murank.cli.rerank.run", compiles_twice)
+    assert main(["rerank", "f.npz", "--method", "none", *options]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert ["compiling" in line for line in lines] == [True] * is_said
+    now_compiling()  # of nobody's verb any more
+    assert capsys.readouterr().err == ""

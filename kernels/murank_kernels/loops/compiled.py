@@ -17,6 +17,8 @@ from numba import config, njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numpy.typing import NDArray
 
+from murank_kernels.loops.compiling import now_compiling
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 _caches: list[Any] = []  # of every kernel that has one
 _warned = False
@@ -90,12 +92,15 @@ class _KernelCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            kernel = super().load_overload(sig, target_context)
         except Exception as error:  # noqa: BLE001 - whatever a damaged file gives rise to
+            kernel = None
             _warn_once(error)
-        with contextlib.suppress(Exception):
-            self.flush()  # begins anew: a damaged index would refuse what is compiled now
-        return None
+            with contextlib.suppress(Exception):
+                self.flush()  # begins anew: a damaged index would refuse what is compiled now
+        if kernel is None:
+            now_compiling()
+        return kernel
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:

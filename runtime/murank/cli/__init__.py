@@ -14,11 +14,12 @@ from murank._exceptions import EXIT_OK, MachineError, UsageError
 from murank._version import __version__
 from murank.cli.ends import how_it_ends
 from murank.cli.in_flags import errors_in_flags
-from murank.cli.output import gathered_notes
+from murank.cli.output import gathered_notes, say_error
 from murank.cli.parser import Parser, options_of
 from murank.cli.streams import check_output, flush_output, guarded_streams, tell
 from murank.machine.library import library, told_imports
 from murank.machine.process import stop_on_signals
+from murank_kernels.loops.compiling import told_of_compiling
 
 __all__ = ["main"]
 
@@ -89,9 +90,16 @@ def _run(arguments: list[str]) -> int:
     except SystemExit:  # --help or --version has been printed; errors raise UsageError
         return EXIT_OK
     stop_on_signals()  # there may be something to put in order from here on
-    with told_imports(), errors_in_flags(module.parser(), parsed):
+    with told_imports(), errors_in_flags(module.parser(), parsed), _told_of_compiling(parsed):
         code: int = module.run(parsed)
     return code
+
+
+def _told_of_compiling(parsed: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """Say why nothing is heard for a while, where anything is said before the end."""
+    if getattr(parsed, "quiet", False) or getattr(parsed, "json", False):
+        return contextlib.nullcontext()
+    return told_of_compiling(lambda: say_error("compiling kernels, once on this machine ..."))
 
 
 def _check_first(arguments: list[str]) -> None:
