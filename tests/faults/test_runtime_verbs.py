@@ -77,10 +77,13 @@ def test_gallery_copies(root: Path, tmp_path: Path, name: str) -> None:
 
 
 @written("rerank --output")
-@pytest.mark.parametrize("again", [False, True])
-def test_rerank_features(root: Path, tmp_path: Path, features: Path, again: bool) -> None:
+@pytest.mark.parametrize("kind", ["npz", "npz again", "parquet"])
+def test_rerank_features(root: Path, tmp_path: Path, features: Path, kind: str) -> None:
     options = ["rerank", features, "--method", "none", "-o", root / "out", "--quiet"]
-    if again:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        options += ["--format", kind]
+    if kind == "npz again":
         assert verb(*options, "--top-k", 3, "--format", "jsonl") == 0
     command = Command(
         root, lambda: verb(*options, "--overwrite"), seal="out/summary.json", changing=TIMES

@@ -101,8 +101,8 @@ def _of_job(args: argparse.Namespace, protocol: dict[str, Any]) -> int:
 
 
 def _kind(path: Path) -> str:
-    if is_parquet(path) and has_features(path):
-        return "features"
+    if is_parquet(path):
+        return "features" if has_features(path) else "ranking"
     with open_npz(path) as archive:
         keys = archive.files
     for key, kind in (("features", "features"), ("distmat", "distances"), ("indices", "ranking")):

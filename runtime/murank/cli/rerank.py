@@ -26,9 +26,12 @@ from murank.cli.reading_options import add_reading_options, check_reading
 from murank.cli.rerank_report import report
 from murank.cli.rerank_sheet import check_images, check_sheet, write_sheet_of
 from murank.files.atomic import made_folder, readable_errors, sole_writer
+from murank.files.parquet import pyarrow
 from murank.rerank import pipeline as _pipeline
 from murank.rerank.alignment import align
 from murank.rerank.methods import METHODS
+from murank.rerank.mu import MuDistances
+from murank.rerank.parquet_ranking import check_names
 from murank.rerank.ranking import RANKING_FILES, Ranking, check_output, write_ranking
 from murank.rerank.resume import Memory, resumable, resume_folder
 
@@ -86,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         source, settings = _read(args, line)
     if args.sheet is not None:
         check_images(source)
+    if args.format == "parquet":
+        check_names(source.features.paths)
     with line, _memory(args, source, settings, line) as memory:
         _pipeline.check_settings(source.features, source.mu, settings, gallery_mu=source.gallery_mu)
         with clock.stage("align"):
@@ -99,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         made = outcome.summary
         summary = {**made, **source.summary, "notes": [*made["notes"], *notes()]}
         if args.output is not None:
-            _write(args, outcome.ranking, summary)
+            _write(args, outcome.ranking, source.mu, summary)
         if args.sheet is not None:
             write_sheet_of(args, outcome, source)
     if args.json:
@@ -120,6 +125,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError(f"--method {args.method} does not use {flag}; used by: {used_by}")
     if args.output is None and args.format is not None:
         raise UsageError("--format needs -o")
+    if args.format == "parquet":
+        pyarrow()
     if args.output is None and args.sheet is None and args.overwrite:
         raise UsageError("--overwrite needs -o or --sheet")
     if args.sheet is None and args.image_root is not None:
@@ -179,8 +186,10 @@ def _check_place(args: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def _write(args: argparse.Namespace, ranking: Ranking, summary: Mapping[str, Any]) -> None:
+def _write(
+    args: argparse.Namespace, ranking: Ranking, mu: MuDistances | None, summary: Mapping[str, Any]
+) -> None:
     folder = Path(args.output)
     with readable_errors(folder), made_folder(folder), sole_writer(folder):
         _check_place(args)  # of another that was just ready
-        write_ranking(folder, ranking, summary, format=args.format or "npz", overwrite=True)
+        write_ranking(folder, ranking, summary, format=args.format or "npz", mu=mu, overwrite=True)

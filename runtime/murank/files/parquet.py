@@ -127,10 +127,15 @@ class ParquetTable:
             raise InputError(f"{self.path}, row {first + row}: {name} is not UTF-8") from error
         return values
 
-    def integers(self, name: str, column: Any, first: int) -> NDArray[np.int64]:
+    def numbers(self, name: str, column: Any, first: int) -> NDArray[Any]:
         """Return the values of a column of a batch. InputError names the row of a null."""
         self._check_nulls(name, column, first)
-        values = column.to_numpy(zero_copy_only=False)
+        values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+        return values
+
+    def integers(self, name: str, column: Any, first: int) -> NDArray[np.int64]:
+        """Return the same as int64; what is beyond that is an InputError."""
+        values = self.numbers(name, column, first)
         if values.dtype == np.uint64 and (values > _MOST).any():
             row = int(np.argmax(values > _MOST))
             raise InputError(f"{self.path}, row {first + row}: {name} is beyond 64 bits")

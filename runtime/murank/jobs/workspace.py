@@ -21,7 +21,7 @@ from murank.jobs.share import Share
 from murank.jobs.stage import Arrays, Record, StageFile, read_stage, stage_writer
 from murank.journal.journal import Digest, Journal
 from murank.journal.pruning import prune
-from murank.rerank.ranking import RANKING_FILES, SUMMARY_FILE
+from murank.rerank.ranking import ranked_files
 
 FEATURES_FILE = "features.npz"
 MU_FILES: Mapping[str, str] = {"given": "mu.npz", "swapped": "mu_swapped.npz"}
@@ -30,7 +30,6 @@ GALLERY_MU_FILES: Mapping[str, str] = {
 }  # fmt: skip
 
 _STAGE_FILES = (FEATURES_FILE, *MU_FILES.values(), *GALLERY_MU_FILES.values())
-_RANKED_FILES = (SUMMARY_FILE, *RANKING_FILES.values())  # by `murank rerank job/ -o job/`
 _HIDDEN = ".murank-batch"
 JOURNAL = "journal"  # stays when the job is finished: the next one asks for what is new
 JOB_FILE = "job.json"  # of a finished job; in the hidden folder, of an unfinished one
@@ -140,7 +139,8 @@ class JobFolder:
         """Write the file of a stage. A ranking is of what was there before, so it goes."""
         self._begin()
         writers = {name: stage_writer(arrays, record)}
-        write_files(self._path, writers, remove=_RANKED_FILES)
+        ranked = ranked_files([file.name for file in self._path.iterdir()])
+        write_files(self._path, writers, remove=ranked)
 
     def finish(self, report: Mapping[str, object], *, features: str) -> None:
         """Write job.json; what is of other features than these (fingerprint) goes."""
@@ -201,7 +201,7 @@ class JobFolder:
             raise OutputError(f"{self._path} is not empty: it holds a finished job; {_REDO}")
         if _HIDDEN not in names:
             raise OutputError(f"{self._path} is not empty; {_REDO}")
-        foreign = names - {*_STAGE_FILES, *_RANKED_FILES, _HIDDEN}
+        foreign = names - {*_STAGE_FILES, *ranked_files(names), _HIDDEN}
         if foreign:
             foreign_names = ", ".join(sorted(foreign))
             raise OutputError(f"{self._path} holds files of others ({foreign_names}); {_REDO}")

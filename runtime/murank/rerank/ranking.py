@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -14,8 +14,20 @@ from murank._exceptions import InputError, OutputError
 from murank.datasets.labels import Ids, Labels
 from murank.files.atomic import Writer, abandoned, check_writable, write_files
 from murank.files.npz import check_array, read_npz
+from murank.files.parquet import is_parquet
+from murank.files.urls import refuse_url
+from murank.rerank.mu import MuDistances
+from murank.rerank.parquet_ranking import (
+    FIRST_PART,
+    parquet_files,
+    parquet_writers,
+    read_parquet_ranking,
+)
 
-RANKING_FILES: Mapping[str, str] = {"npz": "ranking.npz", "jsonl": "ranking.jsonl"}
+Format = Literal["npz", "jsonl", "parquet"]
+RANKING_FILES: Mapping[Format, str] = {
+    "npz": "ranking.npz", "jsonl": "ranking.jsonl", "parquet": FIRST_PART
+}  # fmt: skip
 SUMMARY_FILE = "summary.json"
 _LABELS = ("q_pids", "g_pids", "q_camids", "g_camids")
 
@@ -44,16 +56,21 @@ class Ranking:
 
 
 def load_ranking(path: str | os.PathLike[str]) -> Ranking:
-    """Read `ranking.npz`, given the file or the folder it lies in.
+    """Read `ranking.npz`, or `ranking-00000.parquet` and what belongs to it.
+
+    `path` is the file, or the folder it lies in.
 
     Raises
     ------
     InputError
         The file cannot be read, lacks an array, or its arrays do not fit together.
+    MachineError
+        It is Parquet, and pyarrow (the extra `parquet`) is not installed.
     """
     file = ranking_file(path)
     required = ("indices", "distances", "query_paths", "gallery_paths")
-    arrays = read_npz(file, required, _LABELS)
+    is_npz = not is_parquet(file)
+    arrays = read_npz(file, required, _LABELS) if is_npz else read_parquet_ranking(file)
     indices, paths = arrays["indices"], arrays["gallery_paths"]
     check_array(indices, f"{file}: indices", kinds="iu", shape=(None, None))
     check_array(arrays["distances"], f"{file}: distances", kinds="f", shape=indices.shape)
@@ -69,6 +86,7 @@ def load_ranking(path: str | os.PathLike[str]) -> Ranking:
 
 def check_there(source: Path) -> None:
     """Raise InputError if what may be a folder is not there; of an .npz its reader says so."""
+    refuse_url(source)
     if source.suffix != ".npz" and not source.exists():
         raise InputError(
             f"{source}: no such file or folder; name a folder that murank score wrote, or a file"
@@ -76,15 +94,18 @@ def check_there(source: Path) -> None:
 
 
 def ranking_file(path: str | os.PathLike[str]) -> Path:
-    """Return the `ranking.npz` of a folder, or the path itself if it is no folder."""
+    """Return the ranking of a folder, or the path itself if it is no folder."""
     file = Path(path)
     check_there(file)
     if not file.is_dir():
         return file
-    if (file / RANKING_FILES["npz"]).exists():
-        return file / RANKING_FILES["npz"]
+    for read in (RANKING_FILES["npz"], RANKING_FILES["parquet"]):
+        if (file / read).exists():
+            return file / read
     if (file / RANKING_FILES["jsonl"]).exists():
-        raise InputError(f"{file} holds ranking.jsonl only; write the ranking with --format npz")
+        raise InputError(
+            f"{file} holds ranking.jsonl only; write the ranking with --format npz or parquet"
+        )
     raise InputError(
         f"{file} holds no job and no ranking; name a folder that murank score or rerank wrote, or "
         "a file"
@@ -99,6 +120,16 @@ def _check_indices(indices: NDArray[Any], num_gallery: int, file: Path) -> None:
     in_order = np.sort(indices, axis=1)
     if (in_order[:, 1:] == in_order[:, :-1]).any():
         raise InputError(f"{file}: indices name a gallery item twice for one query")
+
+
+def ranked_files(names: Collection[str]) -> list[str]:
+    """Return those of these names that `write_ranking` gives to its files."""
+    ours = (SUMMARY_FILE, *RANKING_FILES.values())
+    return list(dict.fromkeys([*(name for name in names if name in ours), *parquet_files(names)]))
+
+
+def _names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()] if folder.is_dir() else []
 
 
 def check_output(
@@ -116,11 +147,11 @@ def check_output(
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; name a folder")
-    ours = {SUMMARY_FILE, *RANKING_FILES.values()}
-    found = {file.name for file in path.iterdir()} if path.exists() and not overwrite else set()
-    there = found & ours if beside_others else found - {*abandoned(path)}
+    found = set() if overwrite else set(_names(path))
+    ours = set(ranked_files(found))
+    there = ours if beside_others else found - {*abandoned(path)}
     if unfinished and SUMMARY_FILE not in found:
-        there -= ours
+        there = there - ours
     if there:
         holds = f"holds {min(there)}" if beside_others else "is not empty"
         raise OutputError(f"{path} {holds}; pass --overwrite (overwrite=True) or another name")
@@ -132,36 +163,42 @@ def write_ranking(
     ranking: Ranking,
     summary: Mapping[str, object],
     *,
-    format: Literal["npz", "jsonl"] = "npz",  # noqa: A002 - the word users know
+    format: Format = "npz",  # noqa: A002 - the word users know
+    mu: MuDistances | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write `ranking.npz` or `ranking.jsonl`, and `summary.json`, into a folder.
+    """Write `ranking.npz`, `.jsonl` or `ranking-00000.parquet`, and `summary.json`, into a folder.
 
     Nothing appears half written. `summary.json` comes last: a folder without it is incomplete.
-    With `overwrite`, the files of an earlier run are replaced and all other files stay.
+    With `overwrite`, the files of an earlier run are replaced and all other files stay. Parquet
+    has a row a candidate match, with `mu` where that is known, a million rows a file, and the
+    gallery in `ranking-gallery.parquet`.
 
     Raises
     ------
     OutputError
         The folder holds something and `overwrite` is False, or it cannot be written.
+    MachineError
+        pyarrow (the extra `parquet`) is not installed.
     """
     check_output(folder, overwrite=overwrite)
     path = Path(folder)
-    write_rows: Writer = {"npz": _npz_writer, "jsonl": _jsonl_writer}[format](ranking)
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    writers: dict[str, Writer] = {
-        RANKING_FILES[format]: write_rows,
-        SUMMARY_FILE: lambda file: file.write(text.encode()),
-    }
+    writers = _writers(ranking, format, mu)
+    writers[SUMMARY_FILE] = lambda file: file.write(text.encode())
     # The summary goes first and comes last: a ranking is never beside another run's summary.
-    others = [name for name in RANKING_FILES.values() if name not in writers]
+    others = [name for name in ranked_files(_names(path)) if name not in writers]
     stale = [SUMMARY_FILE, *others] if overwrite else []
     write_files(path, writers, remove=stale)
 
 
-def _npz_writer(ranking: Ranking) -> Writer:
+def _writers(ranking: Ranking, format: Format, mu: MuDistances | None) -> dict[str, Writer]:  # noqa: A002
     arrays = {name: value for name, value in vars(ranking).items() if value is not None}
-    return lambda file: np.savez(file, **arrays)
+    if format == "parquet":
+        return parquet_writers(arrays, mu)
+    if format == "jsonl":
+        return {RANKING_FILES[format]: _jsonl_writer(ranking)}
+    return {RANKING_FILES[format]: lambda file: np.savez(file, **arrays)}
 
 
 def _jsonl_writer(ranking: Ranking) -> Writer:
