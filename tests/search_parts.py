@@ -138,7 +138,7 @@ def make_engine(
         vision_memory=MemoryCache(0),
         vision_disk=None,
     )
-    engine._pace = Pace(clock)
+    engine.pace = Pace(clock)
     return engine
 
 

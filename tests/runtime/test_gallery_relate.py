@@ -373,7 +373,7 @@ def test_the_time_and_the_engine_that_there_is(path: Path) -> None:
 
     decoder.logits = slow
     with Gallery.open(path, engine) as gallery:
-        gallery._pace.clock = lambda: clock.now
+        gallery.pace.clock = lambda: clock.now
         done = gallery.relate(deadline_ms=3500)
         assert 0 < done.tracks <= 3
         assert clock.now <= 3.5

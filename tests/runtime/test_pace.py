@@ -43,6 +43,28 @@ def test_an_uneven_pace_is_foreseen_above_its_mean() -> None:
     assert 2 < pace.expected("score") < 3
 
 
+def test_one_alone_and_several_are_learnt_apart() -> None:
+    clock = FakeClock()
+    pace = Pace(clock)
+    for _ in range(60):
+        spend(pace, clock, "vision", 5.0)
+    assert pace.expected("vision", 4) == pytest.approx(20, rel=1e-2)  # no more than one by one
+    for _ in range(60):
+        spend(pace, clock, "vision", 8.0, items=4)
+    assert pace.expected("vision") == pytest.approx(5, rel=1e-2)
+    assert pace.expected("vision", 3) == pytest.approx(6, rel=1e-2)
+
+
+def test_what_another_has_learnt_is_taken_where_nothing_is_known() -> None:
+    clock = FakeClock()
+    pace, other = Pace(clock), Pace(clock)
+    spend(pace, clock, "score", 1.0)
+    spend(other, clock, "score", 7.0)
+    spend(other, clock, "vision", 3.0)
+    pace.take(other)
+    assert (pace.expected("score"), pace.expected("vision")) == (2, 6)
+
+
 def test_one_stall_is_no_new_pace() -> None:
     clock = FakeClock()
     pace = Pace(clock)

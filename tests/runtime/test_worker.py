@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from gallery_engines import feature_engine, people
-from search_parts import WHITE, make_engine, make_images
+from search_parts import WHITE, FakeClock, make_engine, make_images
 
 from murank import Closed, Engine, Gallery, InputError, Overloaded, Worker
 from murank.worker.fair_share import FairShare
@@ -281,6 +281,27 @@ def test_search_and_add_are_those_of_the_gallery(tmp_path: Path) -> None:
             worker.search(crops[3], cameras="first").result(WAIT)
         with pytest.raises(TypeError):
             worker.search(crops[3], colour="red").result(WAIT)
+
+
+def test_warming_learns_how_long_steps_take_and_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(FakeClock(vision=0.004, prefill=0.002, score=0.001))
+    engine.encoder_sha256 = "a" * 64
+    forgotten: list[bytes] = []
+    monkeypatch.setattr(engine, "forget", forgotten.append)
+    with Gallery.open(tmp_path / "g.db", engine) as gallery, Worker(engine, gallery) as worker:
+        worker.warm().result(WAIT)
+        for pace in (engine.pace, gallery.pace):
+            for step, seconds in (("vision", 0.004), ("score", 0.001)):
+                assert pace.expected(cast("Any", step), 4) == pytest.approx(4 * seconds, rel=0.3)
+        assert gallery.stats().rows == 0
+    assert len(set(forgotten)) == 5 * 8  # all that it was shown
+
+
+def test_warming_without_an_mllm_is_nothing() -> None:
+    with Worker(make_engine(scorer=False)) as worker:
+        assert worker.warm().result(WAIT) is None
 
 
 def test_ingest_goes_on_while_queries_never_end(tmp_path: Path) -> None:

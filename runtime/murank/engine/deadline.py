@@ -29,13 +29,16 @@ _FADE = 0.85  # of an estimate, each time it refuses a step: a stall costs a few
 IN_TIME_BATCH = 4  # candidates between two looks at the clock
 
 
+_Kind = tuple[Stage, bool]  # whether it is of one item: several at once take less each
+
+
 class Pace:
     """Seconds an item of each step, learnt while it works. Safe from several threads."""
 
     def __init__(self, clock: Clock = time.perf_counter) -> None:
         self.clock = clock
-        self._known: dict[Stage, tuple[float, float]] = {}  # mean and mean deviation
-        self._once: set[Stage] = set()  # seen once so far
+        self._known: dict[_Kind, tuple[float, float]] = {}  # mean and mean deviation
+        self._once: set[_Kind] = set()  # seen once so far
         self._lock = threading.Lock()
 
     @contextmanager
@@ -51,34 +54,42 @@ class Pace:
         with watch.stage(step):
             yield
         if learn:
-            self._learn(step, (self.clock() - start) / items)
+            self._learn((step, items == 1), (self.clock() - start) / items)
 
     def expected(self, step: Stage, items: int = 1) -> float:
         """Seconds that the step will hardly exceed; 0 if it was never seen."""
-        mean, deviation = self._known.get(step, (0.0, 0.0))
+        known = self._known.get((step, items == 1))
+        mean, deviation = known or self._known.get((step, items != 1), (0.0, 0.0))
+        if known is None and items > 1:  # several take less each than one alone did
+            deviation = 0.0
         return items * (mean + _DEVIATIONS * deviation)
+
+    def take(self, other: "Pace") -> None:
+        """Begin with what another has learnt, where nothing is known yet."""
+        with self._lock:
+            self._known = {**other._known, **self._known}
 
     def fade(self, step: Stage) -> None:
         """Believe an estimate a little less: one slow spell must not refuse the step for ever."""
         with self._lock:
-            if step in self._known:
-                mean, deviation = self._known[step]
-                self._known[step] = mean * _FADE, deviation * _FADE
+            for kind in {(step, True), (step, False)} & self._known.keys():
+                mean, deviation = self._known[kind]
+                self._known[kind] = mean * _FADE, deviation * _FADE
 
-    def _learn(self, step: Stage, seconds: float) -> None:
+    def _learn(self, kind: _Kind, seconds: float) -> None:
         with self._lock:
-            is_new, is_second = step not in self._known, step in self._once
-            (self._once.add if is_new else self._once.discard)(step)
+            is_new, is_second = kind not in self._known, kind in self._once
+            (self._once.add if is_new else self._once.discard)(kind)
             # A first run allocates: a faster second one counts alone.
-            if is_new or (is_second and seconds < self._known[step][0]):
-                self._known[step] = seconds, seconds / 2
+            if is_new or (is_second and seconds < self._known[kind][0]):
+                self._known[kind] = seconds, seconds / 2
                 return
-            mean, deviation = self._known[step]
+            mean, deviation = self._known[kind]
             if mean > 0:
                 seconds = min(seconds, _MOST_AT_ONCE * (mean + _DEVIATIONS * deviation))
             gap = seconds - mean
             deviation += _NEW * (abs(gap) - deviation)
-            self._known[step] = mean + _NEW * gap, deviation
+            self._known[kind] = mean + _NEW * gap, deviation
 
 
 class Deadline:

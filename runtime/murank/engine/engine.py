@@ -73,7 +73,7 @@ class Engine:
         self.encoder, self.scorer = encoder, scorer
         self.fallback = fallback
         self._vision_memory, self._vision_disk = vision_memory, vision_disk
-        self._pace = Pace()
+        self.pace = Pace()  # of queries with a deadline
         self._closed = False
 
     @classmethod
@@ -305,7 +305,7 @@ class Engine:
             a calibration, or with another order than the one it was measured in; a deadline with
             another order than "given".
         """
-        start = self._pace.clock()
+        start = self.pace.clock()
         if top_k is not None:
             check_whole(top_k, "top_k")
         most = largest_mu(threshold, self.manifest.calibration, order=order)
@@ -315,7 +315,7 @@ class Engine:
             mu = mu_in_order(scorer, [query], [candidates], order)[0]  # float64: fewer ties
         else:
             end = start + deadline_ms / 1000
-            mu = yield from steps_of(mu_in_time, scorer, query, candidates, order, self._pace, end)
+            mu = yield from steps_of(mu_in_time, scorer, query, candidates, order, self.pace, end)
         return ranked(mu, len(candidates), top_k=top_k, most=most)
 
     def forget(self, image: ImageSource) -> bool:

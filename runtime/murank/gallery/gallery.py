@@ -68,7 +68,7 @@ class Gallery:
         """For `open` only."""
         self.path, self.engine, self.settings = path, engine, settings
         self._state, self._writer = state, writer
-        self._pace = Pace()
+        self.pace = Pace()
 
     @classmethod
     def open(
@@ -289,7 +289,7 @@ class Gallery:
         InputError
             The query or an argument cannot be used, or there is no such id.
         """
-        start = self._pace.clock()
+        start = self.pace.clock()
         check_deadline(deadline_ms)
         filters = Filters(
             None if cameras is None else cameras_of(cameras, "cameras"),
@@ -303,7 +303,7 @@ class Gallery:
             method, parameters, None if deadline_ms is None else start + deadline_ms / 1000,
         )  # fmt: skip
         own = None if camera is None else check_camera(camera, "camera")
-        query = Query(self.engine, self._state.reads, self._pace)
+        query = Query(self.engine, self._state.reads, self.pace)
         query.see(crop, feature, id, own)
         with query.watch.stage("retrieve"), self._state.searched() as searched:
             query.retrieve(searched, filters, asked)
@@ -396,8 +396,8 @@ class Gallery:
         if budget_pairs is not None:
             check_whole(budget_pairs, "budget_pairs")
         check_deadline(deadline_ms)
-        end = None if deadline_ms is None else self._pace.clock() + deadline_ms / 1000
-        pace = Pace(self._pace.clock)  # its steps are larger than those of searches
+        end = None if deadline_ms is None else self.pace.clock() + deadline_ms / 1000
+        pace = Pace(self.pace.clock)  # its steps are larger than those of searches
         relating = Relating(self._seeing(), self._state, Deadline(pace, end))
         return relating.run(budget_pairs, progress)
 

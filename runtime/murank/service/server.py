@@ -105,11 +105,12 @@ async def _serve(
 
 
 async def _warm(state: ServiceState) -> None:
-    """Compile kernels before anybody waits for them."""
+    """Compile kernels, and learn how long steps take, before anybody waits for them."""
     try:
         await asyncio.wrap_future(state.worker.do(_compile))
+        await asyncio.wrap_future(state.worker.warm())
     except Exception as error:  # noqa: BLE001  whatever it is, it is not ready
-        state.trouble = f"kernels cannot be compiled: {error}"
+        state.trouble = f"kernels cannot be compiled, or the engine does not answer: {error}"
         warn(state.trouble)
     else:
         state.is_warm = True

@@ -23,6 +23,7 @@ from murank.images.arguments import check_images, check_whole
 from murank.worker.fair_share import FairShare
 from murank.worker.rounds import Rounds
 from murank.worker.waiting_line import WaitingLine
+from murank.worker.warming import warm
 from murank.worker.work import Answer, Work
 
 T = TypeVar("T")
@@ -159,6 +160,13 @@ class Worker:
             return task()
 
         return self._later(steps)
+
+    def warm(self) -> Answer[None]:
+        """Learn from made images how long the engine's steps take, so that first deadlines count.
+
+        At the place of ingest, for about a second. Raises Overloaded.
+        """
+        return self._later(lambda: warm(self.engine, self._gallery))
 
     @property
     def is_alive(self) -> bool:
