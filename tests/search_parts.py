@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from murank import Engine
 from murank.engine.deadline import Pace
 from murank.engine.decoder import Prefix
-from murank.engine.memory_cache import MemoryCache, content_key
+from murank.engine.memory_cache import MemoryCache, ShownImage, content_key, pixels_of_shown
 from murank.engine.scorer import Scorer
 from murank.images import Preprocessing
 
@@ -73,8 +73,9 @@ class FakeVision:
     def _remembered(self, key: str) -> NDArray[np.float32] | None:
         return self.known.get(key)
 
-    def of(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-        keys = [content_key(image) for image in pixels]
+    def of(self, images: Sequence[ShownImage]) -> NDArray[np.float32]:
+        keys = [content_key(image) for image in images]
+        pixels = [pixels_of_shown(image) for image in images]
         new = {
             key: np.where(image.min() == WHITE, np.nan, image.reshape(1, 1, -1)).astype(np.float32)
             for key, image in zip(keys, pixels, strict=True)

@@ -131,6 +131,8 @@ def _estimate(args: argparse.Namespace, clock: StageClock) -> int:
 def _check_options(args: argparse.Namespace) -> None:
     """Raise UsageError for an option without effect."""
     check_needs(args, NEEDS | CACHE_NEEDS)
+    if args.share is not None and args.estimate:
+        raise UsageError("--estimate is of the whole job: leave out --share")
     if args.share is not None and args.prune:
         raise UsageError("--prune forgets what other shares need; pass it to the run that merges")
     if args.no_mu:

@@ -4,22 +4,44 @@ The key is a hash of the pixels as the graph takes them. Token ids could never b
 has the same.
 """
 
-import hashlib
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from murank.images import ReadyImage
+from murank.images.preprocess import pixels_key
+
 Key = str
 
 
-def content_key(pixels: NDArray[np.uint8]) -> Key:
+@dataclass(frozen=True)
+class KeptImage:
+    """Stands for an image whose vision tokens are kept: it need not be decoded again."""
+
+    key: Key
+
+
+class NotKeptError(Exception):
+    """The tokens of a KeptImage are kept no more: it must be decoded after all."""
+
+
+ShownImage = NDArray[np.uint8] | ReadyImage | KeptImage  # pixels [3,H,W], or what stands for them
+
+
+def content_key(image: ShownImage) -> Key:
     """Return the hash of one image's pixels and their shape."""
-    digest = hashlib.sha256(str(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
+    return image.key if isinstance(image, (ReadyImage, KeptImage)) else pixels_key(image)
+
+
+def pixels_of_shown(image: ShownImage) -> NDArray[np.uint8]:
+    """Return the pixels [3,H,W]. Raises NotKeptError if there are none."""
+    if isinstance(image, KeptImage):
+        raise NotKeptError
+    return image.pixels if isinstance(image, ReadyImage) else image
 
 
 class MemoryCache:

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.engine.deadline import Deadline, ImageTokens, Pace, score_in_time
+from murank.engine.memory_cache import KeptImage, ShownImage
 from murank.engine.no_answer import first_no_number, no_answer
 from murank.engine.scorer import Pixels, Scorer
 from murank.engine.steps import Steps, at_once, steps_of
 from murank.engine.stopwatch import StageWatch
-from murank.images import ImageSource, Preprocessing
+from murank.images import ImageSource, Preprocessing, prepare
 from murank.images.arguments import called, check_choice, check_images, ready_images
 
 Order = Literal["given", "swapped", "both"]
@@ -26,11 +27,14 @@ def pixels_of(images: Sequence[ImageSource], how: Preprocessing, name: str) -> l
 
 def mu_in_order(
     scorer: Scorer,
-    queries: Sequence[ImageSource],
-    candidates: Sequence[Sequence[ImageSource]],
+    queries: Sequence[ImageSource | KeptImage],
+    candidates: Sequence[Sequence[ImageSource | KeptImage]],
     order: Order,
 ) -> NDArray[np.float64]:
-    """Mu [Q,K] of K candidates a query; see `Engine.mu`."""
+    """Mu [Q,K] of K candidates a query; see `Engine.mu`.
+
+    Raises NotKeptError if the vision tokens of a KeptImage are kept no more.
+    """
     check_choice(order, "order", ORDERS)
     check_images(queries, "queries")
     check_images(candidates, "candidates")
@@ -41,13 +45,13 @@ def mu_in_order(
     how = scorer.part.preprocessing
     if not queries:
         return np.empty((0, 0), np.float64)
-    query_pixels = pixels_of(queries, how, "queries")
-    rows = [pixels_of(row, how, "candidates") for row in candidates]
+    asked = _shown(queries, how, "queries")
+    rows = [_shown(row, how, "candidates") for row in candidates]
     answers = []
     if order != "swapped":
-        answers.append(scorer.logits_of_many(query_pixels, rows))
+        answers.append(scorer.logits_of_many(asked, rows))
     if order != "given":
-        pairs = zip(query_pixels, rows, strict=True)
+        pairs = zip(asked, rows, strict=True)
         answers.append(np.stack([scorer.swapped_logits(q, row) for q, row in pairs]))
     for logits in answers:
         bad = first_no_number(logits)
@@ -55,10 +59,19 @@ def mu_in_order(
             q, k = bad
             query = called(queries[q], f"queries[{q}]")
             candidate = called(candidates[q][k], f"candidates[{q}][{k}]")
-            seen = scorer.vision.of([query_pixels[q], rows[q][k]])
+            seen = scorer.vision.of([asked[q], rows[q][k]])
             raise no_answer(scorer, (query, seen[0]), (candidate, seen[1]))
     mu = np.stack([scorer.mu(logits) for logits in answers])
     return cast("NDArray[np.float64]", mu.mean(axis=0))
+
+
+def _shown(
+    images: Sequence[ImageSource | KeptImage], how: Preprocessing, name: str
+) -> list[ShownImage]:
+    """Decode and resize those that need it."""
+    if not any(isinstance(image, KeptImage) for image in images):
+        return [*ready_images(cast("Sequence[ImageSource]", images), how, name)]
+    return [image if isinstance(image, KeptImage) else prepare(image, how) for image in images]
 
 
 @at_once

@@ -11,7 +11,7 @@ from murank._exceptions import MachineError
 from murank.backends.onnx.session import SessionSettings
 from murank.engine.decoder import Decoder, Prefix
 from murank.engine.disk_cache import DiskCache
-from murank.engine.memory_cache import Key, MemoryCache, content_key
+from murank.engine.memory_cache import Key, MemoryCache, ShownImage, content_key
 from murank.engine.vision import VisionTokens
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import ScorerPart
@@ -48,7 +48,7 @@ class Scorer:
         self._prefix_bytes = part.shapes.kv_values * item_bytes
         self._prefixes = MemoryCache(_PREFIXES * self._prefix_bytes)
 
-    def logits(self, query: Pixels, candidates: Sequence[Pixels]) -> NDArray[np.float32]:
+    def logits(self, query: ShownImage, candidates: Sequence[ShownImage]) -> NDArray[np.float32]:
         """Logits [K,2] of No and Yes for one query; its prefix is remembered."""
         prefix = self._prefix(query)
         parts = [np.empty((0, 2), np.float32)]
@@ -57,14 +57,16 @@ class Scorer:
             parts.append(self.decoder.logits(prefix, tokens[None])[0])
         return np.concatenate(parts)
 
-    def swapped_logits(self, query: Pixels, candidates: Sequence[Pixels]) -> NDArray[np.float32]:
+    def swapped_logits(
+        self, query: ShownImage, candidates: Sequence[ShownImage]
+    ) -> NDArray[np.float32]:
         """Logits [K,2] with the two images in each other's place: a prefix for each candidate."""
         if not candidates:
             return np.empty((0, 2), np.float32)
         return self.logits_of_many(candidates, [[query]] * len(candidates))[:, 0]
 
     def logits_of_many(
-        self, queries: Sequence[Pixels], candidates: Sequence[Sequence[Pixels]]
+        self, queries: Sequence[ShownImage], candidates: Sequence[Sequence[ShownImage]]
     ) -> NDArray[np.float32]:
         """Logits [Q,K,2] for several queries of K candidates each, as many in a run as fit.
 
@@ -83,7 +85,7 @@ class Scorer:
         return np.concatenate(parts)
 
     def _logits_of_group(
-        self, queries: Sequence[Pixels], candidates: Sequence[Sequence[Pixels]], group: int
+        self, queries: Sequence[ShownImage], candidates: Sequence[Sequence[ShownImage]], group: int
     ) -> NDArray[np.float32]:
         """In one run where several fit into one, else each by itself."""
         if group < 2:
@@ -159,7 +161,7 @@ class Scorer:
         self._prefixes.put(key, prefix, self._prefix_bytes)
         return prefix
 
-    def _prefix(self, query: Pixels) -> Prefix:
+    def _prefix(self, query: ShownImage) -> Prefix:
         key = content_key(query)
         prefix = self.known_prefix(key)
         return self.new_prefix(key, self.vision.of([query])[0]) if prefix is None else prefix

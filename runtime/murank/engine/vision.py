@@ -12,7 +12,13 @@ from murank.backends.device_rows import HostRow, device_rows
 from murank.backends.load import load_session
 from murank.backends.protocol import Memory, SessionSettings
 from murank.engine.disk_cache import DiskCache
-from murank.engine.memory_cache import Key, MemoryCache, content_key
+from murank.engine.memory_cache import (
+    Key,
+    MemoryCache,
+    ShownImage,
+    content_key,
+    pixels_of_shown,
+)  # fmt: skip
 from murank.folder.batches import VISION_BATCH
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import ScorerPart
@@ -54,15 +60,17 @@ class VisionTokens:
             self.session, taker, output="tokens", count=count, shape=self.shape, dtype=dtype
         )
 
-    def of(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
+    def of(self, pixels: Sequence[ShownImage]) -> NDArray[Any]:
         """Images [3,H,W] each -> [n,levels,T,H]; equal images are computed once.
+
+        Raises NotKeptError if the tokens of a KeptImage are kept no more.
 
         On a GPU tokens stay there: an object array [n] of rows (see `device_rows`), of which the
         decoder takes any arrangement.
         """
         keys = [content_key(image) for image in pixels]
         tokens_of: dict[Key, Any] = {}
-        missing: dict[Key, NDArray[np.uint8]] = {}
+        missing: dict[Key, ShownImage] = {}
         for key, image in zip(keys, pixels, strict=True):
             if key not in tokens_of and key not in missing:
                 values = self._remembered(key)
@@ -96,12 +104,12 @@ class VisionTokens:
                 (values,) = self._kept([key], read[None])
         return values
 
-    def _computed(self, missing: dict[Key, NDArray[np.uint8]]) -> dict[Key, Any]:
+    def _computed(self, missing: dict[Key, ShownImage]) -> dict[Key, Any]:
         computed: dict[Key, Any] = {}
         keys = list(missing)
         for start in range(0, len(keys), VISION_BATCH):
             part = keys[start : start + VISION_BATCH]
-            images = np.stack([missing[key] for key in part])
+            images = np.stack([pixels_of_shown(missing[key]) for key in part])
             (tokens,) = self.session.run({"images": images}, ["tokens"])
             on_host = tokens.numpy() if self._rows is None or self._disk is not None else None
             if on_host is not None and on_host.shape != images.shape[:1] + self.shape:

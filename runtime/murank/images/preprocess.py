@@ -1,8 +1,10 @@
 """From an RGB image to the pixels that a graph takes; normalisation is inside the graphs."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +89,20 @@ class ReadyImage:
                 f"got {self.pixels.dtype} {list(self.pixels.shape)}"
             )
 
+    @cached_property
+    def key(self) -> str:
+        """Hash of the pixels; taken once."""
+        return pixels_key(self.pixels)
+
 
 ImageSource = RawImage | ReadyImage
+
+
+def pixels_key(pixels: NDArray[np.uint8]) -> str:
+    """Return the hash of one image's pixels [3,H,W] and their shape."""
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def prepare(source: ImageSource, how: Preprocessing, *, name: str | None = None) -> ReadyImage:

@@ -33,9 +33,7 @@ class Workers:
             return cls(ray="")
         if re.fullmatch(r"ray:[^:\s/]+:[0-9]{1,5}", text):
             return cls(ray=text.removeprefix("ray:"))
-        raise InputError(
-            f"--workers must be a number up to {_MOST}, ray, or ray:HOST:PORT; got {text!r}"
-        )
+        raise InputError(f"must be a number up to {_MOST}, ray, or ray:HOST:PORT; got {text!r}")
 
 
 @contextmanager

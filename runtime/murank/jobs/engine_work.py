@@ -1,10 +1,11 @@
 """What a process does with units of a job: decode, embed, ask."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError, MachineError
 from murank.crew.crew_protocol import Make
 from murank.engine.encoder import NoFeatureError
-from murank.images import ReadyImage
+from murank.engine.memory_cache import KeptImage, NotKeptError
+from murank.images import Preprocessing, ReadyImage
 from murank.jobs.image_contents import Content, NoContent, read_content
 from murank.jobs.job_units import (
     AskAnswer,
@@ -28,9 +30,16 @@ from murank.journal.journal import Digest
 from murank.machine.cores import decoding_threads
 from murank.machine.device_kind import device_kind
 
+if TYPE_CHECKING:
+    from murank.engine.engine import Engine
+
 QUERY, CANDIDATE = "<query image>", "<candidate image>"  # stand for paths in reasons of pairs
 
-_Begun = Sequence[Future[Content | NoContent]]
+_MOST_KEYS = 1 << 18  # that are remembered; more images' tokens are hardly kept
+
+_Begun = Sequence[Future[Content | NoContent] | KeptImage]
+_Found = Sequence[Content | NoContent | KeptImage]
+_Shown = ReadyImage | KeptImage
 _Rows = Mapping[int, Sequence[int]]  # image of a query -> places of its pairs, as many for each
 
 
@@ -41,31 +50,41 @@ class EngineWork:
         self._engine = engine
         self._threads = ThreadPoolExecutor(decoding_threads())
         self._embedded: set[Digest] = set()  # by this process
+        self._keys: OrderedDict[Digest, str] = OrderedDict()  # of pixels, by their file's content
         self._provenance: dict[tuple[str, ...], Provenance] = {}
 
     def begin(self, unit: EmbedUnit | AskUnit) -> _Begun:
         """Read and decode the unit's images."""
-        embeds = isinstance(unit, EmbedUnit)
-        part = self._engine.encoder if embeds else self._engine.scorer
+        is_first = isinstance(unit, EmbedUnit)
+        part = self._engine.encoder if is_first else self._engine.scorer
         return [
-            self._threads.submit(read_content, Path(path), part.preprocessing, expected=digest)
+            self._kept(digest) or self._threads.submit(_read, path, part.preprocessing, digest)
             for path, digest in zip(unit.paths, unit.expected, strict=True)
         ]
 
     def finish(self, unit: EmbedUnit | AskUnit, begun: _Begun) -> EmbedAnswer | AskAnswer:
         """Ask the engine."""
-        contents = [future.result() for future in begun]
         if isinstance(unit, EmbedUnit):
-            return self._embed(unit, contents)
-        return self._ask(unit, contents)
+            return self._embed(unit, _results(begun))
+        try:
+            return self._ask(unit, _results(begun))
+        except NotKeptError:  # too many other images were shown since
+            self._keys.clear()
+            return self._ask(unit, _results(self.begin(unit)))
 
-    def _embed(self, unit: EmbedUnit, contents: Sequence[Content | NoContent]) -> EmbedAnswer:
+    def _kept(self, digest: Digest | None) -> KeptImage | None:
+        """Return what stands for a content whose vision tokens are kept."""
+        key = None if digest is None else self._keys.get(digest)
+        if key is None or self._engine.loaded.need_scorer().remembered(key) is None:
+            return None
+        return KeptImage(key)
+
+    def _embed(self, unit: EmbedUnit, contents: _Found) -> EmbedAnswer:
         images: dict[Digest, tuple[str, ReadyImage]] = {}
         for path, content in zip(unit.paths, contents, strict=True):
-            if isinstance(content, NoContent) or content.ready is None:
-                continue
-            if content.digest not in self._embedded:
-                images.setdefault(content.digest, (path, content.ready))
+            if isinstance(content, Content) and content.ready is not None:  # noqa: SIM102
+                if content.digest not in self._embedded:
+                    images.setdefault(content.digest, (path, content.ready))
         features = self._features([*images.values()])
         self._embedded.update(images)
         return EmbedAnswer(
@@ -87,18 +106,21 @@ class EngineWork:
         _check_features(features, paths)
         return features
 
-    def _ask(self, unit: AskUnit, contents: Sequence[Content | NoContent]) -> AskAnswer:
-        images = {
-            place: content.ready
-            for place, content in enumerate(contents)
-            if isinstance(content, Content) and content.ready is not None
-        }
+    def _ask(self, unit: AskUnit, contents: _Found) -> AskAnswer:
+        images: dict[int, _Shown] = {}
+        for place, content in enumerate(contents):
+            if isinstance(content, KeptImage):
+                images[place] = content
+            elif isinstance(content, Content) and content.ready is not None:
+                images[place] = content.ready
         before = self._seen()
         orders = {
             order: self._ask_in(unit, images, order, wanted)
             for order, wanted in unit.orders.items()
         }
         after = self._seen()
+        if after != before:  # an engine that keeps tokens
+            self._remember(contents)
         return AskAnswer(
             orders,
             {i: one.reason for i, one in enumerate(contents) if isinstance(one, NoContent)},
@@ -114,7 +136,7 @@ class EngineWork:
     def _ask_in(
         self,
         unit: AskUnit,
-        images: Mapping[int, ReadyImage],
+        images: Mapping[int, _Shown],
         order: OneOrder,
         wanted: NDArray[np.bool_],
     ) -> OrderAnswer:
@@ -129,7 +151,7 @@ class EngineWork:
             # Loaded in here: an engine that cannot be loaded is no pair's fault.
             engine = self._engine.loaded
             try:
-                return engine.mu_many(queries, candidates, order=order)
+                return _mu(engine, queries, candidates, order)
             except MachineError as error:
                 names = ", ".join(unit.paths[query] for query in rows)
                 raise MachineError(f"while asking about {names}: {error}") from error
@@ -141,6 +163,13 @@ class EngineWork:
                 else:
                     mu[place] = answer
         return OrderAnswer(mu, reasons)
+
+    def _remember(self, contents: _Found) -> None:
+        for one in contents:
+            if isinstance(one, Content) and one.ready is not None:
+                self._keys[one.digest] = one.ready.key
+        while len(self._keys) > _MOST_KEYS:
+            self._keys.popitem(last=False)
 
     def _seen(self) -> tuple[int, int]:
         """Return how many vision tokens were looked up so far, and how many were computed."""
@@ -169,7 +198,32 @@ def work_elsewhere(engine: LazyEngine, **options: Any) -> Make:
     )  # fmt: skip
 
 
-def _refused(contents: Sequence[Content | NoContent]) -> dict[Digest, str]:
+def _read(path: str, how: Preprocessing, expected: Digest | None) -> Content | NoContent:
+    found = read_content(Path(path), how, expected=expected)
+    if isinstance(found, Content) and found.ready is not None:
+        found.ready.key  # noqa: B018 - hashed here, in a thread of its own
+    return found
+
+
+def _results(begun: _Begun) -> _Found:
+    return [one if isinstance(one, KeptImage) else one.result() for one in begun]
+
+
+def _mu(
+    engine: "Engine",
+    queries: Sequence[_Shown],
+    candidates: Sequence[Sequence[_Shown]],
+    order: OneOrder,
+) -> NDArray[np.float32]:
+    from murank.engine.pair_orders import mu_in_order
+
+    if any(isinstance(one, KeptImage) for row in [queries, *candidates] for one in row):
+        return mu_in_order(engine.need_scorer(), queries, candidates, order).astype(np.float32)
+    ready = [[one for one in row if isinstance(one, ReadyImage)] for row in [queries, *candidates]]
+    return engine.mu_many(ready[0], ready[1:], order=order)
+
+
+def _refused(contents: _Found) -> dict[Digest, str]:
     return {
         one.digest: one.refused
         for one in contents
@@ -186,9 +240,7 @@ def _check_features(features: NDArray[np.float32], paths: Sequence[str]) -> None
         )
 
 
-def _askable(
-    unit: AskUnit, images: Mapping[int, ReadyImage], wanted: NDArray[np.bool_]
-) -> list[_Rows]:
+def _askable(unit: AskUnit, images: Mapping[int, _Shown], wanted: NDArray[np.bool_]) -> list[_Rows]:
     """Return pairs of usable images; what the engine is asked at once has rows of one length."""
     rows: dict[int, list[int]] = {}
     for place in np.flatnonzero(wanted).tolist():
