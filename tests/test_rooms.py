@@ -47,6 +47,7 @@ ROOMS = {
         "worker",
         "service",
         "sheet",
+        "report",
         "calibration",
         "bench",
         "doctor",

@@ -133,13 +133,14 @@ def test_score(job: ImageJob, tmp_path: Path, again: bool) -> None:
     check_every_step(command, tmp_path / "spare")
 
 
-@written("rerank --output", "rerank --sheet")
+@written("rerank --output", "rerank --sheet", "rerank --report")
 @pytest.mark.parametrize("again", [False, True])
 def test_rerank_a_job(job: ImageJob, tmp_path: Path, again: bool) -> None:
     """In its own folder; the job stays as it is at every step."""
     assert job.run("--candidates", 3, "--quiet") == 0
     made = {path.name: path.read_bytes() for path in job.out.iterdir()}
     options = ["-o", job.out, "--quiet", "--sheet", job.out / "sheet.png"]
+    options += ["--report", job.out / "r.html"]
     if again:
         assert job.rank(*options, method="none") == 0
 
@@ -151,6 +152,6 @@ def test_rerank_a_job(job: ImageJob, tmp_path: Path, again: bool) -> None:
 
     command = Command(
         job.out, lambda: job.rank(*options, "--overwrite"), seal="summary.json", read=read,
-        kept=r"^(features|mu).npz$|^job.json$|^sheet.png$", changing=TIMES,
+        kept=r"^(features|mu).npz$|^job.json$|^sheet.png$|^r.html$", changing=TIMES,
     )  # fmt: skip
     check_every_step(command, tmp_path / "spare")

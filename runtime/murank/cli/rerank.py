@@ -23,6 +23,7 @@ from murank.cli.parser import (
 from murank.cli.progress import ProgressLine, add_progress, progress_file
 from murank.cli.ranked_source import RankedSource, add_ranked_source, read_ranked
 from murank.cli.reading_options import add_reading_options, check_reading
+from murank.cli.rerank_page import add_report, check_report, shows_images, write_report_of
 from murank.cli.rerank_report import report
 from murank.cli.rerank_sheet import check_images, check_sheet, write_sheet_of
 from murank.files.atomic import made_folder, readable_errors, sole_writer
@@ -59,7 +60,7 @@ def parser() -> Parser:
     add_kernels(group, "of the method")
     group.add_argument(
         "--image-root", metavar="DIR",
-        help="of --sheet: where paths in the features start (F.npz: the current folder)",
+        help="of --sheet and --report: where paths in the features start (of a file: here)",
     )  # fmt: skip
     add_reading_options(group)
     return result
@@ -74,6 +75,7 @@ def _add_output(result: Parser) -> None:
     group.add_argument("--format", choices=tuple(RANKING_FILES), help="of the ranking (npz)")
     group.add_argument("--top-k", type=positive, default=50, metavar="N", help="kept a query (50)")
     group.add_argument("--sheet", metavar="FILE", help="picture of queries and candidate matches")
+    add_report(group)
     group.add_argument("--overwrite", action="store_true", help="replace the files of an old run")
     group.add_argument("--json", action="store_true", help="print the summary as JSON, no table")
     group.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -83,12 +85,14 @@ def _add_output(result: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     _check_options(args)
-    progress = progress_file(args, (args.source, args.output, args.sheet))
+    progress = progress_file(args, (args.source, args.output, args.sheet, args.report))
     clock, line = _pipeline.StageClock(), ProgressLine(quiet=args.quiet, file=progress)
     with clock.stage("load"):
         source, settings = _read(args, line)
     if args.sheet is not None:
         check_images(source)
+    if shows_images(args):
+        check_images(source, "--report")
     if args.format == "parquet":
         check_names(source.features.paths)
     with line, _memory(args, source, settings, line) as memory:
@@ -99,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             )
         outcome = _pipeline.rerank(
             source.features, aligned, source.mu, settings, gallery_mu=source.gallery_mu,
-            clock=clock, progress=line.part, keep_before=args.sheet is not None, memory=memory,
+            clock=clock, progress=line.part, keep_before=_keeps_before(args), memory=memory,
         )  # fmt: skip
         made = outcome.summary
         summary = {**made, **source.summary, "notes": [*made["notes"], *notes()]}
@@ -107,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
             _write(args, outcome.ranking, source.mu, summary)
         if args.sheet is not None:
             write_sheet_of(args, outcome, source)
+        if args.report is not None:
+            write_report_of(args, outcome, source, summary)
     if args.json:
         say_json(summary)
     else:
@@ -127,13 +133,20 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError("--format needs -o")
     if args.format == "parquet":
         pyarrow()
-    if args.output is None and args.sheet is None and args.overwrite:
-        raise UsageError("--overwrite needs -o or --sheet")
-    if args.sheet is None and args.image_root is not None:
-        raise UsageError("--image-root needs --sheet")
-    check_reading(args, reads=args.sheet is not None, by="--sheet")
+    if args.overwrite and not given_flags(args, ("output", "sheet", "report")):
+        raise UsageError("--overwrite needs -o, --sheet or --report")
+    reads = args.sheet is not None or shows_images(args)
+    if args.image_root is not None and not reads:
+        raise UsageError("--image-root needs --sheet, or --report with pictures")
+    check_reading(args, reads=reads, by="--sheet, or --report with pictures")
     check_sheet(args)
+    check_report(args)
     _check_place(args)
+
+
+def _keeps_before(args: argparse.Namespace) -> bool:
+    """Whether the ranking by the encoder is needed, and not its metrics alone."""
+    return args.sheet is not None or args.report is not None
 
 
 def _read(args: argparse.Namespace, line: ProgressLine) -> tuple[RankedSource, _pipeline.Settings]:
@@ -168,7 +181,7 @@ def _memory(
     def fingerprint() -> str:
         return _pipeline.fingerprint(
             source.features, source.mu, settings, gallery_mu=source.gallery_mu,
-            keep_before=args.sheet is not None,
+            keep_before=_keeps_before(args),
         )  # fmt: skip
 
     return resumable(Path(args.output), fingerprint, line.say)

@@ -38,6 +38,8 @@ def report(args: argparse.Namespace, source: RankedSource, summary: dict[str, An
         lines.append(f"{counts['top_k']} candidate matches a query: {args.output}")
     if args.sheet is not None:
         lines.append(f"sheet: {args.sheet}")
+    if args.report is not None:
+        lines.append(f"report: {args.report}")
     return lines
 
 
@@ -52,12 +54,14 @@ def _used(source: RankedSource, summary: dict[str, Any]) -> str:
     return f"used: {', '.join([*parts, f'alignment {source.alignment.asked}'])}"
 
 
-def _comparison(
+def compared(
     name: str, metrics: dict[str, Metrics | None], alignment: dict[str, Any]
-) -> list[str]:
+) -> dict[str, Metrics]:
+    """Return the metrics of each ranking by its name in tables; none without labels."""
     before, aligned, after = (metrics[name] for name in ("before", "aligned", "after"))
     without = metrics["without_mu"]
-    assert before is not None and after is not None  # noqa: S101, PT018  there were labels
+    if before is None or after is None:
+        return {}
     rows = {"encoder": before}
     if aligned is not None:
         rows[f"aligned ({alignment['level']}, {alignment['dims']})"] = aligned
@@ -65,6 +69,15 @@ def _comparison(
         rows[name.split(" + ")[0]] = without
     if name != "none":
         rows[name] = after
+    return rows
+
+
+def _comparison(
+    name: str, metrics: dict[str, Metrics | None], alignment: dict[str, Any]
+) -> list[str]:
+    rows = compared(name, metrics, alignment)
+    before, after, without = (metrics[name] for name in ("before", "after", "without_mu"))
+    assert before is not None and after is not None  # noqa: S101, PT018  there were labels
     lines = table(rows, _COLUMNS)
     if len(rows) == 1:
         return lines

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from murank._exceptions import InputError, UsageError
 from murank.cli.ranked_source import RankedSource
@@ -19,15 +20,17 @@ def check_sheet(args: argparse.Namespace) -> None:
         check_file(Path(args.sheet), overwrite=args.overwrite)
 
 
-def check_images(source: RankedSource) -> None:
-    """Raise InputError if there is nothing to show on --sheet."""
-    check_has_paths(source.features, source.summary["inputs"]["source"], "--sheet shows the images")
+def check_images(source: RankedSource, flag: str = "--sheet") -> None:
+    """Raise InputError if there is nothing to show there."""
+    remedy = ", or pass --no-pictures" if flag == "--report" else ""
+    why = f"{flag} shows the images{remedy}"
+    check_has_paths(source.features, source.summary["inputs"]["source"], why)
     root, paths = source.image_root, source.features.query.paths
     if any((root / str(path)).is_file() for path in paths):
         return
     raise InputError(
-        f"--sheet shows the images, but none of the queries is there, as {root / paths[0]}"
-        "; --image-root names the folder that paths start at"
+        f"{flag} shows the images, but none of the queries is there, as {root / paths[0]}"
+        f"; --image-root names the folder that paths start at{remedy}"
     )
 
 
@@ -43,7 +46,6 @@ def write_sheet_of(args: argparse.Namespace, outcome: Outcome, source: RankedSou
         chosen = "the first" if after.labels is None else "the largest gains and losses in turn"
         notes.append(f"Shown are {len(queries)} of {len(after.indices):,} queries: {chosen}.")
     name = method_name(args.method, source)
-    bits = None if source.job is None else source.job.report.bits
     sheet = draw_sheet(
         rows_of(before, after, source.mu, queries, drop_junk=args.drop_junk),
         before="encoder",
@@ -51,6 +53,12 @@ def write_sheet_of(args: argparse.Namespace, outcome: Outcome, source: RankedSou
         title=f"{name}: candidate matches",
         notes=notes,
         root=source.image_root,
-        **({} if bits is None else {"bits": bits}) | image_reading_of(args),
+        **read_as(args, source),
     )
     write_sheet(args.sheet, sheet)
+
+
+def read_as(args: argparse.Namespace, source: RankedSource) -> dict[str, Any]:
+    """Return how images are read, as keyword arguments: as the job did, but for what was given."""
+    bits = None if source.job is None else source.job.report.bits
+    return ({} if bits is None else {"bits": bits}) | image_reading_of(args)

@@ -49,6 +49,9 @@ class Outcome:
     ranking: Ranking
     before: Ranking | None  # by the encoder alone, where it was asked for
     summary: dict[str, Any]  # JSON-ready
+    curves: dict[
+        str, NDArray[np.floating[Any]]
+    ]  # CMC of those in summary's `metrics` that are known
 
 
 @dataclass
@@ -113,7 +116,10 @@ def rerank(
         "seconds": clock.seconds,
     }  # fmt: skip
     ranking = after.ranking(features)
-    return Outcome(ranking, encoder.ranking(features) if keep_before else None, summary)
+    steps_made = {"before": encoder, "aligned": between, "without_mu": without, "after": after}
+    curves = {name: step.cmc for name, step in steps_made.items() if step and step.cmc is not None}
+    before = encoder.ranking(features) if keep_before else None
+    return Outcome(ranking, before, summary, curves)
 
 
 def check_settings(
@@ -189,8 +195,18 @@ class _Best:
 class _Step:
     """One ranking of a run."""
 
-    metrics: dict[str, Any] | None  # None: nothing can be evaluated
+    evaluation: Any  # None: nothing can be evaluated
     best: _Best | None  # None: not kept
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        if self.evaluation is None:
+            return None
+        return {**metrics_of(self.evaluation), "num_valid": int(self.evaluation.num_valid)}
+
+    @property
+    def cmc(self) -> NDArray[np.floating[Any]] | None:
+        return None if self.evaluation is None else self.evaluation.cmc
 
     def ranking(self, features: FeatureSet) -> Ranking:
         assert self.best is not None  # noqa: S101
@@ -268,8 +284,8 @@ class _Pass:
     evaluator: Any  # None: nothing is evaluated
     best: _Best | None  # None: not kept
 
-    def done(self, part: Part | None) -> dict[str, Any] | None:
-        """Do it, or what is left of it; return metrics."""
+    def done(self, part: Part | None) -> Any:
+        """Do it, or what is left of it; return the evaluation, None where nothing is evaluated."""
         with kernel_errors():
             first = 0 if part is None else self._resumed(part)
             for first_query, distances in self.blocks.after(first):
@@ -281,10 +297,7 @@ class _Pass:
                 del distances  # before the next block is made
                 if part is not None and part.due():
                     part.save({**self._arrays(), "next_query": np.array(done)})
-            if self.evaluator is None:
-                return None
-            evaluation = self.evaluator.result()
-        return {**metrics_of(evaluation), "num_valid": int(evaluation.num_valid)}
+            return None if self.evaluator is None else self.evaluator.result()
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         evaluated = {} if self.evaluator is None else self.evaluator.to_arrays()

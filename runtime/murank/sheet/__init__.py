@@ -3,15 +3,30 @@
 Imports checks, machine, files, images, datasets, rerank.
 """
 
-from murank.sheet.drawing import draw_sheet, write_sheet
-from murank.sheet.sheet_rows import Cell, SheetRow, choose_queries, count_changes, rows_of
+from murank.sheet.drawing import CROP, QUERY, Crops, draw_sheet, write_sheet
+from murank.sheet.sheet_rows import (
+    Cell,
+    SheetRow,
+    change_of,
+    choose_queries,
+    count_changes,
+    counted_ranks,
+    first_match,
+    rows_of,
+)
 
 __all__ = [
+    "CROP",
+    "QUERY",
     "Cell",
+    "Crops",
     "SheetRow",
+    "change_of",
     "choose_queries",
     "count_changes",
+    "counted_ranks",
     "draw_sheet",
+    "first_match",
     "rows_of",
     "write_sheet",
 ]

@@ -12,7 +12,14 @@ from murank._exceptions import InputError, OutputError
 from murank.checks.text import plain
 from murank.files.atomic import write_files
 from murank.images import DEFAULT_LIMITS, DecodeLimits, load_image
-from murank.sheet.sheet_rows import Cell, SheetRow, Verdict, counted_ranks, first_match
+from murank.sheet.sheet_rows import (
+    Cell,
+    SheetRow,
+    Verdict,
+    change_of,
+    counted_ranks,
+    first_match,
+)
 
 Colour = tuple[int, int, int]
 Size = tuple[int, int]
@@ -83,7 +90,7 @@ def draw_sheet(
     heading = _Heading(title, (*notes, _NOTICE, _NUMBERS), framed=framed)
     sheet = Image.new("RGB", (width, heading.height + len(rows) * _BAND), WHITE)
     heading.draw(sheet)
-    crops = _Crops(Path() if root is None else Path(root), bits, limits)
+    crops = Crops(Path() if root is None else Path(root), bits, limits)
     for number, row in enumerate(rows):
         top = heading.height + number * _BAND
         _draw_band(sheet, top, row, crops, captions=(before, after))
@@ -131,15 +138,17 @@ class _Heading:
             left += 26 + _font(15).getlength(text) + 30
 
 
-class _Crops:
+class Crops:
     """Images fitted into a field; each file is decoded once a size."""
 
     def __init__(self, root: Path, bits: int | None, limits: DecodeLimits) -> None:
+        """`root`: where paths start; `bits`, `limits`: as of `load_image`."""
         self._root, self._bits = root, bits
         self._limits = replace(limits, max_aspect=limits.max_side)  # nothing grows here
         self._known: dict[tuple[str, Size], Image.Image] = {}
 
     def get(self, path: str, size: Size) -> Image.Image:
+        """Return an image, or a grey field that says that it cannot be read."""
         key = path, size
         if key not in self._known:
             self._known[key] = self._make(path, size)
@@ -162,7 +171,7 @@ class _Crops:
 
 
 def _draw_band(
-    sheet: Image.Image, top: int, row: SheetRow, crops: _Crops, *, captions: tuple[str, str]
+    sheet: Image.Image, top: int, row: SheetRow, crops: Crops, *, captions: tuple[str, str]
 ) -> None:
     draw = ImageDraw.Draw(sheet)
     _draw_header(draw, sheet.width, top, row)
@@ -191,11 +200,9 @@ def _change(row: SheetRow) -> tuple[str, Colour]:
     if not row.has_labels:
         return "", INK
     old, new = first_match(row.before), first_match(row.after)
-    places = [f"rank {rank}" if rank else "not shown" for rank in (old, new)]
-    text = f"first right match: {places[0]} before, {places[1]} after"
     beyond = max(len(row.before), len(row.after)) + 1
     gain = (old or beyond) - (new or beyond)
-    return text, FRAMES["match"] if gain > 0 else FRAMES["other"] if gain < 0 else FAINT
+    return change_of(row), FRAMES["match"] if gain > 0 else FRAMES["other"] if gain < 0 else FAINT
 
 
 def _draw_cell(
@@ -204,7 +211,7 @@ def _draw_cell(
     place: tuple[int, int],
     cell: Cell,
     rank: int | None,
-    crops: _Crops,
+    crops: Crops,
 ) -> None:
     """Draw the frame with its left top corner at `place`, the crop inside, and numbers below."""
     left, top = place

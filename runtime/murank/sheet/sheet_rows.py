@@ -60,6 +60,15 @@ def first_match(cells: Sequence[Cell]) -> int | None:
     return next((rank for cell, rank in ranks if cell.verdict == "match"), None)
 
 
+def change_of(row: SheetRow) -> str:
+    """Say where the first right match was and is; nothing without labels."""
+    if not row.has_labels:
+        return ""
+    ranks = first_match(row.before), first_match(row.after)
+    old, new = (f"rank {rank}" if rank else "not shown" for rank in ranks)
+    return f"first right match: {old} before, {new} after"
+
+
 def choose_queries(
     before: Ranking,
     after: Ranking,
