@@ -67,7 +67,7 @@ CASES: dict[str, Callable[[Place], list[object]]] = {
     ],
     "rerank": lambda at: [
         at.folder / "job", "--method", "none", "-o", at.folder / "out",
-        "--sheet", at.folder / "s.png", "--overwrite",
+        "--sheet", at.folder / "s.png", "--report", at.folder / "r.html", "--overwrite",
     ],
     "search": lambda at: [
         at.engine, "--gallery", at.gallery, "--query", at.queries[0], "--no-mu",
