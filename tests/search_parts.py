@@ -119,7 +119,7 @@ class FakeScorer(Scorer):
         self.decoder = cast("Any", FakeDecoder(clock))
         self.vision = cast("Any", FakeVision(clock))
         self._prefix_bytes = 1
-        self._prefixes = MemoryCache(4)
+        self._prefixes, self._files = MemoryCache(4), MemoryCache(64)
 
 
 def make_engine(

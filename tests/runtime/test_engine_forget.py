@@ -1,5 +1,6 @@
 """What an engine keeps of images: never of another one, found after a calibration, erasable."""
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from murank import Engine, InputError, OutputError
 from murank.calibration import calibrate, store_calibration
@@ -142,3 +144,39 @@ def test_a_folder_that_cannot_be_used_is_told_before_a_graph_is_loaded(
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(OutputError, match="link is a symlink"):
         load(cache_dir=tmp_path / "link")
+
+
+def test_a_file_that_was_seen_is_decoded_once_until_it_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, other, query = map(as_png, (FIRST, SECOND, QUERY))
+    again = as_png(FIRST, compress_level=0)  # another file of the same picture
+    decoded: list[object] = []
+
+    def counted(image: Any, *given: Any, **named: Any) -> Any:
+        decoded.append(image)
+        return prepare(image, *given, **named)
+
+    monkeypatch.setattr("murank.engine.deadline.prepare", counted)
+    engine = load()
+
+    def asked(*candidates: bytes) -> list[float | None]:
+        return [match.mu for match in engine.rank(query, candidates, deadline_ms=1e9)]
+
+    first = asked(one, other)
+    assert asked(one, other) == first
+    assert decoded == [one, other]
+    asked(again, other)
+    assert decoded == [one, other, again]
+    assert engine.forget(FIRST)  # both files of it
+    asked(one, again, other)
+    assert decoded == [one, other, again, one, again]
+    engine.clear_cache()
+    assert asked(one, other) == first
+    assert decoded[5:] == [one, other]
+
+
+def as_png(image: NDArray[np.uint8], **how: Any) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG", **how)
+    return data.getvalue()

@@ -183,11 +183,19 @@ class ImageTokens:
     def _remembered(self, places: Sequence[int]) -> dict[int, NDArray[Any]]:
         tokens_of = {}
         for place in places:
-            key = self._keys.get(place)
+            key = self._key(place)
             tokens = None if key is None else self._scorer.remembered(key)
             if tokens is not None:
                 tokens_of[place] = tokens
         return tokens_of
+
+    def _key(self, place: int) -> Key | None:
+        """Return the hash of an image's pixels, if they, or its file, were seen before."""
+        if place not in self._keys and isinstance(data := self._images[place], bytes):
+            key = self._scorer.key_of_file(data)
+            if key is not None:
+                self._keys[place] = key
+        return self._keys.get(place)
 
     def name(self, place: int) -> str:
         """Return what messages call an image."""
@@ -196,7 +204,9 @@ class ImageTokens:
     def _decoded(self, place: int) -> Pixels:
         image, how = self._images[place], self._scorer.part.preprocessing
         pixels = prepare(image, how, name=source_name(image, f"candidates[{place}]")).pixels
-        self._keys[place] = content_key(pixels)
+        self._keys[place] = key = content_key(pixels)
+        if isinstance(image, bytes):
+            self._scorer.remember_file(image, key)
         return pixels
 
 

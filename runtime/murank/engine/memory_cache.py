@@ -4,6 +4,7 @@ The key is a hash of the pixels as the graph takes them. Token ids could never b
 has the same.
 """
 
+import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ def pixels_of_shown(image: ShownImage) -> NDArray[np.uint8]:
     if isinstance(image, KeptImage):
         raise NotKeptError
     return image.pixels if isinstance(image, ReadyImage) else image
+
+
+def file_key(data: bytes) -> Key:
+    """Return the hash of an image's file."""
+    return hashlib.sha256(data).hexdigest()
 
 
 class MemoryCache:
@@ -85,6 +91,13 @@ class MemoryCache:
                 return False
             self.bytes -= self._values.pop(key)[1]
             return True
+
+    def forget_value(self, value: Any) -> None:
+        """Drop all that are this value."""
+        with self._lock:
+            keys = [key for key, one in self._values.items() if one[0] == value]
+        for key in keys:
+            self.forget(key)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -11,13 +11,14 @@ from murank._exceptions import MachineError
 from murank.backends.onnx.session import SessionSettings
 from murank.engine.decoder import Decoder, Prefix
 from murank.engine.disk_cache import DiskCache
-from murank.engine.memory_cache import Key, MemoryCache, ShownImage, content_key
+from murank.engine.memory_cache import Key, MemoryCache, ShownImage, content_key, file_key
 from murank.engine.vision import VisionTokens
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import ScorerPart
 
 Pixels = NDArray[np.uint8]  # [3,H,W]
 _PREFIXES = 4  # kept, of the queries asked most recently
+_FILES = 8192  # whose pixels' keys are remembered
 _QUERIES = 8  # in one run: each brings K/V of its own
 
 
@@ -47,6 +48,7 @@ class Scorer:
         )  # fmt: skip
         self._prefix_bytes = part.shapes.kv_values * item_bytes
         self._prefixes = MemoryCache(_PREFIXES * self._prefix_bytes)
+        self._files = MemoryCache(_FILES)  # keys of pixels by those of the files they were in
 
     def logits(self, query: ShownImage, candidates: Sequence[ShownImage]) -> NDArray[np.float32]:
         """Logits [K,2] of No and Yes for one query; its prefix is remembered."""
@@ -124,11 +126,13 @@ class Scorer:
         return mu_of(self.log_odds(logits))
 
     def clear(self) -> None:
-        """Forget the prefixes of earlier queries."""
+        """Forget the prefixes of earlier queries, and the files of images."""
         self._prefixes.clear()
+        self._files.clear()
 
     def forget(self, key: Key) -> bool:
-        """Forget the prefix of one query image; return whether there was one."""
+        """Forget the prefix of one query image, and its files; return whether there was one."""
+        self._files.forget_value(key)
         return self._prefixes.forget(key)
 
     def batches(self, count: int, most: int | None = None) -> Iterator[slice]:
@@ -149,6 +153,15 @@ class Scorer:
         """
         tokens: NDArray[Any] | None = self.vision._remembered(key)
         return tokens
+
+    def key_of_file(self, data: bytes) -> Key | None:
+        """Return the key of an image whose file was decoded before: it need not be again."""
+        key: Key | None = self._files.get(file_key(data))
+        return key
+
+    def remember_file(self, data: bytes, key: Key) -> None:
+        """Keep the key of a file's pixels."""
+        self._files.put(file_key(data), key, 1)
 
     def known_prefix(self, key: Key) -> Prefix | None:
         """Return the prefix of the query image with this key, if it is still kept."""
