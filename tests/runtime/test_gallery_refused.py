@@ -239,3 +239,23 @@ with Gallery.open({str(tmp_path / "g.db")!r}, feature_engine()) as gallery:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "refused\n2 True\n"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda gallery: gallery.search(id="a"), lambda gallery: gallery.get("a"),
+        lambda gallery: gallery.stats(), lambda gallery: gallery.erase(ids="a"),
+        lambda gallery: gallery.add(features=people(1, 1), camera=0, time=0.0),
+        lambda gallery: gallery.verify(), lambda gallery: gallery.maintain(),
+        lambda gallery: gallery.backup(gallery.path.with_name("b.db")),
+        lambda gallery: gallery.export(gallery.path.with_name("c.npz")),
+    ],
+)  # fmt: skip
+def test_one_that_was_closed_is_said_to_be_closed_and_not_damaged(ask: Any, tmp_path: Path) -> None:
+    gallery = Gallery.open(tmp_path / "g.db", feature_engine())
+    gallery.add(features=people(1, 1), camera=0, time=0.0, id="a")
+    gallery.close()
+    with pytest.raises(InputError, match="was closed"):
+        ask(gallery)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["g.db", "g.db-lock"]

@@ -188,6 +188,10 @@ def file_errors(path: Path) -> Iterator[None]:
         if "locked" in text:
             raise MachineError(f"{path} is busy: another process holds it; try again") from error
         raise InputError(f"cannot open {path}: {text}") from error
+    except sqlite3.ProgrammingError as error:
+        if "closed" not in str(error):
+            raise
+        raise InputError(f"{path} was closed: open it again") from error
     except sqlite3.DatabaseError as error:
         if "not a database" in str(error):
             raise InputError(f"{path} is no gallery; name another file") from error

@@ -110,6 +110,7 @@ class GalleryFile:
         """Write a copy of its present state, whole or not at all. Raises OutputError."""
         check_file(path, overwrite=overwrite)
         with self._lock:
+            self.count("meta")  # it is open
             new_file(path, self._connection.backup)
 
     def count(self, table: str) -> int:
