@@ -55,10 +55,19 @@ class Setting:
         """Folder of the data set, drawn at the first use."""
         return self.place / "crops"
 
-    def score(self, job: str, *options: object) -> list[str]:
+    def score(self, job: object, *options: object) -> list[str]:
         """Return the words of a run."""
         source = ["--query", self.crops / "query", "--gallery", self.crops / "gallery"]
-        words = ["score", ENGINE, *source, "-o", self.place / job, "--quiet", "--json", *options]
+        words = [
+            "score",
+            ENGINE,
+            *source,
+            "-o",
+            self.place / str(job),
+            "--quiet",
+            "--json",
+            *options,
+        ]
         return [str(word) for word in words]
 
 
@@ -216,23 +225,28 @@ def silenced() -> Any:
 
 
 def workers(setting: Setting) -> None:
-    """Two processes of one thread each against one, start-up apart."""
+    """Two processes of one thread each against one: what more images cost, start-up apart."""
+    small = Setting(setting.queries // 4, setting.place / "small")
+    draw_crops(small)
     spans: dict[str, list[float]] = {"1": [], "2": []}
     costs: dict[str, list[float]] = {"1": [], "2": []}
     for turn in range(ROUNDS):
         for count in spans:
-            words = setting.score(
-                f"workers-{count}-{turn}", "--candidates", K, "--threads", 1, "--workers", count
-            )
-            found = run(words)
-            seconds = found.report["seconds"]
-            spans[count].append(seconds["embed"] + seconds["mu"])
-            costs[count].append(found.cpu)
+            words = (f"{count}-{turn}", "--candidates", K, "--threads", 1, "--workers", count)
+            (large, less) = (run(one.score(*words)) for one in (setting, small))
+            spans[count].append(_asking(large) - _asking(less))
+            costs[count].append(large.cpu - less.cpu)
     ratio = median(one / two for one, two in zip(spans["1"], spans["2"], strict=True))
-    print(f"\nworkers of one thread, embedding and mu, medians of {ROUNDS} rounds in turn")
+    more = setting.queries - small.queries
+    print(f"\n{more:,} queries more by workers of one thread, medians of {ROUNDS} rounds in turn")
     for count, found_spans in spans.items():
         print(f"  {count}: {median(found_spans):6.1f} s, {median(costs[count]):6.1f} CPU s")
     print(f"  2 against 1: {ratio:.2f} x", flush=True)
+
+
+def _asking(found: Run) -> float:
+    seconds = found.report["seconds"]
+    return float(seconds["embed"] + seconds["mu"])
 
 
 SECTIONS: dict[str, Callable[[Setting], None]] = {

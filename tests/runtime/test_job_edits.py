@@ -10,6 +10,8 @@ import pytest
 from image_job import FakeEngine, ImageJob, change_crop, write_crop
 
 from murank import load_features, load_mu
+from murank.crew import Lost
+from murank.jobs import crews as _crews
 from murank.jobs import engine_work as _work
 
 STEPS, K = 10, 3
@@ -283,3 +285,48 @@ def test_what_leaves_a_job_is_forgotten_by_pruning(
     gone.write_bytes(raw)
     assert job.run(*options) == 0
     assert job.done["embed"] == 1
+
+
+class Fragile:
+    """A crew whose processes end over one image."""
+
+    size = 1
+
+    def __init__(self, crew: Any, poison: Path) -> None:
+        self._crew, self._poison = crew, str(poison)
+
+    def answers(self, units: Any) -> Any:
+        for unit in units:
+            yield from self._one(unit)
+
+    def _one(self, unit: Any) -> Any:
+        if self._poison not in unit.paths:
+            yield from self._crew.answers([unit])
+        elif parts := unit.split():
+            for part in parts:
+                yield from self._one(part)
+        else:
+            yield unit, Lost("it ends the process that works on it (signal 11)")
+
+    def close(self) -> None:
+        self._crew.close()
+
+
+@pytest.mark.parametrize("stage", ["embed", "mu"])
+def test_an_image_that_ends_processes_is_skipped_and_tried_again(
+    job: ImageJob, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    poison, make = sorted(job.query.iterdir())[1], _crews._crew
+    options = ["-o", job.out, "--candidates", K, "--overwrite"]
+    if stage == "mu":
+        assert job.run("-o", job.out, "--no-mu") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(_crews, "_crew", lambda *who: Fragile(make(*who), poison))
+        assert job.run(*options) == 0
+    (skipped,) = job.report()["skipped"]
+    assert skipped["path"] == str(poison)
+    assert "signal 11" in skipped["reason"]
+    assert skipped.get("pairs") == (K if stage == "mu" else None)
+    assert job.run(*options) == 0
+    assert job.report()["skipped"] == []
+    assert results(job.out).keys() == {"features.npz", "mu.npz"}
