@@ -1,12 +1,18 @@
+import contextlib
+import mmap
 import os
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from murank import InputError, load_features
+from murank.files import npz as _npz
+from murank.files.mapped import let_go
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -139,3 +145,52 @@ def test_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "f.npz")
     assert is_refused(tmp_path / "f.npz")
     assert is_refused(Path("/dev/zero"))
+
+
+def mapped_file(tmp_path: Path, array: NDArray[Any], **others: Any) -> Path:
+    file = tmp_path / "f.npz"
+    np.savez(file, features=array, **others)
+    return file
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f2", ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_large_array_stays_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, order: Any
+) -> None:
+    monkeypatch.setattr(_npz, "MAPPED_FROM", 1000)
+    array = np.asarray(np.random.default_rng(0).random((70, 9)), dtype, order=order)
+    file = mapped_file(tmp_path, array, pids=np.arange(70))
+    found = _npz.read_npz(file, ("features", "pids"), mapped=("features", "pids"))
+    assert isinstance(found["features"].base, mmap.mmap)
+    assert not isinstance(found["pids"].base, mmap.mmap)  # small
+    assert found["features"].dtype == array.dtype
+    np.testing.assert_array_equal(found["features"], array)
+    let_go(found["features"])
+    np.testing.assert_array_equal(found["features"][5:], array[5:])
+    file.unlink()
+    found["features"][0] = 1  # of this process alone
+    np.testing.assert_array_equal(found["features"][1:], array[1:])
+
+
+def test_what_cannot_stay_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_npz, "MAPPED_FROM", 1000)
+    array = np.zeros((70, 9))
+    file = tmp_path / "f.npz"
+    np.savez_compressed(file, features=array)
+    found = _npz.read_npz(file, ("features",), mapped=("features",))
+    assert not isinstance(found["features"].base, mmap.mmap)
+    np.testing.assert_array_equal(found["features"], array)
+
+
+def test_damage_is_seen_in_what_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in what is read: no changed byte of the array passes."""
+    monkeypatch.setattr(_npz, "MAPPED_FROM", 1000)
+    file = mapped_file(tmp_path, np.ones((70, 9)))
+    whole = file.read_bytes()
+    for place in (*range(0, 200, 3), *range(len(whole) // 2, len(whole) // 2 + 9)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        refused = contextlib.suppress(InputError) if place < len(whole) // 2 else None
+        with refused or pytest.raises(InputError, match="features"):
+            found = _npz.read_npz(file, ("features",), mapped=("features",))
+            np.testing.assert_array_equal(found["features"], np.ones((70, 9)))  # no one read it

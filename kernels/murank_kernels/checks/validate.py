@@ -16,6 +16,7 @@ _LARGEST_LABEL = 2**63 - 1
 LARGEST = 3e38  # distance that float32 still holds
 _HALF_EPS = 2.0**-10
 _ROWS_LOOKED_AT = 512
+_ROWS_AT_ONCE = 4096
 _MOST = 0.75  # features taken anew, as from flipped images, may give a few odd rows
 _MAX_LENGTH = 1e18  # of a row whose squared distances fit float32
 
@@ -78,12 +79,13 @@ def as_features(features: ArrayLike, *, normalize: bool) -> NDArray[np.float32]:
         raise InvalidInputError(
             f"features must be floating point, got {given.dtype}; pass features.astype('float32')"
         )
-    if given.dtype not in (np.float32, np.float64):
-        given = given.astype(np.float32)
-    given = np.ascontiguousarray(given)
+    dtype = given.dtype if given.dtype in (np.float32, np.float64) else np.dtype(np.float32)
     out = np.empty(given.shape, np.float32)
     norms = np.empty(len(given))
-    _copy_rows(to_read(given), normalize, out, norms)
+    for start in range(0, len(given), _ROWS_AT_ONCE):  # so that no second copy is made of all
+        some = slice(start, start + _ROWS_AT_ONCE)
+        rows = np.require(given[some], dtype, ["C", "ALIGNED"])
+        _copy_rows(to_read(rows), normalize, out[some], norms[some])
     check_norms(given, norms, normalize=normalize)
     return out
 

@@ -11,7 +11,7 @@ from murank.cli.alignment_options import alignment_flags, alignment_of
 from murank.cli.parser import Parser, check_needs, given_flags, positive
 from murank.jobs import FinishedJob, read_job
 from murank.rerank.alignment import Alignment
-from murank.rerank.features import FeatureSet, load_features
+from murank.rerank.features import FeatureSet, map_features
 from murank.rerank.mu import MuDistances, load_mu
 from murank.rerank.ranking import check_there
 
@@ -105,11 +105,11 @@ def read_features(source: Path, num_query: int | None) -> tuple[FinishedJob | No
     """Return a job folder and its features; or None, and those of a file."""
     check_there(source)
     if not source.is_dir():
-        return None, load_features(source, num_query)
+        return None, map_features(source, num_query)
     if num_query is not None:
         raise UsageError("--num-query is of a features file: a job folder says it")
     job = read_job(source)
-    return job, replace(load_features(job.features), unlabelled=job.report.unlabelled)
+    return job, replace(map_features(job.features), unlabelled=job.report.unlabelled)
 
 
 def _mu_files(args: argparse.Namespace, job: FinishedJob | None) -> tuple[list[Path], list[Path]]:

@@ -1,6 +1,7 @@
 """Reading .npz archives from elsewhere: nothing pickled, one clear sentence on each defect."""
 
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank.files.mapped import crc_of, mapped_array
 from murank.files.urls import refuse_url
 from murank.machine.memory import available_bytes
 
@@ -29,6 +31,10 @@ _HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], boo
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+
+MAPPED_FROM = 16 << 20  # bytes of an array that may stay in its file
+_LOCAL_HEADER = 30  # bytes before a member's name and extra field, whose lengths are its last
 
 
 @contextmanager
@@ -64,17 +70,32 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
 
 
 def read_npz(
-    path: Path, required: Collection[str], optional: Collection[str] = ()
+    path: Path,
+    required: Collection[str],
+    optional: Collection[str] = (),
+    *,
+    mapped: Collection[str] = (),
 ) -> dict[str, NDArray[Any]]:
-    """Return the named arrays of the archive; optional ones only where they are there."""
+    """Return the named arrays of the archive; optional ones only where they are there.
+
+    Large ones among `mapped` stay in the file, if they are not compressed: see `mapped_array`.
+    """
     with open_npz(path) as archive:
         missing = [key for key in required if key not in archive.files]
         if missing:
             names = ", ".join(archive.files) or "nothing"
             raise InputError(f"{path} lacks {', '.join(missing)}; it holds: {names}")
         wanted = [*required, *(key for key in optional if key in archive.files)]
+        stays = {key for key in mapped if key in wanted and _can_stay(_member(archive, key))}
         _check_sizes(archive, wanted, path)
-        return {key: _read_array(archive, key, path) for key in wanted}
+        return {
+            key: (_map_array if key in stays else _read_array)(archive, key, path) for key in wanted
+        }
+
+
+def _can_stay(member: zipfile.ZipInfo) -> bool:
+    is_plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+    return is_plain and member.file_size >= MAPPED_FROM
 
 
 def _check_sizes(archive: NpzFile, wanted: Collection[str], path: Path) -> None:
@@ -128,6 +149,27 @@ def _read_array(archive: NpzFile, key: str, path: Path) -> NDArray[Any]:
         array: NDArray[Any] = archive[key]
     except _DAMAGE as error:
         raise InputError(f"{path}: '{key}' is damaged, or too large for the memory") from error
+    return array
+
+
+def _map_array(archive: NpzFile, key: str, path: Path) -> NDArray[Any]:
+    """Map an array whose header has been checked. Raises InputError: its bytes are not its own."""
+    member, file = _member(archive, key), _zip(archive).fp
+    assert file is not None  # noqa: S101 - as long as it is open
+    try:
+        file.seek(member.header_offset)
+        lengths = struct.unpack_from("<HH", file.read(_LOCAL_HEADER), _LOCAL_HEADER - 4)
+        start = member.header_offset + _LOCAL_HEADER + sum(lengths)
+        file.seek(start)
+        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        end = file.tell()
+        array = mapped_array(file, end, dtype, shape, "F" if fortran else "C")
+        file.seek(start)
+        crc = crc_of(array, zlib.crc32(file.read(end - start)))
+    except (*_DAMAGE, struct.error, TypeError) as error:
+        raise InputError(f"{path}: '{key}' is damaged") from error
+    if crc != member.CRC:
+        raise InputError(f"{path}: '{key}' is damaged")
     return array
 
 

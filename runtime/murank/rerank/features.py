@@ -111,6 +111,15 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
     return feature_set(read_arrays(file), file, num_query)
 
 
+def map_features(path: str | os.PathLike[str], num_query: int | None = None) -> FeatureSet:
+    """Read as `load_features` does, but let large features stay in their .npz file.
+
+    Nobody may write into that file meanwhile; another one may be renamed over it.
+    """
+    file = Path(path)
+    return feature_set(read_arrays(file, mapped=("features",)), file, num_query)
+
+
 def feature_set(
     arrays: dict[str, NDArray[Any]], file: Path, num_query: int | None = None
 ) -> FeatureSet:
@@ -139,11 +148,15 @@ def feature_set(
     )  # fmt: skip
 
 
-def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
-    """Return what a features file holds, by name, unchecked. Raises as `load_features`."""
+def read_arrays(file: Path, *, mapped: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+    """Return what a features file holds, by name, unchecked. Raises as `load_features`.
+
+    `mapped`: what may stay in the file.
+    """
     if is_parquet(file):
         return read_parquet_features(file)
-    return read_npz(file, ("features",), ("paths", *_LABELS, "num_query", _ENCODER))
+    optional = ("paths", *_LABELS, "num_query", _ENCODER)
+    return read_npz(file, ("features",), optional, mapped=mapped)
 
 
 def check_has_paths(features: FeatureSet, file: str | os.PathLike[str], why: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from murank._exceptions import InputError, MachineError
+from murank.files.mapped import let_go
 from murank.rerank.features import FeatureSet
 from murank.rerank.mu import MuDistances
 
@@ -88,7 +89,9 @@ def distance_blocks(
     if search is not None and method.has_neighbors:
         parameters["search"] = search
     with kernel_errors():
-        return _function(method)(*arguments, device=device, progress=progress, **parameters)
+        blocks = _function(method)(*arguments, device=device, progress=progress, **parameters)
+    let_go(features.features)  # the kernels have copied them
+    return blocks
 
 
 def used_parameters(name: str, given: Mapping[str, object], *, with_mu: bool) -> dict[str, object]:

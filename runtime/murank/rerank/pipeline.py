@@ -92,14 +92,18 @@ def rerank(
     """
     named: Callable[[str], Progress | None] = progress or (lambda _name: None)
     with clock.stage("prepare"):
-        blocks = distance_blocks(
+        check_settings(aligned.features, mu, settings, gallery_mu=gallery_mu)
+        reason = _why_not_evaluated(features, settings)
+    labels = features.labels if reason is None else None
+    steps = _Steps(features, settings, labels, clock, named, memory)
+
+    def blocks() -> Any:  # made late, so that features are copied once at a time
+        return distance_blocks(
             settings.method, aligned.features, mu, gallery_mu=gallery_mu, device=settings.device,
             search=exact_neighbors(memory, "rerank"), progress=named(settings.method),
             **settings.parameters,
         )  # fmt: skip
-        reason = _why_not_evaluated(features, settings)
-    labels = features.labels if reason is None else None
-    steps = _Steps(features, settings, labels, clock, named, memory)
+
     encoder, between, after = _all_steps(steps, aligned, blocks, keep_before=keep_before)
     without = None
     if steps.labels is not None and (mu is not None or gallery_mu is not None):
@@ -235,9 +239,9 @@ class _Steps:
             )
             return self._walked(name, blocks, keep=keep)
 
-    def reranked(self, blocks: Any) -> _Step:
+    def reranked(self, blocks: Callable[[], Any]) -> _Step:
         with self.clock.stage("rerank"):
-            return self._walked("rerank", blocks, keep=True)
+            return self._walked("rerank", blocks(), keep=True)
 
     def without_mu(self, features: FeatureSet) -> _Step | None:
         """Return the method's ranking without mu; None where it does nothing else than fuse it."""
@@ -260,7 +264,7 @@ class _Steps:
 
 
 def _all_steps(
-    steps: _Steps, aligned: Aligned, blocks: Any, *, keep_before: bool
+    steps: _Steps, aligned: Aligned, blocks: Callable[[], Any], *, keep_before: bool
 ) -> tuple[_Step, _Step | None, _Step]:
     """Rank by the encoder, by aligned features (None: they are not), and by the method's blocks."""
     is_aligned, reranks = aligned.level != "off", steps.settings.method != "none"

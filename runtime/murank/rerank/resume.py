@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import MurankError, OutputError
 from murank.files.atomic import abandoned, made_folder, sole_writer, write_files
+from murank.files.mapped import parts
 from murank.files.plain import file_size, open_file
 
 EVERY = 10.0  # seconds between two savings, at least
@@ -184,7 +185,8 @@ def fingerprint_of(words: Mapping[str, Any], arrays: Mapping[str, NDArray[Any] |
         digest.update(f"\n{name} {array is not None}".encode())
         if array is not None:
             digest.update(f"{array.dtype.str} {array.shape}".encode())
-            digest.update(_bytes(np.asarray(array, order="C")))
+            for part in parts(np.asarray(array, order="C")):
+                digest.update(part)
     return digest.hexdigest()
 
 
