@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from murank.engine.results import Match, Ranked
     from murank.gallery import Gallery, GallerySearchResult
     from murank.rerank.features import FeatureSet, Items, load_features, save_features
+    from murank.rerank.ivf import IvfSearch
     from murank.rerank.mu import MuDistances, load_mu
     from murank.rerank.ranking import Ranking, load_ranking, write_ranking
     from murank.rerank.truncated import TruncatedEvaluation, evaluate_truncated
@@ -43,6 +44,7 @@ __all__ = [
     "GallerySearchResult",
     "InputError",
     "Items",
+    "IvfSearch",
     "Labels",
     "MachineError",
     "Match",
@@ -72,6 +74,7 @@ __all__ = [
 _HOMES = {
     "rerank.features": ("FeatureSet", "Items", "load_features", "save_features"),
     "datasets.labels": ("Labels",),
+    "rerank.ivf": ("IvfSearch",),
     "rerank.mu": ("MuDistances", "load_mu"),
     "rerank.ranking": ("Ranking", "load_ranking", "write_ranking"),
     "rerank.truncated": ("TruncatedEvaluation", "evaluate_truncated"),
