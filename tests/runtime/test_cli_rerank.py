@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,35 @@ def test_progress_goes_to_a_file(
     assert rerank(feature_file, "none", "--progress", feature_file) == 2
     assert str(feature_file) in capsys.readouterr().err
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "named"),
+    [
+        ("none", ["--neighbours", "ivf"], "--neighbours"),
+        ("none", ["--workers", "2"], "--workers"),
+        ("ca-jaccard", ["--neighbours", "ivf"], "ca-jaccard"),
+        ("k-reciprocal", ["--recall", "0.9"], "--neighbours ivf"),
+        ("k-reciprocal", ["--neighbours", "ivf", "--workers", "2"], "--workers"),
+        ("k-reciprocal", ["--neighbours", "ivf", "--kernels", "cuda"], "--kernels"),
+        ("k-reciprocal", ["--workers", "2", "--kernels", "cuda"], "--kernels"),
+        ("k-reciprocal", ["--workers", "ray"], "--workers"),
+        ("k-reciprocal", ["--workers", "0"], "--workers"),
+        ("k-reciprocal", ["--neighbours", "ivf", "--recall", "1.5"], "--recall"),
+        ("k-reciprocal", ["--neighbours", "ivf", "--recall", "nan"], "--recall"),
+    ],
+)
+def test_ways_to_find_neighbours_that_do_not_fit(
+    feature_file: Path, refuse: Refuse, method: str, options: list[str], named: str
+) -> None:
+    refuse("rerank", feature_file, "--method", method, *options, names=named)
+
+
+def test_without_faiss(
+    feature_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert rerank(feature_file, "k-reciprocal", "--neighbours", "ivf") == 3
+    err = capsys.readouterr().err
+    assert "pip install 'murank[faiss]'" in err
+    assert err.count("\n") == 1

@@ -60,10 +60,10 @@ def test_lists_of_what_is_near_are_exact_with_mu() -> None:
     assert np.diff(ready.changes.indptr).max() > found_lists.MOST_CHANGES
     wanted = neighbors(ready.features, 11, ready.changes, num_query=NUM_QUERY)
 
-    def search(asked: SearchWork) -> Any:
-        lists = found_lists.lists_of(asked, nearest_of(ready))
-        every = np.arange(len(asked.features))
-        np.maximum(lists.row_max, found_lists.largest_among(asked, every), out=lists.row_max)
+    def search(work: SearchWork) -> Any:
+        lists = found_lists.lists_of(work, nearest_of(ready))
+        every = np.arange(len(work.features))
+        np.maximum(lists.row_max, found_lists.largest_among(work, every), out=lists.row_max)
         return lists
 
     found = neighbors(ready.features, 11, ready.changes, num_query=NUM_QUERY, search=search)

@@ -161,7 +161,7 @@ def test_a_large_array_stays_in_its_file(
     monkeypatch.setattr(_npz, "MAPPED_FROM", 1000)
     array = np.asarray(np.random.default_rng(0).random((70, 9)), dtype, order=order)
     file = mapped_file(tmp_path, array, pids=np.arange(70))
-    found = _npz.read_npz(file, ("features", "pids"), mapped=("features", "pids"))
+    found: dict[str, Any] = _npz.read_npz(file, ("features", "pids"), mapped=("features", "pids"))
     assert isinstance(found["features"].base, mmap.mmap)
     assert not isinstance(found["pids"].base, mmap.mmap)  # small
     assert found["features"].dtype == array.dtype

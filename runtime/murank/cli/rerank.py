@@ -10,6 +10,7 @@ from murank._exceptions import UsageError
 from murank.cli.alignment_options import add_alignment
 from murank.cli.method_options import ALPHA, add_method_options, add_option, given_parameters
 from murank.cli.mu_defaults import take_defaults
+from murank.cli.neighbours_options import add_neighbours, check_neighbours, neighbours_of
 from murank.cli.output import notes, say, say_json
 from murank.cli.parser import (
     Parser,
@@ -58,6 +59,7 @@ def parser() -> Parser:
     add_method_options(result)
     group = rare_group(result)
     add_kernels(group, "of the method")
+    add_neighbours(group)
     group.add_argument(
         "--image-root", metavar="DIR",
         help="of --sheet and --report: where paths in the features start (of a file: here)",
@@ -138,6 +140,7 @@ def _check_options(args: argparse.Namespace) -> None:
     reads = args.sheet is not None or shows_images(args)
     if args.image_root is not None and not reads:
         raise UsageError("--image-root needs --sheet, or --report with pictures")
+    check_neighbours(args)
     check_reading(args, reads=reads, by="--sheet, or --report with pictures")
     check_sheet(args)
     check_report(args)
@@ -166,7 +169,7 @@ def _read(args: argparse.Namespace, line: ProgressLine) -> tuple[RankedSource, _
     with_mu = source.mu is not None or source.gallery_mu is not None
     settings = _pipeline.Settings(
         args.method, given_parameters(args, with_mu=with_mu), protocol_of(args), args.top_k,
-        args.kernels, source.alignment,
+        args.kernels, source.alignment, neighbours_of(args),
     )  # fmt: skip
     return source, settings
 

@@ -7,7 +7,7 @@ Imports files, machine, images, datasets, folder, engine, rerank, journal, crew.
 """
 
 from murank.jobs.candidates import check_others
-from murank.jobs.crews import Workers, crew_of
+from murank.jobs.crews import Workers, crew_of, processes
 from murank.jobs.job import GivenFeatures, Job
 from murank.jobs.job_estimate import JobEstimate, estimate
 from murank.jobs.job_images import Images
@@ -37,5 +37,6 @@ __all__ = [
     "estimate",
     "is_job",
     "prepare",
+    "processes",
     "read_job",
 ]

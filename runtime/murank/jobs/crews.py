@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from murank._exceptions import InputError
-from murank.crew import Crew, Here, Processes
+from murank.crew import Crew, Here, Make, Processes
 from murank.jobs.engine_work import EngineWork, work_elsewhere
 from murank.jobs.lazy_engine import LazyEngine
 from murank.machine.hardware import visible_gpus
@@ -49,10 +49,18 @@ def crew_of(workers: Workers, engine: LazyEngine) -> Iterator[Crew]:
 def _crew(workers: Workers, engine: LazyEngine) -> Crew:
     if workers.processes is None:
         return Here(lambda: EngineWork(engine))
-    count = workers.processes
-    threads = engine.options.get("threads") or max(1, usable_cores() // count)
-    make = work_elsewhere(engine, threads=threads)
-    return Processes(make, count, [_environment(i, threads) for i in range(count)])
+    threads = engine.options.get("threads") or _threads(workers.processes)
+    return processes(work_elsewhere(engine, threads=threads), workers.processes, threads)
+
+
+def processes(make: Make, count: int, threads: int | None = None) -> Processes:
+    """Return so many processes for any work, each with its share of the cores."""
+    share = threads or _threads(count)
+    return Processes(make, count, [_environment(i, share) for i in range(count)])
+
+
+def _threads(count: int) -> int:
+    return max(1, usable_cores() // count)
 
 
 def _environment(number: int, threads: int) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
 """Features and mu to rankings: methods, camera alignment, evaluation, comparison.
 
-Imports checks, machine, files, images, datasets, and the kernels.
+Imports checks, machine, files, images, datasets, crew, and the kernels.
 """

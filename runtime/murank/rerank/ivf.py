@@ -121,8 +121,8 @@ class IvfSearch:
             if nprobe == most:
                 raise InputError(
                     f"ivf finds {recall:.4f} of the nearest neighbours in {most} of {nlist} cells, "
-                    f"less than --recall {self.recall:g}, and more cells are slower than --neighbours "
-                    "exact: take that, or a lower --recall"
+                    f"less than --recall {self.recall:g}, and with more cells --neighbours exact "
+                    "is faster: take that, or a lower --recall"
                 )
             nprobe = min(most, nprobe + max(1, nprobe // 2))
 

@@ -1,5 +1,6 @@
 """From features to a ranking: one pass over the distances evaluates and keeps the k best."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from murank.rerank.methods import (
 from murank.rerank.metrics import metrics_of
 from murank.rerank.mu import MuDistances
 from murank.rerank.ranking import Ranking
-from murank.rerank.resume import Memory, Part, exact_neighbors, fingerprint_of
+from murank.rerank.resume import Memory, Part, fingerprint_of
+from murank.rerank.searches import EXACT, Neighbours, Searches
 
 SCHEMA_VERSION = 1
 NOTICE = "Rows are candidate matches ordered by distance; a person decides whether they match."
@@ -40,6 +42,7 @@ class Settings:
     top_k: int = 50
     device: str = "cpu"
     alignment: Alignment = OFF
+    neighbours: Neighbours = EXACT
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,13 @@ def rerank(
         check_settings(aligned.features, mu, settings, gallery_mu=gallery_mu)
         reason = _why_not_evaluated(features, settings)
     labels = features.labels if reason is None else None
-    steps = _Steps(features, settings, labels, clock, named, memory)
+    searches = Searches(settings.neighbours, memory)
+    steps = _Steps(features, settings, labels, clock, named, searches)
 
     def blocks() -> Any:  # made late, so that features are copied once at a time
         return distance_blocks(
             settings.method, aligned.features, mu, gallery_mu=gallery_mu, device=settings.device,
-            search=exact_neighbors(memory, "rerank"), progress=named(settings.method),
+            search=searches.of("rerank"), progress=named(settings.method),
             **settings.parameters,
         )  # fmt: skip
 
@@ -110,6 +114,7 @@ def rerank(
         without = steps.without_mu(aligned.features) or between or encoder
     summary = {
         **_description(features, mu, gallery_mu, settings),
+        "neighbours": _how_found(searches, settings),
         "alignment": aligned.to_json(settings.alignment),
         "metrics": {
             "before": encoder.metrics, "aligned": between and between.metrics,
@@ -157,7 +162,7 @@ def fingerprint(
         "method": settings.method, "parameters": dict(settings.parameters),
         "protocol": dict(settings.protocol), "top_k": settings.top_k,
         "alignment": settings.alignment.to_json(), "num_query": features.num_query,
-        "keep_before": keep_before,
+        "keep_before": keep_before, "recall": settings.neighbours.recall,
     }  # fmt: skip
     scores = {"mu": mu, "gallery_mu": gallery_mu}
     named = {name: (None, None) if one is None else (one.mu, one.candidates)
@@ -226,7 +231,7 @@ class _Steps:
     labels: Labels | None  # None: nothing is evaluated
     clock: StageClock
     named: Callable[[str], Progress | None]
-    memory: Memory | None
+    searches: Searches
 
     @property
     def junk_notes(self) -> list[str]:
@@ -252,15 +257,16 @@ class _Steps:
         with self.clock.stage("without_mu"):
             blocks = distance_blocks(
                 settings.method, features, device=settings.device,
-                search=exact_neighbors(self.memory, "without_mu"),
+                search=self.searches.of("without_mu"),
                 progress=self.named("without mu"), **given,
             )  # fmt: skip
             return self._walked("without_mu", blocks, keep=False)
 
     def _walked(self, name: str, blocks: Any, *, keep: bool) -> _Step:
         best = _Best(self.features, self.settings.top_k) if keep else None
-        walk = _Pass(blocks, _evaluator(self.labels, self.settings), best)
-        return _Step(walk.done(None if self.memory is None else self.memory.part(name)), best)
+        walk = _Pass(name, blocks, _evaluator(self.labels, self.settings), best, self.searches.told)
+        memory = self.searches.memory
+        return _Step(walk.done(None if memory is None else memory.part(name)), best)
 
 
 def _all_steps(
@@ -284,9 +290,11 @@ def _all_steps(
 class _Pass:
     """One pass over blocks of distances."""
 
+    name: str
     blocks: Any
     evaluator: Any  # None: nothing is evaluated
     best: _Best | None  # None: not kept
+    told: dict[str, Any]  # by searches, one of which may be behind these blocks
 
     def done(self, part: Part | None) -> Any:
         """Do it, or what is left of it; return the evaluation, None where nothing is evaluated."""
@@ -300,7 +308,8 @@ class _Pass:
                 done = first_query + len(distances)
                 del distances  # before the next block is made
                 if part is not None and part.due():
-                    part.save({**self._arrays(), "next_query": np.array(done)})
+                    told = np.array(json.dumps(self.told.get(self.name)))
+                    part.save({**self._arrays(), "next_query": np.array(done), "told": told})
             return None if self.evaluator is None else self.evaluator.result()
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
@@ -314,6 +323,7 @@ class _Pass:
             return 0
         for name, array in self._arrays().items():
             array[:] = known[name]
+        self.told[self.name] = json.loads(str(known["told"]))
         return int(known["next_query"])
 
 
@@ -362,6 +372,12 @@ def _description(
             "top_k": min(settings.top_k, features.num_gallery),
         },
     }
+
+
+def _how_found(searches: Searches, settings: Settings) -> dict[str, Any] | None:
+    if not METHODS[settings.method].has_neighbors:
+        return None
+    return searches.told.get("rerank") or {"method": "exact"}
 
 
 def _num_candidates(mu: MuDistances | None) -> int:

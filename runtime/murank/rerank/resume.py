@@ -157,19 +157,6 @@ class Part:
         self.memory.save(self.name, state)
 
 
-def exact_neighbors(memory: Memory | None, step: str) -> Any:
-    """Return a `Search` that goes on where it was; None without a memory: the kernels' own."""
-    if memory is None:
-        return None
-
-    def search(work: Any) -> Any:
-        from murank_kernels.tiles.search import exact_search
-
-        return exact_search(work, checkpoint=memory.part(f"{step}-neighbours"))
-
-    return search
-
-
 def _is_own_folder(path: Path) -> bool:
     """Whether nobody else can have put something there."""
     with contextlib.suppress(OSError):
