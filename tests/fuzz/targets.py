@@ -28,6 +28,8 @@ from murank.folder.onnx_references import graph_facts
 from murank.images import load_image
 from murank.jobs.stage import read_stage, stage_writer
 from murank.jobs.workspace import JobFolder
+from murank.journal import Journal
+from murank.journal.segments import SegmentRecord
 from murank.pairs.labelled import load_pairs
 from murank.prompt import load_template
 from murank.rerank.mu import load_mu
@@ -178,13 +180,33 @@ def _jobs() -> list[Target]:
 
     def enter(told: Path) -> object:
         with JobFolder(told.parents[1], job, overwrite=False, writes=["mu.npz"]) as folder:
-            return folder.read("mu.npz")
+            return folder.record("mu.npz")
+
+    def read(segment: Path) -> object:
+        journal = Journal(segment.parent)
+        return len(journal.mu("0" * 64, "given"))
 
     how = (mutate.zip_members,) * 4 + BYTES
     return [
+        Target(
+            "journal", [_segment(sealed=False), _segment(sealed=True)], BYTES, read, "a.seg", 150
+        ),
         Target("stage", [file.getvalue()], how, read_stage, "mu.npz", 150),
         Target("job", [told], JSON, enter, ".murank-batch/job.json", 100),
     ]
+
+
+def _segment(*, sealed: bool) -> bytes:
+    """A journal's file; sealed: what is inside was changed before it got its checksum."""
+    facts = {
+        "engine": "0" * 64, "device": "CPU", "providers": {"decoder": ["CPU"]}, "unusable": ["why"],
+        "order": "given", "unanswered": [1 << 40 if sealed else 1], "reasons": ["why"],
+    }  # fmt: skip
+    arrays: dict[str, Any] = {
+        "images": np.zeros((2, 32), np.uint8), "pairs": np.array([[0, 1], [1, 0]], np.uint16),
+        "mu": np.array([0.5, np.nan], np.float32), "refused": np.zeros((1, 32), np.uint8),
+    }  # fmt: skip
+    return SegmentRecord("mu", facts, arrays).to_bytes()
 
 
 def _caches() -> list[Target]:

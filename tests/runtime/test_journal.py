@@ -174,3 +174,64 @@ def test_shares_write_apart_and_are_read_together(tmp_path: Path) -> None:
     assert len(segment_files(tmp_path)) == 2
     journal = Journal(tmp_path)
     assert journal.digest("/share-1-of-2", (1, 1)) == journal.digest("/share-2-of-2", (1, 1))
+
+
+def right_records() -> dict[str, SegmentRecord]:
+    facts = {**MADE_BY.facts, "unusable": ["why"]}
+    refused = np.zeros((1, 32), np.uint8)
+    two = np.arange(64, dtype=np.uint8).reshape(2, 32)
+    return {
+        "files": SegmentRecord(
+            "files", {"paths": ["/a", "/b"]},
+            {"sizes": np.arange(2), "times": np.arange(2), "digests": two},
+        ),
+        "features": SegmentRecord(
+            "features", facts,
+            {"digests": two, "features": np.ones((2, 4), np.float32), "refused": refused},
+        ),
+        "mu": SegmentRecord(
+            "mu", {**facts, "order": "given", "unanswered": [1], "reasons": ["why"]},
+            {
+                "images": two, "pairs": np.array([[0, 1], [1, 0]], np.uint16),
+                "mu": np.array([0.5, np.nan], np.float32), "refused": refused,
+            },
+        ),
+    }  # fmt: skip
+
+
+WRONG: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
+    "a path that is a number": ("files", {"paths": ["/a", 7]}, {}),
+    "too few paths": ("files", {"paths": ["/a"]}, {}),
+    "digests of another length": ("files", {}, {"digests": np.zeros((2, 31), np.uint8)}),
+    "more digests than features": ("features", {}, {"digests": np.zeros((3, 32), np.uint8)}),
+    "features of another type": ("features", {}, {"features": np.ones((2, 4))}),
+    "features that are no numbers": ("features", {}, {"features": np.full((2, 4), np.nan, "f")}),
+    "reasons that are missing": ("features", {"unusable": []}, {}),
+    "no engine": ("features", {"engine": None}, {}),
+    "a pair beyond the images": ("mu", {}, {"pairs": np.array([[0, 2], [1, 0]], np.uint16)}),
+    "mu above 1": ("mu", {}, {"mu": np.array([0.5, 1.5], np.float32)}),
+    "fewer mu than pairs": ("mu", {}, {"mu": np.array([0.5], np.float32)}),
+    "a place that is none": ("mu", {"unanswered": [2]}, {}),
+    "another order": ("mu", {"order": "both"}, {}),
+    "another kind": ("mu", {"kind": "nu"}, {}),
+}
+
+
+@pytest.mark.parametrize("what", [None, *WRONG])
+def test_a_whole_record_that_is_not_right_is_none(tmp_path: Path, what: str | None) -> None:
+    records = right_records()
+    if what is not None:
+        kind, facts, arrays = WRONG[what]
+        one = records[kind]
+        name = str(facts.pop("kind", kind))
+        records[kind] = SegmentRecord(name, {**one.facts, **facts}, {**one.arrays, **arrays})  # type: ignore[dict-item]
+    write(tmp_path, list(records.values()))
+    journal = Journal(tmp_path)
+    kinds = {
+        "files": journal.digest("/a", (0, 0)) is not None,
+        "features": journal.has_features(MADE_BY.engine),
+        "mu": len(journal.mu(MADE_BY.engine, "given")) == 2,
+    }
+    assert {kind for kind, found in kinds.items() if not found} == (
+        set() if what is None else {WRONG[what][0]}
+    )

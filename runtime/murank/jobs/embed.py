@@ -1,6 +1,6 @@
 """The first stage: images to features.npz."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,7 +14,7 @@ from murank.jobs.image_contents import NoContent, shown
 from murank.jobs.job_images import Images
 from murank.jobs.job_units import EmbedAnswer, EmbedUnit, Provenance
 from murank.jobs.needs import features_bytes
-from murank.jobs.stage import Arrays, Record, StageFile, fingerprint
+from murank.jobs.stage import Arrays, Record, fingerprint, full_record
 from murank.jobs.workspace import FEATURES_FILE, Workspace
 from murank.journal.journal import Digest
 from murank.rerank.features import FeatureSet, feature_arrays
@@ -47,17 +47,17 @@ def embed(
         More cannot be read than may be, or no query or no gallery image is left.
     """
     wanted = np.ones(len(images.paths), bool) if rows is None else rows
-    contents = _known_contents(images, desk, wanted)
-    known, total = _count_known(desk, contents, wanted)
+    own = np.flatnonzero(wanted).tolist()
+    contents = _known_contents(images, desk, own)
+    known, total = _count_known(desk, contents, own)
     workspace.check_room(features_bytes(total - known, total, desk.engine.encoder.dim))
     state = desk.announce(FEATURES_FILE, "images", known, total)
     watch = desk.skips.watch(len(images.paths))
-    reasons = _reasons(images, desk, contents, wanted)
-    watch.left_out(reasons)
-    for unit, answer in _answers(images, desk, contents, wanted):
+    watch.left_out(_reasons(images, desk, contents, own))
+    for unit, answer in _answers(images, desk, contents, own):
         _take(unit, answer, images, desk, contents)
-        watch.left_out(_reasons(images, desk, contents, _flags(unit.rows, len(wanted))))
-    reasons = _reasons(images, desk, contents, wanted)
+        watch.left_out(_reasons(images, desk, contents, unit.rows))
+    reasons = _reasons(images, desk, contents, own)
     desk.used.update(one for one in contents if isinstance(one, bytes))
     readable, digests = _readable(images, contents, wanted, reasons)
     features = readable.with_features(_gathered(desk, digests), desk.engine.encoder_sha256)
@@ -65,7 +65,8 @@ def embed(
     skipped = [{"path": str(images.paths[row]), "reason": why} for row, why in reasons.items()]
     record = {
         "fingerprint": made_from, "features": made_from,
-        "providers": desk.providers_of(desk.embeds), "skipped": list(reasons.items()),
+        "providers": desk.providers_of(desk.embeds),
+        "skipped": [[row, why] for row, why in reasons.items()],
     }  # fmt: skip
     if rows is None:  # the features of a share are no features of the job
         keep(FEATURES_FILE, feature_arrays(features), record, workspace)
@@ -79,20 +80,18 @@ def given_record(made_from: str) -> Record:
 
 def keep(name: str, arrays: Arrays, record: Record, workspace: Workspace) -> bool:
     """Write the file of a stage unless it is as it would be; return whether it was written."""
-    stage = workspace.read(name)
-    if stage is not None and stage.record == record and _holds(stage, arrays):
+    if workspace.record(name) == full_record(arrays, record):
         return False
     workspace.write(name, arrays, record)
     return True
 
 
-def _known_contents(images: Images, desk: Desk, wanted: NDArray[np.bool_]) -> _Contents:
+def _known_contents(images: Images, desk: Desk, rows: Sequence[int]) -> _Contents:
     """Return what is known of files that seem unchanged.
 
     Where features are known, files that seem changed are read for their contents, as these may
     be known, too. Else they are read to be decoded.
     """
-    rows = np.flatnonzero(wanted).tolist()
     contents: _Contents = [None] * len(images.paths)
     if desk.journal.has_features(desk.embeds):
         stats = dict(zip(images.paths, images.stats, strict=True))
@@ -108,16 +107,15 @@ def _is_known(desk: Desk, content: Digest | NoContent | None) -> bool:
     return content is not None
 
 
-def _count_known(desk: Desk, contents: _Contents, wanted: NDArray[np.bool_]) -> tuple[int, int]:
-    rows = np.flatnonzero(wanted).tolist()
+def _count_known(desk: Desk, contents: _Contents, rows: Sequence[int]) -> tuple[int, int]:
     return sum(_is_known(desk, contents[row]) for row in rows), len(rows)
 
 
 def _answers(
-    images: Images, desk: Desk, contents: _Contents, wanted: NDArray[np.bool_]
+    images: Images, desk: Desk, contents: _Contents, own: Sequence[int]
 ) -> Iterator[tuple[EmbedUnit, EmbedAnswer]]:
     """Yield what is found in the files whose features are not known, in units of whole batches."""
-    rows = [row for row in np.flatnonzero(wanted).tolist() if not _is_known(desk, contents[row])]
+    rows = [row for row in own if not _is_known(desk, contents[row])]
     units = [
         EmbedUnit(tuple(some), tuple(str(images.paths[row]) for row in some))
         for _, group in groupby(rows, lambda row: row // _BATCH)
@@ -160,11 +158,11 @@ def _take(
 
 
 def _reasons(
-    images: Images, desk: Desk, contents: _Contents, wanted: NDArray[np.bool_]
+    images: Images, desk: Desk, contents: _Contents, rows: Iterable[int]
 ) -> dict[int, str]:
     """Return why rows have no features, as far as is known."""
     reasons = {}
-    for row in np.flatnonzero(wanted).tolist():
+    for row in rows:
         content = contents[row]
         if isinstance(content, NoContent):
             reasons[row] = content.reason
@@ -173,12 +171,6 @@ def _reasons(
             if refused is not None:
                 reasons[row] = shown(refused, images.paths[row])
     return reasons
-
-
-def _flags(rows: Sequence[int], total: int) -> NDArray[np.bool_]:
-    flags = np.zeros(total, bool)
-    flags[list(rows)] = True
-    return flags
 
 
 def _gathered(desk: Desk, digests: Sequence[Digest]) -> NDArray[np.float32]:
@@ -202,9 +194,3 @@ def _readable(
             raise InputError(f"no {name} image can be read; the first: {first}")
     found = (contents[row] for row in np.flatnonzero(kept).tolist())
     return images.kept(kept), tuple(one for one in found if isinstance(one, bytes))
-
-
-def _holds(stage: StageFile, arrays: Arrays) -> bool:
-    return stage.arrays.keys() == arrays.keys() and all(
-        np.array_equal(stage.arrays[name], arrays[name]) for name in arrays
-    )

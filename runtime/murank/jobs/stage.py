@@ -44,7 +44,7 @@ def file_stat(path: Path) -> tuple[int, int] | None:
 
 def stage_writer(arrays: Arrays, record: Record) -> Writer:
     """Return the writer of a stage's file: .npz with the record, and a digest of everything."""
-    text = json.dumps({**record, "content": _digest(arrays, record)})
+    text = json.dumps(full_record(arrays, record))
     return lambda file: np.savez(file, **{**arrays, _KEY: np.array(text)})
 
 
@@ -61,6 +61,24 @@ def read_stage(path: Path) -> StageFile | None:
     if content != _digest(arrays, record):
         return None
     return StageFile(arrays, record)
+
+
+def stage_record(path: Path) -> Record | None:
+    """Return what the file of a stage says of itself, its digest among it; None if it says nothing.
+
+    The arrays are not read: whether they are as they were is for `read_stage` to say.
+    """
+    try:
+        record = json.loads(str(read_npz(path, [_KEY])[_KEY]))
+    except (InputError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def full_record(arrays: Arrays, record: Record) -> Record:
+    """Return what the file of a stage would say of itself."""
+    whole: Record = json.loads(json.dumps({**record, "content": _digest(arrays, record)}))
+    return whole
 
 
 def _digest(arrays: Arrays, record: Record) -> str:

@@ -18,7 +18,7 @@ from murank.files.atomic import (
 )
 from murank.jobs.needs import check_room
 from murank.jobs.share import Share
-from murank.jobs.stage import Arrays, Record, StageFile, read_stage, stage_writer
+from murank.jobs.stage import Arrays, Record, read_stage, stage_record, stage_writer
 from murank.journal.journal import Digest, Journal
 from murank.journal.pruning import prune
 from murank.rerank.ranking import ranked_files
@@ -44,8 +44,8 @@ def is_unfinished(folder: Path) -> bool:
 class Workspace(Protocol):
     """Where stages are kept."""
 
-    def read(self, name: str) -> StageFile | None:
-        """Return the file of a finished stage, None if there is none."""
+    def record(self, name: str) -> Record | None:
+        """Return what the file of a stage says of itself, None if there is none."""
 
     def check_room(self, size: int) -> None:
         """Raise OutputError unless so many bytes can be written."""
@@ -57,7 +57,7 @@ class Workspace(Protocol):
 class InMemory:
     """Keeps nothing."""
 
-    def read(self, name: str) -> StageFile | None:
+    def record(self, name: str) -> Record | None:
         """Return None."""
         del name
         return None
@@ -127,9 +127,9 @@ class JobFolder:
             if self._lock is not None:
                 self._lock.close()
 
-    def read(self, name: str) -> StageFile | None:
-        """Return the file of a finished stage, None if there is none."""
-        return read_stage(self._path / name)
+    def record(self, name: str) -> Record | None:
+        """Return what the file of a stage says of itself, None if there is none."""
+        return stage_record(self._path / name)
 
     def check_room(self, size: int) -> None:
         """Raise OutputError unless so many bytes can be written."""
@@ -148,8 +148,9 @@ class JobFolder:
         self.journal.close()
         write_files(self._path, {JOB_FILE: lambda file: file.write(text.encode())})
         for name in _STAGE_FILES:
-            stage = read_stage(self._path / name)
-            if stage is not None and stage.record.get("features") != features:
+            record = stage_record(self._path / name)
+            is_other = record is not None and record.get("features") != features
+            if is_other and read_stage(self._path / name) is not None:  # else it is not ours
                 _delete(self._path / name)
         _delete(self._path / _HIDDEN)
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank.journal.known_mu import KnownMu, pair_keys
+from murank.journal.record_check import is_right
 from murank.journal.segments import SegmentRecord, SegmentWriter, read_records
 
 Digest = bytes  # sha256 of a file's bytes
@@ -61,7 +62,8 @@ class Journal:
         self._mu: dict[tuple[str, str], KnownMu] = {}
         self._made_by: dict[str, list[MadeBy]] = {}
         for record in [] if folder is None else read_records(folder):
-            self._learn(record)
+            if is_right(record):
+                self._learn(record)
 
     def close(self) -> None:
         """Make what was recorded durable. Raises OutputError if the system refuses."""
@@ -167,8 +169,6 @@ class Journal:
             digests = digests_of_rows(arrays["digests"])
             self._files.update(zip(facts["paths"], zip(stats, digests, strict=True), strict=True))
             return
-        if record.kind not in ("features", "mu"):
-            return
         engine = facts["engine"]
         self._note_maker(MadeBy(engine, facts["device"], facts["providers"]))
         refused = zip(digests_of_rows(arrays["refused"]), facts["unusable"], strict=True)
@@ -200,7 +200,8 @@ class Journal:
     def _read_features(self, engine: str) -> None:
         assert self._folder is not None  # noqa: S101
         for record in read_records(self._folder):
-            if record.kind == "features" and record.facts["engine"] == engine:
+            is_wanted = record.kind == "features" and record.facts.get("engine") == engine
+            if is_wanted and is_right(record):
                 self._learn_features(record, from_disk=True)
 
     def _note_maker(self, maker: MadeBy) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from murank.files.atomic import readable_errors, sync
 from murank.journal.journal import Digest, digests_of_rows
+from murank.journal.record_check import is_right
 from murank.journal.segments import SegmentRecord, SegmentWriter, read_records, segment_files
 
 
@@ -23,7 +24,7 @@ def prune(folder: Path, kept: Collection[Digest]) -> None:
     writer = SegmentWriter(folder, lambda: None)
     try:
         for record in read_records(folder):
-            smaller = _pruned(record, wanted)
+            smaller = _pruned(record, wanted) if is_right(record) else None
             if smaller is not None:
                 writer.append([smaller])
     finally:

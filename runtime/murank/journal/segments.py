@@ -171,16 +171,19 @@ def _record_at(raw: memoryview, place: int) -> tuple[SegmentRecord, int] | None:
     if zlib.crc32(raw[place + 12 : stop]) != checksum:
         return None
     body = start + header_bytes
-    header = json.loads(bytes(raw[start:body]))
-    return SegmentRecord(
-        header["kind"], header["facts"], _arrays(raw, body, header["arrays"])
-    ), stop
+    try:
+        header = json.loads(bytes(raw[start:body]))
+        arrays = _arrays(raw[body:stop], header["arrays"])
+        return SegmentRecord(str(header["kind"]), dict(header["facts"]), arrays), stop
+    except (ValueError, KeyError, TypeError, RecursionError):  # nothing that was written here
+        return None
 
 
 def _arrays(
-    raw: memoryview, place: int, described: Sequence[tuple[str, str, Sequence[int]]]
+    raw: memoryview, described: Sequence[tuple[str, str, Sequence[int]]]
 ) -> dict[str, NDArray[Any]]:
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    place = 0
     for name, dtype, shape in described:
         count = math.prod(shape)
         arrays[name] = np.frombuffer(raw, dtype, count, place).reshape(shape)
