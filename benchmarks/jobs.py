@@ -2,6 +2,7 @@
 
     python benchmarks/jobs.py --only features                 re-rank 100,000 x 512 features
     python benchmarks/jobs.py --only features --before DIR    the same, in turn with another tree
+    python benchmarks/jobs.py --only strips                   compare pairs of strips, as workers do
 
 Each figure is of a process of its own: CPU seconds of all threads, the largest resident set, its
 own files included.
@@ -58,12 +59,15 @@ def made_features(num_rows: int) -> dict[str, NDArray[Any]]:
     return {"features": features, "pids": pids, "camids": camids, "num_query": num_query}
 
 
+def _path(tree: Path) -> str:
+    return os.pathsep.join(str(tree / folder) for folder in ("export", "runtime", "kernels"))
+
+
 def cost_of(tree: Path, *words: object) -> Cost:
     """Run `murank` of a tree of this repository."""
-    path = os.pathsep.join(str(tree / folder) for folder in ("export", "runtime", "kernels"))
     child = subprocess.Popen(
         [sys.executable, "-m", "murank", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL, cwd=tree,
+        env={**os.environ, "PYTHONPATH": _path(tree)}, stdout=subprocess.DEVNULL, cwd=tree,
     )  # fmt: skip
     _, status, used = os.wait4(child.pid, 0)
     if status:
@@ -90,7 +94,46 @@ def features(setting: Setting) -> None:
             )
 
 
-SECTIONS: dict[str, Callable[[Setting], None]] = {"features": features}
+STRIPS = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from murank.rerank.strip_crew import MakeStripWork, StripPairUnit
+work = MakeStripWork(Path(sys.argv[1]), 15)()
+work.finish(StripPairUnit((0, 0)), None)
+start = time.process_time()
+for pair in ((1, 2), (0, 3), (2, 4), (3, 4)):
+    work.finish(StripPairUnit(pair), None)
+print(time.process_time() - start)
+"""
+
+
+def strips(setting: Setting) -> None:
+    """Compare pairs of strips as a worker does, which maps the features of all rows."""
+    from murank_kernels.checks.validate import as_features
+    from murank_kernels.fusion.changes import Changes
+    from murank_kernels.tiles.distances import squared_norms
+    from murank_kernels.tiles.strips import STRIP
+
+    rows = as_features(made_features(setting.num_rows)["features"], normalize=True)
+    changes = vars(Changes.none(len(rows)))
+    arrays = {"features": rows, "norms": squared_norms(rows), "cameras": np.empty(0, np.int32)}
+    for name, array in {**arrays, **changes}.items():
+        np.save(setting.place / f"{name}.npy", array)
+    print(f"\nneighbours of {setting.num_rows:,} x {DIM} features by pairs of strips")
+    child = subprocess.Popen(
+        [sys.executable, "-c", STRIPS, str(setting.place)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": _path(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert child.stdout is not None
+    seconds = float(child.stdout.read())
+    _, _, used = os.wait4(child.pid, 0)
+    each = seconds / (4 * STRIP * STRIP)
+    print(f"  {1e9 * each:.1f} ns CPU a pair; a worker's peak {used.ru_maxrss * 1024 / 1e6:.0f} MB")
+    print(f"  1,000,000 rows would take {each * 5e11:,.0f} CPU s (reckoned, not measured)")
+
+
+SECTIONS: dict[str, Callable[[Setting], None]] = {"features": features, "strips": strips}
 
 
 def main() -> None:

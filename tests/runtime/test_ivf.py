@@ -1,14 +1,21 @@
 """Approximate neighbours: the recall that is asked for, on real features where there are some."""
 
+import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from faults.shim import KILLED, Shim, in_child
 from numpy.typing import NDArray
+from real_data import REAL
 
 import murank
 from murank import InputError, IvfSearch, MachineError
-from murank_kernels import ca_jaccard_blocks, ecn_blocks, k_reciprocal_blocks
+from murank.cli import main
+from murank.rerank import searches
+from murank_kernels import ca_jaccard_blocks, ecn_blocks, evaluate_rank, k_reciprocal_blocks
 from murank_kernels.fusion.fusion import Fusion
 from murank_kernels.tiles import found_lists
 from murank_kernels.tiles.neighbors import SLACK, neighbors
@@ -140,3 +147,61 @@ def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(MachineError, match=r"pip install 'murank\[faiss\]'"):
         murank.IvfSearch()
+
+
+REAL_FEATURES = REAL / "osnet_cuhk01.npz"
+
+
+@pytest.mark.skipif(not REAL_FEATURES.exists(), reason="real features are not here")
+def test_it_keeps_its_recall_on_real_features() -> None:
+    """Of an encoder that others trained: neither its cells nor its far items are made up."""
+    given = murank.load_features(REAL_FEATURES)
+    labels, arguments = given.labels, (given.features, given.num_query)
+    assert labels is not None
+    ready = prepare(MethodInput(*arguments))
+    work = (ready.features, 21, ready.changes)
+    exact = neighbors(*work, num_query=given.num_query)
+    search = IvfSearch()
+    found = neighbors(*work, num_query=given.num_query, search=search)
+    bound = exact.distances[:, -1:] * (1 + 1e-6)
+    assert (found.distances[:, 1:] <= bound).mean() >= 0.99 - 5 * (0.99 * 0.01 / 20_000) ** 0.5
+    short = 1 - np.sqrt(found.row_max / exact.row_max)
+    assert short.min() > -1e-5
+    assert short.mean() < 0.005
+    maps = []
+    for how in (None, IvfSearch()):
+        blocks = k_reciprocal_blocks(*arguments, k1=20, k2=6, squared=True, search=how)
+        maps.append(evaluate_rank(blocks, *labels.as_arguments()).mAP)
+    assert abs(maps[0] - maps[1]) < 0.002  # 0.1 mAP was measured at 0.99 on other sets
+
+
+def test_the_command_tells_how_it_went(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("murank_kernels.tiles.distance_blocks.BLOCK_BYTES", 1)
+    file, out = tmp_path / "f.npz", tmp_path / "out"
+    np.savez(file, features=people(), num_query=np.array(NUM_QUERY))
+    words = ["rerank", str(file), "--method", "k-reciprocal", "--neighbours", "ivf", "-o", str(out)]
+    assert main([*words, "--recall", "0.95"]) == 0
+    told = json.loads((out / "summary.json").read_text())["neighbours"]
+    assert told.keys() == {
+        "method", "recall", "rows_measured", "nlist", "nprobe", "largest_distance_off"
+    }  # fmt: skip
+    assert 0.95 <= told["recall"] <= 1
+    assert f"{told['nprobe']} of {told['nlist']} cells" in capsys.readouterr().out
+    wanted = (out / "ranking.npz").read_bytes()
+    # killed after the search, or in the walk: it goes on, and still knows
+    monkeypatch.setattr("murank.rerank.resume.EVERY", 0.0)
+    monkeypatch.setattr("murank.rerank.resume._SHARE", 1e9)
+    search = IvfSearch
+    for at in (9, 60):
+        monkeypatch.setattr(searches, "IvfSearch", search)
+        again = tmp_path / f"again{at}" / "out"
+        again.parent.mkdir()
+        line = [*words[:-1], str(again), "--recall", "0.95"]
+        killed = in_child(partial(main, line), Shim(again.parent, at, kill=True))
+        assert killed.code == KILLED
+        monkeypatch.setattr(searches, "IvfSearch", None)  # would be called again
+        assert main(line) == 0
+        assert json.loads((again / "summary.json").read_text())["neighbours"] == told
+        assert (again / "ranking.npz").read_bytes() == wanted

@@ -30,6 +30,7 @@ def report(args: argparse.Namespace, source: RankedSource, summary: dict[str, An
         lines += _comparison(method_name(args.method, source), metrics, summary["alignment"])
     if summary["alignment"]["level"] == "off" and summary["alignment"]["note"] is not None:
         lines.append(summary["alignment"]["note"])
+    lines += _approximate(summary["neighbours"])
     lines += summary["notes"]
     if source.job is not None:
         lines.append(_used(source, summary))
@@ -41,6 +42,14 @@ def report(args: argparse.Namespace, source: RankedSource, summary: dict[str, An
     if args.report is not None:
         lines.append(f"report: {args.report}")
     return lines
+
+
+def _approximate(neighbours: dict[str, Any] | None) -> list[str]:
+    """Say how well neighbours were found, unless all were."""
+    if neighbours is None or neighbours["method"] == "exact":
+        return []
+    cells = f"{neighbours['nprobe']} of {neighbours['nlist']} cells"
+    return [f"neighbours: {100 * neighbours['recall']:.2f} % found (ivf, {cells} a row)"]
 
 
 def _used(source: RankedSource, summary: dict[str, Any]) -> str:
