@@ -14,7 +14,7 @@ from fuzz.mutate import BYTES
 from fuzz.target import JSON, MINIATURE, Target, archive
 from PIL import Image
 
-from murank import load_features, load_ranking
+from murank import Ranking, load_features, load_ranking, write_ranking
 from murank.bench.report_files import load_report
 from murank.datasets import list_images
 from murank.datasets.csv_list import read_csv_list
@@ -33,6 +33,7 @@ from murank.journal.segments import SegmentRecord
 from murank.pairs.labelled import load_pairs
 from murank.prompt import load_template
 from murank.rerank.mu import load_mu
+from murank.rerank.parquet_ranking import FIRST_PART, GALLERY_FILE
 
 ENGINE = MINIATURE / "engine"
 
@@ -111,7 +112,22 @@ def _arrays() -> list[Target]:
             "f.parquet",
             60,
         ),
+        _parquet_ranking(),
     ]
+
+
+def _parquet_ranking() -> Target:
+    paths = np.array(["a", "b", "c"])
+    rows = np.array([[0, 1], [1, 2]])
+    made = Ranking(rows, rows.astype(np.float32), paths[:2], paths)
+    with tempfile.TemporaryDirectory() as folder:
+        write_ranking(folder, made, {}, format="parquet")
+        seed, gallery = ((Path(folder) / name).read_bytes() for name in (FIRST_PART, GALLERY_FILE))
+
+    def prepare(place: Path) -> None:
+        (place / GALLERY_FILE).write_bytes(gallery)
+
+    return Target("parquet ranking", [seed], BYTES, load_ranking, FIRST_PART, 60, prepare)
 
 
 def _parquet(**columns: Any) -> bytes:

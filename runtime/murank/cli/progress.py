@@ -68,7 +68,7 @@ def progress_file(args: argparse.Namespace, others: Sequence[str | Path | None])
 class _Stage:
     """How far one stage is, and how fast it went lately."""
 
-    def __init__(self, name: str, word: str, workers: int | None) -> None:
+    def __init__(self, name: str, word: str, workers: int) -> None:
         is_unit = word in _UNITS
         self.word = word
         self.name = name if is_unit else f"{name}: {word}"
@@ -110,14 +110,14 @@ class _Stage:
             parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
         if (left := self._left) is not None and not self.is_done:
             parts.append(f"{_span(left)} left")
-        if self._workers is not None:
-            parts.append(f"{self._workers} worker{'s' * (self._workers != 1)}")
+        if self._workers > 1:
+            parts.append(f"{self._workers} workers")
         return ", ".join(parts)
 
     def facts(self) -> dict[str, Any]:
         """Return a line of the file."""
         rate, left = self._rate, self._left
-        workers = {} if self._workers is None else {"workers": self._workers}
+        workers = {"workers": self._workers} if self._workers > 1 else {}
         return {
             "time": now(), "stage": self.name, "done": self.done, "total": self._total,
             "unit": self._unit, "rate": rate and round(rate, 3),
@@ -183,8 +183,8 @@ class ProgressLine:
             self._file.close()
         self._tell_failure()
 
-    def part(self, name: str, *, workers: int | None = None) -> Progress:
-        """Return the callback for one part of the work, which may be done by several processes."""
+    def part(self, name: str, *, workers: int = 1) -> Progress:
+        """Return the callback for one part of the work, which several processes may do."""
         stage: _Stage | None = None
 
         def show(word: str, done: int, total: int) -> None:

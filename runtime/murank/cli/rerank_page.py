@@ -48,7 +48,9 @@ def write_report_of(
     if shows_images(args):
         changes = changed_rows(before, after, source.mu, drop_junk=args.drop_junk)
         pictures = Pictures(source.image_root, **read_as(args, source))
-    shown = {"before": "encoder", "aligned": "aligned", "after": name}
+    shown = {"before": "encoder", "aligned": "aligned"}
+    if args.method != "none":
+        shown["after"] = name
     write_report(
         args.report,
         ReportFacts(

@@ -121,7 +121,7 @@ def _answers(
         for _, group in groupby(rows, lambda row: row // _BATCH)
         for some in [list(group)]
     ]
-    show, done = desk.report.part("embed"), 0
+    show, done = desk.report.part("embed", workers=desk.crew.size), 0
     for unit, answer in desk.crew.answers(units):
         done += len(unit.rows)
         yield unit, _lost(unit, answer) if isinstance(answer, Lost) else answer

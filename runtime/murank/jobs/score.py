@@ -130,7 +130,7 @@ def _answers(
         numbered.unit(list(group), new)
         for _, group in groupby(rows.tolist(), lambda row: row // together)
     )
-    show, done = desk.report.part(what.name), 0
+    show, done = desk.report.part(what.name, workers=desk.crew.size), 0
     for unit, answer in desk.crew.answers(units):
         done += sum(int(flags.sum()) for flags in unit.orders.values())
         yield unit, _lost(unit, answer) if isinstance(answer, Lost) else answer
