@@ -124,6 +124,18 @@ def test_vision_tokens_of_candidates_are_steps() -> None:
     assert spent(searcher, clock, 16 + 20 + 18, query=51) <= 16 + 20 + 18
 
 
+def test_where_a_batch_does_not_fit_one_candidate_is_asked_about() -> None:
+    clock = FakeClock(**COSTS)
+    searcher = learnt(clock)
+    for query in QUERIES[40:50]:
+        searcher.search(query)
+    forget(searcher.engine)
+    # 2 + 4 + 10, then 16 + 4 a batch, or 4 + 1 for one
+    assert searcher.search(QUERIES[50], deadline_ms=16 + 18).scored == 1
+    forget(searcher.engine)
+    assert searcher.search(QUERIES[51], deadline_ms=16 + 4.5).scored == 0
+
+
 def test_fusion_and_re_ranking_get_their_share() -> None:
     clock = FakeClock(**COSTS)
     searcher = learnt(clock)

@@ -255,6 +255,9 @@ def score_in_time(
         values = None
         if prefix is not None:
             values = tokens.of(some, deadline, watch, score=len(some))
+            if values is None and not len(mu) and len(some) > 1:  # one is better than none
+                some = some[:1]
+                values = tokens.of(some, deadline, watch, score=1)
         if prefix is None or values is None or not deadline.fits(score=len(some)):
             return DeadlineAnswers(mu, partial=True, settled=False)
         with deadline.pace.timed("score", watch, len(some), learn=len(some) <= IN_TIME_BATCH):
@@ -265,6 +268,8 @@ def score_in_time(
             candidate = tokens.name(some[bad[0]]), values[bad[0]]
             raise no_answer(scorer, (name, scorer.vision.of([query])[0]), candidate)
         mu = np.concatenate([mu, scorer.mu(logits)])
+        if len(some) < part.stop - part.start:
+            return DeadlineAnswers(mu, partial=True, settled=False)
     return DeadlineAnswers(mu, partial=False, settled=False)
 
 
