@@ -1,6 +1,7 @@
 # make demo   sets up .venv (the runtime, no torch), draws an unseen place and re-ranks it
 # make test   sets up .venv and .venv-test (with torch for the export), then lint, types, tests
 # make test-numerics   the numeric tests as other CPUs and numbers of threads would round (an hour)
+# make test-ray   installs the extra `ray` into .venv-test and tests it on this machine's loopback
 # make dist   wheel, hashed requirements, SBOM and licences, in dist/; make test-dist   and a container's steps
 PYTHON ?= python3
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
@@ -8,7 +9,7 @@ RUN = .venv/bin
 TEST = .venv-test/bin
 DIST = .venv-dist/bin
 
-.PHONY: demo test test-numerics lint fuzz benchmark dist test-dist clean
+.PHONY: demo test test-numerics test-ray lint fuzz benchmark dist test-dist clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -39,6 +40,10 @@ test: .venv/installed lint
 
 test-numerics: .venv-test/installed
 	$(TEST)/python tests/numerics.py
+
+test-ray: .venv-test/installed
+	$(PIP) $(TEST)/python -m pip install --quiet -e '.[ray]'
+	RAY=1 $(TEST)/python -m pytest -q tests/ray
 
 # FAULTS=all takes 13 CPU minutes before the fuzzing starts.
 # FUZZ_SECONDS, FUZZ_SEED, FUZZ_TARGETS, FUZZ_FOLDER: see tests/fuzz/README.md

@@ -29,9 +29,12 @@ class Doubling:
     log: Path
     kills: tuple[int, ...] = ()  # a process that is given one of these ends
     kills_once: tuple[int, ...] = ()
+    orphaned_once: tuple[int, ...] = ()  # its parent ends
     refuses: tuple[int, ...] = ()
     breaks: tuple[int, ...] = ()
     hangs: tuple[int, ...] = ()
+    pause: float = 0  # seconds a unit takes
+    together: int = 1  # processes that must be there before one goes on
 
     def begin(self, unit: Numbers) -> int:
         """Sum."""
@@ -40,17 +43,29 @@ class Doubling:
     def finish(self, unit: Numbers, begun: int) -> tuple[int, ...]:
         """Double."""
         assert begun == sum(unit.values)
+        time.sleep(self.pause)
+        self._wait_for_others()
         for value in unit.values:
             self._meet(value)
         with self.log.open("a") as file:
             file.write(f"{os.getpid()} {unit.values}\n")
         return tuple(2 * value for value in unit.values)
 
+    def _wait_for_others(self) -> None:
+        self.log.with_name(f"process-{os.getpid()}").touch()
+        for _ in range(600):
+            if len([*self.log.parent.glob("process-*")]) >= self.together:
+                return
+            time.sleep(0.1)
+
     def _meet(self, value: int) -> None:
         once = self.log.with_name(f"met-{value}")
         if value in self.kills or (value in self.kills_once and not once.exists()):
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if value in self.orphaned_once and not once.exists():
+            once.touch()
+            os.kill(os.getppid(), signal.SIGKILL)
         if value in self.refuses:
             raise InputError(f"{value} is refused")
         if value in self.breaks:

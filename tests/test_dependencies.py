@@ -27,6 +27,7 @@ THIRD_PARTIES = {
         "matplotlib",
         "pyarrow",
         "pymilvus",
+        "ray",
         "onnx",  # where they are asked for
     },
 }

@@ -13,6 +13,7 @@ from crew_work import Doubling, Maker, Numbers
 
 from murank import InputError, MachineError
 from murank.crew import Here, Lost, Processes, StalledError
+from murank.crew import patience as _patience
 from murank.crew import processes as _processes
 from murank.crew.crew_protocol import BrokenWorkError
 
@@ -121,8 +122,8 @@ def test_workers_that_all_end_are_no_culprits(crews: Any, monkeypatch: pytest.Mo
 
 
 def test_a_worker_that_hangs_ends_the_run(crews: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("_AT_LEAST", 0.5), ("_STARTING", 60), ("_PATIENCE", 1)):
-        monkeypatch.setattr(_processes, name, seconds)
+    for name, seconds in (("AT_LEAST", 0.5), ("STARTING", 60), ("TIMES", 1)):
+        monkeypatch.setattr(_patience, name, seconds)
     crew = crews(hangs=(13,))
     with pytest.raises(StalledError, match="no worker has answered") as raised:
         by_value(crew.answers(UNITS))

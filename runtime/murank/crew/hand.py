@@ -1,7 +1,8 @@
 """A worker process: `main`, with the descriptor of a socket as the only argument.
 
 It is sent what makes its work, then units; it sends ("ready", None), and for each unit ("done",
-answer), or ("failed", what was raised) and ends. It ends when nobody is at the other side.
+answer), or ("failed", what was raised) and ends. It ends when nobody is at the other side, within
+a second also when it hangs.
 """
 
 import contextlib
@@ -9,6 +10,8 @@ import os
 import pickle
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections import deque
 from multiprocessing.connection import Connection
@@ -23,6 +26,7 @@ AHEAD = 2  # units that a worker has at most: the one in work, and the one begun
 def main() -> None:
     """UnitWork until told otherwise."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this decides
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     connection = Connection(int(sys.argv[1]))
     # The other side is gone, which is all there is to know.
     with contextlib.suppress(EOFError, OSError):
@@ -33,8 +37,14 @@ def main() -> None:
         except (EOFError, OSError):
             raise
         except BaseException as error:  # noqa: BLE001 - told to whoever started this
-            connection.send(("failed", _sendable(error)))
+            connection.send(("failed", sendable(error)))
     os._exit(0)  # threads that decode what nobody wants any more are not waited for
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
 
 
 def _serve(connection: Connection, work: UnitWork) -> None:
@@ -46,7 +56,7 @@ def _serve(connection: Connection, work: UnitWork) -> None:
         connection.send(("done", work.finish(*waiting.popleft())))
 
 
-def _sendable(error: BaseException) -> BaseException:
+def sendable(error: BaseException) -> BaseException:
     """Return what can be pickled: the public kind of murank's errors, others as their traceback."""
     for kind in type(error).__mro__:
         if kind in (InputError, OutputError, UsageError, MachineError):

@@ -13,12 +13,11 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from murank._exceptions import MachineError
-from murank.crew.crew_protocol import Lost, Make, StalledError
+from murank.crew.crew_protocol import Lost, Make
 from murank.crew.hand import AHEAD
+from murank.crew.patience import Patience
 
 _HAND = "from murank.crew.hand import main; main()"
-_PATIENCE, _AT_LEAST = 10, 120  # times the slowest unit, and seconds beside that
-_STARTING = 600  # seconds that the first answer may take beside that: engines load
 _HOPELESS = 20  # processes that end one after the other without an answer between
 
 
@@ -75,7 +74,12 @@ class Processes:
     """`size` worker processes of this machine."""
 
     def __init__(
-        self, make: Make, size: int, environment: Sequence[Mapping[str, str]] = ()
+        self,
+        make: Make,
+        size: int,
+        environment: Sequence[Mapping[str, str]] = (),
+        *,
+        patience: Patience | None = None,
     ) -> None:
         """`environment`: variables of each, such as which device it sees; started at first use."""
         self.size = size
@@ -83,8 +87,7 @@ class Processes:
         self._environment = list(environment) or [{}] * size
         self._hands: list[_Hand] = []
         self._ended = 0  # one after the other
-        self._slowest = 0.0
-        self._has_answered = False
+        self._patience = patience or Patience()
 
     def answers(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield each unit, or parts of it, and its answer, as they come."""
@@ -123,15 +126,9 @@ class Processes:
                         self._replace(number, supply)
 
     def _waited(self, connections: Sequence[Connection]) -> Sequence[Any]:
-        patience = _PATIENCE * self._slowest + _AT_LEAST
-        if not self._has_answered:
-            patience += _STARTING
-        heard = wait(connections, patience)
+        heard = wait(connections, self._patience.seconds)
         if not heard:
-            raise StalledError(
-                f"no worker has answered for {patience:.0f} s, and the slowest answer took "
-                f"{self._slowest:.1f} s: they hang; what they answered before is kept"
-            )
+            raise self._patience.ended()
         return heard
 
     def _heard(self, hand: _Hand, supply: "_Supply") -> Iterator[tuple[Any, Any]]:
@@ -146,7 +143,8 @@ class Processes:
             hand.is_ready = True
             return
         task, seconds = hand.done()
-        self._slowest, self._ended, self._has_answered = max(self._slowest, seconds), 0, True
+        self._patience.answered(seconds)
+        self._ended = 0
         yield task.unit, what
 
     def _replace(self, number: int, supply: "_Supply") -> Sequence[tuple[Any, Any]]:

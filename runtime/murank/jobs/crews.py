@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from murank._exceptions import InputError
-from murank.crew import Crew, Here, Make, Processes
+from murank.backends.providers import CPU
+from murank.crew import Crew, Here, Make, Processes, RayActors
 from murank.jobs.engine_work import EngineWork, work_elsewhere
 from murank.jobs.lazy_engine import LazyEngine
 from murank.machine.hardware import visible_gpus
@@ -47,6 +48,11 @@ def crew_of(workers: Workers, engine: LazyEngine) -> Iterator[Crew]:
 
 
 def _crew(workers: Workers, engine: LazyEngine) -> Crew:
+    if workers.ray is not None:
+        threads = engine.options.get("threads") or 1
+        make = work_elsewhere(engine, threads=threads)
+        on_gpus = engine.options.get("providers") not in ("cpu", [CPU])
+        return RayActors(make, workers.ray, cpus=threads, on_gpus=on_gpus)
     if workers.processes is None:
         return Here(lambda: EngineWork(engine))
     threads = engine.options.get("threads") or _threads(workers.processes)
