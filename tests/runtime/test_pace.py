@@ -55,14 +55,15 @@ def test_one_alone_and_several_are_learnt_apart() -> None:
     assert pace.expected("vision", 3) == pytest.approx(6, rel=1e-2)
 
 
-def test_what_another_has_learnt_is_taken_where_nothing_is_known() -> None:
+def test_what_is_forgotten_is_learnt_anew() -> None:
     clock = FakeClock()
-    pace, other = Pace(clock), Pace(clock)
+    pace = Pace(clock)
+    for _ in range(5):
+        spend(pace, clock, "score", 9.0)
+    pace.forget()
+    assert pace.expected("score") == 0
     spend(pace, clock, "score", 1.0)
-    spend(other, clock, "score", 7.0)
-    spend(other, clock, "vision", 3.0)
-    pace.take(other)
-    assert (pace.expected("score"), pace.expected("vision")) == (2, 6)
+    assert pace.expected("score") == 2
 
 
 def test_one_stall_is_no_new_pace() -> None:

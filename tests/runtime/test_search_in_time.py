@@ -44,8 +44,19 @@ def order(result: SearchResult) -> list[int]:
 
 @pytest.mark.parametrize(
     ("deadline_ms", "scored"),
-    # embed 2 + vision of the query 4 + prefill 10, then 4 a batch
-    [(1, 0), (15.9, 0), (19, 0), (21, 4), (23.9, 4), (25, 8), (35.9, 16), (37, 20), (1e6, 20)],
+    # embed 2 + vision of the query 4 + prefill 10, then 4 a batch, or one alone
+    [
+        (1, 0),
+        (15.9, 0),
+        (16.9, 0),
+        (19, 1),
+        (21, 4),
+        (23.9, 4),
+        (25, 8),
+        (35.9, 16),
+        (37, 20),
+        (1e6, 20),
+    ],
 )
 def test_as_many_as_fit(deadline_ms: float, scored: int) -> None:
     clock = FakeClock(**COSTS)

@@ -283,7 +283,7 @@ def test_search_and_add_are_those_of_the_gallery(tmp_path: Path) -> None:
             worker.search(crops[3], colour="red").result(WAIT)
 
 
-def test_warming_learns_how_long_steps_take_and_keeps_nothing(
+def test_warming_asks_about_made_crops_and_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make_engine(FakeClock(vision=0.004, prefill=0.002, score=0.001))
@@ -292,11 +292,18 @@ def test_warming_learns_how_long_steps_take_and_keeps_nothing(
     monkeypatch.setattr(engine, "forget", forgotten.append)
     with Gallery.open(tmp_path / "g.db", engine) as gallery, Worker(engine, gallery) as worker:
         worker.warm().result(WAIT)
-        for pace in (engine.pace, gallery.pace):
-            for step, seconds in (("vision", 0.004), ("score", 0.001)):
-                assert pace.expected(cast("Any", step), 4) == pytest.approx(4 * seconds, rel=0.3)
         assert gallery.stats().rows == 0
-    assert len(set(forgotten)) == 5 * 8  # all that it was shown
+    assert runs_of(engine) == [(1, 4)] * 3
+    assert len(set(forgotten)) == 3 * 5  # all that it was shown
+    assert (engine.pace.expected("vision", 4), engine.pace.expected("score", 4)) == (0, 0)
+
+
+def test_warming_ends_early_where_the_engine_is_slow() -> None:
+    engine = make_engine(FakeClock(vision=2.0))
+    with pytest.MonkeyPatch.context() as patch, Worker(engine) as worker:
+        patch.setattr(engine, "forget", lambda _crop: True)
+        worker.warm().result(WAIT)
+    assert runs_of(engine) == [(1, 4)]
 
 
 def test_warming_without_an_mllm_is_nothing() -> None:

@@ -64,10 +64,11 @@ class Pace:
             deviation = 0.0
         return items * (mean + _DEVIATIONS * deviation)
 
-    def take(self, other: "Pace") -> None:
-        """Begin with what another has learnt, where nothing is known yet."""
+    def forget(self) -> None:
+        """Begin anew: what first runs took is no pace."""
         with self._lock:
-            self._known = {**other._known, **self._known}
+            self._known.clear()
+            self._once.clear()
 
     def fade(self, step: Stage) -> None:
         """Believe an estimate a little less: one slow spell must not refuse the step for ever."""
@@ -246,19 +247,17 @@ def score_in_time(
     """
     few = IN_TIME_BATCH if deadline.is_set or settled is not None else None
     parts = list(scorer.batches(len(places), few))
-    prefix = _prefix(scorer, query, deadline, watch, len(places[parts[0]])) if parts else None
+    prefix = _prefix(scorer, query, deadline, watch) if parts else None
     mu = np.empty(0, np.float64)
     for part in parts:
         if settled is not None and len(mu) and settled(mu):
             return DeadlineAnswers(mu, partial=False, settled=True)
         some = places[part]
-        values = None
-        if prefix is not None:
-            values = tokens.of(some, deadline, watch, score=len(some))
-            if values is None and not len(mu) and len(some) > 1:  # one is better than none
-                some = some[:1]
-                values = tokens.of(some, deadline, watch, score=1)
-        if prefix is None or values is None or not deadline.fits(score=len(some)):
+        values = None if prefix is None else _in_time(tokens, some, deadline, watch)
+        if prefix is not None and values is None and not len(mu):  # one is better than none
+            some = some[:1]
+            values = _in_time(tokens, some, deadline, watch)
+        if prefix is None or values is None:
             return DeadlineAnswers(mu, partial=True, settled=False)
         with deadline.pace.timed("score", watch, len(some), learn=len(some) <= IN_TIME_BATCH):
             logits = yield PairBatch(scorer, prefix, values)
@@ -273,22 +272,28 @@ def score_in_time(
     return DeadlineAnswers(mu, partial=False, settled=False)
 
 
-def _prefix(
-    scorer: Scorer, query: Pixels, deadline: Deadline, watch: StageWatch, score: int
-) -> Prefix | None:
-    """Return the query's prefix; None if there is no time for it and a first batch."""
+def _in_time(
+    tokens: ImageTokens, some: Sequence[int], deadline: Deadline, watch: StageWatch
+) -> NDArray[Any] | None:
+    """Return the tokens of some candidates; None if there is no time for them and their pairs."""
+    values = tokens.of(some, deadline, watch, score=len(some))
+    return values if values is not None and deadline.fits(score=len(some)) else None
+
+
+def _prefix(scorer: Scorer, query: Pixels, deadline: Deadline, watch: StageWatch) -> Prefix | None:
+    """Return the query's prefix; None if there is no time for it and one pair."""
     key = content_key(query)
     prefix = scorer.known_prefix(key)
     if prefix is not None:
         return prefix
     pace = deadline.pace
     tokens = scorer.remembered(key)
-    if not deadline.fits(vision=int(tokens is None), prefill=1, score=score):
+    if not deadline.fits(vision=int(tokens is None), prefill=1, score=1):
         return None
     if tokens is None:
         with pace.timed("vision", watch):
             tokens = scorer.vision.of([query])[0]
-        if not deadline.fits(prefill=1, score=score):
+        if not deadline.fits(prefill=1, score=1):
             return None
     with pace.timed("prefill", watch):
         return scorer.new_prefix(key, tokens)

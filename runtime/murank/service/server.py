@@ -105,7 +105,7 @@ async def _serve(
 
 
 async def _warm(state: ServiceState) -> None:
-    """Compile kernels, and learn how long steps take, before anybody waits for them."""
+    """Compile kernels, and have first runs done, before anybody waits for them."""
     try:
         await asyncio.wrap_future(state.worker.do(_compile))
         await asyncio.wrap_future(state.worker.warm())

@@ -1,4 +1,4 @@
-"""How long an engine's steps take, learnt from made images before anybody's deadline counts."""
+"""First runs, which allocate and choose, on made images before anybody's deadline counts."""
 
 import io
 from typing import Any
@@ -9,16 +9,18 @@ from PIL import Image
 from murank.engine.deadline import IN_TIME_BATCH
 from murank.engine.engine import Engine
 from murank.engine.steps import Steps
-from murank.gallery.gallery import Gallery
 
-_ROUNDS = 8  # until a first run is forgotten, and how even the others are is known
+_ROUNDS = 3
 _SECONDS = 1.0  # a slow engine keeps no short deadline anyway
 _FAR_MS = 1e9
 _SIDES = (256, 128)  # of a crop
 
 
-def warm(engine: Engine, gallery: Gallery | None) -> Steps[None]:
-    """Ask about made crops, a few at a time as deadlines do; nothing is kept of them."""
+def warm(engine: Engine) -> Steps[None]:
+    """Ask about made crops, a few at a time as deadlines do; nothing is kept of them.
+
+    Nor of how long it took: a busy start would keep the first queries from asking anything.
+    """
     random, start = np.random.default_rng(0), engine.pace.clock()
     for _ in range(_ROUNDS):
         yield None
@@ -33,8 +35,7 @@ def warm(engine: Engine, gallery: Gallery | None) -> Steps[None]:
                     engine.forget(crop)
         if engine.pace.clock() - start > _SECONDS:
             break
-    if gallery is not None:
-        gallery.pace.take(engine.pace)
+    engine.pace.forget()
 
 
 def _made(random: np.random.Generator) -> bytes:

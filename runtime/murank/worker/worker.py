@@ -162,11 +162,11 @@ class Worker:
         return self._later(steps)
 
     def warm(self) -> Answer[None]:
-        """Learn from made images how long the engine's steps take, so that first deadlines count.
+        """Let the engine's first runs be about made images, so that first deadlines count.
 
         At the place of ingest, for about a second. Raises Overloaded.
         """
-        return self._later(lambda: warm(self.engine, self._gallery))
+        return self._later(lambda: warm(self.engine))
 
     @property
     def is_alive(self) -> bool:
