@@ -144,6 +144,9 @@ def test_rankings_that_are_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     pq.write_table(pa.table({"path": ["a", "b"]}), tmp_path / "ranking-gallery.parquet")
     refused("indices")
     assert_equal(load_ranking(tmp_path), make_ranking())
+    pq.write_table(pa.table({"path": ["a"]}), tmp_path / "list.parquet")
+    with pytest.raises(InputError, match=r"list\.parquet"):
+        load_ranking(tmp_path / "list.parquet")
 
 
 def test_the_verbs(feature_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hostile_names import HOSTILE
 from made_features import make_features
 from refusal import Refuse
+from wide_engine import ENGINE
 
 from murank import InputError, MachineError, load_features
 from murank.cli import main
@@ -122,11 +123,19 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["https://a/b.parquet", "S3://a/b", "file:///a/b", "gs://a"])
-def test_urls_are_refused(refuse: Refuse, source: str) -> None:
+def test_urls_are_refused(tmp_path: Path, refuse: Refuse, source: str) -> None:
     refuse("rerank", source, "--method", "none", names="URL")
     refuse("evaluate", source, names="URL")
     with pytest.raises(InputError, match="URL"):
         load_dataset("market1501", source)
+    features = np.eye(2, dtype=np.float32)
+    np.savez(tmp_path / "f.npz", features=features, paths=np.array(["a", source]), num_query=1)
+    said = refuse("rerank", tmp_path / "f.npz", "--method", "none", "--sheet", tmp_path / "s.png",
+                  names="f.npz, row 1")  # fmt: skip
+    assert "URL" in said
+    (tmp_path / "i.csv").write_text(f"path,camera,time\n{source},1,0\n")
+    for items in (["--items", tmp_path / "i.csv"], [source, "--camera", 1, "--time", 0]):
+        assert "URL" in refuse("gallery", "add", ENGINE, tmp_path / "g.db", *items, names=source)
     for read in (list_images, load_features):
         with pytest.raises(InputError, match="URL"):
             read(source)

@@ -183,6 +183,7 @@ def test_what_is_refused(made: Made, tmp_path: Path, refuse: Refuse) -> None:
     (tmp_path / "d.html").mkdir()
     refuse(*words, "--report", tmp_path / "r.pdf", names="--report")
     refuse(*words, "--no-pictures", names="--no-pictures")
+    refuse(*words, "--report", tmp_path / "r.html", "-o", tmp_path / "r.html", names="-o")
     refuse(*words, "--report", tmp_path / "mine.html", names="mine.html")
     refuse(*words, "--report", tmp_path / "d.html", "--overwrite", names="d.html")
     refuse(*words, "--report", tmp_path / "r.html", "--image-root", tmp_path, "--no-pictures",

@@ -21,6 +21,7 @@ from murank.cli.output import say, say_json
 from murank.cli.parser import not_negative, positive
 from murank.cli.progress import ProgressLine
 from murank.engine.engine import Engine
+from murank.files.urls import is_url, listed_url, refuse_url
 from murank.folder.integrity import read_pinned
 from murank.gallery import AddResult, Gallery
 from murank.gallery.gallery_settings import WhenFull
@@ -127,6 +128,8 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
         "camera": args.camera, "time": args.time, "track": args.track, "id": None,
         "subject": args.subject, "attributes": dict(args.attribute),
     }  # fmt: skip
+    for path in args.images:
+        refuse_url(path)
     return [{"path": path, **same} for path in args.images]
 
 
@@ -151,6 +154,8 @@ def _row(row: dict[str, Any], at: str, file: Path) -> dict[str, Any]:
         item = {"camera": int(row["camera"]), "time": moment(row["time"])}
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise InputError(f"{at}: camera or time: {error}") from error
+    if is_url(row["path"]):
+        raise listed_url(at, row["path"])
     more = {
         name: attribute_value(value)
         for name, value in row.items()

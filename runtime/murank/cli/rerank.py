@@ -131,6 +131,12 @@ def _check_options(args: argparse.Namespace) -> None:
         users = [name for name, one in METHODS.items() if one.takes_gallery_mu]
         used_by = ", ".join(users) if flag == "--gallery-mu" else "all the others"
         raise UsageError(f"--method {args.method} does not use {flag}; used by: {used_by}")
+    check_neighbours(args)
+    _check_outputs(args)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raise what can be known of the files that are written, and of images that are shown."""
     if args.output is None and args.format is not None:
         raise UsageError("--format needs -o")
     if args.format == "parquet":
@@ -140,10 +146,12 @@ def _check_options(args: argparse.Namespace) -> None:
     reads = args.sheet is not None or shows_images(args)
     if args.image_root is not None and not reads:
         raise UsageError("--image-root needs --sheet, or --report with pictures")
-    check_neighbours(args)
     check_reading(args, reads=reads, by="--sheet, or --report with pictures")
     check_sheet(args)
     check_report(args)
+    for flag, file in (("--sheet", args.sheet), ("--report", args.report)):
+        if file and args.output and Path(file).resolve() == Path(args.output).resolve():
+            raise UsageError(f"{flag} {file} is the folder of -o, too; name another file")
     _check_place(args)
 
 

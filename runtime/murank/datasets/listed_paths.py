@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from murank._exceptions import InputError
-from murank.files.urls import is_url
+from murank.files.urls import is_url, listed_url
 
 COLUMNS = ("path", "pid", "camid")
 
@@ -25,10 +25,7 @@ class ListedPaths:
         if not value.strip() or "\0" in value:
             raise self._error(number, "the path is empty or no path")
         if is_url(value):
-            raise self._error(
-                number,
-                f"{value} is a URL, and murank opens no connection: list files that are here",
-            )
+            raise listed_url(f"{self._file}, {self._word} {number}", value)
         # By hand where it can be: there may be a million of them.
         is_whole = value[0] == "/"
         path = value if is_whole else self._folder + value

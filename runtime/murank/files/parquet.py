@@ -24,14 +24,14 @@ _MOST = np.iinfo(np.int64).max
 
 def is_parquet(path: Path) -> bool:
     """Whether a file is, by its first bytes, or should be, by its name."""
-    if not path.is_file():
-        return False
-    if path.suffix.lower() in SUFFIXES:
-        return True
     try:
+        if not path.is_file():
+            return False
+        if path.suffix.lower() in SUFFIXES:
+            return True
         with path.open("rb") as file:
             return file.read(4) in _MAGIC
-    except OSError:
+    except OSError:  # who reads it next tells
         return False
 
 
@@ -113,7 +113,8 @@ class ParquetTable:
                 batch = next(batches, None)
             if batch is None:
                 return
-            yield first, [self._decoded(batch.column(name)) for name in names]
+            if batch.num_rows:
+                yield first, [self._decoded(batch.column(name)) for name in names]
             first += batch.num_rows
 
     def texts(self, name: str, column: Any, first: int) -> list[str]:

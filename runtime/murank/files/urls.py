@@ -24,3 +24,10 @@ def refuse_url(source: str | os.PathLike[str]) -> None:
             f"{os.fspath(source)} is a URL, and murank opens no connection: copy what it names "
             "onto this machine, and name the path"
         )
+
+
+def listed_url(where: str, text: str) -> InputError:
+    """Return the error for a URL in a list; `where`: file and row."""
+    return InputError(
+        f"{where}: {text} is a URL, and murank opens no connection: list files that are here"
+    )

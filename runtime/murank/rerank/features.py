@@ -13,6 +13,7 @@ from murank.datasets.labels import Ids, Labels
 from murank.files.atomic import check_writable, write_files
 from murank.files.npz import check_array, read_npz
 from murank.files.parquet import is_parquet
+from murank.files.urls import is_url, listed_url
 from murank.rerank.parquet_features import read_parquet_features
 
 _LABELS = ("pids", "camids")
@@ -160,9 +161,12 @@ def read_arrays(file: Path, *, mapped: tuple[str, ...] = ()) -> dict[str, NDArra
 
 
 def check_has_paths(features: FeatureSet, file: str | os.PathLike[str], why: str) -> None:
-    """Raise InputError if nobody knows which images these are of; `why` they are needed."""
+    """Raise InputError if nobody knows which images of here these are of; `why` they are needed."""
     if not features.has_paths:
         raise InputError(f"{file} has no paths, and {why}: add an array of them, a row each")
+    for row, path in enumerate(features.paths.tolist()):
+        if is_url(path):
+            raise listed_url(f"{file}, row {row}", path)
 
 
 def save_features(

@@ -70,7 +70,11 @@ def parquet_writers(
 
 
 def read_parquet_ranking(file: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a ranking, given its first file; as an .npz has them, unchecked."""
+    """Return the arrays of a ranking, given one of its files; as an .npz has them, unchecked."""
+    if not parquet_files([file.name]):
+        raise InputError(
+            f"{file} holds neither features nor a ranking; those are called {FIRST_PART}"
+        )
     parts: list[dict[str, NDArray[Any]]] = []
     part, total = 0, 1
     while part < total:
