@@ -48,8 +48,13 @@ li figcaption span { display: block; font-variant-numeric: tabular-nums; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   article, figure, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  article li { width: 3.5rem; }
-  article li img { width: 40px; height: 80px; border-width: 3px; }
+  article { padding: 6px; margin: 8px 0; }
+  .change { gap: 10px; }
+  .query img { width: 70px; height: 140px; }
+  ol { gap: 4px; margin: 0; flex-wrap: nowrap; }
+  article li { width: 50px; }
+  article li img { width: 40px; height: 80px; }
+  li figcaption { font-size: 7pt; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """
