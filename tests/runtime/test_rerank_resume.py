@@ -203,6 +203,29 @@ def all_equal(found: dict[str, Any]) -> bool:
     )
 
 
+@pytest.mark.parametrize("name", ["o" * 240, "\udcff" * 200, "a b\n", ".", "in/../other", "/"])
+def test_outputs_with_odd_names(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """All of it beside the output, or one sentence; no traceback."""
+    place = tmp_path / "place" / "here"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    code = rerank(files / "plain.npz", Path(name), "none", "--quiet")
+    assert code == (2 if name == "/" else 0)
+    assert name == "/" or (Path(name) / "summary.json").exists()
+    left = [path.name for path in (*place.parent.iterdir(), *place.iterdir())]
+    assert not [one for one in left if one.startswith(".murank")]
+
+
+def test_a_link_to_an_output_is_the_same_output(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "round").symlink_to("round")
+    assert resume_folder(tmp_path / "link") == resume_folder(tmp_path / "real")
+    assert not resume.is_unfinished(tmp_path / "round")
+
+
 def test_what_was_kept_is_had_again(tmp_path: Path) -> None:
     file = keep(tmp_path)
     assert file.stat().st_mode & 0o077 == 0

@@ -1,8 +1,8 @@
 """`murank rerank`: features and mu in, ranked candidate matches out."""
 
 import argparse
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from murank.rerank.methods import METHODS
 from murank.rerank.mu import MuDistances
 from murank.rerank.parquet_ranking import check_names
 from murank.rerank.ranking import RANKING_FILES, Ranking, check_output, write_ranking
-from murank.rerank.resume import Memory, resumable, resume_folder
+from murank.rerank.resume import Memory, is_unfinished, resumable
 
 
 def parser() -> Parser:
@@ -182,12 +182,14 @@ def _read(args: argparse.Namespace, line: ProgressLine) -> tuple[RankedSource, _
     return source, settings
 
 
+@contextmanager
 def _memory(
     args: argparse.Namespace, source: RankedSource, settings: _pipeline.Settings, line: ProgressLine
-) -> AbstractContextManager[Memory | None]:
-    """Return what work on an output is gone on from; None: nothing is, as on a GPU."""
-    if args.output is None or settings.device != "cpu":
-        return nullcontext()
+) -> Iterator[Memory | None]:
+    """Yield what work on an output is gone on from; None: nothing is, as on a GPU."""
+    if args.output is None:
+        yield None
+        return
 
     def fingerprint() -> str:
         return _pipeline.fingerprint(
@@ -195,7 +197,8 @@ def _memory(
             keep_before=_keeps_before(args),
         )  # fmt: skip
 
-    return resumable(Path(args.output), fingerprint, line.say)
+    with resumable(Path(args.output), fingerprint, line.say) as memory:
+        yield memory if settings.device == "cpu" else None
 
 
 def _check_place(args: argparse.Namespace) -> None:
@@ -206,7 +209,7 @@ def _check_place(args: argparse.Namespace) -> None:
     inside = folder.is_dir() and args.source.is_dir() and folder.samefile(args.source)
     check_output(
         folder, overwrite=args.overwrite, beside_others=inside,
-        unfinished=resume_folder(folder).is_dir(),
+        unfinished=is_unfinished(folder),
     )  # fmt: skip
 
 

@@ -29,14 +29,23 @@ EVERY = 10.0  # seconds between two savings, at least
 _SHARE = 0.01  # of all time that saving may take
 _SUFFIX = ".part"
 _LONGEST_HEADER = 1 << 16
+_LONGEST_NAME = 200  # bytes, of 255 that a file system takes
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 def resume_folder(output: Path) -> Path:
     """Return where it is kept what is known of an output that is not there yet."""
-    whole = output.resolve()
-    return whole.with_name(f".murank-rerank-{whole.name}")
+    whole = Path(os.path.realpath(output))
+    name = os.fsencode(whole.name)
+    if len(name) > _LONGEST_NAME:
+        name = hashlib.sha256(name).hexdigest().encode()
+    return whole.parent / os.fsdecode(b".murank-rerank-" + name)
+
+
+def is_unfinished(output: Path) -> bool:
+    """Whether a run on this output was interrupted, or is at work."""
+    return os.path.isdir(resume_folder(output))  # noqa: PTH112 - never raises
 
 
 @contextlib.contextmanager
@@ -114,7 +123,7 @@ class Memory:
                     raise OutputError(f"{self.folder} is not a folder of this user; delete it")
                 write = _writer(self.fingerprint, arrays)
                 write_files(self.folder, {name + _SUFFIX: write})
-        except MurankError as error:
+        except (MurankError, OSError) as error:
             self._is_off = True
             self._say(f"this run cannot be gone on with if it is interrupted: {error}")
         self._saved_at = time.monotonic()
