@@ -88,7 +88,9 @@ def test_what_the_deadline_left_out_comes_last(served: Any) -> None:
     async def ask() -> Any:
         with held(state.worker):
             asked = asyncio.create_task(client.client.post("/v1/rerank", json=body))
-            await asyncio.sleep(0.05)
+            while not state.worker.stats().waiting:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)  # its deadline passes
         return await asked
 
     answer = asyncio.run(ask())
