@@ -240,7 +240,7 @@ def test_what_is_asked_for_by_name_is_all_that_is_tried(
 
 def test_a_fallback_is_told(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     machine(monkeypatch, folder, "cuda")
-    text = r"^providers='auto' runs all graphs of .*engine with 'cpu': no auto here$"
+    text = r"^'auto' runs all graphs of .*engine with 'cpu': no auto here$"
     with logged(text):
         found = load_on_one("auto", "fp16", folder, Attempts(["cpu"]))
     assert found == ("loaded with cpu", "no auto here")

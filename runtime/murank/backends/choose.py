@@ -110,7 +110,7 @@ def load_on_one(
     loaded, used, failed = _first_that_loads(choice.attempts, load)
     why = choice.why_not or failed
     if why is not None:
-        warn(f"providers='auto' runs all graphs of {folder} with {used!r}: {why}")
+        warn(f"'auto' runs all graphs of {folder} with {used!r}: {why}")
     return loaded, why
 
 
