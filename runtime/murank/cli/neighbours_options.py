@@ -1,13 +1,15 @@
 """Options of who finds the neighbours of all rows, and how exactly."""
 
 import argparse
-import contextlib
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from murank._exceptions import InputError, UsageError
+from murank._exceptions import UsageError
+from murank.cli.job_options import add_workers
 from murank.cli.parser import given_flags
+from murank.crew import RayActors
 from murank.jobs import Workers, processes
 from murank.rerank.ivf import RECALL, faiss
 from murank.rerank.methods import METHODS
@@ -26,10 +28,7 @@ def add_neighbours(group: Any) -> None:
         metavar="X",
         help=f"of ivf: share of neighbours that it has to find ({RECALL})",
     )
-    group.add_argument(
-        "--workers", type=_workers, metavar="N",
-        help="processes of this machine that look for them, by strips of rows (this one)",
-    )  # fmt: skip
+    add_workers(group)
 
 
 def check_neighbours(args: argparse.Namespace) -> None:
@@ -50,8 +49,10 @@ def check_neighbours(args: argparse.Namespace) -> None:
             raise UsageError(f"{flag} is for --kernels cpu: a GPU looks for neighbours itself")
     if args.neighbours == "exact" and args.recall is not None:
         raise UsageError("--recall needs --neighbours ivf")
+    if args.workers.ray is not None and args.output is None:
+        raise UsageError("--workers ray needs -o: strips of the features lie beside it, for all")
     if args.neighbours == "ivf":
-        if args.workers is not None:
+        if "--workers" in asked:
             raise UsageError("--workers is for --neighbours exact: ivf works in this process")
         if method.needs_camids:
             raise UsageError(f"--method {args.method} needs --neighbours exact: lists by camera")
@@ -62,22 +63,20 @@ def neighbours_of(args: argparse.Namespace) -> Neighbours:
     """Return who was asked for."""
     if args.neighbours == "ivf":
         return Neighbours(recall=RECALL if args.recall is None else args.recall)
-    if args.workers is None:
+    workers: Workers = args.workers
+    if workers.ray is not None:
+        by_ray = partial(RayActors, address=workers.ray, on_gpus=False)
+        return Neighbours(crew_of=by_ray, beside=Path(args.output).absolute())
+    if workers.processes is None:
         return EXACT
-    return Neighbours(crew_of=partial(processes, count=args.workers))
+    return Neighbours(crew_of=partial(processes, count=workers.processes))
 
 
 def _asked(args: argparse.Namespace) -> list[str]:
     """Return the options that change how neighbours are found."""
-    asked = list(given_flags(args, ["recall", "workers"]).values())
+    asked = list(given_flags(args, ["recall"]).values())
+    asked += [] if args.workers == Workers() else ["--workers"]
     return asked if args.neighbours == "exact" else ["--neighbours ivf", *asked]
-
-
-def _workers(text: str) -> int:
-    with contextlib.suppress(InputError):
-        if (count := Workers.parse(text).processes) is not None:
-            return count
-    raise argparse.ArgumentTypeError(f"must be a number of processes of this machine, got {text!r}")
 
 
 def _recall(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ class Neighbours:
 
     recall: float | None = None  # of an approximate search
     crew_of: CrewOf | None = None  # other processes, which find them exactly
+    beside: Path | None = None  # see `StripSearch`
 
 
 EXACT = Neighbours()
@@ -35,7 +37,8 @@ class Searches:
         if self.how.recall is not None:
             return _Ivf(self, step, self._part(f"{step}-ivf"))
         if self.how.crew_of is not None:
-            return StripSearch(self.how.crew_of, self._part(f"{step}-strips"))
+            part = self._part(f"{step}-strips")
+            return StripSearch(self.how.crew_of, part, self.how.beside)
         part = self._part(f"{step}-neighbours")
         return None if part is None else _Resumed(part)
 

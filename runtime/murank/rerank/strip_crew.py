@@ -1,6 +1,7 @@
 """Neighbours by other processes: each holds two strips of rows, this one holds lists alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from murank._exceptions import MachineError
 from murank.crew import Crew, Lost, Make
-from murank.files.aside import temporary_folder
-from murank.files.atomic import readable_errors
+from murank.files.aside import aside, sweep, temporary_folder
+from murank.files.atomic import made_folder, readable_errors
+from murank.files.mapped import let_go
 from murank.rerank.resume import Part
 
 CrewOf = Callable[[Make], Crew]
@@ -62,10 +64,12 @@ class StripWork:
         from murank_kernels.tiles.strips import search_pair
 
         arrays = self.arrays
-        return search_pair(
+        found = search_pair(
             unit.pair, arrays["features"], arrays["norms"],
             Changes(*(arrays[name] for name in _CHANGES)), arrays["cameras"], self.length,
         )  # fmt: skip
+        let_go(arrays["features"])  # other strips come next
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class StripSearch:
 
     crew_of: CrewOf
     part: Part | None = None  # goes on from what it holds
+    beside: Path | None = None  # where workers see the same files; None: on this machine
 
     def __call__(self, work: Any) -> Any:
         """Give all pairs of strips away that are not known yet, and merge what comes back."""
@@ -86,7 +91,7 @@ class StripSearch:
             done[:] = known["done"]
         if done.all():
             return lists
-        with temporary_folder("murank-strips") as folder, readable_errors(folder):
+        with self._folder() as folder, readable_errors(folder):
             _write(folder, work)
             crew = self.crew_of(MakeStripWork(folder, work.length))
             try:
@@ -94,6 +99,18 @@ class StripSearch:
             finally:
                 crew.close()
         return lists
+
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """Make a folder for what workers map, which is gone at the end."""
+        if self.beside is None:
+            with temporary_folder("murank-strips") as folder:
+                yield folder
+            return
+        with readable_errors(self.beside), made_folder(self.beside.parent):
+            sweep(self.beside.parent)
+            with aside(self.beside, lambda path: path.mkdir(mode=0o700)) as folder:
+                yield folder
 
     def _merge(
         self, crew: Crew, pairs: Sequence[tuple[int, int]], lists: Any, done: NDArray[np.bool_],
