@@ -99,12 +99,18 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from murank.rerank.strip_crew import MakeStripWork, StripPairUnit
+from murank_kernels.tiles.lists import Lists
+from murank_kernels.tiles.strips import STRIP, bounds_of
 work = MakeStripWork(Path(sys.argv[1]), 15)()
-work.finish(StripPairUnit((0, 0)), None)
-start = time.process_time()
-for pair in ((1, 2), (0, 3), (2, 4), (3, 4)):
-    work.finish(StripPairUnit(pair), None)
-print(time.process_time() - start)
+lists = Lists.start(len(work.arrays["features"]), 15, with_cameras=False)
+seconds = []
+for pair in [(s, s) for s in range(6)] + [(s, s + 1) for s in range(5)] + [(0, 2), (1, 3), (2, 4)]:
+    unit = StripPairUnit(pair, bounds_of(pair, lists))
+    start = time.process_time()
+    for first, found in work.finish(unit, None):
+        lists.merge(found, first)
+    seconds.append(time.process_time() - start)
+print(sum(seconds[-3:]) / 3 / STRIP**2)
 """
 
 
@@ -113,7 +119,6 @@ def strips(setting: Setting) -> None:
     from murank_kernels.checks.validate import as_features
     from murank_kernels.fusion.changes import Changes
     from murank_kernels.tiles.distances import squared_norms
-    from murank_kernels.tiles.strips import STRIP
 
     rows = as_features(made_features(setting.num_rows)["features"], normalize=True)
     changes = vars(Changes.none(len(rows)))
@@ -126,9 +131,8 @@ def strips(setting: Setting) -> None:
         env={**os.environ, "PYTHONPATH": _path(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert child.stdout is not None
-    seconds = float(child.stdout.read())
+    each = float(child.stdout.read())
     _, _, used = os.wait4(child.pid, 0)
-    each = seconds / (4 * STRIP * STRIP)
     print(f"  {1e9 * each:.1f} ns CPU a pair; a worker's peak {used.ru_maxrss * 1024 / 1e6:.0f} MB")
     print(f"  1,000,000 rows would take {each * 5e11:,.0f} CPU s (reckoned, not measured)")
 

@@ -24,7 +24,7 @@ from murank_kernels.tiles.distances import squared_norms
 from murank_kernels.tiles.lists import Lists
 from murank_kernels.tiles.neighbors import neighbors
 from murank_kernels.tiles.search import SearchWork, exact_search
-from murank_kernels.tiles.strips import STRIP, search_pair, strip_pairs
+from murank_kernels.tiles.strips import STRIP, bounds_of, search_pair, strip_pairs
 
 RAGGED = 2 * STRIP + 700  # two strips, and one with a tile and some rows
 
@@ -55,6 +55,7 @@ class Workers:
     """Does pairs of strips as so many workers would who finish in an order of their own."""
 
     count: int
+    bounded: bool = False  # told what is too far by what others have found
     asked: list[tuple[int, int]] = field(default_factory=list)
 
     def __call__(self, work: SearchWork) -> Lists:
@@ -65,7 +66,13 @@ class Workers:
             for pair in todo[worker :: self.count]:
                 self.asked.append(pair)
                 found = search_pair(
-                    pair, work.features, norms, work.changes, work.cameras, work.length
+                    pair,
+                    work.features,
+                    norms,
+                    work.changes,
+                    work.cameras,
+                    work.length,
+                    bounds_of(pair, lists) if self.bounded else None,
                 )
                 for first, part in found:
                     lists.merge(part, first)
@@ -84,8 +91,8 @@ def test_strips_are_merged_to_the_same_lists(num_rows: int, cameras: int | None)
     ready = prepare(MethodInput(rows(num_rows), num_query, Fusion(**fusion)))
     given: dict[str, Any] = {"num_query": num_query, "cameras": labels}
     wanted = neighbors(ready.features, 7, ready.changes, **given)
-    for count in (1, 2, 5):
-        workers = Workers(count)
+    for count, bounded in ((1, False), (1, True), (2, True), (5, False), (5, True)):
+        workers = Workers(count, bounded)
         found = neighbors(ready.features, 7, ready.changes, search=workers, **given)
         assert len(set(workers.asked)) == len(workers.asked) == len(strip_pairs(num_rows))
         for name, array in vars(wanted).items():

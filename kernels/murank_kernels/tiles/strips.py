@@ -16,17 +16,29 @@ from murank_kernels.tiles.tile_scan import TILE, Corner, TileScan
 STRIP = 8 * TILE  # rows of a strip; the last one may have fewer
 StripPair = tuple[int, int]
 """Numbers of two strips, the lower one first; or of one, twice."""
+Bounds = tuple[F32, F32]
+"""The last distance of each row's list [n], and of its list of other cameras; [0] without them."""
 
 
 def strip_pairs(num_rows: int) -> list[StripPair]:
-    """Return all the work: each pair of strips once, and each strip with itself."""
+    """Return all the work: each pair of strips once, and each strip with itself, which comes first.
+
+    All lists are so filled early on, and what is too far for them is soon known.
+    """
     strips = -(-num_rows // STRIP)
-    return [(a, b) for a in range(strips) for b in range(a, strips)]
+    return [(a, a + o) for o in range(strips) for a in range(strips - o)]
+
+
+def bounds_of(pair: StripPair, lists: Lists) -> Bounds:
+    """Return what the rows of a pair need not be told of, once all rows have these lists."""
+    rows = np.concatenate([np.arange(*one) for one in _rows_of(pair, len(lists.row_max))])
+    return lists.distances[rows, -1], lists.other_distances[rows, -1:].reshape(-1)
 
 
 def search_pair(
-    pair: StripPair, features: F32, norms: F32, changes: Changes, cameras: I32, length: int
-) -> list[tuple[int, Lists]]:
+    pair: StripPair, features: F32, norms: F32, changes: Changes, cameras: I32, length: int,
+    bounds: Bounds | None = None,
+) -> list[tuple[int, Lists]]:  # fmt: skip
     """Find the nearest items of the rows of each of two strips in the other one.
 
     Parameters
@@ -36,28 +48,36 @@ def search_pair(
     changes : fused entries of all rows.
     cameras : [N] int32, or empty: one list a row.
     length : places a list.
+    bounds : distances beyond which nothing is wanted, see `bounds_of`; it is quicker so.
 
     Returns
     -------
     (first row, lists) of each strip, for `Lists.merge` into lists of all rows, in which a row
     stands already.
     """
-    bounds = [(s * STRIP, min(len(features), (s + 1) * STRIP)) for s in dict.fromkeys(pair)]
-    own = np.concatenate([features[slice(*one)] for one in bounds])
-    places = np.concatenate([np.arange(*one) for one in bounds])
-    tiles = DistanceTiles(own, norms[places], _changes_of(changes, bounds), np.arange(len(own)))
+    strips = _rows_of(pair, len(features))
+    own = np.concatenate([features[slice(*one)] for one in strips])
+    places = np.concatenate([np.arange(*one) for one in strips])
+    tiles = DistanceTiles(own, norms[places], _changes_of(changes, strips), np.arange(len(own)))
     lists = Lists.empty(len(own), length, with_cameras=len(cameras) > 0)
+    if bounds is not None:  # places that nobody has taken, before which an item has to stand
+        lists.distances[:] = bounds[0][:, None]
+        lists.other_distances[:] = bounds[1].reshape(len(own), -1)
     labels = cameras[places] if len(cameras) else np.empty(0, np.int32)
-    TileScan(tiles, labels, lists).run(_corners(len(own), is_one=len(bounds) == 1))
-    if len(bounds) == 1:
-        start = bounds[0][0]
+    TileScan(tiles, labels, lists).run(_corners(len(own), is_one=len(strips) == 1))
+    if len(strips) == 1:
+        start = strips[0][0]
         return [(start, lists.rows(0, len(own), start))]
-    (first, stop), (second, _) = bounds
+    (first, stop), (second, _) = strips
     split = stop - first
     return [  # the items of each are rows of the other
         (first, lists.rows(0, split, second - split)),
         (second, lists.rows(split, len(own), first)),
     ]
+
+
+def _rows_of(pair: StripPair, num_rows: int) -> list[tuple[int, int]]:
+    return [(s * STRIP, min(num_rows, (s + 1) * STRIP)) for s in dict.fromkeys(pair)]
 
 
 def _corners(num_rows: int, *, is_one: bool) -> list[Corner]:
@@ -68,15 +88,15 @@ def _corners(num_rows: int, *, is_one: bool) -> list[Corner]:
     return [(row, column) for row in starts[: STRIP // TILE] for column in starts[STRIP // TILE :]]
 
 
-def _changes_of(changes: Changes, bounds: list[tuple[int, int]]) -> Changes:
+def _changes_of(changes: Changes, strips: list[tuple[int, int]]) -> Changes:
     """Return the entries (row of the first strip, column of the last), numbered as these rows."""
-    (start, stop), (low, high) = bounds[0], bounds[-1]
+    (start, stop), (low, high) = strips[0], strips[-1]
     entries = slice(changes.indptr[start], changes.indptr[stop])
     columns = changes.indices[entries]
     kept = (columns >= low) & (columns < high)
     before = np.concatenate([[0], np.cumsum(kept)])
-    num_rows = sum(b - a for a, b in bounds)
+    num_rows = sum(b - a for a, b in strips)
     indptr: NDArray[np.int64] = np.full(num_rows + 1, before[-1], np.int64)
     indptr[: stop - start + 1] = before[changes.indptr[start : stop + 1] - changes.indptr[start]]
-    offset = low - (0 if len(bounds) == 1 else stop - start)
+    offset = low - (0 if len(strips) == 1 else stop - start)
     return Changes(indptr, columns[kept] - np.int32(offset), changes.values[entries][kept])

@@ -26,6 +26,7 @@ class StripPairUnit:
     """Two strips of rows, or one with itself."""
 
     pair: tuple[int, int]
+    bounds: Any = None  # beyond which nothing is wanted
 
     def split(self) -> Sequence[Any]:
         """It cannot be divided."""
@@ -67,6 +68,7 @@ class StripWork:
         found = search_pair(
             unit.pair, arrays["features"], arrays["norms"],
             Changes(*(arrays[name] for name in _CHANGES)), arrays["cameras"], self.length,
+            unit.bounds,
         )  # fmt: skip
         let_go(arrays["features"])  # other strips come next
         return found
@@ -116,8 +118,11 @@ class StripSearch:
         self, crew: Crew, pairs: Sequence[tuple[int, int]], lists: Any, done: NDArray[np.bool_],
         progress: Any,
     ) -> None:  # fmt: skip
+        from murank_kernels.tiles.strips import bounds_of
+
         places = {pair: place for place, pair in enumerate(pairs)}
-        units = (StripPairUnit(pair) for pair in pairs if not done[places[pair]])
+        left = [pair for pair in pairs if not done[places[pair]]]
+        units = (StripPairUnit(pair, bounds_of(pair, lists)) for pair in left)  # as lists are then
         for unit, answer in crew.answers(units):
             if isinstance(answer, Lost):
                 raise MachineError(f"strips {unit.pair} of the features are lost: {answer.reason}")
