@@ -1,6 +1,5 @@
 """Graphs that are traced once for all exports which trace the same module, in pytest's cache."""
 
-import functools
 import hashlib
 import io
 import pickle
@@ -14,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -121,11 +119,3 @@ def overwrite(file: Path, changed: Values, traced: Values) -> bool:
     if changed:
         file.with_name(f"{file.name}.data").write_bytes(data)
     return True
-
-
-def list_operators_once(patch: pytest.MonkeyPatch) -> None:
-    """Let torch's exporter make its table of operators once, and not for each graph: a second."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    made = functools.cache(ONNXRegistry.from_torchlib)
-    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(made))

@@ -9,10 +9,11 @@ import numpy as np
 import other_seeds
 import pytest
 from numpy.typing import NDArray
+from quick_exporter import quicken
 from random_checkpoint import SIZES, make_checkpoint
 from safetensors.torch import load_file, save_file
 from shared_fixtures import refuse as refuse
-from traced_once import TracedOnce, code_that_traces, list_operators_once
+from traced_once import TracedOnce, code_that_traces
 
 from murank import Engine
 from murank.folder.precision import Precision
@@ -44,7 +45,7 @@ def traced_once(
         shutil.rmtree(old, ignore_errors=True)
     kept.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        list_operators_once(patch)
+        quicken(patch)
         for name in ("export_vision", "export_decoder"):
             patch.setattr(scorer, name, TracedOnce(getattr(scorer, name), kept))
         yield

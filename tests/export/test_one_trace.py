@@ -11,6 +11,7 @@ import pytest
 import torch
 from longer import longer
 from onnx import ModelProto, helper
+from quick_exporter import as_it_is
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -81,6 +82,7 @@ def test_the_same_graph(
     write(tmp_path / "once.onnx")
     assert taken == [True]
     monkeypatch.setattr(one_trace, "_is_in_onnx", lambda _: False)
+    as_it_is(monkeypatch)
     write(tmp_path / "twice.onnx")
     once, twice = (onnx.load(tmp_path / name) for name in ("once.onnx", "twice.onnx"))
     assert wired(once) == wired(twice)
