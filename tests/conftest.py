@@ -1,6 +1,11 @@
 """What all tests run under."""
 
 import os
+import sys
+
+# As at users': otherwise each of some hundred processes compiles all that it imports, a pytest in a
+# process of its own even the plugins (three seconds).
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Read when PyTorch and NumPy are loaded. Between small products their threads would spin: a second
 # core busy with nothing, and on a busy machine ten times the work. OpenBLAS's for 2^26 cycles.
@@ -11,4 +16,5 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 import other_seeds
 
+sys.dont_write_bytecode = False
 other_seeds.move_seeds()

@@ -1,6 +1,7 @@
 """Who may import whom, and that the runtime needs nothing more than it says."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def imported(file: Path, package: str) -> Iterator[str]:
             yield package if node.level else (node.module or "").partition(".")[0]
 
 
+@functools.cache
 def imports_of(package: str) -> set[tuple[str, str]]:
     folder = ROOT / FOLDERS[package] / package
     files = sorted(folder.rglob("*.py"))
