@@ -16,7 +16,7 @@ from gallery_engines import feature_engine
 
 from murank.gallery import Gallery
 
-KILLS = 200 if os.environ.get("FAULTS") == "all" else 6
+KILLS = 200 if os.environ.get("FAULTS") == "all" else 4
 DIM = 16
 HELPERS = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 ENV = {**os.environ, "PYTHONPATH": HELPERS}

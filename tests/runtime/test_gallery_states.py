@@ -190,15 +190,15 @@ def seen(result: GallerySearchResult) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.parametrize("chunk", [3, 1024])
+@pytest.mark.parametrize(("chunk", "examples"), [(3, 15), (1024, 5)])  # 3: seams everywhere
 def test_gallery_equals_a_fresh_one_of_what_is_left(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
+    chunk: int, examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vectors, "CHUNK", chunk)
     run_state_machine_as_test(
         States,
         settings=settings(
-            max_examples=15, stateful_step_count=12, deadline=None,
+            max_examples=examples, stateful_step_count=12, deadline=None,
             suppress_health_check=list(HealthCheck),
             phases=(Phase.explicit, Phase.reuse, Phase.generate),
         ),
