@@ -33,6 +33,7 @@ class Doubling:
     refuses: tuple[int, ...] = ()
     breaks: tuple[int, ...] = ()
     hangs: tuple[int, ...] = ()
+    errs: tuple[int, ...] = ()  # the system refuses
     pause: float = 0  # seconds a unit takes
     together: int = 1  # processes that must be there before one goes on
 
@@ -59,6 +60,8 @@ class Doubling:
             time.sleep(0.1)
 
     def _meet(self, value: int) -> None:
+        if value in self.errs:
+            raise OSError(5, "Input/output error")
         once = self.log.with_name(f"met-{value}")
         if value in self.kills or (value in self.kills_once and not once.exists()):
             once.touch()

@@ -175,6 +175,7 @@ PACKAGES = ("runtime/murank", "export/murank_export")
 WRITERS = {
     "__main__.py", "machine/process.py", "checks/text.py", "cli/output.py", "cli/streams.py",
     "cli/progress.py", "bench/cold_process.py", "doctor/__main__.py", "service/log_lines.py",
+    "crew/ray_cluster.py",  # silences Ray's logger
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_here_in_order_and_one_ahead(tmp_path: Path) -> None:
 
 
 def test_two_processes_share_the_units(crews: Any, tmp_path: Path) -> None:
-    crew = crews()
+    crew = crews(together=2)
     assert by_value(crew.answers(UNITS)) == (EVERYTHING, {})
     assert len({line.split()[0] for line in lines(tmp_path)}) == 2
     assert by_value(crew.answers(UNITS[:1]))[0] == {0: 0, 1: 2, 2: 4, 3: 6}, "they stay"
@@ -106,6 +107,28 @@ def test_what_the_work_raises_is_raised(crews: Any) -> None:
         by_value(crews(refuses=(7,)).answers(UNITS))
     with pytest.raises(BrokenWorkError, match="ZeroDivisionError"):
         by_value(crews(breaks=(7,)).answers(UNITS))
+
+
+def test_what_the_system_refuses_the_work_ends_nobody(crews: Any) -> None:
+    with pytest.raises(MachineError, match=r"a worker process: .*Input/output error"):
+        by_value(crews(errs=(7,)).answers(UNITS))
+
+
+def test_a_unit_that_could_not_be_sent_is_nobodys_fault(
+    crews: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Connection.send
+    refused: list[object] = []
+
+    def broken(connection: Any, what: object) -> None:
+        if isinstance(what, Numbers) and len(refused) < 2:
+            refused.append(what)
+            raise BrokenPipeError
+        send(connection, what)
+
+    monkeypatch.setattr(Connection, "send", broken)
+    assert by_value(crews(1).answers(UNITS)) == (EVERYTHING, {})
+    assert len(refused) == 2
 
 
 def test_what_cannot_be_started(crews: Any) -> None:

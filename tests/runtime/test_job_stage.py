@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,4 +61,10 @@ def test_what_changes_when_a_file_does(tmp_path: Path) -> None:
     assert file_stat(file) is None
     assert file_stat(Path("a\0b")) is None
     file.write_bytes(b"12")
-    assert file_stat(file) == (2, file.stat().st_mtime_ns)
+    status = file.stat()
+    assert file_stat(file) == (2, status.st_mtime_ns, status.st_ctime_ns)
+    other = tmp_path / "b"
+    other.write_bytes(b"34")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(file)
+    assert file_stat(file) != (2, status.st_mtime_ns, status.st_ctime_ns)

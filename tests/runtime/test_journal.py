@@ -136,9 +136,9 @@ def test_what_was_found_out_is_known(tmp_path: Path, *, on_disk: bool) -> None:
     rows = RANDOM.random((2, 8)).astype(np.float32)
     journal.record_features(
         MADE_BY, contents[:2], rows, {contents[2]: "no image"},
-        paths=["/a", "/b", "/c"], stats=[(1, 2), (3, 4), (5, 6)], contents=contents[:3],
+        paths=["/a", "/b", "/c"], stats=[(1, 2, 3), (3, 4, 5), (5, 6, 7)], contents=contents[:3],
     )  # fmt: skip
-    journal.record_files(["/d"], [(7, 8)], contents[3:])
+    journal.record_files(["/d"], [(7, 8, 9)], contents[3:])
     pairs = np.array([[0, 1], [1, 0]])
     journal.record_mu(
         MADE_BY, "given", contents[:2], pairs, np.array([0.5, np.nan], np.float32),
@@ -147,9 +147,9 @@ def test_what_was_found_out_is_known(tmp_path: Path, *, on_disk: bool) -> None:
     if folder is not None:
         journal.close()
         journal = Journal(folder)
-    assert journal.digest("/b", (3, 4)) == contents[1]
-    assert journal.digest("/d", (7, 8)) == contents[3]
-    assert journal.digest("/b", (3, 5)) is None
+    assert journal.digest("/b", (3, 4, 5)) == contents[1]
+    assert journal.digest("/d", (7, 8, 9)) == contents[3]
+    assert journal.digest("/b", (3, 4, 6)) is None
     assert journal.digest("/b", None) is None
     engine = MADE_BY.engine
     np.testing.assert_array_equal(journal.feature(engine, contents[1]), rows[1])
@@ -169,11 +169,11 @@ def test_what_was_found_out_is_known(tmp_path: Path, *, on_disk: bool) -> None:
 def test_shares_write_apart_and_are_read_together(tmp_path: Path) -> None:
     for name in ("share-1-of-2", "share-2-of-2"):
         journal = Journal(tmp_path, tmp_path / name)
-        journal.record_files([f"/{name}"], [(1, 1)], [digest(1)])
+        journal.record_files([f"/{name}"], [(1, 1, 1)], [digest(1)])
         journal.close()
     assert len(segment_files(tmp_path)) == 2
     journal = Journal(tmp_path)
-    assert journal.digest("/share-1-of-2", (1, 1)) == journal.digest("/share-2-of-2", (1, 1))
+    assert journal.digest("/share-1-of-2", (1, 1, 1)) == journal.digest("/share-2-of-2", (1, 1, 1))
 
 
 def right_records() -> dict[str, SegmentRecord]:
@@ -183,7 +183,7 @@ def right_records() -> dict[str, SegmentRecord]:
     return {
         "files": SegmentRecord(
             "files", {"paths": ["/a", "/b"]},
-            {"sizes": np.arange(2), "times": np.arange(2), "digests": two},
+            {"stats": np.arange(6).reshape(2, 3), "digests": two},
         ),
         "features": SegmentRecord(
             "features", facts,
@@ -228,7 +228,7 @@ def test_a_whole_record_that_is_not_right_is_none(tmp_path: Path, what: str | No
     write(tmp_path, list(records.values()))
     journal = Journal(tmp_path)
     kinds = {
-        "files": journal.digest("/a", (0, 0)) is not None,
+        "files": journal.digest("/a", (0, 1, 2)) is not None,
         "features": journal.has_features(MADE_BY.engine),
         "mu": len(journal.mu(MADE_BY.engine, "given")) == 2,
     }

@@ -24,6 +24,7 @@ from murank.cli.progress import ProgressLine, add_progress, progress_file
 from murank.cli.skipped_report import skipped_lines
 from murank.engine.engine import Part
 from murank.jobs import Images, Job, JobFolder, Share, check_others, crew_of, estimate, prepare
+from murank.jobs.embed import NoQueryError
 from murank.jobs.needs import vision_cache_mb
 from murank.rerank.features import FeatureSet
 from murank.rerank.methods import METHODS
@@ -97,7 +98,13 @@ def run(args: argparse.Namespace) -> int:
             ) as folder,
             crew_of(args.workers, plan.engine) as crew,
         ):  # fmt: skip
-            prepared = prepare(plan, folder, crew, clock=clock, report=line)
+            try:
+                prepared = prepare(plan, folder, crew, clock=clock, report=line)
+            except NoQueryError as error:
+                if plan.share is None:
+                    raise
+                line.note(f"share {plan.share}: nothing to ask; {error}")
+                return 0
             made = prepared.report
             report = {
                 **made,
@@ -108,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             if plan.share is None:
                 folder.finish(report, features=prepared.fingerprint)
                 if args.prune:
-                    folder.prune(prepared.contents)
+                    folder.prune(prepared.contents, prepared.paths)
     if args.json:
         say_json(report)
     else:
@@ -131,8 +138,10 @@ def _estimate(args: argparse.Namespace, clock: StageClock) -> int:
 def _check_options(args: argparse.Namespace) -> None:
     """Raise UsageError for an option without effect."""
     check_needs(args, NEEDS | CACHE_NEEDS)
-    if args.share is not None and args.estimate:
-        raise UsageError("--estimate is of the whole job: leave out --share")
+    if args.estimate:
+        unused = ("share", "prune", "progress", "max_skipped", "mixed")
+        for flag in given_flags(args, unused).values():
+            raise UsageError(f"--estimate is of the whole job and writes nothing: leave out {flag}")
     if args.share is not None and args.prune:
         raise UsageError("--prune forgets what other shares need; pass it to the run that merges")
     if args.no_mu:

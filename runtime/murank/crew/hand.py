@@ -8,12 +8,12 @@ a second also when it hangs.
 import contextlib
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,19 +25,18 @@ AHEAD = 2  # units that a worker has at most: the one in work, and the one begun
 
 def main() -> None:
     """UnitWork until told otherwise."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this decides
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     connection = Connection(int(sys.argv[1]))
-    # The other side is gone, which is all there is to know.
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(_NobodyThereError):
         try:
-            work = pickle.loads(connection.recv_bytes())()  # noqa: S301 - our own parent
-            connection.send(("ready", None))
+            make = pickle.loads(_received(connection.recv_bytes))  # noqa: S301 - our own parent
+            work = make()
+            _send(connection, ("ready", None))
             _serve(connection, work)
-        except (EOFError, OSError):
+        except _NobodyThereError:
             raise
         except BaseException as error:  # noqa: BLE001 - told to whoever started this
-            connection.send(("failed", sendable(error)))
+            _send(connection, ("failed", sendable(error)))
     os._exit(0)  # threads that decode what nobody wants any more are not waited for
 
 
@@ -51,9 +50,27 @@ def _serve(connection: Connection, work: UnitWork) -> None:
     waiting: deque[tuple[Any, Any]] = deque()
     while True:
         while len(waiting) < AHEAD and (not waiting or connection.poll()):
-            unit = connection.recv()
+            unit = _received(connection.recv)
             waiting.append((unit, work.begin(unit)))
-        connection.send(("done", work.finish(*waiting.popleft())))
+        _send(connection, ("done", work.finish(*waiting.popleft())))
+
+
+class _NobodyThereError(Exception):
+    """The other side of the socket is gone, which is all there is to know."""
+
+
+def _received(receive: Callable[[], Any]) -> Any:
+    try:
+        return receive()
+    except (EOFError, OSError) as error:
+        raise _NobodyThereError from error
+
+
+def _send(connection: Connection, said: tuple[str, Any]) -> None:
+    try:
+        connection.send(said)
+    except OSError as error:
+        raise _NobodyThereError from error
 
 
 def sendable(error: BaseException) -> BaseException:
@@ -62,6 +79,8 @@ def sendable(error: BaseException) -> BaseException:
         if kind in (InputError, OutputError, UsageError, MachineError):
             named: BaseException = kind(str(error))
             return named
+    if isinstance(error, OSError):
+        return MachineError(f"a worker process: {error}")
     if isinstance(error, MemoryError):
         return MemoryError(str(error))
     return BrokenWorkError("".join(traceback.format_exception(error)))

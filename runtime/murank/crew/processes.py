@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,7 +18,12 @@ from murank.crew.crew_protocol import Lost, Make
 from murank.crew.hand import AHEAD
 from murank.crew.patience import Patience
 
-_HAND = "from murank.crew.hand import main; main()"
+# Whoever started this decides about an interrupt, from the first moment on.
+_HAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "from murank.crew.hand import main; main()"
+)
+_SENDING = 60  # seconds that a process may leave a unit lying
 _HOPELESS = 20  # processes that end one after the other without an answer between
 
 
@@ -26,6 +32,7 @@ class _Hand:
 
     def __init__(self, make: bytes, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SENDING, 0))
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603 - this Python, our own module
                 [sys.executable, "-c", _HAND, str(theirs.fileno())],
@@ -34,17 +41,27 @@ class _Hand:
             )  # fmt: skip
         self.connection = Connection(ours.detach())
         self.doing: deque[_Task] = deque()
-        self.is_ready = False
+        self.is_ready, self.is_gone = False, False
         self._since = time.monotonic()
         with contextlib.suppress(OSError):  # it has ended already: shows when it is waited for
             self.connection.send_bytes(make)
 
-    def give(self, task: "_Task") -> None:
-        """Send a unit. OSError if the process is gone."""
+    def is_awaited(self, supply: "_Supply") -> bool:
+        """Whether it will say something: an answer, that it is ready, or that it has ended."""
+        return bool(self.doing) or self.is_gone or (not self.is_ready and supply.has_more)
+
+    def give(self, task: "_Task") -> bool:
+        """Send a unit; return whether it went: a process that is gone, or hangs, takes none."""
         if not self.doing:
             self._since = time.monotonic()
+        try:
+            self.connection.send(task.unit)
+        except OSError:
+            self.is_gone = True
+            self.process.kill()
+            return False
         self.doing.append(task)
-        self.connection.send(task.unit)
+        return True
 
     def done(self) -> tuple["_Task", float]:
         """Return the unit that was answered, and the seconds it took."""
@@ -95,9 +112,11 @@ class Processes:
         try:
             while True:
                 self._give(supply)
-                busy = {hand.connection: hand for hand in self._hands if hand.doing}
-                if not busy:
+                busy = {hand.connection: hand for hand in self._hands if hand.is_awaited(supply)}
+                if not busy and not supply.has_more:
                     return
+                if not busy:
+                    continue
                 for connection in self._waited(list(busy)):
                     yield from self._heard(busy[connection], supply)
         except BaseException:
@@ -117,13 +136,10 @@ class Processes:
             variables = self._environment[len(self._hands)]
             self._hands.append(_Hand(self._make, variables))
         for _ in range(AHEAD):  # in turn, so that nobody has two while another has none
-            for number, hand in enumerate(self._hands):
+            for hand in [one for one in self._hands if one.is_ready and not one.is_gone]:
                 task = supply.next_for(hand)
-                if task is not None:
-                    try:
-                        hand.give(task)
-                    except OSError:
-                        self._replace(number, supply)
+                if task is not None and not hand.give(task):
+                    supply.put_back(task)  # it never was in work
 
     def _waited(self, connections: Sequence[Connection]) -> Sequence[Any]:
         heard = wait(connections, self._patience.seconds)
@@ -173,6 +189,10 @@ class _Supply:
         if not self._ahead and not self._suspects:
             self._ahead.extend(_Task(unit) for unit in _first(self._units))
         return bool(self._ahead or self._suspects)
+
+    def put_back(self, task: _Task) -> None:
+        """Take a unit back that nobody began."""
+        (self._suspects if task.ended else self._ahead).appendleft(task)
 
     def next_for(self, hand: _Hand) -> _Task | None:
         """Return what it should be given now, if anything."""

@@ -12,7 +12,7 @@ from murank._exceptions import InputError
 from murank.jobs.desk import Desk
 from murank.jobs.image_contents import NoContent
 from murank.jobs.stage import file_stat
-from murank.journal.journal import Digest
+from murank.journal.journal import Digest, Stat
 
 Contents = Sequence[Digest | NoContent]
 
@@ -59,7 +59,7 @@ class Pairs:
         )
 
     @cached_property
-    def _stats(self) -> dict[Path, tuple[int, int] | None]:
+    def _stats(self) -> dict[Path, Stat | None]:
         used = np.unique(self.candidates).tolist()
         paths = [*self.query_paths, *(self.gallery_paths[row] for row in used)]
         return {path: file_stat(path) for path in dict.fromkeys(paths)}

@@ -13,7 +13,9 @@ from murank.jobs.job_units import Provenance
 from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.skip_limit import DEFAULT_SKIPS, SkipLimit
 from murank.jobs.stage import fingerprint
-from murank.journal.journal import Digest, Journal, MadeBy
+from murank.journal.journal import Digest, Journal, MadeBy, Stat
+
+_FILES = 4096  # whose contents are recorded together
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Desk:
         return "made"
 
     def contents_of(
-        self, paths: Sequence[Path], stats: Mapping[Path, tuple[int, int] | None]
+        self, paths: Sequence[Path], stats: Mapping[Path, Stat | None]
     ) -> dict[Path, Digest | NoContent]:
         """Return the contents of files: as recorded, else they are read."""
         found: dict[Path, Digest | NoContent] = {}
@@ -86,14 +88,19 @@ class Desk:
             else:
                 found[path] = known
         show = self.report.part("read")
-        new: list[tuple[str, tuple[int, int], Digest]] = []
+        new: list[tuple[str, Stat, Digest]] = []
         for path, content in digests_of(unread, self.engine.limits):
             found[path] = content
             stat = stats[path]
             if isinstance(content, bytes) and stat is not None:
                 new.append((str(path.absolute()), stat, content))
+            if len(new) >= _FILES:
+                self._record(new)
             show("images", len(found), len(paths))
-        if new:
-            names, sizes_and_times, digests = zip(*new, strict=True)
-            self.journal.record_files(names, sizes_and_times, digests)
+        self._record(new)
         return found
+
+    def _record(self, new: list[tuple[str, Stat, Digest]]) -> None:
+        if new:
+            self.journal.record_files(*zip(*new, strict=True))
+            new.clear()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ from murank.rerank.features import FeatureSet, feature_arrays
 _BATCH = 32  # images that the engine is given at once; what a killed run loses at most
 
 _Contents = list[Digest | NoContent | None]  # of each row; None: not looked at
+
+
+class NoQueryError(InputError):
+    """No query is left: of a share, there is nothing to ask."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,21 @@ def embed(
     """
     wanted = np.ones(len(images.paths), bool) if rows is None else rows
     own = np.flatnonzero(wanted).tolist()
+    _ = images.stats  # taken before the files are read: one that changes later is read again
     contents = _known_contents(images, desk, own)
     known, total = _count_known(desk, contents, own)
     workspace.check_room(features_bytes(total - known, total, desk.engine.encoder.dim))
     state = desk.announce(FEATURES_FILE, "images", known, total)
     watch = desk.skips.watch(len(images.paths))
+    same = _rows_of_paths(images, own)
     watch.left_out(_reasons(images, desk, contents, own))
-    for unit, answer in _answers(images, desk, contents, own):
+    for unit, answer in _answers(images, desk, contents, own, same):
         _take(unit, answer, images, desk, contents)
+        _spread(unit, same, contents)
         watch.left_out(_reasons(images, desk, contents, unit.rows))
+    undone = sum(not _is_known(desk, contents[row]) for row in own)
+    if undone:
+        raise RuntimeError(f"{undone} images were given to workers and did not come back")
     reasons = _reasons(images, desk, contents, own)
     desk.used.update(one for one in contents if isinstance(one, bytes))
     readable, digests = _readable(images, contents, wanted, reasons)
@@ -111,11 +122,33 @@ def _count_known(desk: Desk, contents: _Contents, rows: Sequence[int]) -> tuple[
     return sum(_is_known(desk, contents[row]) for row in rows), len(rows)
 
 
+def _rows_of_paths(images: Images, own: Sequence[int]) -> dict[int, list[int]]:
+    """Return, by the first row of a file, the other rows that have the same file."""
+    first: dict[Path, int] = {}
+    same: dict[int, list[int]] = {}
+    for row in own:
+        known = first.setdefault(images.paths[row], row)
+        if known != row:
+            same.setdefault(known, []).append(row)
+    return same
+
+
+def _spread(unit: EmbedUnit, same: Mapping[int, Sequence[int]], contents: _Contents) -> None:
+    for row in unit.rows:
+        for other in same.get(row, ()):
+            contents[other] = contents[row]
+
+
 def _answers(
-    images: Images, desk: Desk, contents: _Contents, own: Sequence[int]
+    images: Images,
+    desk: Desk,
+    contents: _Contents,
+    own: Sequence[int],
+    same: Mapping[int, Sequence[int]],
 ) -> Iterator[tuple[EmbedUnit, EmbedAnswer]]:
     """Yield what is found in the files whose features are not known, in units of whole batches."""
-    rows = [row for row in own if not _is_known(desk, contents[row])]
+    again = {other for rows in same.values() for other in rows}  # a file is read once
+    rows = [row for row in own if row not in again and not _is_known(desk, contents[row])]
     units = [
         EmbedUnit(tuple(some), tuple(str(images.paths[row]) for row in some))
         for _, group in groupby(rows, lambda row: row // _BATCH)
@@ -142,7 +175,7 @@ def _take(
         digest = answer.digests[place]
         contents[row] = NoContent(answer.unread[place]) if digest is None else digest
     new = [i for i, one in enumerate(answer.embedded) if not _is_known(desk, one)]
-    desk.images_embedded += len(answer.embedded)
+    desk.images_embedded += len(new)
     files = [
         (str(images.paths[row].absolute()), stat, digest)
         for row, digest in zip(unit.rows, answer.digests, strict=True)
@@ -191,6 +224,7 @@ def _readable(
     ):
         if not kept[part].any():
             first = next(reason for row, reason in reasons.items() if row in range(len(kept))[part])
-            raise InputError(f"no {name} image can be read; the first: {first}")
+            kind = NoQueryError if name == "query" else InputError
+            raise kind(f"no {name} image can be read; the first: {first}")
     found = (contents[row] for row in np.flatnonzero(kept).tolist())
     return images.kept(kept), tuple(one for one in found if isinstance(one, bytes))

@@ -255,6 +255,8 @@ class _Trial:
         pairs = [
             (row % count, (row + step + 1) % count) for row in range(queries) for step in range(k)
         ]
+        if not usable:
+            raise InputError(f"{paths[0]} can be read no more; start again")
         names, digests = zip(*usable, strict=True)
         order = HALVES[self._plan.order][0]
         wanted = np.ones(len(pairs), bool)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from murank.datasets import ImageList
 from murank.datasets.labels import Ids
 from murank.jobs.stage import file_stat
+from murank.journal.journal import Stat
 from murank.rerank.features import FeatureSet
 
 
@@ -38,7 +39,7 @@ class Images:
         )
 
     @cached_property
-    def stats(self) -> list[tuple[int, int] | None]:
+    def stats(self) -> list[Stat | None]:
         """What changes when an image does, [N]; taken once, at the first use."""
         return [file_stat(path) for path in self.paths]
 

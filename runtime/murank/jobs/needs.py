@@ -58,4 +58,4 @@ def vision_cache_mb(engine: LazyEngine, num_images: int, processes: int) -> int:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else "less than 1 MB"

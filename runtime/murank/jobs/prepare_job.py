@@ -35,6 +35,7 @@ class Prepared:
     fingerprint: str  # of the features
     report: Mapping[str, Any]  # of job.json, JSON-ready
     contents: Collection[Digest]  # of the images
+    paths: Collection[str]  # of the images, absolute
 
 
 def prepare(
@@ -106,7 +107,8 @@ def prepare(
         mu_defaults=plan.engine.manifest.mu_defaults,
         notes=aligned.notes,
     )
-    return Prepared(current, told.to_json(), desk.used)
+    rows = source.paths if isinstance(source, Images) else source.image_paths
+    return Prepared(current, told.to_json(), desk.used, {str(row.absolute()) for row in rows})
 
 
 def _own_rows(plan: Job) -> NDArray[np.bool_] | None:

@@ -87,11 +87,17 @@ def score(
         for half, flags in new.items()
     }
     workspace.check_room(mu_bytes(sum(int(flags.sum()) for flags in new.values()), total))
-    watch = desk.skips.watch(numbered.num_images)
+    watch = desk.skips.watch(numbered.num_images, in_order=False)
     watch.left_out(dict(enumerate(numbered.images_out)))
-    for unit, answer in _answers(what, numbered, new, desk):
-        _take(unit, answer, numbered, desk)
-        watch.left_out(dict(enumerate([*numbered.images_out, *numbered.lost.values()])))
+    while any(flags.any() for flags in new.values()):
+        before = sum(int(flags.sum()) for flags in new.values())
+        for unit, answer in _answers(what, numbered, new, desk):
+            _take(unit, answer, numbered, desk)
+            watch.left_out(dict(enumerate(numbered.images_out)))
+        # Where a file is gone and another has the same content, that one is asked about.
+        new = {half: numbered.new(known, wanted) for half, known in halves.items()}
+        if sum(int(flags.sum()) for flags in new.values()) >= before and not numbered.moved():
+            raise RuntimeError(f"{before} pairs were given to workers and did not come back")
     records: dict[str, Record] = {}
     computed, skips = [], []
     for half, known in halves.items():
@@ -149,7 +155,7 @@ def _take(unit: AskUnit, answer: AskAnswer, numbered: NumberedPairs, desk: Desk)
     desk.tokens_looked_up += answer.seen[0]
     desk.tokens_computed += answer.seen[1]
     for place, reason in answer.unread.items():
-        numbered.unread[unit.paths[place]] = reason
+        numbered.cannot_read(unit.digests[place], unit.paths[place], reason, desk)
     refused = {unit.digests[place]: reason for place, reason in answer.refused.items()}
     for digest, reason in refused.items():
         numbered.out[desk.journal.number(digest)] = reason

@@ -26,9 +26,9 @@ class SkipLimit:
         if self.strict:
             raise InputError(f"{reason} (--strict)")
 
-    def watch(self, total: int) -> "Watch":
-        """Return what counts among `total` images."""
-        return Watch(self, total)
+    def watch(self, total: int, *, in_order: bool = True) -> "Watch":
+        """Return what counts among `total` images; `in_order`: their places are a list's."""
+        return Watch(self, total, in_order=in_order)
 
 
 DEFAULT_SKIPS = SkipLimit()
@@ -37,8 +37,8 @@ DEFAULT_SKIPS = SkipLimit()
 class Watch:
     """Counts images that are left out."""
 
-    def __init__(self, limit: SkipLimit, total: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: SkipLimit, total: int, *, in_order: bool) -> None:
+        self._limit, self._in_order = limit, in_order
         self._is_out = np.zeros(total, bool)
         self._first: str | None = None
 
@@ -63,7 +63,7 @@ class Watch:
             return count > self._limit.most
         if count > max(_FEW, _SHARE * total):
             return True
-        return count >= _IN_A_ROW and _longest_run(self._is_out) >= _IN_A_ROW
+        return self._in_order and count >= _IN_A_ROW and _longest_run(self._is_out) >= _IN_A_ROW
 
 
 def _longest_run(flags: "np.typing.NDArray[np.bool_]") -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from murank._exceptions import InputError
 from murank.files.atomic import Writer
 from murank.files.npz import open_npz, read_npz
+from murank.journal.journal import Stat
 
 Arrays = dict[str, Any]  # name -> array
 Record = Mapping[str, Any]  # JSON-ready; its "fingerprint" says what the stage was made from
@@ -33,13 +34,16 @@ def fingerprint(*what: object) -> str:
     return hashlib.sha256(json.dumps([_FORMAT, *what]).encode()).hexdigest()
 
 
-def file_stat(path: Path) -> tuple[int, int] | None:
-    """Return what changes when the file does: size and time; None if it is not there."""
+def file_stat(path: Path) -> Stat | None:
+    """Return what changes when the file does, or another takes its name; None if it is not there.
+
+    Size, time of the content, and time of the last change of anything, names among it.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def stage_writer(arrays: Arrays, record: Record) -> Writer:

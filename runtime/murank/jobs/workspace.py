@@ -154,13 +154,17 @@ class JobFolder:
                 _delete(self._path / name)
         _delete(self._path / _HIDDEN)
 
-    def prune(self, contents: Collection[Digest]) -> None:
-        """Forget all contents but these; once it is finished."""
-        prune(self._path / JOURNAL, contents)
+    def prune(self, contents: Collection[Digest], paths: Collection[str]) -> None:
+        """Forget all contents but these and those of these files; once it is finished."""
+        recorded = self.journal.recorded(paths)
+        prune(self._path / JOURNAL, {*contents, *recorded}, paths)
 
     def _begin(self) -> None:
         """Mark the folder as unfinished, before anything in it changes."""
         if self._begun:
+            return
+        if self._share is not None and (self._path / JOB_FILE).exists():
+            self._begun = True  # it was finished meanwhile: answers are kept for the next run
             return
         text = json.dumps({"schema_version": 1, "job": self._job}, indent=2) + "\n"
         with readable_errors(self._path), made_folder(self._path):

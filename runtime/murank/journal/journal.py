@@ -4,7 +4,7 @@ A content is known by the sha256 of a file's bytes, so that a file that was touc
 copied is nothing new.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from murank.journal.record_check import is_right
 from murank.journal.segments import SegmentRecord, SegmentWriter, read_records
 
 Digest = bytes  # sha256 of a file's bytes
-Stat = tuple[int, int]  # size and time of a file, as long as which its content is taken to stay
+# Size, time of the content, time of any change: as long as they stay, a file is taken as it was.
+Stat = tuple[int, int, int]
 _DIGEST = 32
 
 
@@ -74,6 +75,10 @@ class Journal:
         """Return the content of a file, None unless it is known and the file seems unchanged."""
         known = self._files.get(path)
         return known[1] if known is not None and known[0] == stat else None
+
+    def recorded(self, paths: Iterable[str]) -> set[Digest]:
+        """Return the contents that files had when they were looked at last."""
+        return {self._files[path][1] for path in paths if path in self._files}
 
     def number(self, digest: Digest) -> int:
         """Return the number of a content, the same for equal ones."""
@@ -165,7 +170,7 @@ class Journal:
     def _learn(self, record: SegmentRecord, *, from_disk: bool = True) -> None:
         facts, arrays = record.facts, record.arrays
         if record.kind == "files":
-            stats = zip(arrays["sizes"].tolist(), arrays["times"].tolist(), strict=True)
+            stats = [(size, time, change) for size, time, change in arrays["stats"].tolist()]
             digests = digests_of_rows(arrays["digests"])
             self._files.update(zip(facts["paths"], zip(stats, digests, strict=True), strict=True))
             return
@@ -211,8 +216,8 @@ class Journal:
 
 
 def _files(paths: Sequence[str], stats: Sequence[Stat], digests: Sequence[Digest]) -> SegmentRecord:
-    sizes, times = np.array(stats, np.int64).reshape(-1, 2).T
-    arrays: dict[str, NDArray[Any]] = {"sizes": sizes, "times": times, "digests": _as_rows(digests)}
+    rows = np.array(stats, np.int64).reshape(-1, 3)
+    arrays: dict[str, NDArray[Any]] = {"stats": rows, "digests": _as_rows(digests)}
     return SegmentRecord("files", {"paths": list(paths)}, arrays)
 
 

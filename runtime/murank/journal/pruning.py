@@ -1,44 +1,51 @@
 """A journal without what is not needed: what was removed from a job is forgotten here, too."""
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.files.atomic import readable_errors, sync
+from murank.files.atomic import readable_errors, sole_writer, sync
 from murank.journal.journal import Digest, digests_of_rows
 from murank.journal.record_check import is_right
 from murank.journal.segments import SegmentRecord, SegmentWriter, read_records, segment_files
 
 
-def prune(folder: Path, kept: Collection[Digest]) -> None:
-    """Write the journal anew with records of these contents alone, then delete the old files.
+def prune(folder: Path, kept: Collection[Digest], paths: Collection[str]) -> None:
+    """Write the journal anew with records of these contents and files alone; delete the old files.
 
-    Raises OutputError if the system refuses; nothing that is kept is lost.
+    Raises OutputError if the system refuses, or a share is at work: nothing that is kept is lost.
     """
     old = segment_files(folder)
     if not old:
         return
-    wanted = frozenset(kept)
-    writer = SegmentWriter(folder, lambda: None)
-    try:
-        for record in read_records(folder):
-            smaller = _pruned(record, wanted) if is_right(record) else None
-            if smaller is not None:
-                writer.append([smaller])
-    finally:
-        writer.close()
-    with readable_errors(folder):
-        for file in old:
-            file.unlink()
-        for place in {file.parent for file in old} - {folder}:
-            if not any(place.iterdir()):
-                place.rmdir()
-        sync(folder)
+    places = {file.parent for file in old} - {folder}
+    wanted, named = frozenset(kept), frozenset(paths)
+    with contextlib.ExitStack() as locks:
+        for place in sorted(places):
+            locks.enter_context(sole_writer(place))
+        writer = SegmentWriter(folder, lambda: None)
+        try:
+            for record in read_records(folder):
+                smaller = _pruned(record, wanted, named) if is_right(record) else None
+                if smaller is not None:
+                    writer.append([smaller])
+        finally:
+            writer.close()
+        with readable_errors(folder):
+            for file in old:
+                file.unlink()
+            for place in places:
+                if not any(place.iterdir()):
+                    place.rmdir()
+            sync(folder)
 
 
-def _pruned(record: SegmentRecord, wanted: frozenset[Digest]) -> SegmentRecord | None:
+def _pruned(
+    record: SegmentRecord, wanted: frozenset[Digest], named: frozenset[str]
+) -> SegmentRecord | None:
     facts, arrays = dict(record.facts), dict(record.arrays)
     if "refused" in arrays:
         keep = _is_wanted(arrays["refused"], wanted)
@@ -46,6 +53,7 @@ def _pruned(record: SegmentRecord, wanted: frozenset[Digest]) -> SegmentRecord |
         facts["unusable"] = [why for why, kept in zip(facts["unusable"], keep, strict=True) if kept]
     if record.kind == "files":
         keep = _is_wanted(arrays["digests"], wanted)
+        keep &= np.array([path in named for path in facts["paths"]], bool)
         arrays = {name: rows[keep] for name, rows in arrays.items()}
         facts["paths"] = [path for path, kept in zip(facts["paths"], keep, strict=True) if kept]
         return SegmentRecord(record.kind, facts, arrays) if keep.any() else None

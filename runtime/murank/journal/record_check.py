@@ -22,8 +22,9 @@ def is_right(record: SegmentRecord) -> bool:
 
 def _files(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bool:
     count = len(facts["paths"])
-    times = [arrays[name].shape == (count,) for name in ("sizes", "times")]
-    return all(times) and _texts(facts["paths"], count) and _digests(arrays["digests"], count)
+    stats = arrays["stats"]
+    fits = stats.shape == (count, 3) and stats.dtype == np.int64
+    return fits and _texts(facts["paths"], count) and _digests(arrays["digests"], count)
 
 
 def _features(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bool:

@@ -31,6 +31,7 @@ _MARK = b"\xf3murank3"
 _HEAD = struct.Struct("<8sIIQ")  # mark, checksum of all that follows it, bytes of header and arrays
 _CHECKED = struct.Struct("<IQ")
 _LONGEST_HEADER = 1 << 26
+_SMALL = 4 << 20  # bytes of a file that is read rather than mapped
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def segment_files(folder: Path) -> list[Path]:
     """Return the files of a folder, oldest first; none if it is not there."""
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.rglob(f"*{SUFFIX}") if file.is_file())
+    files = (file for file in folder.rglob(f"*{SUFFIX}") if file.is_file())
+    return sorted(files, key=lambda file: (file.name, file))
 
 
 def _write_all(file: int, raw: bytes) -> None:
@@ -140,12 +142,9 @@ def _write_all(file: int, raw: bytes) -> None:
 def _mapped(file: Path) -> memoryview:
     try:
         with file.open("rb") as handle:
-            empty = os.fstat(handle.fileno()).st_size == 0
-            return (
-                memoryview(b"")
-                if empty
-                else memoryview(mmap(handle.fileno(), 0, access=ACCESS_READ))
-            )
+            if os.fstat(handle.fileno()).st_size < _SMALL:  # a map keeps a descriptor open
+                return memoryview(handle.read())
+            return memoryview(mmap(handle.fileno(), 0, access=ACCESS_READ))
     except OSError as error:
         raise OutputError(f"{file}: {error.strerror or error}") from error
 
