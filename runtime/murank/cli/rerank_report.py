@@ -49,7 +49,9 @@ def _approximate(neighbours: dict[str, Any] | None) -> list[str]:
     if neighbours is None or neighbours["method"] == "exact":
         return []
     cells = f"{neighbours['nprobe']} of {neighbours['nlist']} cells"
-    return [f"neighbours: {100 * neighbours['recall']:.2f} % found (ivf, {cells} a row)"]
+    slow = 10 * neighbours["nprobe"] > neighbours["nlist"]
+    advice = "; --neighbours exact is hardly slower" if slow else ""
+    return [f"neighbours: {100 * neighbours['recall']:.2f} % found (ivf, {cells} a row){advice}"]
 
 
 def _used(source: RankedSource, summary: dict[str, Any]) -> str:
