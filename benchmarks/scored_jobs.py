@@ -244,13 +244,21 @@ def workers(setting: Setting) -> None:
     print(f"  2 against 1: {ratio:.2f} x", flush=True)
 
 
+def ray(setting: Setting) -> None:
+    """Actors of Ray against a process of this machine."""
+    from ray_jobs import compare
+
+    compare(setting, run)
+
+
 def _asking(found: Run) -> float:
     seconds = found.report["seconds"]
     return float(seconds["embed"] + seconds["mu"])
 
 
 SECTIONS: dict[str, Callable[[Setting], None]] = {
-    "reuse": reuse, "journal": journal, "samples": samples, "workers": workers
+    "reuse": reuse, "journal": journal, "samples": samples, "workers": workers,
+    "ray": ray,
 }  # fmt: skip
 
 

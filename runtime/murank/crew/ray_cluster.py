@@ -12,15 +12,18 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from murank._exceptions import MachineError
 from murank.machine.library import library
+from murank_kernels.machine.cores import usable_cores
 
 _INSTALL = "pip install 'murank[ray]'"
 _CONNECTING = 20  # seconds
+_SHOWN = 300  # characters of what Ray says
 _OBJECT_STORE = 256 << 20  # bytes; of units and answers, which are small
 # Ray reads these as it is imported.
 _ANYWHERE = {
@@ -48,7 +51,7 @@ class RayCluster:
         self._folder: Path | None = None
         added = dict(_ANYWHERE)
         if not address:
-            added |= _LOCAL | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            added |= _LOCAL | {"RAY_AUTH_TOKEN": _token()}
         self._before = {name: os.environ.get(name) for name in added}
         os.environ.update(added)
         try:
@@ -88,6 +91,7 @@ class RayCluster:
             self._folder = Path(tempfile.mkdtemp(prefix="murank-"))
             options = {
                 "address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1",
+                "num_cpus": usable_cores(),
                 "object_store_memory": _OBJECT_STORE, "_temp_dir": str(self._folder / "ray"),
             }  # fmt: skip
         try:
@@ -150,7 +154,13 @@ def _metadata(ray: Any, address: str) -> Mapping[str, str]:
 
 
 def _line(error: object) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:_SHOWN]
+
+
+@cache
+def _token() -> str:
+    """Return the secret of this process's clusters: Ray keeps the first that it is told."""
+    return secrets.token_hex(32)
 
 
 @contextlib.contextmanager

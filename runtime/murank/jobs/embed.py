@@ -154,6 +154,8 @@ def _answers(
         for _, group in groupby(rows, lambda row: row // _BATCH)
         for some in [list(group)]
     ]
+    if not units:  # nobody need be started
+        return
     show, done = desk.report.part("embed", workers=desk.crew.size), 0
     for unit, answer in desk.crew.answers(units):
         done += len(unit.rows)

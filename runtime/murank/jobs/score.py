@@ -136,6 +136,8 @@ def _answers(
         numbered.unit(list(group), new)
         for _, group in groupby(rows.tolist(), lambda row: row // together)
     )
+    if not total:  # nobody need be started
+        return
     show, done = desk.report.part(what.name, workers=desk.crew.size), 0
     for unit, answer in desk.crew.answers(units):
         done += sum(int(flags.sum()) for flags in unit.orders.values())
