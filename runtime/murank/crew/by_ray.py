@@ -16,7 +16,7 @@ from murank.crew.patience import Patience
 from murank.crew.ray_cluster import RayCluster
 from murank.crew.ray_hand import ANSWER, UNIT, RayHand
 
-_AT_ONCE, _AHEAD = 2, 3  # units that an actor prepares at once, and has at most; one is in work
+_AT_ONCE, _AHEAD = 2, 3  # units that an actor has in its hands, and has at most; one is in work
 _LETTING_GO = 30  # seconds that Ray may take to end its actors
 _PASS_BYTES = 128 << 20  # of the units that Ray is given at once, and keeps until all are done
 
@@ -106,10 +106,10 @@ class RayActors:
             RayHand, fn_constructor_args=(self._make, __version__),
             batch_size=1, batch_format="pyarrow",
             # Fewer may remain: an actor whose node went waits for the place of one that is idle.
-            # While one unit is in work Ray prepares the next; RayHand is called by one at a time.
             compute=data.ActorPoolStrategy(
                 min_size=1, max_size=size, initial_size=size,
                 max_tasks_in_flight_per_actor=_AHEAD, max_concurrent_calls_per_actor=_AT_ONCE,
+                enable_true_multi_threading=True,  # RayHand begins one while another is in work
             ),
             **({"num_cpus": 0, "num_gpus": 1} if self._gpus else {"num_cpus": self._cpus}),
         )  # fmt: skip

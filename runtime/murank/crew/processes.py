@@ -97,14 +97,19 @@ class Processes:
         environment: Sequence[Mapping[str, str]] = (),
         *,
         patience: Patience | None = None,
+        arrivals: Connection | None = None,
     ) -> None:
-        """`environment`: variables of each, such as which device it sees; started at first use."""
+        """`environment`: variables of each, such as which device it sees; started at first use.
+
+        `arrivals` says by some bytes that units, which had an end, have more.
+        """
         self.size = size
         self._make = pickle.dumps(make)
         self._environment = list(environment) or [{}] * size
         self._hands: list[_Hand] = []
         self._ended = 0  # one after the other
         self._patience = patience or Patience()
+        self._arrivals = [] if arrivals is None else [arrivals]
 
     def answers(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield each unit, or parts of it, and its answer, as they come."""
@@ -117,8 +122,11 @@ class Processes:
                     return
                 if not busy:
                     continue
-                for connection in self._waited(list(busy)):
-                    yield from self._heard(busy[connection], supply)
+                for connection in self._waited([*busy, *self._arrivals]):
+                    if connection in busy:
+                        yield from self._heard(busy[connection], supply)
+                    else:
+                        connection.recv_bytes()
         except BaseException:
             self.close(grace=0.1)
             raise
