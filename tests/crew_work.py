@@ -69,6 +69,7 @@ class Doubling:
         if value in self.orphaned_once and not once.exists():
             once.touch()
             os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(0.5)  # it takes the system a moment
         if value in self.refuses:
             raise InputError(f"{value} is refused")
         if value in self.breaks:

@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 from murank._exceptions import InputError, MachineError, OutputError, UsageError
@@ -47,12 +47,23 @@ def _end_with(parent: int) -> None:
 
 
 def _serve(connection: Connection, work: UnitWork) -> None:
-    waiting: deque[tuple[Any, Any]] = deque()
+    """Answer units; each is begun as it comes, while another is in work."""
+    begun: SimpleQueue[tuple[Any, Any] | BaseException] = SimpleQueue()
+    threading.Thread(target=_begin, args=(connection, work, begun), daemon=True).start()
     while True:
-        while len(waiting) < AHEAD and (not waiting or connection.poll()):
+        one = begun.get()
+        if isinstance(one, BaseException):
+            raise one
+        _send(connection, ("done", work.finish(*one)))
+
+
+def _begin(connection: Connection, work: UnitWork, begun: "SimpleQueue[Any]") -> None:
+    try:
+        while True:
             unit = _received(connection.recv)
-            waiting.append((unit, work.begin(unit)))
-        _send(connection, ("done", work.finish(*waiting.popleft())))
+            begun.put((unit, work.begin(unit)))
+    except BaseException as error:  # noqa: BLE001 - raised where units are awaited
+        begun.put(error)
 
 
 class _NobodyThereError(Exception):
