@@ -4,6 +4,8 @@
 # make test-ray   installs the extra `ray` into .venv-test and tests it on this machine's loopback
 # make dist   wheel, hashed requirements, SBOM and licences, in dist/; make test-dist   and a container's steps
 PYTHON ?= python3
+# Python keeps what it compiles, module by module as they are used: installing compiles nothing.
+export PYTHONDONTWRITEBYTECODE =
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 RUN = .venv/bin
 TEST = .venv-test/bin
@@ -13,12 +15,12 @@ DIST = .venv-dist/bin
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) $(RUN)/python -m pip install --quiet -e '.[cpu]'
+	$(PIP) $(RUN)/python -m pip install --quiet --no-compile -e '.[cpu]'
 	touch $@
 
 .venv-test/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-test
-	$(PIP) $(TEST)/python -m pip install --quiet -e '.[cpu,export,plot,serve,dev]'
+	$(PIP) $(TEST)/python -m pip install --quiet --no-compile -e '.[cpu,export,plot,serve,dev]'
 	touch $@
 
 demo: .venv/installed
@@ -42,7 +44,7 @@ test-numerics: .venv-test/installed
 	$(TEST)/python tests/numerics.py
 
 test-ray: .venv-test/installed
-	$(PIP) $(TEST)/python -m pip install --quiet -e '.[ray]'
+	$(PIP) $(TEST)/python -m pip install --quiet --no-compile -e '.[ray]'
 	RAY=1 $(TEST)/python -m pytest -q tests/ray
 
 # FAULTS=all takes 13 CPU minutes before the fuzzing starts.

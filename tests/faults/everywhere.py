@@ -34,6 +34,7 @@ class Command:
     seal: str | None = None  # where it is, the files beside it belong together
     kept: str = r"(?!)"  # pattern of what an unfinished run may leave, for the next
     changing: Sequence[str] = ()  # keys of JSON that differ between two runs
+    growing: str = r"(?!)"  # pattern of what each run adds to by names of its own: not compared
     varying: str = r"(?!)"  # pattern of files that differ in content between two runs
     is_durable: bool = True  # what has taken its place may not be lost, and nothing may be missing
     most: int = 5  # steps to try, unless FAULTS=all
@@ -197,8 +198,9 @@ def _restore(root: Path, spare: Path) -> None:
 
 def _contents(command: Command) -> Contents:
     return {
-        path.relative_to(command.root).as_posix(): _content(path, command)
+        name: _content(path, command)
         for path in sorted(command.root.rglob("*"))
+        if not re.search(command.growing, name := path.relative_to(command.root).as_posix())
     }
 
 

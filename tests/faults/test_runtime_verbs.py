@@ -128,7 +128,8 @@ def test_score(job: ImageJob, tmp_path: Path, again: bool) -> None:
         seal="job.json",
         read=read,  # a stage that job.json no longer names may still be there
         kept=r"^\.murank-batch|^features.npz$|^mu(_swapped)?.npz$|^ranking.npz$|^summary.json$",
-        changing=(*TIMES, "reused", "resumed", "inputs"),
+        growing=r"^journal",
+        changing=(*TIMES, "images_embedded", "pairs_asked", "vision_tokens", "inputs"),
     )
     check_every_step(command, tmp_path / "spare")
 
