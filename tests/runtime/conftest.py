@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ def feature_file(tmp_path: Path) -> Path:
     )
     save_features(file, features)
     return file
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+    """A client of a service on an engine made by hand, and the service's state."""
+    from service_parts import service
+
+    with service(tmp_path) as both:
+        yield both
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 
-from service_parts import as_url, crops, filled, service
+from service_parts import as_url, crops, filled
 
 from murank.service import shapes
 from murank.service.guard import MOST_BYTES
@@ -79,12 +77,6 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/nothing", {}, 404, ""),
     ("/healthz", {}, 405, ""),
 ]
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
-    with service(tmp_path) as both:
-        yield both
 
 
 @pytest.mark.parametrize(("path", "body", "code", "name"), REFUSED)
