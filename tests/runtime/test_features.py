@@ -40,6 +40,22 @@ def test_labels_are_optional(tmp_path: Path, arrays: Arrays) -> None:
     assert found.labels is None
 
 
+def test_clothes_go_with_persons_and_cameras(tmp_path: Path, arrays: Arrays) -> None:
+    arrays["clothes"] = np.array([4, -1, 6, 7, 8])
+    found = load_features(saved(tmp_path, arrays))
+    save_features(tmp_path / "again.npz", found)
+    labels = load_features(tmp_path / "again.npz").labels
+    assert labels is not None
+    assert labels.q_clothes is not None
+    assert labels.g_clothes is not None
+    assert (labels.q_clothes.tolist(), labels.g_clothes.tolist()) == ([4, -1], [6, 7, 8])
+    counted = labels.counted({}).g_clothes
+    assert counted is not None
+    assert counted.tolist() == [6, 7, 8]
+    del arrays["camids"]
+    assert load_features(saved(tmp_path, arrays)).labels is None
+
+
 def test_saved_features_are_loaded_again(tmp_path: Path, arrays: Arrays) -> None:
     file = tmp_path / "new" / "f.npz"
     features = FeatureSet(
@@ -92,6 +108,7 @@ def test_queries_that_cannot_be_told(
         ("paths", np.arange(5), "paths must be text, got int64"),
         ("pids", np.arange(4), "pids"),
         ("camids", np.zeros(5), "camids"),
+        ("clothes", np.zeros(4, int), "clothes"),
         ("paths", np.array(["query", "g"], dtype=object), "'paths' holds Python objects"),
         ("pids", np.array([1, None] * 2 + [3], dtype=object), "'pids' holds Python objects"),
     ],

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from miniature_datasets import camids, names, pids, touch
 
@@ -8,6 +9,7 @@ from murank import InputError
 from murank.datasets import list_images
 from murank.datasets.shared_files import note_of_shared
 from murank.images import load_image
+from murank.jobs import Images
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -105,6 +107,17 @@ def test_csv(tmp_path: Path) -> None:
     assert found.paths == (tmp_path / "b.jpg", tmp_path / 'a, "x".jpg', Path("/far/é.png"))
     assert pids(found) == [-1, 7, 7]
     assert camids(found) == [3, 0, 5]
+
+
+def test_csv_with_clothes(tmp_path: Path) -> None:
+    found = list_images(saved(tmp_path, "path,clothes,pid,camid\na.jpg,12,1,2\nb.jpg,-1,1,3\n"))
+    assert found.clothes is not None
+    assert found.clothes.tolist() == [12, -1]
+    assert found.unlabelled is None
+    images = Images.of(found, found).kept(np.array([True, False, True, True]))
+    assert images.clothes is not None
+    assert images.clothes.tolist() == [12, 12, -1]
+    assert images.with_features(np.ones((3, 1))).clothes is images.clothes
 
 
 @pytest.mark.parametrize("column", ["pid", "camid"])

@@ -27,6 +27,7 @@ def make_ranking() -> Ranking:
         np.sort(random.random((Q, K), np.float32), axis=1),
         np.array([f"q/ä{i}" for i in range(Q)]), np.array([f"g/{i}" for i in range(G)]),
         random.integers(0, 3, Q), random.integers(-1, 3, G), np.arange(Q), np.arange(G),
+        np.arange(Q) - 1, np.arange(G) + 5,
     )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def assert_equal(found: Ranking, wanted: Ranking) -> None:
     assert found.distances.dtype == np.dtype(np.float32)
 
 
-@pytest.mark.parametrize("labels", [(), ("q_camids", "g_camids"), ("q_pids", "q_camids")])
+@pytest.mark.parametrize("labels", [(), ("q_camids", "g_clothes"), ("q_pids", "q_camids")])
 @pytest.mark.parametrize(("rows", "group", "parts"), [(10**6, 10**5, 1), (11, 5, 4), (1, 1, 7)])
 def test_round_trip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...], rows: int, group: int,
@@ -77,7 +78,7 @@ def test_a_row_a_candidate_match(tmp_path: Path) -> None:
         "query_index": "int64", "query_path": "string", "rank": "int32",
         "candidate_index": "int64", "candidate_path": "string", "distance": "float", "mu": "float",
         "query_pid": "int64", "query_camid": "int64", "candidate_pid": "int64",
-        "candidate_camid": "int64",
+        "candidate_camid": "int64", "query_clothes": "int64", "candidate_clothes": "int64",
     }  # fmt: skip
     assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
     assert ranking.g_pids is not None

@@ -52,6 +52,17 @@ def test_a_list(tmp_path: Path, kind: str) -> None:
     assert COLUMN in note
 
 
+def test_clothes_of_a_list_and_of_features(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {"path": ["query/a", "b"], "clothes": [3, -1]}
+    (listed, made) = (
+        list_images(saved(tmp_path, **columns)),
+        load_features(saved(tmp_path, feature=[[1.0], [0.5]], **columns)),
+    )
+    for found in (listed.clothes, made.clothes):
+        assert found is not None
+        assert found.tolist() == [3, -1]
+
+
 def test_a_list_by_its_first_bytes(tmp_path: Path) -> None:
     found = list_images(saved(tmp_path, "rows", path=PATHS))
     assert len(found.paths) == 5

@@ -32,6 +32,7 @@ _OF_COMPARISON = (
     "mu", "mu_swapped", "gallery_mu", "gallery_mu_swapped",
 )  # fmt: skip
 _DISTANCES = ("distmat", "q_pids", "g_pids", "q_camids", "g_camids")
+_CLOTHES = ("q_clothes", "g_clothes")  # where known
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,9 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
 
 
 def _distances(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
-    arrays = read_npz(path, _DISTANCES)
+    arrays = read_npz(path, _DISTANCES, _CLOTHES)
     distances, *ids = (arrays[key] for key in _DISTANCES)
-    labels = Labels(*ids)
+    labels = Labels(*ids, *(arrays.get(key) for key in _CLOTHES))
     return _full("distances", distances, labels, args.max_rank, protocol)
 
 

@@ -1,4 +1,4 @@
-"""Image lists in .csv files: columns path, pid, camid."""
+"""Image lists in .csv files: columns path, pid, camid, clothes."""
 
 import csv
 import re
@@ -32,10 +32,10 @@ def read_csv_list(file: Path) -> ImageList:
         for column, name in ids:
             numbers[name].append(_integer(values[column], name, number, file))
     whole = paths.whole()
-    pids, camids = (
+    pids, camids, clothes = (
         np.array(numbers[name], np.int64) if name in numbers else None for name in COLUMNS[1:]
     )
-    return ImageList(whole, pids, camids, unlabelled=why_unlabelled(file, columns))
+    return ImageList(whole, pids, camids, unlabelled=why_unlabelled(file, columns), clothes=clothes)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
+from murank.datasets.labels import NO_CLOTHES
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class ImageList:
     camids: NDArray[np.int64] | None  # [n] camera ids
     notes: tuple[str, ...] = ()  # on how they were found: files passed over, labels not used
     unlabelled: str | None = None  # why ids are not known; None: they are
+    clothes: NDArray[np.int64] | None = None  # [n] what the person wears; -1: not known
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,18 @@ class Image(NamedTuple):
     path: Path
     pid: int
     camid: int
+    clothes: int = NO_CLOTHES
 
 
 def image_list(images: Iterable[Image]) -> ImageList:
     """Return the images as a labelled list, in the order given."""
     rows = list(images)
+    clothes = np.array([row.clothes for row in rows], np.int64)
     return ImageList(
         paths=tuple(row.path for row in rows),
         pids=np.array([row.pid for row in rows], np.int64),
         camids=np.array([row.camid for row in rows], np.int64),
+        clothes=None if (clothes == NO_CLOTHES).all() else clothes,
     )
 
 

@@ -9,19 +9,25 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.integer[Any]]
 JUNK_PID = -1
+NO_CLOTHES = -1  # what a person wears is not known
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Person and camera ids of queries and gallery, in the order evaluators take them."""
+    """Ids of queries and gallery, in the order evaluators take them.
+
+    Clothes tell the outfits of a person apart, where that is known; -1: of this image it is not.
+    """
 
     q_pids: Ids  # [Q]
     g_pids: Ids  # [G]
     q_camids: Ids  # [Q]
     g_camids: Ids  # [G]
+    q_clothes: Ids | None = None  # [Q]
+    g_clothes: Ids | None = None  # [G]
 
     def as_arguments(self) -> tuple[Ids, Ids, Ids, Ids]:
-        """Return the four arrays in order."""
+        """Return person and camera ids in order."""
         return self.q_pids, self.g_pids, self.q_camids, self.g_camids
 
     def counted(self, protocol: Mapping[str, Any]) -> "Labels":
@@ -32,8 +38,10 @@ class Labels:
             for junk, dropped in zip(is_junk, _dropped(protocol), strict=True)
         )
         return Labels(
-            self.q_pids[query], self.g_pids[gallery], self.q_camids[query], self.g_camids[gallery]
-        )
+            self.q_pids[query], self.g_pids[gallery], self.q_camids[query], self.g_camids[gallery],
+            None if self.q_clothes is None else self.q_clothes[query],
+            None if self.g_clothes is None else self.g_clothes[gallery],
+        )  # fmt: skip
 
     def junk_notes(self, protocol: Mapping[str, Any]) -> list[str]:
         """Say how many have pid -1 and what an evaluator makes of them; none: there are none."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from murank._exceptions import InputError
 from murank.files.urls import is_url, listed_url
 
-COLUMNS = ("path", "pid", "camid")
+COLUMNS = ("path", "pid", "camid", "clothes")
+_NEEDED = COLUMNS[1:3]  # to be evaluated
 
 
 class ListedPaths:
@@ -49,7 +50,7 @@ class ListedPaths:
 
 def why_unlabelled(file: Path, columns: list[str]) -> str | None:
     """Say which ids a list lacks; None: it has all."""
-    missing = [column for column in COLUMNS[1:] if column not in columns]
+    missing = [column for column in _NEEDED if column not in columns]
     return f"{file} has no column {' and no column '.join(missing)}" if missing else None
 
 

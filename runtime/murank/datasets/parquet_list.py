@@ -1,4 +1,4 @@
-"""Image lists in Parquet: columns path, pid, camid; others are passed over."""
+"""Image lists in Parquet: columns path, pid, camid, clothes; others are passed over."""
 
 from pathlib import Path
 
@@ -32,6 +32,8 @@ def read_parquet_list(file: Path) -> ImageList:
             for name, column in zip(names[1:], columns, strict=True):
                 ids[name].append(table.integers(name, column, first))
     whole = paths.whole()
-    pids, camids = (np.concatenate(ids[name]) if name in ids else None for name in COLUMNS[1:])
+    pids, camids, clothes = (
+        np.concatenate(ids[name]) if name in ids else None for name in COLUMNS[1:]
+    )
     ignored = (f"{file}: columns passed over: {named(others)}",) if others else ()
-    return ImageList(whole, pids, camids, ignored, why_unlabelled(file, names))
+    return ImageList(whole, pids, camids, ignored, why_unlabelled(file, names), clothes)

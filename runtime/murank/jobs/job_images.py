@@ -25,6 +25,7 @@ class Images:
     num_query: int
     notes: tuple[str, ...] = ()  # on how they were found
     unlabelled: str | None = None  # why ids are not known
+    clothes: Ids | None = None  # [N] what the person wears
 
     @classmethod
     def of(cls, query: ImageList, gallery: ImageList) -> "Images":
@@ -36,6 +37,7 @@ class Images:
             len(query.paths),
             query.notes + gallery.notes,
             "; ".join(side.unlabelled for side in (query, gallery) if side.unlabelled) or None,
+            _joined(query.clothes, gallery.clothes),
         )
 
     @cached_property
@@ -51,6 +53,7 @@ class Images:
             None if self.camids is None else self.camids[keep],
             int(keep[: self.num_query].sum()),
             unlabelled=self.unlabelled,
+            clothes=None if self.clothes is None else self.clothes[keep],
         )
 
     def with_features(
@@ -59,8 +62,9 @@ class Images:
         """Return the feature set, given a row an image and what made it."""
         paths = np.array([str(path) for path in self.paths])
         return FeatureSet(
-            features, paths, self.pids, self.camids, self.num_query, encoder_sha256, self.unlabelled
-        )
+            features, paths, self.pids, self.camids, self.num_query, encoder_sha256,
+            self.unlabelled, clothes=self.clothes,
+        )  # fmt: skip
 
 
 def _joined(query: Ids | None, gallery: Ids | None) -> Ids | None:

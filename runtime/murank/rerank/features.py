@@ -16,7 +16,7 @@ from murank.files.parquet import is_parquet
 from murank.files.urls import is_url, listed_url
 from murank.rerank.parquet_features import read_parquet_features
 
-_LABELS = ("pids", "camids")
+_LABELS = ("pids", "camids", "clothes")
 _ENCODER = "encoder_sha256"
 
 
@@ -28,6 +28,7 @@ class Items:
     paths: NDArray[np.str_]  # [n]
     pids: Ids | None  # [n] person ids
     camids: Ids | None  # [n] camera ids
+    clothes: Ids | None = None  # [n] what the person wears
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class FeatureSet:
     encoder_sha256: str | None = None  # of the engine's encoder that made them, if one did
     unlabelled: str | None = None  # why pids or camids are not known, where that is known
     has_paths: bool = True  # False: they are numbers of rows
+    clothes: Ids | None = None  # [N] what the person wears, an id an outfit; -1: not known
 
     @property
     def query(self) -> Items:
@@ -60,13 +62,15 @@ class FeatureSet:
 
     @property
     def labels(self) -> Labels | None:
-        """Person and camera ids, None unless both are known."""
+        """Person and camera ids, None unless both are known; and clothes, where these are."""
         query, gallery = self.query, self.gallery
         if query.pids is None or gallery.pids is None:
             return None
         if query.camids is None or gallery.camids is None:
             return None
-        return Labels(query.pids, gallery.pids, query.camids, gallery.camids)
+        return Labels(
+            query.pids, gallery.pids, query.camids, gallery.camids, query.clothes, gallery.clothes
+        )
 
     @property
     def shared_notes(self) -> list[str]:
@@ -80,9 +84,9 @@ class FeatureSet:
         ]
 
     def _rows(self, part: slice) -> Items:
-        pids = None if self.pids is None else self.pids[part]
-        camids = None if self.camids is None else self.camids[part]
-        return Items(self.features[part], self.paths[part], pids, camids)
+        known = (getattr(self, name) for name in _LABELS)
+        ids = (None if values is None else values[part] for values in known)
+        return Items(self.features[part], self.paths[part], *ids)
 
 
 def load_features(path: str | os.PathLike[str], num_query: int | None = None) -> FeatureSet:
@@ -92,11 +96,11 @@ def load_features(path: str | os.PathLike[str], num_query: int | None = None) ->
     ----------
     path
         .npz with `features` [N,D] float16/32/64 and, where known, `paths` [N] str, `pids` [N],
-        `camids` [N], `num_query` [] int and `encoder_sha256` [] str. Nothing pickled is ever
-        loaded. Without paths, rows are called by their numbers.
+        `camids` [N], `clothes` [N], `num_query` [] int and `encoder_sha256` [] str. Nothing
+        pickled is ever loaded. Without paths, rows are called by their numbers.
         Or Parquet, by its first bytes or the name .parquet: a column `feature` of lists of floats,
-        all of one length, and where known `path`, `pid`, `camid`; `num_query` and `encoder_sha256`
-        in the file's own metadata.
+        all of one length, and where known `path`, `pid`, `camid`, `clothes`; `num_query` and
+        `encoder_sha256` in the file's own metadata.
     num_query
         How many leading rows are queries. None: as the file's `num_query` says; without it, those
         whose path contains "query".
@@ -145,7 +149,7 @@ def feature_set(
     return FeatureSet(
         features, np.arange(len(features)).astype(str) if paths is None else paths,
         arrays.get("pids"), arrays.get("camids"), num_query, _encoder(arrays, file),
-        has_paths=paths is not None,
+        has_paths=paths is not None, clothes=arrays.get("clothes"),
     )  # fmt: skip
 
 

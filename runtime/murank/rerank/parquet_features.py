@@ -13,7 +13,11 @@ from murank.files.parquet import ParquetTable, named, open_parquet
 from murank.machine.memory import available_bytes
 
 _FEATURE = ("features", "feature")  # what the column may be called
-_IDS: Mapping[str, str] = {"pid": "pids", "camid": "camids"}  # column -> array
+_IDS: Mapping[str, str] = {
+    "pid": "pids",
+    "camid": "camids",
+    "clothes": "clothes",
+}  # column -> array
 
 
 def has_features(file: Path) -> bool:
@@ -23,7 +27,7 @@ def has_features(file: Path) -> bool:
 
 
 def read_parquet_features(file: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a features .npz: features, and where known paths, pids, camids.
+    """Return the arrays of a features .npz: features, and where known paths, pids, camids, clothes.
 
     `num_query` and `encoder_sha256` are read from the file's own metadata, where they are there.
     InputError names the row that cannot be used.

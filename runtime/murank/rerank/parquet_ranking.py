@@ -25,8 +25,9 @@ _ROWS = 1_000_000  # of a file, at most; but whole queries
 _GROUP = 1 << 17  # rows that are made, and written, at once
 _IS_PART = b"murank_ranking"  # key of a file's metadata: which part of how many it is
 # Column -> array, of what there may be of queries and of the gallery.
-_QUERY_IDS: Mapping[str, str] = {"query_pid": "q_pids", "query_camid": "q_camids"}
-_GALLERY_IDS: Mapping[str, str] = {"pid": "g_pids", "camid": "g_camids"}
+_IDS: Mapping[str, str] = {"pid": "pids", "camid": "camids", "clothes": "clothes"}
+_QUERY_IDS = {f"query_{column}": f"q_{name}" for column, name in _IDS.items()}
+_GALLERY_IDS = {column: f"g_{name}" for column, name in _IDS.items()}
 _COLUMNS = ("query_index", "query_path", "rank", "candidate_index", "distance")
 
 
@@ -160,11 +161,10 @@ class _Rows:
         if self.mu is not None:
             values, is_unknown = self.mu.of_pairs(queries, images)
             columns["mu"] = self.api.array(values, mask=is_unknown)
-        ids = {"query_{}": ("q_{}s", queries), "candidate_{}": ("g_{}s", images)}
-        for column, (name, rows) in ids.items():
-            for kind in ("pid", "camid"):
-                if name.format(kind) in arrays:
-                    columns[column.format(kind)] = arrays[name.format(kind)][rows]
+        for prefix, side, rows in (("query", "q", queries), ("candidate", "g", images)):
+            for column, name in _IDS.items():
+                if f"{side}_{name}" in arrays:
+                    columns[f"{prefix}_{column}"] = arrays[f"{side}_{name}"][rows]
         return columns
 
     def _texts(self, name: str, rows: NDArray[np.int64]) -> Any:

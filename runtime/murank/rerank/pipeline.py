@@ -169,6 +169,7 @@ def fingerprint(
              for name, one in scores.items()}  # fmt: skip
     arrays = {
         "features": features.features, "pids": features.pids, "camids": features.camids,
+        "clothes": features.clothes,
         **{name: values for name, (values, _) in named.items()},
         **{f"{name} of": candidates for name, (_, candidates) in named.items()},
     }  # fmt: skip
@@ -196,7 +197,7 @@ class _Best:
         query, gallery = features.query, features.gallery
         return Ranking(
             self._indices, self._distances, query.paths, gallery.paths,
-            query.pids, gallery.pids, query.camids, gallery.camids,
+            query.pids, gallery.pids, query.camids, gallery.camids, query.clothes, gallery.clothes,
         )  # fmt: skip
 
 

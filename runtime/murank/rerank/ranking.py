@@ -29,7 +29,7 @@ RANKING_FILES: Mapping[Format, str] = {
     "npz": "ranking.npz", "jsonl": "ranking.jsonl", "parquet": FIRST_PART
 }  # fmt: skip
 SUMMARY_FILE = "summary.json"
-_LABELS = ("q_pids", "g_pids", "q_camids", "g_camids")
+_LABELS = ("q_pids", "g_pids", "q_camids", "g_camids", "q_clothes", "g_clothes")
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,19 @@ class Ranking:
     g_pids: Ids | None = None  # [G]
     q_camids: Ids | None = None  # [Q]
     g_camids: Ids | None = None  # [G]
+    q_clothes: Ids | None = None  # [Q]
+    g_clothes: Ids | None = None  # [G]
 
     @property
     def labels(self) -> Labels | None:
-        """Person and camera ids, None unless all are known."""
+        """Person and camera ids, None unless all are known; and clothes, where these are."""
         if self.q_pids is None or self.g_pids is None:
             return None
         if self.q_camids is None or self.g_camids is None:
             return None
-        return Labels(self.q_pids, self.g_pids, self.q_camids, self.g_camids)
+        return Labels(
+            self.q_pids, self.g_pids, self.q_camids, self.g_camids, self.q_clothes, self.g_clothes
+        )
 
 
 def load_ranking(path: str | os.PathLike[str]) -> Ranking:
