@@ -1,27 +1,29 @@
 """Person re-identification on unseen cameras: engine, feature sets, mu-distances, rankings.
 
-What is offered is imported at its first use: the command line starts before anything heavy does.
+What is offered is imported at its first use: the command line starts before anything heavy does,
+and before the command has it in hand, a signal ends the process in Python's own way.
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
-from murank._exceptions import (
-    Closed,
-    InputError,
-    MachineError,
-    MurankError,
-    OutputError,
-    Overloaded,
-    ParityError,
-    RegressionError,
-    UsageError,
-    UserError,
-)
 from murank._version import __version__
 from murank.machine.telemetry import switch_off as _switch_telemetry_off
 
+TYPE_CHECKING = False  # as typing has it, which takes its time to import
 if TYPE_CHECKING:
+    from murank._exceptions import (
+        Closed,
+        InputError,
+        InvalidRunError,
+        MachineError,
+        MurankError,
+        OutputError,
+        Overloaded,
+        ParityError,
+        RegressionError,
+        UsageError,
+        UserError,
+    )
     from murank.datasets.labels import Labels
     from murank.engine.engine import Engine
     from murank.engine.results import Match, Ranked
@@ -43,6 +45,7 @@ __all__ = [
     "Gallery",
     "GallerySearchResult",
     "InputError",
+    "InvalidRunError",
     "Items",
     "IvfSearch",
     "Labels",
@@ -72,6 +75,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "_exceptions": (
+        "Closed", "InputError", "InvalidRunError", "MachineError", "MurankError", "OutputError",
+        "Overloaded", "ParityError", "RegressionError", "UsageError", "UserError",
+    ),
     "rerank.features": ("FeatureSet", "Items", "load_features", "save_features"),
     "datasets.labels": ("Labels",),
     "rerank.ivf": ("IvfSearch",),
@@ -83,7 +90,7 @@ _HOMES = {
     "search": ("SearchResult", "Searcher"),
     "gallery": ("Gallery", "GallerySearchResult"),
     "worker": ("Worker",),
-}
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -9,9 +9,10 @@ MurankError
 │   ├── Closed                    a worker takes and ends no more work
 │   └── Overloaded                it has too much to do; retry_after says when
 ├── ParityError                   an engine does not answer as its model does     exit 4
-└── RegressionError               slower than before, beyond the threshold        exit 5
+├── RegressionError               slower than before, beyond the threshold        exit 5
+└── InvalidRunError               a Server run is too slow for its bound          exit 6
 
-Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 to 5 as above,
+Exit codes are stable: 0 done, 1 a bug in murank (the traceback is shown), 2 to 6 as above,
 130 interrupted, 143 terminated.
 """
 
@@ -26,6 +27,7 @@ EXIT_CODES = (
     "exit codes: 0 done; 1 a bug in murank (please report the traceback); "
     "2 bad command line or bad input; 3 this machine lacks what was asked for; "
     "4 an engine does not answer as its model does; 5 slower than before; "
+    "6 a Server run that is invalid; "
     "130 interrupted; 143 terminated"
 )
 
@@ -87,3 +89,9 @@ class RegressionError(MurankError):
     """`murank bench compare` found the second report slower, beyond the threshold."""
 
     exit_code = 5
+
+
+class InvalidRunError(MurankError):
+    """`murank bench` found a Server run too slow for its latency bound."""
+
+    exit_code = 6

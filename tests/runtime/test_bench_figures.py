@@ -18,6 +18,7 @@ from murank.bench.figures import (
     server_figures,
 )
 from murank.bench.samples import TimedAnswer
+from murank.bench.schema import Target
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20, 99, 100, 101, 1000, 12345])
@@ -62,7 +63,7 @@ def test_section() -> None:
 
 def test_waiting_is_no_stage_and_idle_time_counts_where_others_decide_when() -> None:
     samples = [sample(0.5, service=0.1, ended=1.0), sample(0.1, ended=4.0)]
-    found = section_of(samples, BenchSettings(), closed=False)
+    found = section_of(samples, BenchSettings(), "Server")
     assert found.throughput_qps == pytest.approx(0.5)
     # Of 0.2 s of service: 0.25 of each latency was embedding in this fake.
     assert found.stages["embed"].share == pytest.approx((0.125 + 0.025) / 0.2)
@@ -82,23 +83,58 @@ def test_deadlines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slowest", "scheduled", "verdict"),
-    [(0.9, 100, "valid"), (1.1, 100, "invalid"), (0.9, 101, "invalid")],
+    ("count", "late", "unanswered", "verdict", "least"),
+    [
+        (2, 0, 0, "undecided", 662),
+        (661, 0, 0, "undecided", 662),  # LoadGen takes 459 of which none is late
+        (662, 1, 0, "valid", 662),
+        (662, 2, 0, "undecided", 838),
+        (838, 2, 0, "valid", 838),
+        (1000, 10, 0, "undecided", None),  # p99 is within the bound, and might not be
+        (1000, 11, 0, "invalid", None),
+        (662, 0, 1, "invalid", 662),
+        (2, 1, 0, "undecided", 662),  # one of two, and 2 of 100 (26 %) may be chance
+        (100, 2, 0, "undecided", 838),
+        (2, 2, 0, "invalid", 838),  # chance in 1 of 10,000 cases
+        (100, 20, 0, "invalid", None),
+    ],
 )
-def test_server(slowest: float, scheduled: int, verdict: str) -> None:
+def test_server(count: int, late: int, unanswered: int, verdict: str, least: int | None) -> None:
     settings = BenchSettings(scenario="Server", qps=1.0)
-    # Of 100 samples p99 is the second largest.
-    samples = [*[sample(0.1)] * 98, sample(slowest), sample(slowest)]
-    found = server_figures(section_of(samples, settings, closed=False), scheduled, settings)
+    samples = [*[sample(1.0)] * (count - late), *[sample(1.001)] * late]
+    found = server_figures(samples, count + unanswered, settings)
     assert found.verdict == verdict
-    assert (found.scheduled, found.unanswered) == (scheduled, scheduled - 100)
-    assert found.latency_bound_ms == 1000
+    assert (found.scheduled, found.unanswered) == (count + unanswered, unanswered)
+    assert (found.latency_bound_ms, found.late) == (1000, late)
+    assert least in (None, found.least_queries)
+
+
+def test_arrival_waiting_and_service_are_apart() -> None:
+    samples = [sample(0.5, service=0.1, ended=1.0), sample(0.1, ended=4.0)]
+    found = section_of(samples, BenchSettings(), "Server")
+    assert found.latencies_us == [500_000, 100_000]
+    assert found.arrivals_us == [500_000, 3_900_000]
+    assert found.waits_us == [400_000, 0]
+    assert found.services_us == [100_000, 100_000]
+    assert found.target == Target(0.99, 662)
+
+
+def test_what_a_scenario_is_judged_by() -> None:
+    samples = [sample(0.1 + 0.001 * number) for number in range(700)]
+    single, offline = (
+        section_of(samples, BenchSettings(), name) for name in ("SingleStream", "Offline")
+    )
+    assert (single.target, offline.target) == (Target(0.9, 64), None)
+    # Of 700 answers 51 may be above p90, and one above p99.
+    latency = single.latency
+    assert latency.p90_early_ms == pytest.approx(100 + 700 - 51)
+    assert latency.p99_early_ms == pytest.approx(100 + 700 - 1)
+    assert offline.latency.p90_early_ms is offline.latency.p99_early_ms is None
 
 
 def test_a_server_that_was_interrupted_is_neither_valid_nor_invalid() -> None:
     settings = BenchSettings(scenario="Server", qps=1.0)
-    section = section_of([sample(0.1)], settings, closed=False)
-    found = server_figures(section, 3, settings, interrupted=True)
+    found = server_figures([sample(0.1)], 3, settings, interrupted=True)
     assert (found.verdict, found.scheduled, found.unanswered) == ("interrupted", 3, 2)
 
 

@@ -139,10 +139,12 @@ def test_an_interrupted_server_is_not_said_to_have_fallen_behind(bench: Bench) -
 
 
 def test_a_server_that_was_done_before_the_interruption_keeps_its_verdict(bench: Bench) -> None:
-    whole = bench.run(replace(SMALL, scenario="Server", qps=2.0))
+    bench.seconds = 0.001
+    asked = replace(SMALL, scenario="Server", qps=400.0, warmup=0.0)
+    whole = bench.run(asked)
     assert whole.cached is not None
-    bench.stop_at = 4 + whole.cached.queries + 1  # the second query of `uncached`
-    found = bench.run(replace(SMALL, scenario="Server", qps=2.0))
+    bench.stop_at = 3 + whole.cached.queries + 1  # the second query of `uncached`
+    found = bench.run(asked)
     assert found.status == "interrupted"
     assert found.cached is not None
     assert found.cached.server is not None

@@ -12,8 +12,9 @@ from bench_fakes import report, sample
 from murank import InputError, OutputError
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.figures import section_of
+from murank.bench.report_comparison import compare
 from murank.bench.report_files import load_report, report_text, write_report
-from murank.bench.schema import BenchReport, ColdFigures
+from murank.bench.schema import BenchReport, ColdFigures, Section, ServerFigures
 from murank.files.records import Record
 
 DOCS = Path(__file__).parents[2] / "docs" / "bench-schema.md"
@@ -31,8 +32,41 @@ def test_written_and_read(tmp_path: Path, whole: BenchReport) -> None:
     write_report(file, whole)
     assert load_report(file) == whole
     assert file.stat().st_mode & 0o777 == 0o600
-    assert json.loads(file.read_text())["schema_version"] == 3
+    assert json.loads(file.read_text())["schema_version"] == 4
     assert report_text(load_report(file)) + "\n" == file.read_text()
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_older_reports_are_read(tmp_path: Path, whole: BenchReport, version: int) -> None:
+    """What each did not know of, at the places where it stands today."""
+    assert whole.cached is not None
+    fared = ServerFigures(2, 0, 1000.0, 0, 662, "valid")
+    served = replace(whole.cached, server=fared)
+    data = json.loads(report_text(replace(whole, cached=served)))
+    for section in (data["cached"], data["uncached"], *data["sweep"].values()):
+        for name in ("target", "arrivals_us", "waits_us", "services_us"):
+            del section[name]
+        del section["latency"]["p90_early_ms"], section["latency"]["p99_early_ms"]
+    del data["cached"]["server"]["late"], data["cached"]["server"]["least_queries"]
+    if version < 3:
+        del data["settings"]["alignment"]
+    if version < 2:
+        del data["notes"]
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({**data, "schema_version": version}))
+
+    def as_it_was(section: Section) -> Section:
+        return replace(section, target=None, arrivals_us=None, waits_us=None, services_us=None)
+
+    found = load_report(file)
+    assert found.cached == replace(
+        as_it_was(served), server=replace(fared, late=None, least_queries=None)
+    )
+    assert found.uncached is not None
+    assert found.uncached == found.sweep["20"] == as_it_was(whole.cached)
+    rest: dict[str, Any] = {"cached": None, "uncached": None, "sweep": {}}
+    assert replace(found, **rest) == replace(whole, **rest)
+    assert compare(found, whole).verdict == "undecided"  # of two samples
 
 
 def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: BenchReport) -> None:
@@ -44,8 +78,10 @@ def test_a_report_of_nothing_but_a_cold_start(tmp_path: Path, whole: BenchReport
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["schema_version"], 4, "made by a newer murank (schema_version 4, this one reads 3)"),
-        (["schema_version"], 2, "schema_version must be 3, got 2"),
+        (["schema_version"], 5, "made by a newer murank (schema_version 5, this one reads 4)"),
+        (["schema_version"], 0, "schema_version must be 4, got 0"),
+        (["schema_version"], True, "schema_version must be a whole number"),
+        (["cached", "waits_us"], [-1], "cached.waits_us must be a list of whole micro"),
         (["status"], "done", "status must be one of complete, interrupted, got 'done'"),
         (["settings", "scenario"], "Single", "settings.scenario must be one of SingleStream"),
         (["settings", "qps"], 0, "settings.qps must be above 0"),

@@ -131,7 +131,6 @@ def test_a_plot_without_matplotlib(
     [
         ((), "p99 ms"),
         (("--scenario", "MultiStream", "--streams", "3"), "those of groups of 3"),
-        (("--scenario", "Server", "--qps", "20"), "p99 within 1000 ms is the bound"),
         (("--scenario", "Offline"), "cached stages are those of blocks of 32"),
         (("--deadline-ms", "1e-3"), "answers partial"),
         (("--method", "none"), "none, w8, CPUExecutionProvider"),
@@ -142,6 +141,34 @@ def test_scenarios(capsys: pytest.CaptureFixture[str], options: tuple[str, ...],
     out, err = capsys.readouterr()
     assert said in out
     assert err == ""
+
+
+def test_server_without_enough_queries(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--skip-cold", "--scenario", "Server", "--qps", "20", "--latency-bound-ms", "1e6")
+    assert main(["bench", str(ENGINE), *SHORT, *options]) == 2
+    out, err = capsys.readouterr()
+    assert "cached is undecided, p99 within 1e+06 ms is the bound" in out
+    assert "of it waiting, p99" in out
+    assert "662 would tell" in err
+    assert "--duration" in err
+
+
+def test_a_server_too_slow_for_its_bound(
+    engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    asked = BenchSettings(scenario="Server", qps=1.0)
+    samples = [sample(1.001)] * 3
+    section = section_of(samples, asked, "Server")
+    found = report(replace(section, server=server_figures(samples, 3, asked)))
+    monkeypatch.setattr(_bench, "run_bench", lambda *_, **__: found)
+    file = tmp_path / "a.json"
+    options = ("--scenario", "Server", "--qps", "1", "--quiet", "--json", str(file))
+    assert main(["bench", str(engine), *options]) == 6
+    out, err = capsys.readouterr()
+    assert "cached is invalid" in out
+    assert "--latency-bound-ms" in err
+    assert load_report(file) == found  # there before the verdict
 
 
 def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,14 +283,14 @@ def test_a_percentile_of_few_samples_is_marked(count: int, marked: bool) -> None
 
 def test_a_server_that_left_queries_unanswered() -> None:
     asked = BenchSettings(scenario="Server", qps=1.0)
-    section = section_of([sample(0.05)], asked, closed=False)
-    fared = server_figures(section, 7, asked)
+    section = section_of([sample(0.05)], asked, "Server")
+    fared = server_figures([sample(0.05)], 7, asked)
     out = "\n".join(report_lines(report(replace(section, server=fared))))
-    assert "cached: invalid, " in out
+    assert "cached is invalid, " in out
     assert "6 of 7 queries were never answered" in out
-    stopped = server_figures(section, 3, asked, interrupted=True)
+    stopped = server_figures([sample(0.05)], 3, asked, interrupted=True)
     out = "\n".join(report_lines(report(replace(section, server=stopped), status="interrupted")))
-    assert "cached: interrupted, p99 within" in out
+    assert "cached is interrupted, p99 within" in out
     assert "2 of 3 queries still waited" in out
 
 

@@ -1,6 +1,7 @@
 """What a benchmark is asked to do, checked before anything is loaded."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,6 +10,10 @@ from murank.rerank.alignment import Asked
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
+# By which quantile of its latencies MLPerf judges each; Offline by its throughput.
+TARGETS: Mapping[Scenario, float | None] = {
+    "SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99, "Offline": None
+}  # fmt: skip
 Method = Literal["k-reciprocal", "simple", "none"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -99,6 +104,14 @@ class BenchSettings:
     def bound_ms(self) -> float:
         """What p99 must be within, in Server."""
         return self.latency_bound_ms or BOUND_MS
+
+    def seconds_for(self, arrivals: int) -> int:
+        """Return a --duration in which so many queries arrive, all but surely."""
+        if self.qps is None:
+            return 0
+        # Poisson: twice the standard deviation more than asked for is enough 98 times in 100.
+        expected = arrivals + 2 * math.sqrt(arrivals) + 4
+        return math.ceil(expected / self.qps / (1 - self.uncached_share))
 
     @property
     def pool(self) -> int:

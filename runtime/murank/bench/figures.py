@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.bench.bench_settings import BenchSettings
+from murank.bench.bench_settings import TARGETS, BenchSettings, Scenario
+from murank.bench.early_stopping import (
+    discardable,
+    early_stopping,
+    least_samples,
+    needed,
+    surely_above,
+)
 from murank.bench.samples import Sample
 from murank.bench.schema import (
     DeadlineFigures,
@@ -15,6 +22,8 @@ from murank.bench.schema import (
     Section,
     ServerFigures,
     StageFigures,
+    Target,
+    Verdict,
 )
 from murank.engine.stopwatch import STAGES, Stage
 
@@ -23,6 +32,7 @@ LEAST = 5  # samples that can tell how far they spread
 _MOST_KEPT = 100_000  # latencies in a report
 _DRAWS = 4000
 _MS, _US = 1e3, 1e6
+_P90, _P99 = 0.9, 0.99
 
 
 def nearest_rank(count: int, share: float) -> int:
@@ -37,14 +47,16 @@ def quantile(values: NDArray[Any], share: float) -> float:
 
 
 def section_of(
-    samples: Sequence[Sample], settings: BenchSettings, *, closed: bool = True
+    samples: Sequence[Sample], settings: BenchSettings, scenario: Scenario = "SingleStream"
 ) -> Section:
     """Return the figures of at least one sample.
 
-    `closed`: each query came when the last was answered, so that the time between two answers,
-    in which the next image was made, is nobody's. Otherwise the clock on the wall counts.
+    In SingleStream and MultiStream each query comes when the last is answered, so that the time
+    between two answers, in which the next image is made, is nobody's. Otherwise the clock on the
+    wall counts.
     """
-    latencies = np.array([one.latency for one in samples])
+    closed = scenario in ("SingleStream", "MultiStream")
+    latencies = [one.latency for one in samples]
     queries = sum(one.queries for one in samples)
     seconds = sum(one.service for one in samples) if closed else samples[-1].ended
     return Section(
@@ -53,34 +65,59 @@ def section_of(
         throughput_qps=queries / seconds if seconds > 0 else 0.0,
         cpu_ms_per_query=_MS * sum(one.cpu for one in samples) / queries,
         scored_per_query=sum(one.answer.scored for one in samples) / queries,
-        latency=latency_figures(latencies),
+        latency=latency_figures(np.array(latencies), estimates=scenario != "Offline"),
+        target=_target(scenario),
         stages=_stages(samples),
         deadline=_deadline(samples, settings),
         server=None,
         latencies_us=_kept(latencies),
+        arrivals_us=_kept([max(0.0, one.ended - one.latency) for one in samples]),
+        waits_us=_kept([max(0.0, one.latency - one.service) for one in samples]),
+        services_us=_kept([one.service for one in samples]),
     )
 
 
+def _target(scenario: Scenario) -> Target | None:
+    share = TARGETS[scenario]
+    return None if share is None else Target(share, least_samples(share))
+
+
 def server_figures(
-    section: Section, scheduled: int, settings: BenchSettings, *, interrupted: bool = False
+    samples: Sequence[Sample], scheduled: int, settings: BenchSettings, *, interrupted: bool = False
 ) -> ServerFigures:
     """Return how a Server section fared against its bound.
 
     `scheduled` queries have arrived: all, or, if somebody interrupted, those until the last answer.
     """
-    unanswered = scheduled - section.queries
-    good = section.latency.p99_ms <= settings.bound_ms and unanswered == 0
+    unanswered = scheduled - len(samples)
+    late = sum(_MS * one.latency > settings.bound_ms for one in samples)
+    fared = "invalid" if unanswered else _verdict(late, len(samples))
     return ServerFigures(
         scheduled=scheduled,
         unanswered=unanswered,
         latency_bound_ms=settings.bound_ms,
-        verdict="interrupted" if interrupted else "valid" if good else "invalid",
+        late=late,
+        least_queries=max(least_samples(_P99), needed(late, _P99)),
+        verdict="interrupted" if interrupted else fared,
     )
 
 
-def latency_figures(seconds: NDArray[Any]) -> LatencyFigures:
-    """Return count, mean and quantiles of latencies, in milliseconds."""
+def _verdict(late: int, count: int) -> Verdict:
+    """Return what so many late answers say: of few, what is beyond doubt; of many, the quantile."""
+    enough = count >= least_samples(_P99)
+    if enough and late <= discardable(count, _P99):
+        return "valid"
+    beyond = late > count - 1 - nearest_rank(count, _P99)
+    return "invalid" if beyond and (enough or surely_above(late, count, _P99)) else "undecided"
+
+
+def latency_figures(seconds: NDArray[Any], *, estimates: bool = True) -> LatencyFigures:
+    """Return count, mean and quantiles of latencies, in milliseconds.
+
+    `estimates`: LoadGen's, too; latencies that grow with the number of queries have none.
+    """
     ordered = _MS * np.sort(seconds)
+    early = [early_stopping(ordered, share) if estimates else None for share in (_P90, _P99)]
 
     def at(share: float) -> float:
         return float(ordered[nearest_rank(len(ordered), share)])
@@ -88,6 +125,7 @@ def latency_figures(seconds: NDArray[Any]) -> LatencyFigures:
     return LatencyFigures(
         count=len(ordered), mean_ms=float(ordered.mean()), p50_ms=at(0.5), p90_ms=at(0.9),
         p95_ms=at(0.95), p99_ms=at(0.99), max_ms=float(ordered[-1]),
+        p90_early_ms=early[0], p99_early_ms=early[1],
     )  # fmt: skip
 
 
@@ -109,6 +147,21 @@ def ratio_interval(
     drawn = [_draws(values, share, random) for values in (before, after)]
     ratios = drawn[1] / drawn[0]
     low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def mean_ratio_interval(
+    before: NDArray[Any], after: NDArray[Any], *, seed: int = 0
+) -> tuple[float, float] | None:
+    """The same of the ratio of means of positive values."""
+    if min(len(before), len(after)) < LEAST:
+        return None
+    random = np.random.default_rng(seed)
+    drawn = [
+        values[random.integers(0, len(values), (_DRAWS, len(values)))].mean(axis=1)
+        for values in (before, after)
+    ]
+    low, high = np.quantile(drawn[1] / drawn[0], (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -154,6 +207,6 @@ def kept_step(count: int) -> int:
     return -(-count // _MOST_KEPT)
 
 
-def _kept(latencies: NDArray[Any]) -> list[int]:
+def _kept(seconds: Sequence[float]) -> list[int]:
     """Microseconds, in the order measured; evenly thinned if there are very many."""
-    return [round(_US * float(value)) for value in latencies[:: kept_step(len(latencies))]]
+    return [round(_US * value) for value in seconds[:: kept_step(len(seconds))]]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from murank.bench.bench_settings import BenchSettings
+from murank.bench.bench_settings import BenchSettings, Scenario
 from murank.bench.cold_start import cold_figures
 from murank.bench.figures import section_of, server_figures
 from murank.bench.samples import Sample
@@ -54,18 +54,19 @@ class Measured:
         )
 
     def _cached_section(self) -> Section | None:
-        closed = self.settings.scenario in ("SingleStream", "MultiStream")
-        section = self._section(self.cached, closed=closed)
+        section = self._section(self.cached, self.settings.scenario)
         if section is None or self.settings.scenario != "Server":
             return section
         # What had not arrived when somebody pressed Ctrl-C was not left unanswered.
         until = math.inf if self.served else self.cached[-1].ended
         arrived = sum(one <= until for one in self.due)
-        figures = server_figures(section, arrived, self.settings, interrupted=not self.served)
+        figures = server_figures(self.cached, arrived, self.settings, interrupted=not self.served)
         return replace(section, server=figures)
 
-    def _section(self, samples: list[Sample], *, closed: bool = True) -> Section | None:
-        return section_of(samples, self.settings, closed=closed) if samples else None
+    def _section(
+        self, samples: list[Sample], scenario: Scenario = "SingleStream"
+    ) -> Section | None:
+        return section_of(samples, self.settings, scenario) if samples else None
 
 
 def _settings_record(measured: Measured) -> SettingsRecord:

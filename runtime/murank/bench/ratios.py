@@ -7,12 +7,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.bench.figures import LEAST, kept_step, quantile, ratio_interval
+from murank.bench.bench_settings import TARGETS, Scenario
+from murank.bench.early_stopping import discardable
+from murank.bench.figures import LEAST, kept_step, mean_ratio_interval, quantile, ratio_interval
 from murank.bench.scenarios import BLOCK
 from murank.bench.schema import BenchReport, Section
 
 _QUANTILES: Mapping[str, float] = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
-SECTIONS = ("cached", "uncached")
 _US_IN_MS = 1e3
 
 
@@ -52,7 +53,17 @@ class RatioPair:
     name: str
     before: Section
     after: Section
-    offline: bool
+    scenario: Scenario | None  # None: they are two
+
+    @property
+    def offline(self) -> bool:
+        """Whether all queries were there at once."""
+        return self.scenario == "Offline"
+
+    @property
+    def target(self) -> float | None:
+        """By which quantile the scenario is judged."""
+        return None if self.scenario is None else TARGETS[self.scenario]
 
     @property
     def samples(self) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -65,28 +76,30 @@ class RatioPair:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many samples."""
+        """How many samples, of each."""
         before, after = self.samples
         return len(before), len(after)
 
 
 def pairs_of(before: BenchReport, after: BenchReport) -> list[RatioPair]:
     """Return what both reports measured."""
-    scenarios = (before.settings.scenario, after.settings.scenario)
+    first, second = before.settings.scenario, after.settings.scenario
+    scenario_of: Mapping[str, Scenario | None] = {
+        "cached": first if first == second else None,
+        "uncached": "SingleStream",  # in every scenario
+    }
     pairs = []
-    for name in SECTIONS:
+    for name, scenario in scenario_of.items():
         old, new = both(before, after, name)
         if old is not None and new is not None:
-            pairs.append(
-                RatioPair(name, old, new, name == "cached" and scenarios == ("Offline",) * 2)
-            )
+            pairs.append(RatioPair(name, old, new, scenario))
     return pairs
 
 
 def ratios_of(before: BenchReport, after: BenchReport, *, same_load: bool) -> Iterator[Ratio]:
     """Yield all; `same_load`: how many candidates were seen says how fast an engine is."""
     for pair in pairs_of(before, after):
-        yield from _of_blocks_median(pair) if pair.offline else _of_latencies(pair)
+        yield from _of_pace(pair) if pair.offline else _of_latencies(pair)
         yield from _of_section(pair, same_load=same_load)
     for count in before.sweep:
         if count in after.sweep:
@@ -127,9 +140,36 @@ def _of_latencies(pair: RatioPair) -> Iterator[Ratio]:
     for key, share in _QUANTILES.items():
         latencies = both(pair.before.latency, pair.after.latency, key)
         ratio = _with_interval(_plain(f"{pair.name} {key}", *latencies), pair, share)
-        yield ratio if key == "p50_ms" else replace(ratio, slower=None)
+        yield ratio if share in (0.5, pair.target) else replace(ratio, slower=None)
+        if share == pair.target:
+            yield _of_tail(pair, share)
     means = both(pair.before.latency, pair.after.latency, "mean_ms")
     yield _plain(f"{pair.name} mean_ms", *means)
+
+
+def _of_tail(pair: RatioPair, target: float) -> Ratio:
+    """Return the ratio of what LoadGen would estimate the target to be; of few, of the largest.
+
+    Its rank depends on how many there are: that of the fewer is taken for both. A plain quantile
+    hardly sees what is slower from there on; the share of slow queries is uncertain, too.
+    """
+    fewer = min(pair.counts)
+    above = max(1, discardable(fewer, target))
+    share = (fewer - above + 0.5) / fewer
+    latencies = (quantile(one, share) / _US_IN_MS for one in pair.samples)
+    name = f"{pair.name} p{100 * target:.0f}_ms, early stopping"
+    return _with_interval(_plain(name, *latencies), pair, share)
+
+
+def _of_pace(pair: RatioPair) -> Iterator[Ratio]:
+    """The pace of most blocks, and that of all: a few slow ones are in the latter."""
+    yield from _of_blocks_median(pair)
+    plain = _plain(f"{pair.name} throughput_qps", *both(pair.before, pair.after, "throughput_qps"))
+    whole = plain.ratio is not None and min(one.min() for one in pair.samples) > 0
+    interval = mean_ratio_interval(*pair.samples) if whole else None
+    if interval is not None:  # of the time a query, whose inverse it is
+        plain = replace(plain, low=1 / interval[1], high=1 / interval[0], slower="below")
+    yield plain
 
 
 def _of_blocks_median(pair: RatioPair) -> Iterator[Ratio]:
@@ -140,7 +180,7 @@ def _of_blocks_median(pair: RatioPair) -> Iterator[Ratio]:
 
 def _of_section(pair: RatioPair, *, same_load: bool) -> Iterator[Ratio]:
     name, before, after = pair.name, pair.before, pair.after
-    for key in ("throughput_qps", "cpu_ms_per_query"):
+    for key in ("cpu_ms_per_query",) if pair.offline else ("throughput_qps", "cpu_ms_per_query"):
         yield _plain(f"{name} {key}", *both(before, after, key))
     seen = _plain(f"{name} scored_per_query", *both(before, after, "scored_per_query"))
     # With a deadline a slower engine takes no longer: fewer candidates are seen.

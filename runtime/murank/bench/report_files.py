@@ -1,13 +1,21 @@
 """Reports as files: one JSON object, read as strictly as it is written."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from murank._exceptions import InputError
 from murank.bench.schema import SCHEMA_VERSION, BenchReport
 from murank.files.atomic import write_files
 
 _LARGEST = 64 << 20  # bytes
+_OLDER = (1, 2, 3)
+_ALIGNED = 3  # first version whose features may be aligned
+_SINCE_4 = ("target", "arrivals_us", "waits_us", "services_us")
+_PARTS_SINCE_4: Mapping[str, tuple[str, ...]] = {
+    "latency": ("p90_early_ms", "p99_early_ms"), "server": ("late", "least_queries")
+}  # fmt: skip
 
 
 def report_text(report: BenchReport) -> str:
@@ -47,6 +55,33 @@ def load_report(path: Path) -> BenchReport:
                 f"it was made by a newer murank (schema_version {version}, this one reads "
                 f"{SCHEMA_VERSION}); upgrade murank"
             )
-        return BenchReport.from_json(data)
+        return BenchReport.from_json(_of_today(data))
     except (ValueError, RecursionError) as error:  # InputError is a ValueError
         raise InputError(f"{path} is no report of murank bench: {error}") from error
+
+
+def _of_today(data: Any) -> Any:
+    """Return an older report as one of today: what it did not have is null, or as it was then."""
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version not in _OLDER or isinstance(version, bool):
+        return data
+    missing: dict[str, Any] = {"notes": []} if version == 1 else {}
+    settings = data.get("settings")
+    if version < _ALIGNED and isinstance(settings, dict):
+        settings = {**settings, "alignment": "off"}
+    sections = {name: _section(data[name]) for name in ("cached", "uncached") if name in data}
+    if isinstance(data.get("sweep"), dict):
+        sections["sweep"] = {count: _section(one) for count, one in data["sweep"].items()}
+    today = {"schema_version": SCHEMA_VERSION, "settings": settings}
+    return {**missing, **data, **sections, **today}
+
+
+def _section(old: Any) -> Any:
+    if not isinstance(old, dict):
+        return old
+    parts = {
+        name: {**dict.fromkeys(since), **old[name]}
+        for name, since in _PARTS_SINCE_4.items()
+        if isinstance(old.get(name), dict)
+    }
+    return {**dict.fromkeys(_SINCE_4), **old, **parts}

@@ -10,7 +10,7 @@ from murank.files.records import Must, Record
 from murank.folder.precision import Precision
 from murank.rerank.alignment import Done
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _is_list_of(kind: type, values: Any) -> bool:
@@ -24,7 +24,7 @@ def _are_latencies(values: Any) -> bool:
     )
 
 
-SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "3")]
+SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "4")]
 Count = Annotated[int, Must(lambda value: value >= 0, "at least 0")]
 Size = Annotated[int, Must(lambda value: value >= 1, "at least 1")]
 Amount = Annotated[float, Must(lambda value: value >= 0, "at least 0")]
@@ -33,6 +33,8 @@ Share = Annotated[float, Must(lambda value: 0 <= value <= 1, "in 0..1")]
 Latencies = Annotated[
     Any, Must(_are_latencies, "a list of whole microseconds of at least 0, with one at least")
 ]
+# Valid: all answered, and p99 within the bound as surely as LoadGen asks for.
+Verdict = Literal["valid", "invalid", "undecided", "interrupted"]
 Texts = Annotated[Any, Must(lambda values: _is_list_of(str, values), "a list of texts")]
 Sha256 = Annotated[
     str, Must(lambda text: len(text) == 64 and set(text) <= set("0123456789abcdef"), "a sha256")
@@ -60,6 +62,17 @@ class LatencyFigures(Record):
     p95_ms: Amount
     p99_ms: Amount
     max_ms: Amount
+    # LoadGen's estimates; null: too few samples (or Offline, or a report before version 4)
+    p90_early_ms: Amount | None
+    p99_early_ms: Amount | None
+
+
+@dataclass(frozen=True)
+class Target(Record):
+    """What MLPerf judges the scenario by."""
+
+    quantile: Share
+    least_samples: Size  # for an estimate
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,9 @@ class ServerFigures(Record):
     scheduled: Size  # queries that arrived; if interrupted, until the last answer
     unanswered: Count  # of them, when the run was ended
     latency_bound_ms: Above0
-    # valid: all answered, and p99 within the bound
-    verdict: Literal["valid", "invalid", "interrupted"]
+    late: Count | None  # answers beyond the bound; since version 4
+    least_queries: Size | None  # that show p99 within the bound with so many late; since version 4
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -93,10 +107,16 @@ class Section(Record):
     cpu_ms_per_query: Amount  # all threads
     scored_per_query: Amount  # candidates that the MLLM saw
     latency: LatencyFigures
+    target: Target | None  # null in Offline; since version 4
     stages: Mapping[Stage, StageFigures]  # of samples: groups in MultiStream and Offline
     deadline: DeadlineFigures | None
     server: ServerFigures | None
     latencies_us: Latencies
+    # Of the same samples: when each arrived after the section began, how long it waited, and how
+    # long it was worked on; since version 4
+    arrivals_us: Latencies | None
+    waits_us: Latencies | None
+    services_us: Latencies | None
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from murank._exceptions import EXIT_INTERRUPTED, EXIT_OK, InputError, UsageError
+from murank._exceptions import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    InputError,
+    InvalidRunError,
+    UsageError,
+)
 from murank.bench.bench_settings import METHODS, SCENARIOS, BenchSettings, Method
 from murank.bench.latency_plot import write_latency_plot
 from murank.bench.report_files import write_report
 from murank.bench.run import EngineOptions, run_bench
+from murank.bench.schema import Section, ServerFigures
 from murank.cli import bench_compare as _bench_compare
-from murank.cli.bench_report import report_lines
+from murank.cli.bench_report import report_lines, server_lines
 from murank.cli.engine_options import add_backend, backend_of
 from murank.cli.output import notes, say, say_json
 from murank.cli.parser import Parser, positive
@@ -52,7 +59,7 @@ def parser() -> Parser:
         "MLPerf's scenarios have it: with the candidates' vision tokens known (cached), with all "
         "caches cleared before each query (uncached), and from a fresh process on (cold). "
         "`murank bench compare --help` tells of comparing two reports. Ctrl-C shows what was "
-        "measured so far.",
+        "measured so far. Exit code 6 if a Server run is invalid, 2 if it is too short to tell.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
     _add_load(result, defaults)
@@ -150,7 +157,21 @@ def run(args: argparse.Namespace) -> int:
             write_report(args.json, replace(report, notes=every))
     if args.plot is not None:
         write_latency_plot(args.plot, report)
-    return EXIT_INTERRUPTED if report.status == "interrupted" else EXIT_OK
+    if report.status == "interrupted":
+        return EXIT_INTERRUPTED
+    if report.cached is not None and report.cached.server is not None:
+        _raise_unless_valid(report.cached, report.cached.server, settings)
+    return EXIT_OK
+
+
+def _raise_unless_valid(section: Section, fared: ServerFigures, settings: BenchSettings) -> None:
+    """Raise for a Server run that does not hold its bound, or is too short to tell."""
+    said = "; ".join(server_lines("the Server run", section, fared))
+    if fared.verdict == "invalid":
+        raise InvalidRunError(f"{said}: lower --qps, or allow more with --latency-bound-ms")
+    if fared.verdict == "undecided":
+        seconds = settings.seconds_for(fared.least_queries or 0)
+        raise InputError(f"{said}: measure longer, with --duration {seconds} or more")
 
 
 def _settings(args: argparse.Namespace, manifest: Manifest) -> BenchSettings:

@@ -20,15 +20,16 @@ def parser() -> Parser:
     result = Parser(
         prog="murank bench compare",
         description="Ratios of two reports, second / first, with 95 % bootstrap intervals where "
-        "latencies were kept. Exit code 5 if a median is slower beyond the threshold, even at the "
-        "low end of its interval, or fewer candidates are seen; 2 if there are too few samples to "
-        "tell.",
+        "latencies were kept. Exit code 5 if the median, or what the scenario is judged by (p90 of "
+        "SingleStream, p99 of MultiStream and Server, Offline's throughput), is slower beyond the "
+        "threshold, even at the near end of its interval, if a Server run became invalid, or if "
+        "fewer candidates are seen; 2 if there are too few samples to tell.",
     )
     result.add_argument("first", metavar="A.json", type=Path)
     result.add_argument("second", metavar="B.json", type=Path)
     result.add_argument(
         "--threshold", type=float, default=_THRESHOLD, metavar="X",
-        help=f"ratio of medians beyond which it is a regression ({_THRESHOLD:g})",
+        help=f"ratio beyond which it is a regression ({_THRESHOLD:g})",
     )  # fmt: skip
     result.add_argument(
         "--force", action="store_true", help="compare though they measured different loads"
@@ -49,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         say(*_lines(comparison))
     if comparison.verdict == "regression":
         raise RegressionError(
-            f"{args.second} is slower than {args.first} by more than the threshold of "
-            f"{comparison.threshold:g}: {', '.join(comparison.slower)}"
+            f"{args.second} is slower than {args.first}, beyond the threshold of "
+            f"{comparison.threshold:g}: {'; '.join(comparison.slower)}"
         )
     if comparison.verdict == "undecided":
         raise InputError(

@@ -1,14 +1,18 @@
 """What `murank bench` tells a person."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from murank.bench.figures import FEW
+import numpy as np
+
+from murank.bench.early_stopping import least_samples
+from murank.bench.figures import FEW, quantile
 from murank.bench.report_comparison import is_busy, load_of
 from murank.bench.scenarios import BLOCK
-from murank.bench.schema import BenchReport, ColdFigures, MemoryFigures, Section
+from murank.bench.schema import BenchReport, ColdFigures, MemoryFigures, Section, ServerFigures
 from murank.engine.stopwatch import STAGES
 
 _LABEL, _CELL = 22, 12
+_US_IN_MS = 1e3
 Cell = Callable[[Section], str]
 
 
@@ -51,6 +55,7 @@ def _table(sections: dict[str, Section]) -> Iterator[str]:
         ("CPU ms a query", lambda one: _ms(one.cpu_ms_per_query)),
         ("candidates seen", lambda one: f"{one.scored_per_query:.1f}"),
         *((name, _latency(key)) for name, key in _LATENCIES),
+        *(_WAITING if any(one.server is not None for one in sections.values()) else ()),
         *((f"  {stage}", _stage(stage)) for stage in STAGES if _has(sections, stage)),
     ]
     for name, cell in rows:
@@ -58,17 +63,32 @@ def _table(sections: dict[str, Section]) -> Iterator[str]:
 
 
 _LATENCIES = (
-    ("mean ms", "mean_ms"), ("p50 ms", "p50_ms"), ("p90 ms", "p90_ms"), ("p95 ms", "p95_ms"),
-    ("p99 ms", "p99_ms"), ("max ms", "max_ms"),
+    ("mean ms", "mean_ms"), ("p50 ms", "p50_ms"), ("p90 ms", "p90_ms"),
+    ("p90, early stopping", "p90_early_ms"), ("p95 ms", "p95_ms"), ("p99 ms", "p99_ms"),
+    ("p99, early stopping", "p99_early_ms"), ("max ms", "max_ms"),
 )  # fmt: skip
 
 
 def _latency(key: str) -> Cell:
     def cell(one: Section) -> str:
+        value = getattr(one.latency, key)
         mark = "*" if key == "p99_ms" and one.latency.count < FEW else ""
-        return _ms(getattr(one.latency, key)) + mark
+        return "-" if value is None else _ms(value) + mark
 
     return cell
+
+
+def _p99_of(key: str) -> Cell:
+    def cell(one: Section) -> str:
+        values = getattr(one, key)
+        return "-" if values is None else _ms(quantile(np.array(values), 0.99) / _US_IN_MS)
+
+    return cell
+
+
+_WAITING: Sequence[tuple[str, Cell]] = (
+    ("  of it waiting, p99", _p99_of("waits_us")), ("  of it served, p99", _p99_of("services_us"))
+)  # fmt: skip
 
 
 def _stage(stage: str) -> Cell:
@@ -117,6 +137,11 @@ def _memory(memory: MemoryFigures) -> str:
 def _notes(report: BenchReport, sections: dict[str, Section]) -> Iterator[str]:
     if any(one.latency.count < FEW for one in sections.values()):
         yield f"* of fewer than {FEW} samples: the 99th percentile is the largest"
+    if any(one.target and one.latency.p99_early_ms is None for one in sections.values()):
+        yield (
+            f"early stopping: LoadGen's estimate of a quantile; it takes {least_samples(0.9)} "
+            f"samples for p90, {least_samples(0.99)} for p99"
+        )
     if report.settings.scenario == "MultiStream":
         yield f"cached latencies and stages are those of groups of {report.settings.streams}"
     if report.settings.scenario == "Offline":
@@ -145,7 +170,16 @@ def _section_notes(name: str, section: Section) -> Iterator[str]:
             f"{late.late} late, by {late.largest_overshoot_ms:.2f} ms at most"
         )
     if fared is not None:
-        verdict = f"{name}: {fared.verdict}, p99 within {fared.latency_bound_ms:g} ms is the bound"
+        yield "; ".join(server_lines(name, section, fared))
+
+
+def server_lines(name: str, section: Section, fared: ServerFigures) -> Iterator[str]:
+    """Yield a Server's verdict, and what it rests on."""
+    yield f"{name} is {fared.verdict}, p99 within {fared.latency_bound_ms:g} ms is the bound"
+    if fared.unanswered:
         how = "still waited" if fared.verdict == "interrupted" else "were never answered"
-        missing = f"; {fared.unanswered} of {fared.scheduled} queries {how}"
-        yield verdict + (missing if fared.unanswered else "")
+        yield f"{fared.unanswered} of {fared.scheduled} queries {how}"
+    if fared.late:
+        yield f"{fared.late} of {section.queries} answers were late"
+    if fared.verdict == "undecided":
+        yield f"{section.queries} queries are too few, {fared.least_queries} would tell"

@@ -7,8 +7,6 @@ is the environment at its import: any call afterwards is too late. Children inhe
 import os
 import sys
 
-from murank.checks.text import warn
-
 SWITCH = "ORT_DISABLE_TELEMETRY"
 _OFF = ("1", "true", "yes", "on")  # as onnxruntime reads it
 _FIRST_WITH = (1, 29)
@@ -22,6 +20,8 @@ def switch_off() -> None:
 
 def warn_if_on() -> None:
     """Warn, once, if somebody else imported onnxruntime before the switch was set."""
+    from murank.checks.text import warn  # heavy beside the rest of this module
+
     module = sys.modules.get("onnxruntime")
     if module is not None and SWITCH not in os.environ and _has_telemetry(module):
         warn(
