@@ -1,5 +1,6 @@
 """What callers hand in by mistake is one sentence that names the argument."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_lists_of_images() -> None:
 
 @pytest.mark.parametrize(
     "image",
-    [None, 3, bytearray(b"a"), ARRAY.astype(np.float32), ARRAY.transpose(2, 0, 1)[:, :, :2],
+    [None, 3, io.BytesIO(b"a"), ARRAY.astype(np.float32), ARRAY.transpose(2, 0, 1)[:, :, :2],
      np.zeros((4, 4, 4), np.uint8), np.zeros((3, 8, 9), np.uint8), ARRAY[0, 0]],
 )  # fmt: skip
 def test_the_place_of_a_bad_image_is_named(image: Any) -> None:

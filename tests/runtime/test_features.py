@@ -56,6 +56,21 @@ def test_clothes_go_with_persons_and_cameras(tmp_path: Path, arrays: Arrays) -> 
     assert load_features(saved(tmp_path, arrays)).labels is None
 
 
+def test_tensors_and_columns_are_taken(tmp_path: Path, arrays: Arrays) -> None:
+    torch: Any = pytest.importorskip("torch")
+    pandas: Any = pytest.importorskip("pandas")
+    values = torch.tensor(arrays["features"], requires_grad=True).bfloat16()
+    pids, camids = torch.tensor(arrays["pids"]), pandas.Series(arrays["camids"])
+    made: Any = FeatureSet
+    save_features(tmp_path / "f.npz", made(values, arrays["paths"].tolist(), pids, camids, 2))
+    found = load_features(tmp_path / "f.npz")
+    np.testing.assert_array_equal(found.features, values.detach().float().numpy())
+    assert found.pids is not None
+    assert found.camids is not None
+    assert found.pids.tolist() == arrays["pids"].tolist()
+    assert found.camids.tolist() == arrays["camids"].tolist()
+
+
 def test_saved_features_are_loaded_again(tmp_path: Path, arrays: Arrays) -> None:
     file = tmp_path / "new" / "f.npz"
     features = FeatureSet(

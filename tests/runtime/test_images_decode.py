@@ -113,11 +113,23 @@ def test_bad_arrays(array: NDArray[Any], message: str) -> None:
         load_image(array)
 
 
-@pytest.mark.parametrize("source", [None, 3, bytearray(b"image.png"), [[1, 2], [3, 4]]])
+@pytest.mark.parametrize("source", [None, 3, io.BytesIO(b"image.png"), [[1, 2], [3, 4]]])
 def test_other_types(source: Any) -> None:
     kind = type(source).__name__
     with pytest.raises(InputError, match=f"^image must be a path, the bytes .* got {kind}$"):
         load_image(source)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "PPM"])
+def test_bytes_are_what_their_file_is(tmp_path: Path, kind: str) -> None:
+    raw = encoded(Image.fromarray(colours()), kind)
+    file = written(tmp_path, raw)
+    for source in (raw, bytearray(raw), memoryview(raw), memoryview(raw + raw)[: len(raw)]):
+        same(load_image(source), load_image(file))
+    with pytest.raises(InputError, match="fsdecode"):
+        load_image(bytes(file))
+    with pytest.raises(InputError, match="tobytes"):
+        load_image(np.frombuffer(raw, np.uint8))
 
 
 def test_messages_use_the_name_given(tmp_path: Path) -> None:
@@ -285,15 +297,17 @@ def test_the_header_alone_decides_on_the_size(tmp_path: Path, size: tuple[int, i
 def test_limits_of_size(tmp_path: Path) -> None:
     file = written(tmp_path, encoded(Image.fromarray(colours()), "PNG"))  # 5 x 7
     exact = {"max_pixels": 35, "max_side": 7, "max_bytes": file.stat().st_size}
+    raw = file.read_bytes()
     with Image.open(file) as image:
-        for source in (file, image, colours()):
+        for source in (file, image, colours(), raw, bytearray(raw), memoryview(raw)):
             assert load_image(source, limits=DecodeLimits(**exact)).size == (5, 7)
             for key in ("max_pixels", "max_side"):
                 limits = DecodeLimits(**{**exact, key: exact[key] - 1})
                 with pytest.raises(InputError, match="5 x 7, more than"):
                     load_image(source, limits=limits)
-    with pytest.raises(InputError, match="bytes"):
-        load_image(file, limits=DecodeLimits(max_bytes=exact["max_bytes"] - 1))
+    for source in (file, raw, bytearray(raw), memoryview(raw)):
+        with pytest.raises(InputError, match="bytes"):
+            load_image(source, limits=DecodeLimits(max_bytes=exact["max_bytes"] - 1))
     with pytest.raises(InputError, match="an aspect of 2"):
         load_image(np.zeros((2, 5), np.uint8), limits=DecodeLimits(max_aspect=2))
 

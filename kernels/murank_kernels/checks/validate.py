@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, F64
+from murank_kernels.checks.host_array import NO_ARRAY, copied_to_host, host_array
+from murank_kernels.checks.host_array import on_device as on_device
 from murank_kernels.loops.compiled import compiled, to_read
 
 _MAX_ROWS = 2**31 - 1  # neighbour indices are int32
@@ -32,11 +34,6 @@ def check_products(products: str, device: str) -> None:
         )
 
 
-def on_device(value: Any) -> bool:
-    """Whether an array is in a GPU's memory (CuPy, PyTorch, Numba)."""
-    return hasattr(value, "__cuda_array_interface__")
-
-
 def as_array(value: ArrayLike, name: str) -> NDArray[Any]:
     """Return anything array-like in host memory as an array."""
     if on_device(value):
@@ -45,8 +42,8 @@ def as_array(value: ArrayLike, name: str) -> NDArray[Any]:
             "to host memory"
         )
     try:
-        return np.asarray(value)
-    except ValueError as error:
+        return host_array(value)
+    except NO_ARRAY as error:
         raise InvalidInputError(f"{name} cannot be read as an array: {error}") from error
 
 
@@ -61,10 +58,8 @@ def num_columns(features: Any) -> int:
 
 
 def _shape(features: Any) -> tuple[int, int]:
-    if on_device(features):
-        shape = tuple(features.__cuda_array_interface__["shape"])
-    else:
-        shape = as_array(features, "features").shape
+    given = features if on_device(features) else as_array(features, "features")
+    shape = tuple(given.shape)
     if len(shape) != 2 or 0 in shape:
         raise InvalidInputError(f"features must have shape [N, D], got {shape}")
     if shape[0] > _MAX_ROWS:
@@ -119,6 +114,11 @@ def check_norms(given: NDArray[Any], norms: F64, *, normalize: bool) -> None:
 
 def as_num_query(num_query: int, num_rows: int) -> int:
     """Return num_query as an int with 1 <= num_query < num_rows."""
+    if len(getattr(num_query, "shape", ())):
+        raise InvalidInputError(
+            "num_query must be a whole number, got an array: features are one array, queries "
+            "first, as np.concatenate([qf, gf]) with num_query=len(qf)"
+        )
     value = as_count(num_query, "num_query")
     if value >= num_rows:
         raise InvalidInputError(
@@ -160,13 +160,21 @@ def as_positive(value: Any, name: str) -> float:
     return float(value)
 
 
-def as_labels(labels: ArrayLike, name: str, length: int) -> NDArray[np.int64]:
-    """Return integer labels [length] as int64."""
-    given = as_array(labels, name)
-    if given.shape != (length,):
-        raise InvalidInputError(f"{name} must have shape [{length}], got {given.shape}")
-    if given.dtype.kind not in "iu":
-        raise InvalidInputError(f"{name} must be integers, got {given.dtype}")
+def as_labels(labels: ArrayLike, name: str, length: int | None) -> NDArray[np.int64]:
+    """Return integer labels [length] (None: any) as int64, wherever they are."""
+    given = as_array(copied_to_host(labels), name)
+    if given.dtype == object:  # as of a nullable column: what a list of its values would be
+        given = as_array(given.tolist(), name)
+    if given.ndim != 1 or length not in (None, len(given)):
+        wanted = "N" if length is None else length
+        raise InvalidInputError(f"{name} must have shape [{wanted}], got {given.shape}")
+    if given.dtype.kind in "US":
+        raise InvalidInputError(
+            f"{name} must be integers, got text ({given.dtype}): number the names, those of "
+            "queries and gallery at once, as with np.unique(names, return_inverse=True)"
+        )
+    if given.dtype.kind not in "iu" and given.size:
+        raise InvalidInputError(f"{name} must be integers, got {given.dtype}; convert them")
     if given.dtype == np.uint64 and given.size and given.max() > _LARGEST_LABEL:
         raise InvalidInputError(f"{name} must be at most {_LARGEST_LABEL}, got {given.max()}")
     return given.astype(np.int64)

@@ -8,6 +8,7 @@ import numpy as np
 
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels.checks import validate
+from murank_kernels.checks.host_array import plain_tensor
 from murank_kernels.cuda.arrays import Arrays, DeviceArray
 from murank_kernels.cuda.gpu import this_gpu
 from murank_kernels.cuda.kernel import words
@@ -101,7 +102,7 @@ def to_host(array: Any) -> Any:
         return array
     gpu = this_gpu()
     with gpu.guarded():
-        return gpu.get(gpu.put(array))
+        return gpu.get(gpu.put(plain_tensor(array)))
 
 
 def _on_device(gpu: Arrays, checked: Checked, given: MethodInput) -> DevicePrepared:
@@ -125,7 +126,7 @@ def squares(gpu: Arrays, features: DeviceArray) -> DeviceArray:
 
 def from_device(gpu: Arrays, features: Any, *, normalize: bool) -> DeviceArray:
     """Check features [N,D] that are on the device, and copy them as float32."""
-    given = gpu.put(features)
+    given = gpu.put(plain_tensor(features))
     if given.dtype.kind != "f":
         raise InvalidInputError(
             f"features must be floating point, got {given.dtype}; convert them to float32"

@@ -49,8 +49,8 @@ class RankEvaluator:
         junk: Junk | None = None,
     ) -> None:
         """Check the labels; parameters as in `evaluate_rank`."""
-        self._q_pids = validate.as_labels(q_pids, "q_pids", np.size(q_pids))
-        self._g_pids = validate.as_labels(g_pids, "g_pids", np.size(g_pids))
+        self._q_pids = validate.as_labels(q_pids, "q_pids", None)
+        self._g_pids = validate.as_labels(g_pids, "g_pids", None)
         self._q_camids = validate.as_labels(q_camids, "q_camids", len(self._q_pids))
         self._g_camids = validate.as_labels(g_camids, "g_camids", len(self._g_pids))
         if not len(self._q_pids) or not len(self._g_pids):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +13,7 @@ from murank_kernels.codes.encoding import Scale, encode, expand_queries, gallery
 from murank_kernels.codes.jaccard import jaccard_rows
 from murank_kernels.codes.reciprocal_sets import expanded_sets
 from murank_kernels.loops import parallel
+from murank_kernels.methods.other_calls import check_matrices_given
 from murank_kernels.tiles.lists import empty_lists
 from murank_kernels.tiles.selection import select_rows
 
@@ -63,12 +65,13 @@ class _Matrices:
 
 
 def re_ranking(
-    q_g_dist: ArrayLike,
-    q_q_dist: ArrayLike,
-    g_g_dist: ArrayLike,
+    q_g_dist: ArrayLike | None = None,
+    q_q_dist: ArrayLike | None = None,
+    g_g_dist: ArrayLike | None = None,
     k1: int = 20,
     k2: int = 6,
     lambda_value: float = 0.3,
+    **others: Any,
 ) -> F32:
     """Re-rank distance matrices by k-reciprocal encoding, called as the field is used to.
 
@@ -83,6 +86,9 @@ def re_ranking(
         Neighbours of the encoding and of the local query expansion.
     lambda_value : float
         Weight of the given distance beside the Jaccard distance, in [0,1].
+    others
+        None: what toolkits that take features here (probFea, galFea, ...) have is answered with the
+        call that does the same.
 
     Returns
     -------
@@ -97,9 +103,11 @@ def re_ranking(
 
     Source: Zhong et al., CVPR 2017.
     """
+    distances = (q_g_dist, q_q_dist, g_g_dist)
+    check_matrices_given(distances, (k1, k2, lambda_value), others)
     k1, k2 = validate.as_count(k1, "k1"), validate.as_count(k2, "k2")
     lambda_value = validate.as_fraction(lambda_value, "lambda_value")
-    given = _matrices(q_g_dist, q_q_dist, g_g_dist)
+    given = _matrices(*distances)
     indices, row_max = _neighbors(given, max(k1 + 1, k2))
     scale = Scale.of(row_max, squared=True)
     codes = encode(*expanded_sets(indices, k1), given.pair_distances, scale)
@@ -116,7 +124,7 @@ def re_ranking(
     return out
 
 
-def _matrices(q_g_dist: ArrayLike, q_q_dist: ArrayLike, g_g_dist: ArrayLike) -> _Matrices:
+def _matrices(q_g_dist: Any, q_q_dist: Any, g_g_dist: Any) -> _Matrices:
     limit = 1e18  # squares fit float32
     q_g = validate.as_matrix(q_g_dist, "q_g_dist", limit=limit)
     num_query, num_gallery = q_g.shape

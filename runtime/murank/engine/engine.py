@@ -201,7 +201,7 @@ class Engine:
         return {name: session.providers for name, session in self._sessions().items()}
 
     def embed(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
-        """Features of images (paths, PIL images or uint8 RGB arrays [H,W,3]): [B,D], unit rows.
+        """Features of images (paths, bytes of files, PIL images, RGB arrays): [B,D], unit rows.
 
         Raises
         ------

@@ -12,8 +12,9 @@ from PIL import Image
 from murank._exceptions import InputError
 from murank.checks.text import shown
 from murank.images import ImageSource, Preprocessing, ReadyImage, prepare
+from murank_kernels.checks.host_array import NO_ARRAY, copied_to_host, host_array
 
-_ONE_IMAGE = (str, bytes, bytearray, os.PathLike, Image.Image, ReadyImage)
+_ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, ReadyImage)
 
 
 def check_images(images: object, name: str) -> None:
@@ -37,7 +38,7 @@ def check_images(images: object, name: str) -> None:
     else:
         return
     raise InputError(
-        f"{name} must be a list of images (paths, PIL images, uint8 RGB arrays [H,W,3]), got "
+        f"{name} must be a list of images (paths, bytes, PIL images, uint8 RGB arrays), got "
         f"{what}; put one image into a list: [image]"
     )
 
@@ -64,9 +65,17 @@ def ready_images(images: Sequence[ImageSource], how: Preprocessing, name: str) -
 def as_array(value: object, name: str) -> NDArray[Any]:
     """Return anything array-like as an array; InputError if it is none, as lists of any lengths."""
     try:
-        return np.asarray(value)
-    except (ValueError, TypeError) as error:
+        return host_array(copied_to_host(value))
+    except NO_ARRAY as error:
         raise InputError(f"{name} cannot be read as an array: {error}") from error
+
+
+def take_arrays(instance: object) -> None:
+    """Turn the fields of a frozen dataclass that are lists, tensors or columns into arrays."""
+    for name, value in vars(instance).items():
+        is_other = hasattr(value, "__array__") and not isinstance(value, np.generic | np.ndarray)
+        if is_other or isinstance(value, list):
+            object.__setattr__(instance, name, as_array(value, name))
 
 
 def check_whole(value: object, name: str, *, least: int = 1) -> int:

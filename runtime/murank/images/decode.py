@@ -24,7 +24,9 @@ from murank.images.limits import DEFAULT_LIMITS, DecodeLimits
 from murank.images.netpbm import check_netpbm, is_netpbm, read_netpbm
 from murank.images.orientation import orientation
 
-RawImage = str | bytes | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+RawImage = str | bytes | bytearray | memoryview | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
+_LONGEST_PATH = 4096  # bytes
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 
@@ -61,8 +63,8 @@ def load_image(
     Parameters
     ----------
     source
-        A path of a JPEG, PNG, BMP, WEBP or binary PPM file, the bytes of one, a PIL image, or uint8
-        [H,W,3] RGB (not BGR) or [H,W] grey.
+        A path of a JPEG, PNG, BMP, WEBP or binary PPM file, the bytes of one (or a bytearray or
+        memoryview), a PIL image, or uint8 [H,W,3] RGB (not BGR) or [H,W] grey.
     bits
         Of 16-bit grey values, 8..16: how many the sensor gave, so that a 12-bit one is white at
         4095. None: 16, with a warning in the log if no value needs more than 14.
@@ -94,10 +96,12 @@ def decoded(
     Whoever makes a small picture of it should do so inside, and let go of it.
     """
     check_bits(bits)
-    if isinstance(source, (str, bytes, os.PathLike)):
-        if isinstance(source, bytes):
-            raw, name = source, name or "image"
-            _check_bytes(len(raw), name, limits)
+    if isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike)):
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            name = name or "image"
+            _check_bytes(memoryview(source).nbytes, name, limits)
+            raw = bytes(source)
+            _check_no_path(raw, name)
         else:
             path = Path(source)
             name = name or str(path)
@@ -119,8 +123,8 @@ def decoded(
         yield _load_array(source, name or "image", limits)
     else:
         raise InputError(
-            f"{name or 'image'} must be a path, the bytes of a file, a PIL image or a uint8 RGB "
-            f"array [H,W,3], got {type(source).__name__}"
+            f"{name or 'image'} must be a path, the bytes of a file (of an open one, file.read()), "
+            f"a PIL image or a uint8 RGB array [H,W,3], got {type(source).__name__}"
         )
 
 
@@ -165,6 +169,14 @@ def _check_bytes(count: int, name: str, limits: DecodeLimits) -> None:
         )
 
 
+def _check_no_path(raw: bytes, name: str) -> None:
+    """Raise InputError for the name of a file that is there."""
+    if len(raw) < _LONGEST_PATH and b"\0" not in raw and os.access(raw, os.F_OK):
+        raise InputError(
+            f"{name} is a path in bytes, and bytes are what a file holds: pass os.fsdecode(path)"
+        )
+
+
 def _opened(raw: bytes, name: str) -> Image.Image:
     with _decoding(name):
         return Image.open(io.BytesIO(raw), formats=FORMATS)
@@ -192,7 +204,8 @@ def _load_array(array: NDArray[Any], name: str, limits: DecodeLimits) -> Image.I
         raise InputError(f"{name} must be a uint8 array with values 0..255, got {array.dtype}")
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3):
         raise InputError(
-            f"{name} must have shape [H,W,3] (RGB) or [H,W] (grey), got {list(array.shape)}"
+            f"{name} must have shape [H,W,3] (RGB) or [H,W] (grey), got {list(array.shape)}; of an "
+            "array that holds a file, pass array.tobytes()"
         )
     limits.check_size(array.shape[1], array.shape[0], name)
     return Image.fromarray(array).convert("RGB")

@@ -14,6 +14,7 @@ from murank.files.atomic import check_writable, write_files
 from murank.files.npz import check_array, read_npz
 from murank.files.parquet import is_parquet
 from murank.files.urls import is_url, listed_url
+from murank.images.arguments import take_arrays
 from murank.rerank.parquet_features import read_parquet_features
 
 _LABELS = ("pids", "camids", "clothes")
@@ -44,6 +45,10 @@ class FeatureSet:
     unlabelled: str | None = None  # why pids or camids are not known, where that is known
     has_paths: bool = True  # False: they are numbers of rows
     clothes: Ids | None = None  # [N] what the person wears, an id an outfit; -1: not known
+
+    def __post_init__(self) -> None:
+        """Take tensors, lists and columns, too."""
+        take_arrays(self)
 
     @property
     def query(self) -> Items:

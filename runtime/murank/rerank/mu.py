@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.files.npz import check_array, read_npz
+from murank.images.arguments import take_arrays
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class MuDistances:
 
     mu: NDArray[np.floating[Any]]  # [Q,K] in [0,1], small = same person
     candidates: NDArray[np.integer[Any]]  # [Q,K] gallery indices
+
+    def __post_init__(self) -> None:
+        """Take tensors and lists, too."""
+        take_arrays(self)
 
 
 def load_mu(

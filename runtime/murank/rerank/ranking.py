@@ -16,6 +16,7 @@ from murank.files.atomic import Writer, abandoned, check_writable, write_files
 from murank.files.npz import check_array, read_npz
 from murank.files.parquet import is_parquet
 from murank.files.urls import refuse_url
+from murank.images.arguments import take_arrays
 from murank.rerank.mu import MuDistances
 from murank.rerank.parquet_ranking import (
     FIRST_PART,
@@ -46,6 +47,10 @@ class Ranking:
     g_camids: Ids | None = None  # [G]
     q_clothes: Ids | None = None  # [Q]
     g_clothes: Ids | None = None  # [G]
+
+    def __post_init__(self) -> None:
+        """Take tensors and lists, too."""
+        take_arrays(self)
 
     @property
     def labels(self) -> Labels | None:

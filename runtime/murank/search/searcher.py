@@ -49,7 +49,7 @@ class Searcher:
     features
         Of the gallery, [G,D], as `engine.embed` gives them.
     images
-        The gallery's G images (paths, PIL images, uint8 RGB arrays, ReadyImages): opened when the
+        The gallery's G images (paths, bytes of files, PIL images, RGB arrays, ...): opened when the
         MLLM is to see them for the first time, not before.
     candidates
         Gallery images a query that the MLLM is asked about, K; None: 20, or all of a smaller
@@ -182,8 +182,8 @@ class Searcher:
         Parameters
         ----------
         query
-            A path, PIL image or uint8 RGB array [H,W,3]; decoded once. A ReadyImage serves only if
-            encoder and MLLM want the same preprocessing.
+            A path, the bytes of a file, PIL image or uint8 RGB array [H,W,3]; decoded once. A
+            ReadyImage serves only if encoder and MLLM want the same preprocessing.
         camid
             Its camera, as in the gallery's camids. None, or below 0: unknown.
         top_k
