@@ -20,7 +20,7 @@ DIST = .venv-dist/bin
 
 .venv-test/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-test
-	$(PIP) $(TEST)/python -m pip install --quiet --no-compile -e '.[cpu,export,plot,serve,dev]'
+	$(PIP) $(TEST)/python -m pip install --quiet --no-compile -e '.[cpu,export,openvino,plot,serve,dev]'
 	touch $@
 
 demo: .venv/installed

@@ -34,6 +34,7 @@ image = np.zeros((64, 32, 3), np.uint8)
 assert engine.mu(image, [image]).shape == (1,)
 assert engine.embed([image]).shape[0] == 1
 """
+BY_OPENVINO = ASKED.replace("threads=1", "threads=1, providers='openvino', plans=sys.argv[2]")
 BUILD_SIDE = """
 import importlib, pkgutil
 import murank_export
@@ -88,6 +89,11 @@ def watched(
 def test_an_engine_answers(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     watched(tmp_path, ASKED, str(ENGINE))
+
+
+def test_an_engine_answers_by_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    watched(tmp_path, BY_OPENVINO, str(ENGINE), str(tmp_path / "plans"))
 
 
 def test_the_build_side_is_imported(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def test_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(folder: str, **options: Any) -> FakeEngine:
         assert folder == str(ENGINE)
         assert options == {
-            "providers": "cpu", "plans": None, "threads": 1, "parts": ["encoder", "scorer"],
+            "providers": "cpu", "products": "float32", "plans": None, "threads": 1,
+            "parts": ["encoder", "scorer"],
             "sha256": sha256,
             "bits": 12, "decode_limits": DecodeLimits(max_side=500),
         }  # fmt: skip

@@ -35,7 +35,8 @@ JETSON = replace(
 ADA = replace(SERVER, gpus=(ReportedGpu("L4", "8.9", 24 << 30),))
 ALL = (
     "numpy", "numba", "pillow", "safetensors", "onnxruntime", "onnxruntime-gpu", "numba-cuda",
-    "cupy", "tensorrt", "tensorrt-rtx", "pycuda", "onnx", "torch",
+    "cupy", "tensorrt", "tensorrt-rtx", "pycuda", "openvino", "onnx",
+    "torch",
 )  # fmt: skip
 FULL = ("onnxruntime-gpu", "numba-cuda", "cupy", "tensorrt", "pycuda")
 GPU_TRIALS = ("onnxruntime-cuda", "onnxruntime-tensorrt", "kernels-cuda", "tensorrt")
@@ -53,7 +54,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Let the machine be another one, on which these probes fail."""
 
     def _pretend(
-        machine: MachineReport, has: dict[str, str | None], failing: dict[str, str] | None = None
+        machine: MachineReport,
+        has: dict[str, str | None],
+        failing: dict[str, str] | None = None,
+        paces: dict[str, float] | None = None,
     ) -> list[str]:
         asked: list[str] = []
 
@@ -61,7 +65,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
             name = " ".join((probe, *arguments[1:]))
             asked.append(name)
             why = (failing or {}).get(name)
-            return ProbeAnswer(works=why is None, said=why or "the product is right")
+            took = (paces or {}).get(name.removeprefix("pace ")) if probe == "pace" else None
+            return ProbeAnswer(why is None, why or "the product is right", took)
 
         monkeypatch.setattr(_examine, "this_machine", lambda: machine)
         monkeypatch.setattr(_examine, "installed", lambda: has)
@@ -96,10 +101,10 @@ def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_there(pretend: Pretend, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = pretend(SERVER, packages(*FULL))
+    asked = pretend(SERVER, packages(*FULL, "openvino"))
     out, err = doctor(capsys, "--quiet")
     assert err == ""
-    assert asked == ["kernels-cpu", "onnxruntime-cpu", *GPU_TRIALS]
+    assert asked == ["kernels-cpu", "onnxruntime-cpu", *GPU_TRIALS, "openvino"]
     for text in (
         "NVIDIA T4, compute capability 7.5, 15.0 GiB, driver 580.1, for CUDA up to 13.0",
         "onnxruntime-gpu  1.0", "onnxruntime      -",
@@ -125,7 +130,8 @@ def test_a_gpu_and_packages_for_the_cpu(
     pretend(SERVER, packages("onnxruntime"))
     out, _ = doctor(capsys, "--json")
     assert states(out) == {
-        "kernels-cpu": "works", "onnxruntime-cpu": "works", **dict.fromkeys(GPU_TRIALS, "absent")
+        "kernels-cpu": "works", "onnxruntime-cpu": "works",
+        **dict.fromkeys((*GPU_TRIALS, "openvino"), "absent"),
     }  # fmt: skip
     out, _ = doctor(capsys)
     told = " ".join(out.split())
@@ -182,19 +188,34 @@ def test_packages_that_break_each_other(
 
 
 def test_an_engine(pretend: Pretend, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = pretend(SERVER, packages(*FULL), {"golden cuda": "out of memory"})
+    asked = pretend(SERVER, packages(*FULL), {"golden cuda float32": "out of memory"})
     out, _ = doctor(capsys, "--engine", str(ENGINE), "--json")
-    assert asked[6:] == ["golden cpu", "golden cuda"]
+    assert asked[6:] == ["golden cpu float32", "pace cpu float32", "golden cuda float32"]
     assert [(one["providers"], one["runs"]) for one in json.loads(out)["engine"]] == [
-        ("cpu", True), ("cuda", False), ("tensorrt-plans", False)
+        ("cpu", True), ("cuda", False), ("tensorrt-plans", False), ("openvino", False)
     ]  # fmt: skip
     out, _ = doctor(capsys, "--engine", str(ENGINE))
     assert "out of memory" in out
     assert "no plans for this device: run murank build" in " ".join(out.split())
+    assert "fastest" not in out  # nothing told how long it took
+
+
+def test_the_fastest_way(pretend: Pretend, capsys: pytest.CaptureFixture[str]) -> None:
+    times = {"cpu float32": 40.0, "openvino float32": 52.25, "openvino bf16": 21.5}
+    asked = pretend(LAPTOP, packages("onnxruntime", "openvino"), paces=times)
+    out, err = doctor(capsys, "--engine", str(ENGINE))
+    assert asked[3:] == [f"{probe} {way}" for way in times for probe in ("golden", "pace")]
+    assert "fastest here: openvino, bf16, 21.5 ms for a query of 20 candidates" in out
+    assert "(cpu 40.0, openvino 52.2)" in " ".join(out.split())
+    assert "trying: its speed with providers openvino, bf16: five seconds\n" in err
+    found = json.loads(doctor(capsys, "--engine", str(ENGINE), "--json")[0])
+    ways = [(one["providers"], one["products"], one["query_ms"]) for one in found["engine"]]
+    assert ways[-1] == ("openvino", "bf16", 21.5)
+    assert ways[1] == ("cuda", "float32", None)
 
 
 def test_an_engine_that_runs_nowhere(pretend: Pretend, capsys: pytest.CaptureFixture[str]) -> None:
-    pretend(LAPTOP, packages("onnxruntime"), {"golden cpu": "the answer differs"})
+    pretend(LAPTOP, packages("onnxruntime"), {"golden cpu float32": "the answer differs"})
     out, err = doctor(capsys, "--engine", str(ENGINE), code=3)
     assert "the answer differs" in out
     assert "runs with no providers here" in err
@@ -253,7 +274,8 @@ def test_what_need_not_be_tried(
     monkeypatch.setattr(_engine, "has_plans", lambda *_: True)
     works = ("onnxruntime-cpu", "onnxruntime-cuda", "tensorrt")
     found = _engine.try_engine(tmp_path, manifest, machine, works, lambda _: None)
-    for one, said in zip(found, why, strict=True):
+    assert [one.providers for one in found[3:]] == ["openvino"]  # not among what works
+    for one, said in zip(found, why, strict=False):
         assert one.runs == (said is None)
         assert (said or "yes") in one.said
 

@@ -6,13 +6,14 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from murank import MachineError
+from murank import Engine, MachineError
 from murank.doctor import child as _child
+from murank.doctor import pace as _pace
 from murank.doctor import probes as _probes
 from murank.doctor.child import ask
 
@@ -42,6 +43,51 @@ def test_without_a_gpu() -> None:
     found = ask("onnxruntime-cuda")
     assert not found.works
     assert "CUDAExecutionProvider was asked for" in found.said
+
+
+def test_openvino_works() -> None:
+    pytest.importorskip("openvino")
+    found = told("openvino")
+    assert found["works"], found["said"]
+    assert found["said"].endswith("multiplied matrices, the product is right")
+
+
+class Clock:
+    """Time that passes only while a query is asked."""
+
+    def __init__(self, *spent: float) -> None:
+        self.now, self.spent = 0.0, list(spent)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def ask(self) -> None:
+        self.now += self.spent.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("spent", "left", "median"),
+    [
+        ([9.0, 1.0], [1.0], 9000.0),  # the first one took all the time there is
+        ([2.0, 1.0, 1.5, 0.5], [0.5], 1250.0),  # the next would end too late
+        ([0.5, 2.0, 2.0, 2.0], [2.0], 2000.0),
+    ],
+)
+def test_the_pace_of_a_query(
+    monkeypatch: pytest.MonkeyPatch, spent: list[float], left: list[float], median: float
+) -> None:
+    clock, engine = Clock(*spent), cast("Engine", None)
+    monkeypatch.setattr(_pace, "_query", lambda _: clock.ask)
+    assert _pace.query_ms(engine, seconds=5.0, clock=clock) == median
+    assert clock.spent == left
+
+
+def test_what_is_timed() -> None:
+    with Engine.from_pretrained(ENGINE, providers="cpu", threads=1, check="sizes") as engine:
+        assert _pace.query_ms(engine, seconds=0.0) > 0
+        assert _pace.what_is_timed(engine.manifest).startswith("a query of 20 candidates")
+    only = Engine.from_pretrained(ENGINE, providers="cpu", threads=1, parts=["encoder"])
+    assert _pace.query_ms(only, seconds=0.0) > 0
 
 
 def test_an_engine_replayed() -> None:

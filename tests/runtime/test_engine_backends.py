@@ -40,6 +40,8 @@ PRECISIONS = get_args(Precision)
         ([(CUDA, {"device_id": 1})], "cuda"),
         ([TENSORRT, CUDA, CPU], "plans"),
         (["OpenVINOExecutionProvider"], None),
+        ("openvino", "openvino"),
+        ("openvino:GPU.1", "openvino"),
         ("auto", None),
         ([], None),
     ],
@@ -48,16 +50,16 @@ def test_what_runs_the_products(providers: Any, backend: str | None) -> None:
     assert backend_of(providers) == backend
 
 
-# By precision, in the order of its definition: cpu, cuda, TensorRT, unknown.
+# By precision, in the order of its definition: cpu, cuda, TensorRT, OpenVINO, unknown.
 RUNS = {
-    "fp32": "yyyy", "fp16": "yyyy", "bf16": "-yyy", "w8": "yy-y", "int8": "y---", "w8a16": "y---",
-    "int8-qdq": "y-yy", "fp8": "y-yy", "int4": "y-yy",
+    "fp32": "yyyyy", "fp16": "yyyyy", "bf16": "-yy-y", "w8": "yy-yy", "int8": "y----",
+    "w8a16": "y----", "int8-qdq": "y-y-y", "fp8": "y-y-y", "int4": "y-y-y",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_each_precision_runs_on(precision: Precision) -> None:
-    found = [refusal(precision, backend) for backend in ("cpu", "cuda", "plans", None)]
+    found = [refusal(precision, backend) for backend in ("cpu", "cuda", "plans", "openvino", None)]
     assert "".join("y" if why is None else "-" for why in found) == RUNS[precision]
 
 

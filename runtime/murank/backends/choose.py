@@ -3,12 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from murank._exceptions import InputError, MachineError
 from murank.backends.onnx.session import onnxruntime
-from murank.backends.providers import CPU, CUDA, PLANS, PROVIDER_NAMES, TENSORRT, Providers, name_of
-from murank.checks.text import warn
+from murank.backends.protocol import Products
+from murank.backends.providers import (
+    CPU,
+    CUDA,
+    OPENVINO,
+    PLANS,
+    PROVIDER_NAMES,
+    TENSORRT,
+    Providers,
+    name_of,
+    openvino_device,
+)
+from murank.checks.text import shown, warn
 from murank.folder.precision import ARITHMETIC, INTEGER, Backend, Precision
 from murank.machine.driver import has_driver
 from murank.machine.integer_products import multiplies_exactly
@@ -25,6 +36,8 @@ _AUTO: Mapping[Backend, str] = {"cpu": "cpu", "cuda": "auto", "plans": PLANS}
 
 def backend_of(providers: Providers) -> Backend | None:
     """Return what runs the products under these providers; None: not known ("auto", others)."""
+    if openvino_device(providers) is not None:
+        return "openvino"
     named = providers if isinstance(providers, str) or not providers else name_of(providers[0])
     return _OF_NAME.get(named) if isinstance(named, str) else None
 
@@ -45,11 +58,30 @@ def check_form(providers: Providers) -> None:
             raise InputError(f"pass providers={name!r} by itself: a list holds onnxruntime's names")
 
 
+def check_products(providers: Providers, products: Products) -> None:
+    """Raise InputError unless these providers can be asked to multiply so."""
+    known = get_args(Products)
+    if products not in known:
+        raise InputError(f"products must be one of {', '.join(known)}, got {products!r}")
+    if products != "float32" and openvino_device(providers) is None:
+        raise InputError(
+            f"products='{products}' is for providers='{OPENVINO}', and providers are "
+            f"{shown(providers)}: pass both, or leave products out"
+        )
+
+
 def refusal(precision: Precision, backend: Backend | None) -> str | None:
     """Return why a backend cannot run scorers of this precision, and what to do; None: it can."""
     able = ARITHMETIC[precision].backends
     if backend in able or (backend is None and precision not in INTEGER):
         return None
+    if backend == "openvino":
+        # 2026.4 gives logits of shape 0 x 0 x 2 of integer products with a scale a token.
+        broken = "answers nothing of" if precision in INTEGER else "has no products for"
+        return (
+            f"OpenVINO {broken} {precision} graphs; leave --providers out, or export with --dtype "
+            "fp32 or w8"
+        )
     if able == ("cpu",):  # GPUs' providers lack the products, which would go to and fro
         return f"{precision} runs on CPUs only; export with --dtype fp16 for GPUs"
     if backend == "cpu":
@@ -147,7 +179,7 @@ def _choice(precision: Precision, folder: Path, has_plans: bool) -> _Choice:
     # What both run without anything having been built is what one has a GPU for; plans next.
     fastest: Sequence[Backend] = ("cuda", "plans", "cpu")
     order = fastest if set(fastest) <= set(able) else able
-    here: Mapping[Backend, bool] = {"cpu": True, "cuda": has_cuda, "plans": has_plans}
+    here = {"cpu": True, "cuda": has_cuda, "plans": has_plans, "openvino": False}  # by name only
     usable = [backend for backend in order if here[backend]]
     if not usable:
         raise MachineError(f"{folder}: {refusal(precision, 'cpu')}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from murank.backends.providers import Providers
 
 Shape = tuple[int | None, ...]
+# What factors are rounded to before they are multiplied; OpenVINO's to choose.
+Products = Literal["float32", "bf16", "fp16"]
 Memory = tuple[str, str, int]  # library, "cpu" or "cuda", which GPU
 
 
@@ -18,11 +20,13 @@ Memory = tuple[str, str, int]  # library, "cpu" or "cuda", which GPU
 class SessionSettings:
     """How graphs are run."""
 
-    # Or cpu, cuda, tensorrt, tensorrt-plans, or onnxruntime's list. "auto" is CUDA where this
-    # onnxruntime has it; whether it works, `murank.backends.choose` sees to for whole engines.
+    # Or cpu, cuda, tensorrt, tensorrt-plans, openvino, openvino:DEVICE, or onnxruntime's list.
+    # "auto" is CUDA where this onnxruntime has it; whether it works, `murank.backends.choose` sees
+    # to for whole engines.
     providers: Providers = "auto"
     threads: int | None = None  # of one operator; None: the cores that this process may use
     plans: Path | None = None  # see murank.backends.plan_folder
+    products: Products = "float32"  # of the MLLM's graphs, with OpenVINO; an encoder's are float32
     optimise: bool = True  # False: node by node, as the graph is written (onnxruntime)
 
 

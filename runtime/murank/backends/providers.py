@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ CUDA_OPTIONS: Mapping[str, str] = {
     "arena_extend_strategy": "kSameAsRequested",
 }
 PLANS = "tensorrt-plans"  # what `murank build` made, without onnxruntime
-PROVIDER_NAMES = ("auto", *NAMED, PLANS)
+OPENVINO = "openvino"  # on the CPU, or with a device of its behind it: "openvino:GPU"
+PROVIDER_NAMES = ("auto", *NAMED, PLANS, OPENVINO)
+_OPENVINO_DEVICE = re.compile(rf"{OPENVINO}(?::((?:CPU|GPU|NPU)(?:\.\d{{1,2}})?))?")
 # What costs time in a graph. Arithmetic on shapes stays on the CPU on purpose.
 _HEAVY = frozenset((
     "Attention", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "FusedConv", "FusedGemm",
@@ -63,6 +66,25 @@ def wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
             "(murank's extra 'gpu'; on a Jetson see docs/jetson.md), and see `murank doctor`"
         )
     return _named(providers, available)
+
+
+def openvino_device(providers: Providers) -> str | None:
+    """Return OpenVINO's name of the device that is asked for; None: another backend is.
+
+    Raises
+    ------
+    InputError
+        OpenVINO is asked for, on something that is no single device.
+    """
+    if not isinstance(providers, str) or providers.partition(":")[0] != OPENVINO:
+        return None
+    found = _OPENVINO_DEVICE.fullmatch(providers)
+    if found is None:
+        raise InputError(
+            f"{providers!r} names no one device of OpenVINO: pass {OPENVINO} (the CPU), "
+            f"{OPENVINO}:GPU, {OPENVINO}:GPU.1 or {OPENVINO}:NPU"
+        )
+    return found[1] or "CPU"
 
 
 def _named(name: str, available: Sequence[str]) -> list[Any]:

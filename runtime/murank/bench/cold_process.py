@@ -37,8 +37,8 @@ def measure(
     """Return milliseconds by step, from `started` on the clock."""
     moments = [started, clock()]
     engine = Engine.from_pretrained(
-        job["engine"], providers=job["providers"], plans=job["plans"], threads=job["threads"],
-        parts=job["parts"], sha256=job["sha256"], bits=job["bits"],
+        job["engine"], providers=job["providers"], products=job["products"], plans=job["plans"],
+        threads=job["threads"], parts=job["parts"], sha256=job["sha256"], bits=job["bits"],
         decode_limits=DecodeLimits(**job["decode_limits"]),
     )  # fmt: skip
     moments.append(clock())

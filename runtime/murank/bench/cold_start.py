@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from murank._exceptions import InputError, MachineError
+from murank.backends.protocol import Products
 from murank.backends.providers import Providers
 from murank.bench.bench_settings import BenchSettings
 from murank.bench.schema import ColdFigures
@@ -34,6 +35,7 @@ def cold_job(
     parts: Sequence[Part],
     providers: Providers,
     threads: int | None,
+    products: Products = "float32",
     plans: Path | None = None,
     bits: int | None = None,
     decode_limits: DecodeLimits = DEFAULT_LIMITS,
@@ -51,7 +53,8 @@ def cold_job(
     camids = workload.camids(settings.gallery_size)
     job = {
         "engine": str(engine), "sha256": sha256, "parts": list(parts),
-        "providers": providers, "plans": None if plans is None else str(plans), "threads": threads,
+        "providers": providers, "products": products,
+        "plans": None if plans is None else str(plans), "threads": threads,
         "features": features,
         "candidates": settings.candidates, "method": settings.method,
         "gallery": [str(path) for path in workload.gallery(settings.gallery_size)],

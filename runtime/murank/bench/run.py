@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import MachineError, UsageError
+from murank.backends.protocol import Products
 from murank.backends.providers import Providers
 from murank.bench.bench_settings import MOST_AT_ONCE, BenchSettings
 from murank.bench.clock import Clock
@@ -32,11 +33,11 @@ from murank.files.aside import temporary_folder
 from murank.folder.manifest import Manifest
 from murank.images import DEFAULT_LIMITS, DecodeLimits
 from murank.machine import hardware as _machine
+from murank.machine.device_kind import on_cpu
 from murank.machine.memory import available_bytes
 from murank.rerank.alignment import Alignment, Done, level_of
 
 Progress = Callable[[str, int, int], None]
-_CPU = "CPUExecutionProvider"
 _LEAST_CACHE_MB = 256
 _POOLS = 4  # of vision tokens that fit into the cache: those of the queries come and go
 _LEAST = 3  # queries in a warm-up, and at each point of a sweep
@@ -51,6 +52,7 @@ class EngineOptions:
     manifest: Manifest
     sha256: str
     providers: Providers = "auto"
+    products: Products = "float32"
     plans: Path | None = None
     threads: int | None = None
     bits: int | None = None  # of 16-bit images
@@ -163,8 +165,8 @@ def _cold_starts(
         return
     job = cold_job(
         folder, engine.folder.resolve(), engine.manifest, engine.sha256, workload,
-        measured.settings, parts=engine.parts, providers=engine.providers, plans=engine.plans,
-        threads=engine.threads,
+        measured.settings, parts=engine.parts, providers=engine.providers, products=engine.products,
+        plans=engine.plans, threads=engine.threads,
         bits=engine.bits, decode_limits=engine.decode_limits,
     )  # fmt: skip
     for number, run in enumerate(cold_runs(job, runs)):
@@ -277,7 +279,7 @@ class _Run:
         """Note how much memory is used."""
         before = self._measured.memory
         loaded = _machine.resident_bytes() if before is None else before.loaded_bytes
-        on_gpu = any(used[:1] != [_CPU] for used in self._engine.providers.values())
+        on_gpu = not all(on_cpu(used[0]) for used in self._engine.providers.values())
         self._measured.memory = MemoryFigures(
             loaded, _machine.peak_bytes(), _machine.device_bytes() if on_gpu else None
         )
@@ -291,8 +293,8 @@ def load_engine(engine: EngineOptions, pool: int) -> Engine:
         token_bytes = engine.manifest.arithmetic.token_bytes
         needed = _POOLS * pool * scorer.shapes.vision_values * token_bytes
     return Engine.from_pretrained(
-        engine.folder, providers=engine.providers, plans=engine.plans, threads=engine.threads,
-        sha256=engine.sha256,
+        engine.folder, providers=engine.providers, products=engine.products, plans=engine.plans,
+        threads=engine.threads, sha256=engine.sha256,
         vision_cache_mb=max(_LEAST_CACHE_MB, needed >> 20), bits=engine.bits,
         decode_limits=engine.decode_limits,
     )  # fmt: skip

@@ -1,11 +1,12 @@
 """What `murank doctor` found, for people and for scripts."""
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from murank.doctor import Examination
+from murank.doctor.engine_trial import EngineTry, fastest
 from murank.doctor.machine_report import MachineReport
 from murank.doctor.redact import size
 from murank.machine.telemetry import SWITCH
@@ -40,8 +41,22 @@ def as_lines(examination: Examination) -> list[str]:
         lines.append("engine")
         for attempt in examination.engine:
             verdict = "runs" if attempt.runs else "no"
-            lines += _wrapped(f"  {attempt.providers:<{width}}  {verdict:<5}  ", attempt.said)
+            lines += _wrapped(f"  {attempt.title:<{width}}  {verdict:<5}  ", attempt.said)
+        lines += _pace(examination.engine, examination.timed)
     return [*lines, _verdict(examination)]
+
+
+def _pace(tries: Sequence[EngineTry], timed: str | None) -> Iterator[str]:
+    """Yield what a query took with each of the providers, the fastest first."""
+    first = fastest(tries)
+    if first is None:
+        return
+    others = [one for one in tries if one.query_ms is not None and one is not first]
+    beside = ", ".join(f"{one.title} {one.query_ms:.1f}" for one in others)
+    yield from _wrapped(
+        "  fastest here: ",
+        f"{first.title}, {first.query_ms:.1f} ms for {timed}" + (f" ({beside})" if beside else ""),
+    )
 
 
 def _telemetry(examination: Examination) -> str:

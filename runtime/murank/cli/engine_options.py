@@ -2,9 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from murank.backends.providers import PROVIDER_NAMES
+from murank._exceptions import InputError
+from murank.backends.protocol import Products
+from murank.backends.providers import PROVIDER_NAMES, openvino_device
 from murank.cli.parser import add_cache_limits, not_negative, threads
 from murank.cli.reading_options import add_reading_options, reading_of
 from murank.engine.engine import Part
@@ -13,8 +15,8 @@ from murank.folder.integrity import check_pinned
 from murank.jobs import LazyEngine
 
 CACHE_NEEDS = {"cache_max_mb": ("cache_dir",), "cache_max_days": ("cache_dir",)}
-_BACKEND = ("providers", "plans", "threads")
-RUNNING = ("order", "strict", *_BACKEND, "vision_cache_mb", "cache_dir", "sha256")
+BACKEND = ("providers", "products", "plans", "threads")
+RUNNING = ("order", "strict", *BACKEND, "vision_cache_mb", "cache_dir", "sha256")
 _KEPT = ("vision_cache_mb", "cache_dir", "cache_max_mb", "cache_max_days")
 
 
@@ -33,6 +35,10 @@ def add_backend(group: Any, of: str = "") -> None:
         "--providers", type=_providers, metavar="LIST",
         help=f"{of}{', '.join(PROVIDER_NAMES)}, or onnxruntime's names, with commas (auto)",
     )  # fmt: skip
+    group.add_argument(
+        "--products", choices=get_args(Products),
+        help=f"{of}with openvino: what it multiplies in (float32)",
+    )  # fmt: skip
     add_plans(group, of)
     group.add_argument("--threads", type=threads, metavar="N", help=f"{of}of one operator")
 
@@ -47,7 +53,7 @@ def add_plans(group: Any, of: str = "") -> None:
 
 def backend_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return what was given, as keyword arguments of `Engine.from_pretrained`."""
-    return {key: value for key in _BACKEND if (value := getattr(args, key)) is not None}
+    return {key: value for key in BACKEND if (value := getattr(args, key)) is not None}
 
 
 def add_running_options(group: argparse._ArgumentGroup) -> None:
@@ -84,8 +90,11 @@ def opened(args: argparse.Namespace, parts: list[Part]) -> LazyEngine:
 
 
 def _providers(text: str) -> str | list[str]:
-    if text in PROVIDER_NAMES:
-        return text
+    try:
+        if text in PROVIDER_NAMES or openvino_device(text) is not None:
+            return text
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     names = [name.strip() for name in text.split(",")]
     if not all(name.endswith("ExecutionProvider") for name in names):
         raise argparse.ArgumentTypeError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from murank.backends.protocol import SessionSettings
-from murank.cli.engine_options import add_backend, backend_of
+from murank.cli.engine_options import BACKEND, add_backend, backend_of
 from murank.cli.output import say, say_json
 from murank.cli.parser import Parser, check_needs
 from murank.cli.progress import ProgressLine
@@ -49,7 +49,7 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    check_needs(args, dict.fromkeys(("providers", "plans", "threads"), ("verify",)))
+    check_needs(args, dict.fromkeys(BACKEND, ("verify",)))
     manifest, sha256 = read_pinned(args.engine, args.sha256)
     with ProgressLine(quiet=args.quiet) as line:
         check_engine(args.engine, manifest=manifest, progress=line.part("inspect"))

@@ -71,6 +71,16 @@ def for_tensorrt(machine: MachineReport, packages: Packages) -> str:
     return "TensorRT, the driver and the GPU must fit each other: see NVIDIA's support matrix"
 
 
+def for_openvino(packages: Packages) -> str:
+    """Return how to get OpenVINO."""
+    if packages["openvino"] is None:
+        return (
+            "it is optional, for x86 CPUs with bfloat16 products (AMX, AVX512_BF16): install "
+            "murank with its extra 'openvino'"
+        )
+    return "reinstall it: pip install --force-reinstall openvino"
+
+
 def _too_old(machine: MachineReport) -> str:
     """CUDA 13 has no code for GPUs before Turing."""
     first = machine.gpus[0].compute_capability if machine.gpus else "99.0"

@@ -1,11 +1,12 @@
 """Whether an engine can run on this machine, and with which providers."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from murank.backends.choose import backend_of, refusal
 from murank.backends.plan_folder import has_plans
+from murank.backends.protocol import Products
 from murank.backends.trt.arithmetic import why_not
 from murank.doctor.child import ask
 from murank.doctor.machine_report import MachineReport
@@ -17,8 +18,14 @@ from murank.machine.memory import available_bytes
 
 _SECONDS = 900.0  # for loading gigabytes from a slow card
 _SPARE = 1.2  # what graphs need beside their weights, at least
-# What `providers` may be called: the trial that must have worked.
-_NEEDS = {"cpu": "onnxruntime-cpu", "cuda": "onnxruntime-cuda", "tensorrt-plans": "tensorrt"}
+# What `providers` and `products` may be, and the trial that must have worked.
+_WAYS: tuple[tuple[str, Products, str], ...] = (
+    ("cpu", "float32", "onnxruntime-cpu"),
+    ("cuda", "float32", "onnxruntime-cuda"),
+    ("tensorrt-plans", "float32", "tensorrt"),
+    ("openvino", "float32", "openvino"),
+    ("openvino", "bf16", "openvino"),
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,13 @@ class EngineTry:
     providers: str
     runs: bool
     said: str
+    products: Products = "float32"
+    query_ms: float | None = None  # see `murank.doctor.pace`; None: it does not run
+
+    @property
+    def title(self) -> str:
+        """How it is asked for."""
+        return self.providers + ("" if self.products == "float32" else f", {self.products}")
 
 
 def check_first(folder: Path) -> Manifest:
@@ -43,7 +57,7 @@ def try_engine(
     progress: Callable[[str], None],
     plans: Path | None = None,
 ) -> tuple[EngineTry, ...]:
-    """Replay the golden images with each of the providers that may run the engine.
+    """Replay the golden images with each of the providers that may run the engine, and time it.
 
     Parameters
     ----------
@@ -57,23 +71,34 @@ def try_engine(
         See `murank.backends.plan_folder`.
     """
     tries = []
-    for providers in _NEEDS:
-        why_not = _why_not(manifest, machine, works, providers, plans)
-        if why_not is None:
-            progress(f"the engine with providers {providers}")
-            named = [] if plans is None else [str(plans.resolve())]
-            answer = ask("golden", str(folder.resolve()), providers, *named, seconds=_SECONDS)
-            tries.append(EngineTry(providers, answer.works, answer.said))
-        else:
-            tries.append(EngineTry(providers, runs=False, said=why_not))
+    named = [] if plans is None else [str(plans.resolve())]
+    for providers, products, needed in _WAYS:
+        if needed not in works and products != "float32":
+            continue  # said once
+        why_not = _why_not(manifest, machine, needed in works, providers, plans)
+        if why_not is not None:
+            tries.append(EngineTry(providers, False, why_not, products))
+            continue
+        way = (str(folder.resolve()), providers, products, *named)
+        progress(f"the engine with providers {providers}, {products}")
+        answer = ask("golden", *way, seconds=_SECONDS)
+        if answer.works:
+            progress(f"its speed with providers {providers}, {products}: five seconds")
+        pace = ask("pace", *way, seconds=_SECONDS).more if answer.works else None
+        tries.append(EngineTry(providers, answer.works, answer.said, products, pace))
     return tuple(tries)
 
 
+def fastest(tries: Sequence[EngineTry]) -> EngineTry | None:
+    """Return the one whose query took least; None if none was timed."""
+    timed = [(one.query_ms, place) for place, one in enumerate(tries) if one.query_ms is not None]
+    return tries[min(timed)[1]] if timed else None
+
+
 def _why_not(
-    manifest: Manifest, machine: MachineReport, works: Collection[str], providers: str,
-    plans: Path | None,
-) -> str | None:  # fmt: skip
-    if _NEEDS[providers] not in works:
+    manifest: Manifest, machine: MachineReport, works: bool, providers: str, plans: Path | None
+) -> str | None:
+    if not works:
         return "not tried: the backend does not work here, see above"
     refused = _precision(manifest, machine, providers)
     if refused is not None:
@@ -97,7 +122,7 @@ def _precision(manifest: Manifest, machine: MachineReport, providers: str) -> st
 
 def _memory(manifest: Manifest, machine: MachineReport, providers: str) -> str | None:
     """Say so if the weights alone are more than is free."""
-    on_cpu = providers == "cpu"
+    on_cpu = providers in ("cpu", "openvino")
     wide = ARITHMETIC[manifest.precision].widening(on_cpu=on_cpu)
     needed = int(_SPARE * wide * manifest.size)
     shared = on_cpu or machine.is_jetson

@@ -9,6 +9,7 @@ from murank.doctor import advice as _advice
 from murank.doctor.child import ask
 from murank.doctor.engine_trial import EngineTry, check_first, try_engine
 from murank.doctor.machine_report import MachineReport, this_machine
+from murank.doctor.pace import what_is_timed
 from murank.doctor.packages import conflicts, installed
 from murank.machine.telemetry import is_off
 
@@ -37,6 +38,7 @@ class Examination:
     conflicts: list[str]
     trials: tuple[Trial, ...]
     engine: tuple[EngineTry, ...] | None  # None: none was given
+    timed: str | None = None  # what the engine's query_ms are of
     telemetry_off: bool = True  # of onnxruntime
 
     @property
@@ -58,7 +60,8 @@ def examine(
     Parameters
     ----------
     engine
-        Its folder; its golden images are replayed where it can run. None: no engine.
+        Its folder; its golden images are replayed where it can run, and it is timed for five
+        seconds. None: no engine.
     plans
         Where TensorRT plans are kept; None: in the user's cache folder.
     progress
@@ -77,12 +80,13 @@ def examine(
         if job.missing is None:
             progress(job.title)
         trials.append(job.trial())
-    tries = None
+    tries, timed = None, None
     if engine is not None and manifest is not None:
         works = {one.name for one in trials if one.state == "works"}
         tries = try_engine(engine, manifest, machine, works, progress, plans)
+        timed = what_is_timed(manifest)
     return Examination(
-        machine, packages, conflicts(packages), tuple(trials), tries, telemetry_off=is_off()
+        machine, packages, conflicts(packages), tuple(trials), tries, timed, telemetry_off=is_off()
     )
 
 
@@ -115,7 +119,11 @@ def _jobs(machine: MachineReport, packages: dict[str, str | None]) -> list[_ToTr
             _advice.for_onnxruntime(machine, packages),
         ),
     ]  # fmt: skip
-    return cpu + _gpu_jobs(machine, packages)
+    openvino = _ToTry(
+        "openvino", "OpenVINO on the CPU", _lacking(packages, ["openvino"]),
+        _advice.for_openvino(packages),
+    )  # fmt: skip
+    return [*cpu, *_gpu_jobs(machine, packages), openvino]
 
 
 def _gpu_jobs(machine: MachineReport, packages: dict[str, str | None]) -> list[_ToTry]:

@@ -16,6 +16,7 @@ _PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tensorrt": (("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "tensorrt"),
     "tensorrt-rtx": (("tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13"), "tensorrt_rtx"),
     "pycuda": (("pycuda",), "pycuda"),
+    "openvino": (("openvino",), "openvino"),
     "onnx": (("onnx",), "onnx"),
     "torch": (("torch",), "torch"),
 }

@@ -92,7 +92,28 @@ def _run_plan(machine: Any, content: Any) -> NDArray[np.float32]:
     return product
 
 
-def golden(engine: str, providers: str, plans: str | None = None) -> tuple[str, Any]:
+def openvino() -> tuple[str, Any]:
+    """Multiply matrices by OpenVINO on the CPU."""
+    from murank.backends.onnx.tiny_onnx import matmul
+    from murank.backends.openvino import OpenVinoSession
+    from murank.backends.openvino.devices import openvino as library
+    from murank.backends.protocol import SessionSettings
+    from murank.folder.contents import EngineFiles
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "product.onnx").write_bytes(matmul(_SIZE))
+        settings = SessionSettings("openvino", threads=1)
+        session = OpenVinoSession(EngineFiles(Path(folder)), "product.onnx", settings)
+        a, b = _matrices()
+        (c,) = session.run({"a": a, "b": b}, ["c"])
+    _check(c.numpy())
+    version = str(library().__version__).partition("-")[0]
+    return f"OpenVINO {version} multiplied matrices, the product is right", None
+
+
+def golden(
+    engine: str, providers: str, products: Any = "float32", plans: str | None = None
+) -> tuple[str, Any]:
     """Replay an engine's golden images."""
     from murank.backends.protocol import SessionSettings
     from murank.engine.golden import replay
@@ -100,9 +121,8 @@ def golden(engine: str, providers: str, plans: str | None = None) -> tuple[str, 
 
     folder = Path(engine)
     manifest = check_engine(folder)
-    replays = replay(
-        folder, manifest, SessionSettings(providers, plans=None if plans is None else Path(plans))
-    )
+    kept = None if plans is None else Path(plans)
+    replays = replay(folder, manifest, SessionSettings(providers, None, kept, products))
     told = ", ".join(
         f"{one.name} differs by {one.largest:.1e} of {one.unit} (tolerance {one.tolerance:.0e})"
         for one in replays
@@ -115,6 +135,20 @@ def golden(engine: str, providers: str, plans: str | None = None) -> tuple[str, 
     return f"answers as at export: {told}", None
 
 
+def pace(
+    engine: str, providers: str, products: Any = "float32", plans: str | None = None
+) -> tuple[str, Any]:
+    """Return the milliseconds of an engine's query."""
+    from murank.doctor.pace import query_ms
+    from murank.engine.engine import Engine
+
+    kept = None if plans is None else Path(plans)
+    with Engine.from_pretrained(
+        engine, providers=providers, products=products, plans=kept, check="sizes"
+    ) as loaded:
+        return "timed", query_ms(loaded)
+
+
 PROBES: Mapping[str, Callable[..., tuple[str, Any]]] = {
     "driver": driver,
     "kernels-cpu": lambda: kernels("cpu"),
@@ -123,7 +157,9 @@ PROBES: Mapping[str, Callable[..., tuple[str, Any]]] = {
     "onnxruntime-cuda": lambda: product(CUDA),
     "onnxruntime-tensorrt": lambda: product(TENSORRT),
     "tensorrt": tensorrt,
+    "openvino": openvino,
     "golden": golden,
+    "pace": pace,
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ class Encoder:
         """
         self.part = part
         self._file = files.folder / part.graph
-        self.session = load_session(files, part.graph, settings)
+        # Features of all machines meet in galleries, and cost little.
+        self.session = load_session(files, part.graph, replace(settings, products="float32"))
         how = part.preprocessing
         images = {"images": (None, 3, how.height, how.width)}
         self.session.expect(images, {"features": (None, part.dim)})

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
-from murank.backends.choose import load_on_one
+from murank.backends.choose import check_products, load_on_one
 from murank.backends.plan_folder import has_plans
-from murank.backends.protocol import SessionSettings
+from murank.backends.protocol import Products, SessionSettings
 from murank.backends.providers import Providers
 from murank.engine.encoder import Encoder
 from murank.engine.memory_cache import MemoryCache
@@ -37,6 +37,10 @@ FEATURE_TOLERANCE = 1e-4
 TOLERANCE: Mapping[Precision, float] = {
     "fp32": 1e-3, "fp16": 5e-2, "bf16": 4e-1, "w8": 1e-3, "int8": 3e-1, "w8a16": 2e-2,
     "int8-qdq": 3e-1, "fp8": 5e-1, "int4": 5e-2,
+}  # fmt: skip
+# Of OpenVINO's products: as of an engine that has such floats throughout.
+PRODUCTS_TOLERANCE: Mapping[Products, float] = {
+    "float32": 0.0, "fp16": TOLERANCE["fp16"], "bf16": TOLERANCE["bf16"],
 }  # fmt: skip
 
 
@@ -68,6 +72,7 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
     MachineError
         onnxruntime or a provider asked for is not here.
     """
+    check_products(settings.providers, settings.products)
     if manifest.golden is None:
         raise InputError(f"{folder} has no golden images to replay; export it again")
     files = EngineFiles(folder, manifest)
@@ -108,7 +113,7 @@ def replay(folder: Path, manifest: Manifest, settings: SessionSettings) -> list[
         found_odds = golden_log_odds(scorer, golden["query"], golden["candidates"])
         largest = _largest(found_odds, golden["log_odds"], relative=True)
         used = list(scorer.decoder.session.providers)
-        tolerance = TOLERANCE[manifest.precision]
+        tolerance = max(TOLERANCE[manifest.precision], PRODUCTS_TOLERANCE[settings.products])
         how_resized = scorer.part.preprocessing
         (query,) = resized(golden["query"], how_resized)
         candidates = list(resized(golden["candidates"], how_resized))

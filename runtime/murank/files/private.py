@@ -51,3 +51,9 @@ def open_folder(path: Path, *, within: int | None = None, ours: bool = True) -> 
 def is_our_file(status: os.stat_result) -> bool:
     """Whether it is a regular file of this user."""
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def is_ours_alone(status: os.stat_result) -> bool:
+    """Whether nobody but this user and root could change it."""
+    writers = stat.S_IWGRP | stat.S_IWOTH
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & writers

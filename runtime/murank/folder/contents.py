@@ -60,6 +60,11 @@ class EngineFiles:
             raise InputError(f"{self.folder} is no engine's folder as yet: it has no {MANIFEST}")
         return self._manifest
 
+    @property
+    def has_manifest(self) -> bool:
+        """Whether it is a finished engine's folder."""
+        return self._manifest is not None
+
     def read(self, name: str) -> bytes:
         """Return what a file holds.
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 Precision = Literal["fp32", "fp16", "bf16", "w8", "int8", "w8a16", "int8-qdq", "fp8", "int4"]
 Float = Literal["float32", "float16", "bfloat16"]
-Backend = Literal["cpu", "cuda", "plans"]  # onnxruntime on either, TensorRT
+# onnxruntime on either, TensorRT, OpenVINO
+Backend = Literal["cpu", "cuda", "plans", "openvino"]
 _Capability = tuple[int, int]
 
 
@@ -39,14 +40,22 @@ class Arithmetic:
 
 
 ARITHMETIC: Mapping[Precision, Arithmetic] = {
-    "fp32": Arithmetic(floats="float32", weight_bits=32, backends=("cpu", "cuda", "plans")),
-    "fp16": Arithmetic(floats="float16", weight_bits=16, backends=("cuda", "plans", "cpu")),
+    "fp32": Arithmetic(
+        floats="float32", weight_bits=32, backends=("cpu", "cuda", "plans", "openvino")
+    ),
+    "fp16": Arithmetic(
+        floats="float16", weight_bits=16, backends=("cuda", "plans", "cpu", "openvino")
+    ),
     "bf16": Arithmetic(
         floats="bfloat16", weight_bits=16, backends=("cuda", "plans"), least_capability=(8, 0)
     ),
     # A file of a quarter: weights are widened once, when the engine is loaded.
     "w8": Arithmetic(
-        floats="float32", weight_bits=8, backends=("cpu", "cuda"), rounded=True, widened=True
+        floats="float32",
+        weight_bits=8,
+        backends=("cpu", "cuda", "openvino"),
+        rounded=True,
+        widened=True,
     ),
     # Integer products of onnxruntime, a scale per token.
     "int8": Arithmetic(floats="float32", weight_bits=8, backends=("cpu",), rounded=True),

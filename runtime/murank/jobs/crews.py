@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from murank._exceptions import InputError
-from murank.backends.providers import CPU
+from murank.backends.providers import CPU, openvino_device
 from murank.crew import Crew, Here, Make, Processes, RayActors
 from murank.jobs.engine_work import EngineWork, work_elsewhere
 from murank.jobs.lazy_engine import LazyEngine
@@ -51,7 +51,8 @@ def _crew(workers: Workers, engine: LazyEngine) -> Crew:
     if workers.ray is not None:
         threads = engine.options.get("threads") or 1
         make = work_elsewhere(engine, threads=threads)
-        on_gpus = engine.options.get("providers") not in ("cpu", [CPU])
+        asked = engine.options.get("providers", "auto")
+        on_gpus = asked not in ("cpu", [CPU]) and openvino_device(asked) is None
         return RayActors(make, workers.ray, cpus=threads, on_gpus=on_gpus)
     if workers.processes is None:
         return Here(lambda: EngineWork(engine))

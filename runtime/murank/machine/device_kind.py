@@ -12,7 +12,7 @@ _STEPS = (
     "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "avx",
     "sve2", "sve", "i8mm", "bf16", "asimddp",
 )  # fmt: skip
-_ON_CPU = "CPUExecutionProvider"
+_ON_CPU, _OPENVINO_CPU = "CPUExecutionProvider", "OpenVINO CPU "
 
 
 def device_kind(providers: Mapping[str, Sequence[str]]) -> str:
@@ -20,8 +20,13 @@ def device_kind(providers: Mapping[str, Sequence[str]]) -> str:
     first = {names[0] for names in providers.values() if names}
     if first <= {_ON_CPU}:
         return _cpu()
-    gpu = gpu_and_driver()
+    gpu = None if all(map(on_cpu, first)) else gpu_and_driver()
     return f"{', '.join(sorted(first))} on {gpu[0] if gpu else _cpu()}"
+
+
+def on_cpu(provider: str) -> bool:
+    """Whether what runs a graph runs it on the CPU."""
+    return provider == _ON_CPU or provider.startswith(_OPENVINO_CPU)
 
 
 def _cpu() -> str:

@@ -1,7 +1,12 @@
-"""onnxruntime's telemetry, which is on by default from 1.29 on, is switched off.
+"""Telemetry of libraries, which is on by default, is switched off before they are imported.
 
-It would make a device id in the user's home and tell its vendor of machine and program. What counts
-is the environment at its import: any call afterwards is too late. Children inherit the switch.
+onnxruntime's, from 1.29 on, would make a device id in the user's home and tell its vendor of
+machine and program. What counts is the environment at its import: any call afterwards is too late.
+Children inherit the switch.
+
+OpenVINO's is a package of its own, openvino-telemetry: where it is installed, importing OpenVINO
+makes an id in the user's home and sends an event. It has no switch in the environment, but is done
+without if it cannot be imported. Children of ours import murank, which sees to that there.
 """
 
 import os
@@ -10,12 +15,14 @@ import sys
 SWITCH = "ORT_DISABLE_TELEMETRY"
 _OFF = ("1", "true", "yes", "on")  # as onnxruntime reads it
 _FIRST_WITH = (1, 29)
+_OPENVINO = "openvino_telemetry"
 
 
 def switch_off() -> None:
-    """Set the switch, unless it is set already or onnxruntime was imported without it."""
+    """Set the switches, unless one is set already or its library was imported without it."""
     if "onnxruntime" not in sys.modules:
         os.environ.setdefault(SWITCH, "1")
+    sys.modules.setdefault(_OPENVINO, None)  # type: ignore[arg-type]  # no import finds it
 
 
 def warn_if_on() -> None:
@@ -34,6 +41,15 @@ def warn_if_on() -> None:
 def is_off() -> bool:
     """Whether the environment keeps the telemetry of an onnxruntime imported from now on off."""
     return os.environ.get(SWITCH, "").strip().lower() in _OFF
+
+
+def warn_if_openvino_on() -> None:
+    """Warn if somebody else imported OpenVINO's telemetry before murank."""
+    if sys.modules.setdefault(_OPENVINO, None) is not None:  # type: ignore[arg-type]
+        warn(
+            "openvino was imported before murank, so its telemetry ran in this process: import "
+            "murank first, or uninstall openvino-telemetry"
+        )
 
 
 def _has_telemetry(module: object) -> bool:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import mmap
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from murank.files.atomic import made_folder, readable_errors, sole_writer, sweep
 from murank.files.damage import DamagedError
 from murank.files.json_object import parse_json, read_bounded, write_json
 from murank.files.plain import check_folder, open_file
+from murank.files.private import is_ours_alone
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import FileEntry
 
@@ -164,7 +164,7 @@ class PlanStore:
 
 def _check_ours(path: Path, status: os.stat_result) -> None:
     """Raise InputError if another user than this one and root could change it."""
-    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if not is_ours_alone(status):
         raise InputError(
             f"{path} must belong to you or to root, and nobody else may write to it, since plans "
             f"are code: chmod go-w it, or delete it and {_AGAIN}"
