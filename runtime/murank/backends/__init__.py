@@ -1,4 +1,4 @@
-"""What runs a graph: onnxruntime or TensorRT plans, behind one protocol.
+"""What runs a graph: onnxruntime, OpenVINO or TensorRT plans, behind one protocol.
 
 Imports checks, machine, files, images, folder.
 """
