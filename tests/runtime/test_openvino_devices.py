@@ -14,6 +14,7 @@ from murank.backends.openvino.devices import message_of
 from murank.backends.protocol import Products, SessionSettings
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import read_manifest
+from murank.machine import device_kind as _kind
 from murank.machine import telemetry as _telemetry
 from murank_kernels.machine.cores import usable_cores
 
@@ -190,6 +191,25 @@ def test_there_may_be_no_place_to_keep_it(
     load(plans=tmp_path)
     assert len(fake.asked) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_kinds_of_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("flags\t: fpu avx2 avx512f avx512_bf16\n")
+    monkeypatch.setattr(_kind, "_CPU_INFO", info)
+    monkeypatch.setattr(_kind, "gpu_and_driver", lambda: ("NVIDIA T4", "580"))
+    kinds = {
+        _kind.device_kind({"decoder": [name], "vision": [name]})
+        for name in (
+            "CPUExecutionProvider", "OpenVINO CPU float32", "OpenVINO CPU bf16",
+            "OpenVINO GPU float32",
+        )
+    }  # fmt: skip
+    assert len(kinds) == 4  # none goes on with the other's answers
+    assert not any("T4" in one for one in kinds if "OpenVINO CPU" in one)
+    assert _kind.has_bfloat16()
+    info.write_text("flags\t: fpu avx2\n")
+    assert not _kind.has_bfloat16()
 
 
 def test_its_telemetry_is_not_imported(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from murank._exceptions import InputError
+from murank.backends.choose import check_products
 from murank.backends.protocol import Products
 from murank.backends.providers import PROVIDER_NAMES, openvino_device
 from murank.cli.parser import add_cache_limits, not_negative, threads
@@ -52,8 +53,13 @@ def add_plans(group: Any, of: str = "") -> None:
 
 
 def backend_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what was given, as keyword arguments of `Engine.from_pretrained`."""
-    return {key: value for key in BACKEND if (value := getattr(args, key)) is not None}
+    """Return what was given, as keyword arguments of `Engine.from_pretrained`.
+
+    Raises InputError if they do not fit together.
+    """
+    given = {key: value for key in BACKEND if (value := getattr(args, key)) is not None}
+    check_products(given.get("providers", "auto"), given.get("products", "float32"))
+    return given
 
 
 def add_running_options(group: argparse._ArgumentGroup) -> None:

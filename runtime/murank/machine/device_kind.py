@@ -12,6 +12,7 @@ _STEPS = (
     "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "avx",
     "sve2", "sve", "i8mm", "bf16", "asimddp",
 )  # fmt: skip
+_BFLOAT16 = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
 _ON_CPU, _OPENVINO_CPU = "CPUExecutionProvider", "OpenVINO CPU "
 
 
@@ -29,12 +30,21 @@ def on_cpu(provider: str) -> bool:
     return provider == _ON_CPU or provider.startswith(_OPENVINO_CPU)
 
 
-def _cpu() -> str:
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16; also False where nothing can be known."""
+    return not _BFLOAT16.isdisjoint(_flags())
+
+
+def _flags() -> list[str]:
     try:
         lines = _CPU_INFO.read_text(errors="replace").splitlines()
     except OSError:
         lines = []
     keys = ("flags", "Features")
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(keys)), [])
+    return next((line.split(":", 1)[1].split() for line in lines if line.startswith(keys)), [])
+
+
+def _cpu() -> str:
+    flags = _flags()
     strongest = next((step for step in _STEPS if step in flags), "")
     return f"CPU {platform.machine()} {strongest}".rstrip()
