@@ -45,6 +45,8 @@ def is_off() -> bool:
 
 def warn_if_openvino_on() -> None:
     """Warn if somebody else imported OpenVINO's telemetry before murank."""
+    from murank.checks.text import warn
+
     if sys.modules.setdefault(_OPENVINO, None) is not None:  # type: ignore[arg-type]
         warn(
             "openvino was imported before murank, so its telemetry ran in this process: import "
