@@ -11,22 +11,11 @@ def _stands_before(rows: F32, r: int, g: int, m: int) -> bool:
     return rows[r, g] < rows[r, m] or (rows[r, g] == rows[r, m] and g < m)
 
 
-@kernel("void(f4[:,::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1])")
-def places(
-    rows: F32,
-    queries: I64,
-    matches: I64,
-    order: I64,
-    starts: I64,
-    stops: I64,
-    g_camids: I64,
-    q_camids: I64,
-    out: I64,
-) -> None:
-    """Place of each match among the gallery less the items of the query's pid and camera.
+@kernel("void(f4[:,::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1])")
+def places(rows: F32, queries: I64, matches: I64, drop_indptr: I64, dropped: I64, out: I64) -> None:
+    """Place of each match among the gallery less what is dropped. A block a match.
 
-    A block a match. Places count from 1; order[starts[r]:stops[r]] are the items of the query's
-    pid.
+    Places count from 1; dropped[drop_indptr[r]:drop_indptr[r+1]] is not in the ranking of row r.
     """
     count: I32 = cuda.shared.array(0, int32)
     p, t, threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
@@ -38,9 +27,8 @@ def places(
     for g in range(t, rows.shape[1], threads):
         if _stands_before(rows, r, g, m):
             before += 1
-    for s in range(starts[r] + t, stops[r], threads):
-        g = order[s]
-        if g_camids[g] == q_camids[r] and _stands_before(rows, r, g, m):
+    for d in range(drop_indptr[r] + t, drop_indptr[r + 1], threads):
+        if _stands_before(rows, r, dropped[d], m):
             before -= 1
     cuda.atomic.add(count, 0, before)
     cuda.syncthreads()

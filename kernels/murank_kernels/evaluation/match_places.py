@@ -8,8 +8,19 @@ from numpy.typing import NDArray
 
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F32, I64
+from murank_kernels.evaluation.drop_rule import DropRule
 from murank_kernels.loops import parallel
 from murank_kernels.loops.compiled import compiled, to_read
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked for in the rankings of some queries, and what is not in them, as CSR."""
+
+    indptr: I64  # [b+1]
+    matches: I64  # [nnz] gallery index, ascending within a query
+    drop_indptr: I64  # [b+1]
+    dropped: I64  # [nnz] gallery index
 
 
 @dataclass(frozen=True)
@@ -55,11 +66,8 @@ def _count_before(row: F32, matches: I64, counts: I64) -> None:
 @compiled
 def _places(
     rows: F32,
-    order: I64,
-    starts: I64,
-    stops: I64,
-    g_camids: I64,
-    q_camids: I64,
+    drop_indptr: I64,
+    dropped: I64,
     indptr: I64,
     matches: I64,
     places: I64,
@@ -68,62 +76,68 @@ def _places(
 ) -> None:
     for r in range(start, stop):
         row = rows[r]
-        same_person = order[starts[r] : stops[r]]
         end = indptr[r + 1]
         found = matches[indptr[r] : end]
         # Stable, and the indices ascend: equal distances keep the lower index first.
         found[:] = found[np.argsort(row[found], kind="mergesort")]
         places[indptr[r] : end] = 1
         _count_before(row, found, places[indptr[r] : end])
+        left_out = dropped[drop_indptr[r] : drop_indptr[r + 1]]
         for p in range(indptr[r], end):
             m = matches[p]
-            for g in same_person:
-                if g_camids[g] == q_camids[r] and (row[g] < row[m] or (row[g] == row[m] and g < m)):
+            for g in left_out:
+                if row[g] < row[m] or (row[g] == row[m] and g < m):
                     places[p] -= 1
 
 
-def match_places(
-    rows: NDArray[Any],
-    order: I64,
-    starts: I64,
-    stops: I64,
-    g_camids: I64,
-    q_camids: I64,
-) -> MatchPlaces:
-    """Rank each query's matches among the gallery less the items of its own pid and camera.
+def match_places(rows: NDArray[Any], asked: Asked) -> MatchPlaces:
+    """Rank each query's matches among the gallery less what is dropped.
 
-    Parameters
-    ----------
-    rows : [b,G] float32 or float64 distances
-    order : [G] gallery indices grouped by pid, ascending within one
-    starts, stops : [b] range of `order` with the query's pid
-    g_camids, q_camids : [G], [b]
-
-    A place is 1 + the number of kept items that stand before: one pass over the row per match.
+    `rows` are [b,G] float32 or float64 distances. A place is 1 + the number of kept items that
+    stand before: one pass over the row per match, less the dropped ones.
     """
-    indptr, matches = matches_of(order, starts, stops, g_camids, q_camids)
-    places = np.empty(indptr[-1], np.int64)
+    matches = asked.matches.copy()
+    places = np.empty(len(matches), np.int64)
     rows = to_read(np.ascontiguousarray(rows))
 
     def some(part: tuple[int, int]) -> None:
         if np.isnan(rows[slice(*part)].min()):
             raise InvalidInputError("distmat holds NaN; every pair needs a distance")
-        _places(rows, order, starts, stops, g_camids, q_camids, indptr, matches, places, *part)
+        _places(rows, asked.drop_indptr, asked.dropped, asked.indptr, matches, places, *part)
 
     parallel.run(some, parallel.row_ranges(len(rows), 32), "evaluation")
-    return MatchPlaces(indptr, matches, places)
+    return MatchPlaces(asked.indptr, matches, places)
 
 
-def matches_of(
-    order: I64, starts: I64, stops: I64, g_camids: I64, q_camids: I64
-) -> tuple[I64, I64]:
-    """Matches of each query as CSR (indptr [b+1], gallery indices), in the order of `order`."""
-    same = np.repeat(np.arange(len(starts)), stops - starts)
-    where = np.arange(len(same)) - np.repeat(
-        np.cumsum(stops - starts) - (stops - starts), stops - starts
-    )
-    items = order[starts[same] + where]
-    kept = g_camids[items] != q_camids[same]
-    indptr = np.zeros(len(starts) + 1, np.int64)
-    np.cumsum(np.bincount(same[kept], minlength=len(starts)), out=indptr[1:])
-    return indptr, items[kept]
+def asked_of(
+    rule: DropRule, queries: I64, items: I64, order: I64, starts: I64, stops: I64
+) -> Asked:
+    """Return the matches of queries [b], and what is dropped from their rankings.
+
+    Parameters
+    ----------
+    items : [G] the rule's gallery index of each item that is ranked
+    order : [G] indices into `items`, grouped by pid, ascending within one
+    starts, stops : [b] range of `order` with the query's pid
+    """
+    sizes = stops - starts
+    own = np.repeat(np.arange(len(queries)), sizes)
+    places = np.arange(len(own)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    same_person = order[starts[own] + places]
+    if rule.of_anyone:
+        mask = rule.rows(queries, items)
+        is_dropped = mask[own, same_person]
+        drop_rows, dropped = np.nonzero(mask)
+    else:
+        is_dropped = rule.pairs(queries[own], items[same_person])
+        drop_rows, dropped = own[is_dropped], same_person[is_dropped]
+    return Asked(
+        _indptr(own[~is_dropped], len(queries)), same_person[~is_dropped],
+        _indptr(drop_rows, len(queries)), dropped,
+    )  # fmt: skip
+
+
+def _indptr(rows: I64, count: int) -> I64:
+    indptr = np.zeros(count + 1, np.int64)
+    np.cumsum(np.bincount(rows, minlength=count), out=indptr[1:])
+    return indptr

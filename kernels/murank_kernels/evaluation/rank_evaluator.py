@@ -1,7 +1,7 @@
 """How good a ranking is: mAP, CMC and mINP under the protocols of the field."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,13 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import F64, I64
 from murank_kernels.checks import validate
+from murank_kernels.evaluation.drop_rule import Drop, DropRule
 from murank_kernels.evaluation.gallery_shot import single_gallery_shot
-from murank_kernels.evaluation.match_places import MatchPlaces, match_places
+from murank_kernels.evaluation.match_places import MatchPlaces, asked_of, match_places
+from murank_kernels.evaluation.person_ranks import person_rank
 from murank_kernels.tiles.distance_blocks import DistanceBlocks
 
-Protocol = Literal["market1501", "cuhk03", "trapezoid"]
+Protocol = Literal["market1501", "cuhk03", "trapezoid", "sysu"]
+PROTOCOLS: tuple[Protocol, ...] = ("market1501", "cuhk03", "trapezoid", "sysu")
 Junk = Literal["keep", "drop"]
 JUNK_PID = -1
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+_PAIRS_AT_ONCE = 1 << 22  # of a rule that may drop anyone: so many are looked at one by one
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class RankEvaluation:
     all_AP: F64  # [Q] average precision, NaN for a query without a match  # noqa: N815
     all_INP: F64  # [Q] inverse negative penalty, NaN likewise  # noqa: N815
     num_valid: int  # queries with at least one match
+    num_emptied: int = 0  # queries whose person is in the gallery, but every match was dropped
 
 
 class RankEvaluator:
@@ -39,41 +45,55 @@ class RankEvaluator:
         self,
         q_pids: ArrayLike,
         g_pids: ArrayLike,
-        q_camids: ArrayLike,
-        g_camids: ArrayLike,
+        q_camids: ArrayLike | None = None,
+        g_camids: ArrayLike | None = None,
         *,
         max_rank: int = 50,
         protocol: Protocol = "market1501",
         num_repeats: int = 10,
         seed: int = 0,
         junk: Junk | None = None,
+        drop: Drop = "same-camera",
+        camera_groups: Sequence[Sequence[int]] = (),
+        q_clothes: ArrayLike | None = None,
+        g_clothes: ArrayLike | None = None,
     ) -> None:
         """Check the labels; parameters as in `evaluate_rank`."""
         self._q_pids = validate.as_labels(q_pids, "q_pids", None)
         self._g_pids = validate.as_labels(g_pids, "g_pids", None)
-        self._q_camids = validate.as_labels(q_camids, "q_camids", len(self._q_pids))
-        self._g_camids = validate.as_labels(g_camids, "g_camids", len(self._g_pids))
         if not len(self._q_pids) or not len(self._g_pids):
             raise InvalidInputError("q_pids and g_pids must not be empty")
-        if protocol not in ("market1501", "cuhk03", "trapezoid"):
-            raise InvalidInputError(
-                f"protocol must be 'market1501', 'cuhk03' or 'trapezoid', got {protocol!r}"
+        camids, clothes = (
+            (self._labels(f"q_{name}", query), self._labels(f"g_{name}", gallery))
+            for name, query, gallery in (
+                ("camids", q_camids, g_camids),
+                ("clothes", q_clothes, g_clothes),
             )
+        )
+        pids = (self._q_pids, self._g_pids)
+        self._rule = DropRule.of(drop, pids, camids, clothes, camera_groups)
+        if protocol not in PROTOCOLS:
+            names = ", ".join(repr(name) for name in PROTOCOLS)
+            raise InvalidInputError(f"protocol must be {names}, got {protocol!r}")
         self._protocol = protocol
         self._num_repeats = validate.as_count(num_repeats, "num_repeats")
         self._seed = validate.as_count(seed, "seed", least=0)
         self._kept = self._without_junk(junk)
-        size = len(self._g_pids) if self._kept is None or junk != "drop" else len(self._kept)
+        self._items = np.arange(len(self._g_pids)) if self._kept is None else self._kept
+        size = len(self._items if junk == "drop" else self._g_pids)
         self._max_rank = min(validate.as_count(max_rank, "max_rank"), size)
         # Gallery items by person: the items of one pid are a range of `_order`.
-        pids = self._g_pids if self._kept is None else self._g_pids[self._kept]
-        self._cameras = self._g_camids if self._kept is None else self._g_camids[self._kept]
-        self._order = np.argsort(pids, kind="stable")
-        self._sorted_pids = pids[self._order]
+        self._pids = self._g_pids[self._items]
+        self._order = np.argsort(self._pids, kind="stable")
+        self._sorted_pids = self._pids[self._order]
         self._ap = np.full(len(self._q_pids), np.nan)
         self._inp = np.full(len(self._q_pids), np.nan)
         self._cmc = np.full((len(self._q_pids), self._max_rank), np.nan)
         self._seen = np.zeros(len(self._q_pids), bool)
+
+    def _labels(self, name: str, labels: ArrayLike | None) -> I64 | None:
+        pids = self._q_pids if name.startswith("q_") else self._g_pids
+        return None if labels is None else validate.as_labels(labels, name, len(pids))
 
     def _without_junk(self, junk: Junk | None) -> I64 | None:
         """Return the gallery items that count, None: all; `_counted` [Q] are the queries."""
@@ -105,21 +125,34 @@ class RankEvaluator:
             )
         if self._seen[first_query:stop].any():
             raise InvalidInputError(f"distmat rows {first_query}..{stop - 1} were given before")
+        step = len(rows)
+        if self._rule.of_anyone:
+            step = max(1, _PAIRS_AT_ONCE // rows.shape[1])
+        for start in range(0, len(rows), step):
+            self._take(first_query + start, rows[start : start + step], find_places)
+        self._seen[first_query:stop] = True
+
+    def _take(self, first_query: int, rows: Any, find_places: Callable[..., MatchPlaces]) -> None:
         if self._kept is not None:
             rows = np.ascontiguousarray(rows[:, self._kept])
-        starts = np.searchsorted(self._sorted_pids, self._q_pids[first_query:stop], "left")
-        stops = np.searchsorted(self._sorted_pids, self._q_pids[first_query:stop], "right")
-        found = find_places(
-            rows, self._order, starts, stops, self._cameras, self._q_camids[first_query:stop]
-        )
-        self._seen[first_query:stop] = True
-        for r, query in enumerate(range(first_query, stop)):
+        queries = np.arange(first_query, first_query + len(rows))
+        starts, stops = self._of_person(queries)
+        asked = asked_of(self._rule, queries, self._items, self._order, starts, stops)
+        found = find_places(rows, asked)
+        for r, query in enumerate(queries.tolist()):
             places = found.places[found.indptr[r] : found.indptr[r + 1]]
             if len(places) and self._counted[query]:
                 self._score(query, places)
-                if self._protocol == "cuhk03":
+                if self._protocol in ("cuhk03", "sysu"):
                     matches = found.matches[found.indptr[r] : found.indptr[r + 1]]
-                    self._cmc[query] = self._gallery_shots(query, rows[r], matches)
+                    dropped = asked.dropped[asked.drop_indptr[r] : asked.drop_indptr[r + 1]]
+                    self._cmc[query] = self._own_cmc(query, rows[r], matches, dropped)
+
+    def _of_person(self, queries: I64) -> tuple[I64, I64]:
+        """Return where the items of the person of each query start and stop in `_order`."""
+        pids = self._q_pids[queries]
+        starts, stops = (np.searchsorted(self._sorted_pids, pids, side) for side in _SIDES)
+        return starts, stops
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that hold what is known so far, by name; they are no copies.
@@ -140,10 +173,7 @@ class RankEvaluator:
         valid = ~np.isnan(self._ap)
         num_valid = int(valid.sum())
         if num_valid == 0:
-            raise InvalidInputError(
-                "no query has a match: no gallery item has a query's pid under another camera; "
-                "check q_pids, g_pids, q_camids and g_camids"
-            )
+            raise InvalidInputError(self._why_nothing())
         counted = int(self._counted.sum()) if self._protocol == "trapezoid" else num_valid
         return RankEvaluation(
             cmc=self._cmc[valid].sum(axis=0) / counted,
@@ -152,6 +182,25 @@ class RankEvaluator:
             all_AP=self._ap.copy(),
             all_INP=self._inp.copy(),
             num_valid=num_valid,
+            num_emptied=self._num_emptied(),
+        )
+
+    def _num_emptied(self) -> int:
+        starts, stops = self._of_person(np.arange(len(self._q_pids)))
+        return int((self._counted & (starts < stops) & np.isnan(self._ap)).sum())
+
+    def _why_nothing(self) -> str:
+        emptied = self._num_emptied()
+        if not emptied:
+            return "no query has a match: no gallery item has a query's pid; check q_pids, g_pids"
+        if self._rule.name == "same-camera":
+            return (
+                "no query has a match: no gallery item has a query's pid under another camera; "
+                "check q_pids, g_pids, q_camids and g_camids, or pass another drop"
+            )
+        return (
+            f"no query has a match: {self._rule.words} drops them all; check the labels, or pass "
+            "another drop"
         )
 
     def _where_they_are(self, distances: Any) -> tuple[Any, Callable[..., MatchPlaces]]:
@@ -183,9 +232,19 @@ class RankEvaluator:
         self._inp[query] = len(places) / places[-1]
         self._cmc[query] = np.arange(1, self._max_rank + 1) >= places[0]
 
-    def _gallery_shots(self, query: int, row: NDArray[Any], matches: I64) -> F64:
+    def _own_cmc(self, query: int, row: NDArray[Any], matches: I64, dropped: I64) -> F64:
+        """CMC [max_rank] of one query, where it is not by the place of the first match."""
+        if self._protocol == "sysu":
+            rank = person_rank(row, int(matches[0]), dropped, self._pids)
+            hits: F64 = (np.arange(1, self._max_rank + 1) >= rank).astype(np.float64)
+            return hits
+        order = self._order
+        if self._rule.of_anyone:
+            kept = np.ones(len(order), bool)
+            kept[dropped] = False
+            order = order[kept[order]]
         return single_gallery_shot(
-            row, matches, self._order, self._sorted_pids, int(self._q_pids[query]),
+            row, matches, order, self._pids[order], int(self._q_pids[query]),
             max_rank=self._max_rank, num_repeats=self._num_repeats,
             seed=(self._seed, int(self._counted[:query].sum())),
         )  # fmt: skip
@@ -209,14 +268,18 @@ def evaluate_rank(
     distmat: ArrayLike | DistanceBlocks,
     q_pids: ArrayLike,
     g_pids: ArrayLike,
-    q_camids: ArrayLike,
-    g_camids: ArrayLike,
+    q_camids: ArrayLike | None = None,
+    g_camids: ArrayLike | None = None,
     max_rank: int = 50,
     *,
     protocol: Protocol = "market1501",
     num_repeats: int = 10,
     seed: int = 0,
     junk: Junk | None = None,
+    drop: Drop = "same-camera",
+    camera_groups: Sequence[Sequence[int]] = (),
+    q_clothes: ArrayLike | None = None,
+    g_clothes: ArrayLike | None = None,
 ) -> RankEvaluation:
     """Evaluate a query x gallery distance matrix.
 
@@ -228,20 +291,37 @@ def evaluate_rank(
     q_pids, g_pids : [Q], [G] int
         Person ids.
     q_camids, g_camids : [Q], [G] int
-        Camera ids. Gallery items of the query's pid AND camera are dropped.
+        Camera ids. None: not known, where `drop` does not look at them.
     max_rank : int
         Length of the CMC curve; clipped to G.
     protocol : str
         "market1501": means over the queries that have a match. "cuhk03": the same, but the CMC is
         single-gallery-shot, the mean over `num_repeats` draws of one gallery item a person.
         "trapezoid": AP by the trapezoid rule of Market-1501's first evaluation code; items with
-        pid -1 are dropped and means are over all queries.
+        pid -1 are dropped and means are over all queries. "sysu": as "market1501", but the CMC
+        counts people, each by its first image, as the evaluation code of SYSU-MM01 does.
     num_repeats, seed : int
         Draws of "cuhk03" and their seed; a query's draws depend on nothing else.
     junk : str
         What becomes of pid -1. "drop": such queries and gallery items are left out, as if they had
         never been there (Market-1501's rule). "keep": -1 is a person like others. None: the
         same, and a UserWarning tells how many there are.
+    drop : str, [Q,G] bool, or callable
+        What is dropped from a query's ranking before anything is counted. A query that is left
+        without a match does not count (`num_emptied`).
+        "same-camera": items of the query's pid and camera (the field's rule).
+        "same-clothes": these, and items of its pid in its clothes (clothes-changing, LTCC).
+        "other-clothes": these, and items of its pid in other clothes (same-clothes setting, LTCC).
+        "whole-camera": items by the query's camera, whoever they show (SYSU-MM01, with
+        `camera_groups`; `separate_camera_set` of open-reid).
+        "none": nothing.
+        A mask: where it is true, and nothing else. A callable makes it for queries [b] (indices)
+        as [b,G], some at a time.
+    camera_groups : sequence of sequences of camera ids
+        Cameras that see one place count as one: [(2, 3)] in SYSU-MM01.
+    q_clothes, g_clothes : [Q], [G] int
+        What a person wears; an id tells the outfits of one person apart. Below 0: not known, and
+        both rules of clothes drop such pairs of one person.
 
     Returns
     -------
@@ -253,11 +333,13 @@ def evaluate_rank(
         Shapes that do not fit, NaN distances, no query with a match.
 
     Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015; Li et al.,
-    "DeepReID", CVPR 2014 (cuhk03); Ye et al., TPAMI 2021 (mINP).
+    "DeepReID", CVPR 2014 (cuhk03); Ye et al., TPAMI 2021 (mINP); Wu et al., "RGB-Infrared
+    Cross-Modality Person Re-Identification", ICCV 2017 (sysu).
     """
     evaluator = RankEvaluator(
         q_pids, g_pids, q_camids, g_camids,
         max_rank=max_rank, protocol=protocol, num_repeats=num_repeats, seed=seed, junk=junk,
+        drop=drop, camera_groups=camera_groups, q_clothes=q_clothes, g_clothes=g_clothes,
     )  # fmt: skip
     blocks: Iterable[tuple[int, Any]]
     blocks = distmat.where_made() if isinstance(distmat, DistanceBlocks) else [(0, distmat)]

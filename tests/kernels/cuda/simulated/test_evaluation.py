@@ -67,6 +67,18 @@ def test_as_on_a_cpu(protocol: Any, dtype: Any) -> None:
     check_equal(evaluate_rank(on_device(distances), *labels, protocol=protocol), desired)
 
 
+@pytest.mark.parametrize("drop", ["same-clothes", "whole-camera", "none"])
+def test_rules(drop: Any) -> None:
+    distances = np.random.default_rng(7).integers(0, 9, (8, 40)).astype(np.float32)
+    labels = random_labels(8, 40)
+    clothes = {"q_clothes": np.arange(8) % 2, "g_clothes": np.arange(40) % 2}
+    desired = evaluate_rank(distances, *labels, drop=drop, **clothes)
+    check_equal(evaluate_rank(on_device(distances), *labels, drop=drop, **clothes), desired)
+    mask = np.random.default_rng(8).random((8, 40)) < 0.5
+    desired = evaluate_rank(distances, *labels, drop=mask)
+    check_equal(evaluate_rank(on_device(distances), *labels, drop=mask), desired)
+
+
 def test_blocks_are_evaluated_where_they_are_made() -> None:
     features = np.random.default_rng(8).standard_normal((30, 6)).astype(np.float32)
     labels = random_labels(6, 24)
