@@ -135,6 +135,7 @@ def known_pairs(near: NDArray[Any], asked: NDArray[Any]) -> NDArray[Any]:
 def relate(engine: Engine, stored: FeatureSet, labels: Labels, chosen: NDArray[Any]) -> None:
     """Print what mu between tracks adds, with mu of the query's candidates in both."""
     unit = stored.features / np.linalg.norm(stored.features, axis=1, keepdims=True)
+    assert labels.q_camids is not None and labels.g_camids is not None  # noqa: PT018  main looked
     given = tracks(unit[stored.num_query :], labels.g_pids, labels.g_camids)
     q_pids, q_camids = labels.q_pids[chosen], labels.q_camids[chosen]
     rows, queries = aligned(given, unit[chosen], q_camids)
@@ -171,6 +172,7 @@ def shortlists(
 ) -> None:  # fmt: skip
     """Print a table for each kind of row."""
     unit = stored.features / np.linalg.norm(stored.features, axis=1, keepdims=True)
+    assert labels.q_camids is not None and labels.g_camids is not None  # noqa: PT018  main looked
     features, pids, camids = unit[stored.num_query :], labels.g_pids, labels.g_camids
     crops = Rows(features, pids, camids, np.arange(len(features)))
     q_pids, q_camids = labels.q_pids[chosen], labels.q_camids[chosen]
@@ -199,7 +201,8 @@ def main() -> None:
     for file in arguments.files:
         stored = load_features(file)
         labels = stored.labels
-        assert labels is not None, f"{file} has no labels"
+        assert labels is not None, f"{file} has no pids"
+        assert stored.camids is not None, f"{file} has no camids"
         chosen = np.random.default_rng(0).permutation(stored.num_query)[: arguments.queries]
         if arguments.relate is None:
             shortlists(file, stored, labels, chosen)

@@ -187,6 +187,7 @@ def _small(features: FeatureSet, count: int, draw: int) -> FeatureSet:
     """Keep `count` gallery images of each camera, and the queries that find a match in them."""
     labels = features.labels
     assert labels is not None
+    assert labels.q_camids is not None and labels.g_camids is not None  # noqa: PT018  of readers here
     rows = _some_of_each(labels.g_camids, count, draw)
     cameras: dict[int, set[int]] = {}
     for pid, camid in zip(

@@ -66,6 +66,7 @@ def _score(given: FeatureSet, level: str, way: str, queries: Array) -> Score:
     assert labels is not None
     gallery = features.gallery
     assert gallery.camids is not None
+    assert labels.q_camids is not None
     answer = _ways(gallery.features, gallery.camids)[way]()
     rows, camids = features.features[queries], labels.q_camids[queries]
     distances = np.stack([answer(row, int(cam)) for row, cam in zip(rows, camids, strict=True)])

@@ -77,16 +77,17 @@ def test_junk_counts_where_it_is_kept_alone() -> None:
         replace(ranking(orders), q_pids=np.array([-1, 3]), g_pids=pids)
         for orders in ([[0, 1, 3], [1, 3, 2]], [[1, 0, 3], [3, 1, 2]])
     )
+    drops_junk = {"junk": "drop"}
     expected = {False: [["other", "match", "other"], ["other", "match", "other"]],
                 True: [["other", "junk", "other"], ["junk", "match", "junk"]]}  # fmt: skip
     for drop_junk, verdicts in expected.items():
-        rows = rows_of(before, after, None, [0, 1], drop_junk=drop_junk)
+        rows = rows_of(before, after, None, [0, 1], protocol=drops_junk if drop_junk else {})
         assert [[cell.verdict for cell in row.before] for row in rows] == verdicts
     # The first right match of query 1 is the first that counts, before and after.
     assert "up for 2, down for 0 and kept its rank for 0; 0 have" in count_changes(before, after)[1]
-    dropped = count_changes(before, after, drop_junk=True)[1]
+    dropped = count_changes(before, after, protocol=drops_junk)[1]
     assert "up for 0, down for 0 and kept its rank for 1; 1 have" in dropped
-    assert choose_queries(before, after, max_queries=1, drop_junk=True) == [0]
+    assert choose_queries(before, after, max_queries=1, protocol=drops_junk) == [0]
 
 
 def test_cells_without_labels_or_mu() -> None:

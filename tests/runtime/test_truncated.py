@@ -10,9 +10,12 @@ from murank import InputError, Labels, Ranking, evaluate_truncated
 def ref_evaluation(order: NDArray[Any], labels: Labels) -> tuple[list[float], list[int | None]]:
     """Average precision and place of the first match of each valid query, by plain loops."""
     precisions, firsts = [], []
+    _, _, q_camids, g_camids = labels.as_arguments()
+    assert q_camids is not None
+    assert g_camids is not None
     for q, listed in enumerate(order):
         same = [g for g, pid in enumerate(labels.g_pids) if pid == labels.q_pids[q]]
-        wanted = [g for g in same if labels.g_camids[g] != labels.q_camids[q]]
+        wanted = [g for g in same if g_camids[g] != q_camids[q]]
         if not wanted:
             continue
         listed = [g for g in listed if g in wanted or g not in same]

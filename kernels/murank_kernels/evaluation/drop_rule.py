@@ -27,7 +27,16 @@ Mask = Callable[[I64], ArrayLike] | NDArray[Any]
 Drop = RuleName | Mask
 _MASK = "mask"
 _OF_CLOTHES = ("same-clothes", "other-clothes")
+
+_NAMED = 20  # cameras
 _AT_ONCE = 1 << 22  # pairs of a mask that a function makes
+
+
+def looks_at(drop: object) -> tuple[str, ...]:
+    """Return the labels that a rule looks at, beside pids."""
+    if not isinstance(drop, str) or drop == "none":
+        return ()
+    return ("camids", "clothes") if drop in _OF_CLOTHES else ("camids",)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ def _both(labels: Known, drop: str, what: str, name: str, otherwise: str = "") -
 
 def _check_no_groups(camera_groups: Sequence[Sequence[int]], what: str) -> None:
     if len(camera_groups):
-        raise InvalidInputError(f"camera_groups is of rules that look at cameras, not of {what}")
+        raise InvalidInputError(f"camera_groups is of rules that look at cameras; {what} does not")
 
 
 def _grouped(query: I64, gallery: I64, groups: Sequence[Sequence[int]]) -> Sides:
@@ -148,15 +157,15 @@ def _grouped(query: I64, gallery: I64, groups: Sequence[Sequence[int]]) -> Sides
         cameras = _as_group(group)
         if seen & set(cameras):
             raise InvalidInputError(
-                f"camera_groups names camera {min(seen & set(cameras))} more than once"
+                f"camera_groups must name a camera once, got {min(seen & set(cameras))} again"
             )
         seen.update(cameras)
         there = np.unique(np.concatenate([query, gallery]))
         missing = sorted(set(cameras) - set(there.tolist()))
         if missing:
             raise InvalidInputError(
-                f"camera_groups names camera {missing[0]}, which took no image; there are "
-                f"{', '.join(map(str, there.tolist()[:20]))}"
+                f"camera_groups must name cameras that took images: {missing[0]} is none of "
+                f"{', '.join(map(str, there.tolist()[:_NAMED]))}{', ...' * (len(there) > _NAMED)}"
             )
         for camids in (query, gallery):
             camids[np.isin(camids, cameras)] = cameras[0]
@@ -171,7 +180,7 @@ def _as_group(group: Any) -> list[int]:
         )
     cameras: list[int] = given.tolist()
     if len(set(cameras)) < len(cameras):
-        raise InvalidInputError(f"camera_groups names a camera more than once: {group!r}")
+        raise InvalidInputError(f"camera_groups must name a camera once, got {group!r}")
     return cameras
 
 

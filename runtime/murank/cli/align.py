@@ -17,8 +17,9 @@ from murank.cli.engine_options import (
     opened,
 )
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, add_protocol, check_needs, positive, protocol_of, rare_group
+from murank.cli.parser import Parser, check_needs, positive, rare_group
 from murank.cli.progress import ProgressLine
+from murank.cli.protocol_options import add_protocol, protocol_of
 from murank.cli.ranked_source import read_features
 from murank.cli.reading_options import check_reading
 from murank.jobs import LazyEngine
@@ -27,6 +28,7 @@ from murank.rerank.alignment import Alignment, Fitted, aligned_by, fit_gallery, 
 from murank.rerank.features import FeatureSet, check_file
 from murank.rerank.methods import distance_blocks
 from murank.rerank.pipeline import Settings, StageClock, rerank
+from murank.rerank.verdicts import check_rule
 
 _NEEDS = {
     "engine": ("verify_pairs",),
@@ -89,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     protocol = protocol_of(args)
     job, features = read_features(args.source, args.num_query)
     file, root = (args.source, Path()) if job is None else (job.features, job.image_root)
+    check_rule(features.labels, protocol, args.source)
     gallery = features.gallery
     asked.check(dim=int(gallery.features.shape[1]), camids=gallery.camids)
     engine = None if args.engine is None else opened(args, ["scorer"])

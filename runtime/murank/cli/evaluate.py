@@ -10,11 +10,12 @@ from murank._exceptions import InputError, UsageError
 from murank.cli.alignment_options import add_alignment, alignment_flags, alignment_of
 from murank.cli.evaluate_job import add_comparison, evaluate_job
 from murank.cli.output import say, say_json
-from murank.cli.parser import Parser, add_protocol, given_flags, positive, protocol_of
+from murank.cli.parser import Parser, given_flags, positive
+from murank.cli.protocol_options import add_protocol, protocol_of
 from murank.cli.ranked_source import add_ranked_source
 from murank.cli.table import table
 from murank.datasets.labels import Labels
-from murank.files.npz import open_npz, read_npz
+from murank.files.npz import check_array, open_npz, read_npz
 from murank.files.parquet import is_parquet
 from murank.jobs import is_job
 from murank.rerank.alignment import align
@@ -24,6 +25,7 @@ from murank.rerank.metrics import Metrics, cmc_metrics, metrics_of
 from murank.rerank.parquet_features import has_features
 from murank.rerank.ranking import load_ranking, ranking_file
 from murank.rerank.truncated import evaluate_truncated
+from murank.rerank.verdicts import Verdicts, evaluator_arguments, protocol_json, why_not
 
 _MAX_RANK = 50
 _AT_LEAST = "mAP at least"  # of a ranking that was cut
@@ -31,8 +33,8 @@ _OF_COMPARISON = (
     "rerankers", "alpha", "propose", "store", "candidates", "no_mu",
     "mu", "mu_swapped", "gallery_mu", "gallery_mu_swapped",
 )  # fmt: skip
-_DISTANCES = ("distmat", "q_pids", "g_pids", "q_camids", "g_camids")
-_CLOTHES = ("q_clothes", "g_clothes")  # where known
+_DISTANCES = ("distmat", "q_pids", "g_pids")
+_KNOWN = ("q_camids", "g_camids", "q_clothes", "g_clothes")  # not of every data set
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class _Result:
     name: str  # of the table's row
     metrics: Metrics
     cmc: list[float]
-    num_query: int
-    num_valid: int
+    verdicts: Verdicts
     notes: list[str] = field(default_factory=list)  # what the reader must know
     aligned: "_Result | None" = None  # of the same features after alignment
     alignment: dict[str, Any] | None = None  # what was done, JSON-ready
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         say_json(_as_json(path, kind, protocol, result))
     else:
-        _print_table(result, protocol)
+        _print_table(result)
     return 0
 
 
@@ -118,48 +119,57 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
     features = load_features(path, args.num_query)
     labels = features.labels
     if labels is None:
-        raise InputError(f"{path} has no pids and camids to evaluate by")
+        raise InputError(f"{path} has no pids to evaluate by")
+    verdicts = _verdicts(labels, protocol, path)
     asked = alignment_of(args)
     blocks = distance_blocks("none", features)  # names the row that cannot be used
     aligned = align(features, asked)
-    result = _full("euclidean", blocks, labels, args.max_rank, protocol)
+    result = _full("euclidean", blocks, verdicts, args.max_rank)
     result = replace(
-        result, notes=[*result.notes, *aligned.notes], alignment=aligned.to_json(asked),
+        result, notes=aligned.notes, alignment=aligned.to_json(asked),
         why_not=aligned.fitted.why_not,
     )  # fmt: skip
     if aligned.level == "off":
         return result
     blocks = distance_blocks("none", aligned.features)
-    after = _full(aligned.label, blocks, labels, args.max_rank, protocol)
+    after = _full(aligned.label, blocks, verdicts, args.max_rank)
     return replace(result, aligned=after)
 
 
 def _distances(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
-    arrays = read_npz(path, _DISTANCES, _CLOTHES)
+    arrays = read_npz(path, _DISTANCES, _KNOWN)
     distances, *ids = (arrays[key] for key in _DISTANCES)
-    labels = Labels(*ids, *(arrays.get(key) for key in _CLOTHES))
-    return _full("distances", distances, labels, args.max_rank, protocol)
+    labels = Labels(*ids, *(arrays.get(key) for key in _KNOWN))
+    for name, given in vars(labels).items():
+        if given is not None:
+            check_array(given, f"{path}: {name}", kinds="iu", shape=(None,))
+    return _full("distances", distances, _verdicts(labels, protocol, path), args.max_rank)
 
 
-def _full(
-    name: str, distances: Any, labels: Labels, max_rank: int, protocol: dict[str, Any]
-) -> _Result:
+def _verdicts(labels: Labels, protocol: dict[str, Any], path: Path) -> Verdicts:
+    reason = why_not(labels, protocol, f"{path} has")
+    if reason:
+        raise InputError(reason)
+    return Verdicts(labels, protocol)
+
+
+def _full(name: str, distances: Any, verdicts: Verdicts, max_rank: int) -> _Result:
     from murank_kernels import evaluate_rank
 
     with kernel_errors():
         evaluation = evaluate_rank(
-            distances, *labels.as_arguments(), max_rank=max_rank, **{"junk": "keep", **protocol}
+            distances, max_rank=max_rank, **evaluator_arguments(verdicts.labels, verdicts.protocol)
         )
     cmc = [float(value) for value in evaluation.cmc]
-    return _Result(
-        name, metrics_of(evaluation), cmc, len(labels.q_pids), int(evaluation.num_valid),
-        labels.junk_notes(protocol),
-    )  # fmt: skip
+    return _Result(name, metrics_of(evaluation), cmc, verdicts)
 
 
 def _ranking(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
     ranking = load_ranking(path)
-    evaluation = evaluate_truncated(ranking, args.max_rank, junk=protocol.get("junk", "keep"))
+    rule = {"junk": "keep", **protocol}
+    del rule["protocol"]
+    evaluation = evaluate_truncated(ranking, args.max_rank, **rule)
+    assert ranking.labels is not None  # noqa: S101 - it was evaluated
     key = "mAP" if evaluation.complete else _AT_LEAST
     notes = []
     if not evaluation.complete:
@@ -167,11 +177,9 @@ def _ranking(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> 
             f"the ranking lists {evaluation.k} a query, and a match beyond counts as missed: mAP "
             f"is at least what is shown; CMC is exact up to rank {len(evaluation.cmc)}"
         )
-    if ranking.labels is not None:
-        notes += ranking.labels.junk_notes(protocol)
     cmc = [float(value) for value in evaluation.cmc]
     metrics: Metrics = {key: evaluation.mAP, **cmc_metrics(evaluation.cmc)}
-    return _Result("ranking", metrics, cmc, len(ranking.indices), evaluation.num_valid, notes)
+    return _Result("ranking", metrics, cmc, Verdicts(ranking.labels, protocol), notes)
 
 
 _EVALUATE: dict[str, Callable[[Path, argparse.Namespace, dict[str, Any]], _Result]] = {
@@ -186,12 +194,12 @@ def _as_json(path: Path, kind: str, protocol: dict[str, Any], result: _Result) -
         "schema_version": 1,
         "file": str(path),
         "kind": kind,
-        "protocol": protocol,
-        "counts": {"num_query": result.num_query, "num_valid": result.num_valid},
+        "protocol": protocol_json(protocol),
+        "counts": result.verdicts.counts,
         **_values(result),
         "alignment": result.alignment,
         "aligned": None if result.aligned is None else _values(result.aligned),
-        "notes": result.notes,
+        "notes": [*result.verdicts.notes, *result.notes],
     }
 
 
@@ -199,9 +207,9 @@ def _values(result: _Result) -> dict[str, Any]:
     return {"metrics": result.metrics, "cmc": result.cmc}
 
 
-def _print_table(result: _Result, protocol: dict[str, Any]) -> None:
-    say(f"{result.num_valid} of {result.num_query} queries evaluated ({protocol['protocol']})")
+def _print_table(result: _Result) -> None:
+    say(result.verdicts.summary)
     columns = [name for name in result.metrics if name != "mINP"]
     rows = [result] if result.aligned is None else [result, result.aligned]
     say(*table({row.name: row.metrics for row in rows}, columns))
-    say(*result.why_not, *result.notes)
+    say(*result.why_not, *result.verdicts.notes, *result.notes)

@@ -19,6 +19,7 @@ from murank.rerank.alignment import Aligned, Alignment, align
 from murank.rerank.comparison import Compared, check_comparable, compare
 from murank.rerank.mu_auc import Told, told_among_candidates
 from murank.rerank.proposal import PROPOSED, Proposal, check_proposable, propose
+from murank.rerank.verdicts import Verdicts, check_rule, protocol_json
 
 _SHOWN = ("mAP", "rank-1", "rank-5")
 
@@ -48,6 +49,7 @@ def evaluate_job(args: argparse.Namespace, protocol: dict[str, Any]) -> int:
     source = read_ranked(args)
     asked = _check_options(args, source)
     mu, gallery_mu = source.mu, source.gallery_mu
+    check_rule(source.features.labels, protocol, args.source)
     labels = check_comparable(source.features, mu, gallery_mu, alpha=args.alpha, protocol=protocol)
     if args.propose is not None:
         check_proposable(labels, protocol)
@@ -66,10 +68,10 @@ def evaluate_job(args: argparse.Namespace, protocol: dict[str, Any]) -> int:
     if proposal is not None and asked is not None:
         stored = store_defaults(args.store, proposal, asked=asked, alignment=aligned.level)
     used = None if aligned.level == "off" else aligned.features
-    told = None if mu is None else told_among_candidates(mu, labels, source.features, used)
-    report = _Found(
-        args, rows, aligned, told, proposal, stored, [*labels.junk_notes(protocol), *aligned.notes]
+    told = (
+        None if mu is None else told_among_candidates(mu, labels, source.features, used, protocol)
     )
+    report = _Found(args, rows, aligned, told, proposal, stored, Verdicts(labels, protocol))
     if args.json:
         say_json(report.as_json(protocol, source.alignment))
     else:
@@ -87,7 +89,11 @@ class _Found:
     told: Told | None  # what mu says among candidates
     proposal: Proposal | None
     stored: str | None  # sha256 of the engine that has it now
-    notes: list[str]
+    labels: Verdicts  # who counts
+
+    @property
+    def notes(self) -> list[str]:
+        return [*self.labels.notes, *self.aligned.notes]
 
     @property
     def verdicts(self) -> list[str]:
@@ -96,7 +102,8 @@ class _Found:
     def as_json(self, protocol: dict[str, Any], asked: Alignment) -> dict[str, Any]:
         return {
             "schema_version": 1, "file": str(self.args.source), "kind": "re-rankers",
-            "protocol": protocol, "alignment": self.aligned.to_json(asked),
+            "protocol": protocol_json(protocol), "counts": self.labels.counts,
+            "alignment": self.aligned.to_json(asked),
             "rows": [_row(one) for one in self.rows],
             "among_candidates": None if self.told is None else self.told.to_json(),
             "proposal": None if self.proposal is None else self.proposal.to_json(),
@@ -104,6 +111,7 @@ class _Found:
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
+        yield self.labels.summary
         yield from comparison_table(self.rows)
         yield from self.verdicts
         yield from [] if self.told is None else self.told.lines

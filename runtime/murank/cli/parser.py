@@ -109,36 +109,3 @@ def threads(text: str) -> int:
             f"({cores}, by affinity and cgroup quota)"
         )
     return value
-
-
-def add_protocol(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `protocol_of` reads."""
-    group = parser.add_argument_group("evaluation")
-    group.add_argument(
-        "--protocol", choices=("market1501", "cuhk03", "trapezoid"), default="market1501",
-        metavar="P",
-        help="market1501 (default); cuhk03: one gallery image a person, drawn; trapezoid: average "
-        "precision as in Market-1501's first code",
-    )  # fmt: skip
-    group.add_argument(
-        "--drop-junk", action="store_true",
-        help="leave pid -1 out, as Market-1501's junk; score --dataset has none",
-    )  # fmt: skip
-    group.add_argument("--repeats", type=positive, metavar="N", help="draws of cuhk03 (10)")
-    group.add_argument("--seed", type=int, metavar="N", help="of these draws (0)")
-
-
-def protocol_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the evaluator's keyword arguments."""
-    junk = {"junk": "drop"} if args.drop_junk else {}
-    if args.protocol != "cuhk03":
-        for flag, value in (("--repeats", args.repeats), ("--seed", args.seed)):
-            if value is not None:
-                raise UsageError(f"{flag} is used by --protocol cuhk03 only")
-        return {"protocol": args.protocol, **junk}
-    if args.seed is not None and args.seed < 0:
-        raise UsageError("--seed must be at least 0")
-    repeats = 10 if args.repeats is None else args.repeats
-    return {
-        "protocol": args.protocol, "num_repeats": repeats, "seed": args.seed or 0, **junk,
-    }  # fmt: skip

@@ -15,13 +15,12 @@ from murank.cli.output import notes, say, say_json
 from murank.cli.parser import (
     Parser,
     add_kernels,
-    add_protocol,
     given_flags,
     positive,
-    protocol_of,
     rare_group,
 )
 from murank.cli.progress import ProgressLine, add_progress, progress_file
+from murank.cli.protocol_options import add_protocol, protocol_of
 from murank.cli.ranked_source import RankedSource, add_ranked_source, read_ranked
 from murank.cli.reading_options import add_reading_options, check_reading
 from murank.cli.rerank_page import add_report, check_report, shows_images, write_report_of
@@ -36,6 +35,7 @@ from murank.rerank.mu import MuDistances
 from murank.rerank.parquet_ranking import check_names
 from murank.rerank.ranking import RANKING_FILES, Ranking, check_output, write_ranking
 from murank.rerank.resume import Memory, is_unfinished, resumable
+from murank.rerank.verdicts import check_rule
 
 
 def parser() -> Parser:
@@ -112,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
         if args.output is not None:
             _write(args, outcome.ranking, source.mu, summary)
         if args.sheet is not None:
-            write_sheet_of(args, outcome, source)
+            write_sheet_of(args, outcome, source, settings.protocol)
         if args.report is not None:
-            write_report_of(args, outcome, source, summary)
+            write_report_of(args, outcome, source, summary, settings.protocol)
     if args.json:
         say_json(summary)
     else:
@@ -175,8 +175,10 @@ def _read(args: argparse.Namespace, line: ProgressLine) -> tuple[RankedSource, _
         )
     args.option_alpha = alpha
     with_mu = source.mu is not None or source.gallery_mu is not None
+    protocol = protocol_of(args)
+    check_rule(source.features.labels, protocol, args.source)
     settings = _pipeline.Settings(
-        args.method, given_parameters(args, with_mu=with_mu), protocol_of(args), args.top_k,
+        args.method, given_parameters(args, with_mu=with_mu), protocol, args.top_k,
         args.kernels, source.alignment, neighbours_of(args),
     )  # fmt: skip
     return source, settings

@@ -1,6 +1,7 @@
 """The page of `murank rerank --report`."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from murank.cli.rerank_report import compared, method_name
 from murank.cli.rerank_sheet import read_as
 from murank.rerank.features import check_file
 from murank.rerank.pipeline import Outcome
+from murank.rerank.verdicts import verdicts_of
 
 
 def add_report(group: Any) -> None:
@@ -35,7 +37,11 @@ def shows_images(args: argparse.Namespace) -> bool:
 
 
 def write_report_of(
-    args: argparse.Namespace, outcome: Outcome, source: RankedSource, summary: dict[str, Any]
+    args: argparse.Namespace,
+    outcome: Outcome,
+    source: RankedSource,
+    summary: dict[str, Any],
+    protocol: Mapping[str, Any],
 ) -> None:
     """Write --report."""
     from murank.report import Pictures, ReportFacts, changed_rows, write_report
@@ -46,7 +52,7 @@ def write_report_of(
     has_labels = bool(outcome.curves)
     pictures = changes = None
     if shows_images(args):
-        changes = changed_rows(before, after, source.mu, drop_junk=args.drop_junk)
+        changes = changed_rows(before, after, source.mu, protocol=protocol)
         pictures = Pictures(source.image_root, **read_as(args, source))
     shown = {"before": "encoder", "aligned": "aligned"}
     if args.method != "none":
@@ -56,8 +62,8 @@ def write_report_of(
         ReportFacts(
             name, summary, compared(name, summary["metrics"], summary["alignment"]),
             {shown[key]: curve for key, curve in outcome.curves.items() if key in shown},
-            source.mu, after.labels if has_labels else None,
+            source.mu, verdicts_of(after.labels, protocol) if has_labels else None,
             None if source.job is None else source.job.report.to_json(), changes,
-            count_changes(before, after, drop_junk=args.drop_junk), pictures,
+            count_changes(before, after, protocol=protocol), pictures,
         ),
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The contact sheet of `murank rerank`."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from murank.cli.reading_options import image_reading_of
 from murank.cli.rerank_report import method_name
 from murank.rerank.features import check_file, check_has_paths
 from murank.rerank.pipeline import Outcome
+from murank.rerank.verdicts import verdicts_of
 
 
 def check_sheet(args: argparse.Namespace) -> None:
@@ -34,20 +36,23 @@ def check_images(source: RankedSource, flag: str = "--sheet") -> None:
     )
 
 
-def write_sheet_of(args: argparse.Namespace, outcome: Outcome, source: RankedSource) -> None:
+def write_sheet_of(
+    args: argparse.Namespace, outcome: Outcome, source: RankedSource, protocol: Mapping[str, Any]
+) -> None:
     """Draw --sheet."""
     from murank.sheet import choose_queries, count_changes, draw_sheet, rows_of, write_sheet
 
     before, after = outcome.before, outcome.ranking
     assert before is not None  # noqa: S101  it was kept
-    queries = choose_queries(before, after, drop_junk=args.drop_junk)
-    notes = count_changes(before, after, drop_junk=args.drop_junk)
+    queries = choose_queries(before, after, protocol=protocol)
+    notes = count_changes(before, after, protocol=protocol)
     if len(queries) < len(after.indices):
-        chosen = "the first" if after.labels is None else "the largest gains and losses in turn"
+        has_labels = verdicts_of(after.labels, protocol) is not None
+        chosen = "the largest gains and losses in turn" if has_labels else "the first"
         notes.append(f"Shown are {len(queries)} of {len(after.indices):,} queries: {chosen}.")
     name = method_name(args.method, source)
     sheet = draw_sheet(
-        rows_of(before, after, source.mu, queries, drop_junk=args.drop_junk),
+        rows_of(before, after, source.mu, queries, protocol=protocol),
         before="encoder",
         after=name,
         title=f"{name}: candidate matches",

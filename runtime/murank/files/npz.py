@@ -177,7 +177,7 @@ def check_array(
     array: NDArray[Any], name: str, *, kinds: str, shape: tuple[int | None, ...]
 ) -> None:
     """Raise InputError unless the dtype's kind is one of `kinds` and the shape fits (None: any)."""
-    words = {"f": "floating point", "iu": "integers", "U": "text"}
+    words = {"f": "floating point", "iu": "integers", "U": "text", "b": "booleans"}
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} must be {words[kinds]}, got {array.dtype}")
     fits = array.ndim == len(shape) and all(

@@ -1,6 +1,6 @@
 """The report of a re-ranking: one page of HTML without script, to read, to print, to hand on.
 
-Imports checks, files, images, datasets, rerank, sheet.
+Imports checks, files, images, rerank, sheet.
 """
 
 from murank.report.changed_queries import Pictures, changed_rows

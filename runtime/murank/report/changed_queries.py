@@ -3,8 +3,9 @@
 import base64
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from murank.images import DEFAULT_LIMITS, DecodeLimits
 from murank.report.markup import Markup, element, joined
 from murank.rerank.mu import MuDistances
 from murank.rerank.ranking import Ranking
+from murank.rerank.verdicts import verdicts_of
 from murank.sheet import (
     CROP,
     QUERY,
@@ -32,19 +34,20 @@ _WORDS = {"match": "right", "other": "wrong", "junk": "not counted", None: ""}
 
 
 def changed_rows(
-    before: Ranking, after: Ranking, mu: MuDistances | None, *, drop_junk: bool = False
+    before: Ranking, after: Ranking, mu: MuDistances | None, *, protocol: Mapping[str, Any]
 ) -> list[SheetRow]:
     """Return the queries that changed most, and their candidates, before and after.
 
     With labels: those whose first right match moved, gains and losses in turn. Without: those with
     the most new candidates among the first ten, and then with the most in another place.
     """
-    if after.labels is None:
+    has_labels = verdicts_of(after.labels, protocol) is not None
+    if not has_labels:
         queries = _most_new(before, after)
     else:
-        queries = choose_queries(before, after, max_queries=MOST, drop_junk=drop_junk)
-    rows = rows_of(before, after, mu, queries, n_shown=_SHOWN, drop_junk=drop_junk)
-    if after.labels is None:
+        queries = choose_queries(before, after, max_queries=MOST, protocol=protocol)
+    rows = rows_of(before, after, mu, queries, n_shown=_SHOWN, protocol=protocol)
+    if not has_labels:
         return rows
     return [row for row in rows if first_match(row.before) != first_match(row.after)]
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.datasets.labels import JUNK_PID, Labels
 from murank.files.atomic import write_files
 from murank.report.changed_queries import Pictures, shown
 from murank.report.charts import cmc_chart, histograms
@@ -18,6 +17,7 @@ from murank.report.markup import Markup, element, section, table
 from murank.report.style import STYLE
 from murank.rerank.metrics import Metrics
 from murank.rerank.mu import MuDistances
+from murank.rerank.verdicts import Verdicts
 from murank.sheet import SheetRow
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -36,7 +36,7 @@ class ReportFacts:
     metrics: Mapping[str, Metrics]  # by row of the table; the first is the encoder
     curves: Mapping[str, NDArray[np.floating]]  # CMC by name: before, aligned, after; or none
     mu: MuDistances | None
-    labels: Labels | None
+    verdicts: Verdicts | None  # None: nothing could be evaluated
     job: Mapping[str, Any] | None  # as job.json
     changes: Sequence[SheetRow] | None  # None: pictures are left out
     counts: Sequence[str] = ()  # sentences on how many changed
@@ -103,7 +103,7 @@ def _metrics(facts: ReportFacts) -> Markup:
         rows.append(("gain", *(_gain(first.get(key), last.get(key)) for key in _COLUMNS)))
     caption = "Before, between and after, in percent"
     valid = facts.summary["metrics"]["after"]["num_valid"]
-    said = element("p", f"{valid:,} queries have a right match by another camera and count.")
+    said = element("p", f"{valid:,} queries have a right match that is not dropped, and count.")
     return section("Metrics", table(caption, ("ranking", *_COLUMNS), rows, numbers=True), said)
 
 
@@ -129,25 +129,19 @@ def _mu(facts: ReportFacts) -> Markup:
     if facts.mu is None:
         return Markup("")
     said = "Share of candidates by mu, p(different person): small = same person."
-    chart = histograms(_kinds(facts.mu, facts.labels, facts.summary["protocol"]))
+    chart = histograms(_kinds(facts.mu, facts.verdicts))
     figure = element("figure", chart, element("figcaption", said))
     return section("Mu of the candidates", figure)
 
 
-def _kinds(
-    mu: MuDistances, labels: Labels | None, protocol: Mapping[str, Any]
-) -> dict[str, NDArray[np.floating[Any]]]:
+def _kinds(mu: MuDistances, verdicts: Verdicts | None) -> dict[str, NDArray[np.floating[Any]]]:
     """Return mu of right and wrong candidates; what evaluators leave out is left out."""
-    if labels is None:
+    if verdicts is None:
         return {"all candidates; right and wrong are unknown": mu.mu.ravel()}
-    pids, camids = labels.g_pids[mu.candidates], labels.g_camids[mu.candidates]
-    is_same = pids == labels.q_pids[:, None]
-    counts = ~(is_same & (camids == labels.q_camids[:, None]))
-    if protocol.get("junk") == "drop":
-        counts &= pids != JUNK_PID
+    is_same, dropped = verdicts.listed(mu.candidates)
     return {
-        "right: same person, another camera": mu.mu[is_same & counts],
-        "wrong: another person": mu.mu[~is_same & counts],
+        "right: same person": mu.mu[is_same & ~dropped],
+        "wrong: another person": mu.mu[~is_same & ~dropped],
     }
 
 
@@ -157,7 +151,7 @@ def _changes(facts: ReportFacts) -> Markup:
         return section("Largest changes", *said, element("p", "Pictures were left out."))
     if not facts.changes:
         return section("Largest changes", *said, element("p", "No query changed among the first."))
-    how = "gains and losses in turn" if facts.labels is not None else "most new candidates first"
+    how = "gains and losses in turn" if facts.verdicts is not None else "most new candidates first"
     said.append(
         element("p", f"Shown are {len(facts.changes)}, {how}. Below each: rank, distance, mu.")
     )

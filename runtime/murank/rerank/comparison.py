@@ -12,6 +12,7 @@ from murank.rerank.intervals import Gain, paired_gain
 from murank.rerank.methods import METHODS, Progress, distance_blocks, kernel_errors
 from murank.rerank.metrics import Metrics, metrics_of
 from murank.rerank.mu import MuDistances
+from murank.rerank.verdicts import Verdicts, evaluator_arguments
 
 Fused = Literal["none", "mu", "gallery", "gallery only"]
 ENCODER = "encoder"
@@ -94,10 +95,11 @@ def check_comparable(
 ) -> Labels:
     """Raise what `compare` would raise, before any work; return the labels."""
     labels = features.labels
-    if labels is None or not labels.counted(protocol or {}).num_matches().any():
-        raise InputError(
-            "a comparison needs pids and camids, and a query with a match from another camera"
-        )
+    if labels is None:
+        raise InputError("a comparison needs pids, and the features have none")
+    verdicts = Verdicts(labels, protocol or {})
+    if not verdicts.num_matches.any():
+        raise InputError(f"a comparison needs a query with a match, and {verdicts.no_match}")
     weight: dict[str, Any] = {} if alpha is None else {"alpha": alpha}
     # The kernels refuse bad mu, of either kind, here: not after half of the lines.
     distance_blocks("k-reciprocal", features, mu, gallery_mu=gallery_mu, **weight)
@@ -119,7 +121,7 @@ def evaluation_of(blocks: Any, labels: Labels, protocol: Mapping[str, Any] | Non
     from murank_kernels import RankEvaluator
 
     with kernel_errors():
-        evaluator = RankEvaluator(*labels.as_arguments(), **{"junk": "keep", **(protocol or {})})
+        evaluator = RankEvaluator(**evaluator_arguments(labels, protocol or {}))
         for first_query, distances in blocks:
             evaluator.update(first_query, distances)
         return evaluator.result()

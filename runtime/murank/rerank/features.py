@@ -67,11 +67,9 @@ class FeatureSet:
 
     @property
     def labels(self) -> Labels | None:
-        """Person and camera ids, None unless both are known; and clothes, where these are."""
+        """Person ids, None unless these are known; and cameras and clothes, where those are."""
         query, gallery = self.query, self.gallery
         if query.pids is None or gallery.pids is None:
-            return None
-        if query.camids is None or gallery.camids is None:
             return None
         return Labels(
             query.pids, gallery.pids, query.camids, gallery.camids, query.clothes, gallery.clothes

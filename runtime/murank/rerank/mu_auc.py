@@ -1,16 +1,17 @@
 """What the MLLM tells of pairs beside what the encoder tells of them."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.datasets.labels import JUNK_PID, Labels
+from murank.datasets.labels import Labels
 from murank.rerank.features import FeatureSet
 from murank.rerank.mu import MuDistances
 from murank.rerank.mu_worth import gains_line, gains_near
+from murank.rerank.verdicts import Verdicts
 
 _AT_ONCE = 4096  # pairs
 _ENOUGH = 20  # pairs of a kind, or comparisons, for a sentence
@@ -158,19 +159,22 @@ def _groups(query: Sequence[Hashable] | NDArray[np.integer[Any]]) -> list[NDArra
 
 
 def told_among_candidates(
-    mu: MuDistances, labels: Labels, features: FeatureSet, aligned: FeatureSet | None
+    mu: MuDistances,
+    labels: Labels,
+    features: FeatureSet,
+    aligned: FeatureSet | None,
+    protocol: Mapping[str, Any] | None = None,
 ) -> Told | None:
     """Compare mu of candidates with the distances of their features.
 
-    Without those that an evaluation leaves out: images of the query's person by its own camera, and
-    images of nobody known.
+    Without those that an evaluation drops by a protocol's rule (images of the query's person by its
+    own camera), and images of nobody known.
     """
+    verdicts = Verdicts(labels, {**(protocol or {}), "junk": "drop"})
     query, column = np.nonzero(np.ones(mu.candidates.shape, bool))
     candidate = mu.candidates[query, column].astype(np.int64)
-    pids, others = labels.q_pids[query], labels.g_pids[candidate]
-    same = pids == others
-    seen = same & (labels.q_camids[query] == labels.g_camids[candidate])
-    counts = ~seen & (pids != JUNK_PID) & (others != JUNK_PID)
+    same = verdicts.same_person(query, candidate)
+    counts = verdicts.counted_queries[query] & ~verdicts.dropped(query, candidate)
     query, rows = query[counts], candidate[counts] + features.num_query
     by_aligned = None if aligned is None else cosine_distances(aligned.features, query, rows)
     return told_of(

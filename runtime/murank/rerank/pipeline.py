@@ -27,6 +27,13 @@ from murank.rerank.mu import MuDistances
 from murank.rerank.ranking import Ranking
 from murank.rerank.resume import Memory, Part, fingerprint_of
 from murank.rerank.searches import EXACT, Neighbours, Searches
+from murank.rerank.verdicts import (
+    Verdicts,
+    evaluator_arguments,
+    protocol_json,
+    verdicts_of,
+    why_not,
+)
 
 SCHEMA_VERSION = 1
 NOTICE = "Rows are candidate matches ordered by distance; a person decides whether they match."
@@ -96,10 +103,12 @@ def rerank(
     named: Callable[[str], Progress | None] = progress or (lambda _name: None)
     with clock.stage("prepare"):
         check_settings(aligned.features, mu, settings, gallery_mu=gallery_mu)
-        reason = _why_not_evaluated(features, settings)
+        verdicts = verdicts_of(features.labels, settings.protocol)
+        reason = _why_not_evaluated(features, settings, verdicts)
     labels = features.labels if reason is None else None
     searches = Searches(settings.neighbours, memory)
     steps = _Steps(features, settings, labels, clock, named, searches)
+    notes = [] if reason is not None or verdicts is None else verdicts.notes
 
     def blocks() -> Any:  # made late, so that features are copied once at a time
         return distance_blocks(
@@ -121,7 +130,7 @@ def rerank(
             "without_mu": without and without.metrics, "after": after.metrics,
         },
         "not_evaluated": reason,
-        "notes": [*features.shared_notes, *steps.junk_notes, *aligned.notes],
+        "notes": [*features.shared_notes, *notes, *aligned.notes],
         "seconds": clock.seconds,
     }  # fmt: skip
     ranking = after.ranking(features)
@@ -160,7 +169,7 @@ def fingerprint(
     words = {
         "version": __version__, "numpy": np.__version__, "cpu": cpu_model(),
         "method": settings.method, "parameters": dict(settings.parameters),
-        "protocol": dict(settings.protocol), "top_k": settings.top_k,
+        "protocol": protocol_json(settings.protocol), "top_k": settings.top_k,
         "alignment": settings.alignment.to_json(), "num_query": features.num_query,
         "keep_before": keep_before, "recall": settings.neighbours.recall,
     }  # fmt: skip
@@ -212,7 +221,9 @@ class _Step:
     def metrics(self) -> dict[str, Any] | None:
         if self.evaluation is None:
             return None
-        return {**metrics_of(self.evaluation), "num_valid": int(self.evaluation.num_valid)}
+        found = self.evaluation
+        counts = {"num_valid": int(found.num_valid), "num_emptied": int(found.num_emptied)}
+        return {**metrics_of(found), **counts}
 
     @property
     def cmc(self) -> NDArray[np.floating[Any]] | None:
@@ -233,10 +244,6 @@ class _Steps:
     clock: StageClock
     named: Callable[[str], Progress | None]
     searches: Searches
-
-    @property
-    def junk_notes(self) -> list[str]:
-        return [] if self.labels is None else self.labels.junk_notes(self.settings.protocol)
 
     def by_encoder(self, features: FeatureSet, name: str, *, keep: bool = False) -> _Step:
         with self.clock.stage(name):
@@ -334,18 +341,20 @@ def _evaluator(labels: Labels | None, settings: Settings) -> Any:
     from murank_kernels import RankEvaluator
 
     with kernel_errors():
-        return RankEvaluator(*labels.as_arguments(), **{"junk": "keep", **settings.protocol})
+        return RankEvaluator(**evaluator_arguments(labels, settings.protocol))
 
 
-def _why_not_evaluated(features: FeatureSet, settings: Settings) -> str | None:
-    labels = features.labels
-    if labels is None:
+def _why_not_evaluated(
+    features: FeatureSet, settings: Settings, verdicts: Verdicts | None
+) -> str | None:
+    if verdicts is None:
         if features.unlabelled is not None:
             return f"not evaluated: {features.unlabelled}"
-        missing = [key for key in ("pids", "camids") if getattr(features, key) is None]
-        return f"not evaluated: the features have no {' and no '.join(missing)}"
-    if not labels.counted(settings.protocol).num_matches().any():
-        return "not evaluated: no query has a gallery image of its pid from another camera"
+        if features.labels is None:
+            return "not evaluated: the features have no pids"
+        return f"not evaluated: {why_not(features.labels, settings.protocol)}"
+    if not verdicts.num_matches.any():
+        return f"not evaluated: {verdicts.no_match}"
     return None
 
 
@@ -363,7 +372,7 @@ def _description(
         "notice": NOTICE,
         "method": settings.method,
         "parameters": used_parameters(settings.method, given, with_mu=with_mu),
-        "protocol": dict(settings.protocol),
+        "protocol": protocol_json(settings.protocol),
         "counts": {
             "num_query": features.num_query,
             "num_gallery": features.num_gallery,

@@ -19,6 +19,7 @@ from murank.rerank.features import FeatureSet
 from murank.rerank.intervals import Gain, paired_gain
 from murank.rerank.methods import METHODS, Progress, distance_blocks
 from murank.rerank.mu import MuDistances
+from murank.rerank.verdicts import Verdicts, rule_of
 
 ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # beside 0: without mu
 FOLDS = 5
@@ -65,11 +66,11 @@ class Proposal:
 
 def check_proposable(labels: Labels, protocol: Mapping[str, Any]) -> None:
     """Raise InputError unless queries that can be evaluated show two people at least."""
-    counted = labels.counted(protocol)
-    people = np.unique(counted.q_pids[counted.num_matches() > 0])
+    people = np.unique(labels.q_pids[Verdicts(labels, protocol).num_matches > 0])
     if len(people) < 2:
         raise InputError(
-            "a proposal needs queries of two people at least, each with a match from another camera"
+            "a proposal needs queries of two people at least, each with a match that counts "
+            f"({rule_of(protocol)})"
         )
 
 

@@ -54,10 +54,8 @@ class Ranking:
 
     @property
     def labels(self) -> Labels | None:
-        """Person and camera ids, None unless all are known; and clothes, where these are."""
+        """Person ids, None unless these are known; and cameras and clothes, where those are."""
         if self.q_pids is None or self.g_pids is None:
-            return None
-        if self.q_camids is None or self.g_camids is None:
             return None
         return Labels(
             self.q_pids, self.g_pids, self.q_camids, self.g_camids, self.q_clothes, self.g_clothes

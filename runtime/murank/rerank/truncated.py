@@ -1,15 +1,16 @@
 """Evaluation of a ranking that shows only the k best of each query."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.checks.text import warn
-from murank.datasets.labels import JUNK_PID, Labels
 from murank.rerank.ranking import Ranking
+from murank.rerank.verdicts import Verdicts, junk_notes, why_not
 
 
 @dataclass(frozen=True)
@@ -24,34 +25,31 @@ class TruncatedEvaluation:
 
 
 def evaluate_truncated(
-    ranking: Ranking, max_rank: int = 50, *, junk: Literal["keep", "drop"] | None = None
+    ranking: Ranking, max_rank: int = 50, *, junk: str | None = None, **rule: Any
 ) -> TruncatedEvaluation:
-    """Evaluate a ranking of the k best (Market-1501 rule, matches beyond k count as missed).
+    """Evaluate a ranking of the k best (protocol market1501; matches beyond k count as missed).
 
-    `junk`: what becomes of pid -1, as in `murank_kernels.evaluate_rank`.
+    `junk`, and `drop` and `camera_groups` in `rule`, are as in `murank_kernels.evaluate_rank`.
 
     Raises
     ------
     InputError
         The ranking has no labels, or no query has a match.
     """
-    labels = ranking.labels
-    if labels is None:
-        raise InputError("the ranking has no pids and camids to evaluate it by")
-    counts = _counts(labels, junk)
-    matches = np.where(counts[0], labels.num_matches(), 0)
+    verdicts = _verdicts(ranking, junk, rule)
+    matches = verdicts.num_matches
     valid = matches > 0
     if not valid.any():
-        raise InputError("no query has a gallery image of its pid from another camera")
-    same_pid = labels.g_pids[ranking.indices] == labels.q_pids[:, None]
-    same_camera = labels.g_camids[ranking.indices] == labels.q_camids[:, None]
-    kept = (counts[1][ranking.indices] & ~(same_pid & same_camera))[valid]
-    hits = same_pid[valid] & kept
+        raise InputError(verdicts.no_match)
+    same_person, dropped = verdicts.listed(ranking.indices)
+    kept = ~dropped[valid]
+    hits = same_person[valid] & kept
     place = np.cumsum(kept, axis=1)  # rank of each kept candidate once the others are dropped
     precisions = np.where(hits, np.cumsum(hits, axis=1) / np.maximum(place, 1), 0)
     complete = ranking.indices.shape[1] == len(ranking.gallery_paths)
+    num_counted = int(verdicts.counted_images.sum())
     return TruncatedEvaluation(
-        cmc=_cmc(hits, place, int(counts[1].sum()) if complete else None, max_rank),
+        cmc=_cmc(hits, place, num_counted if complete else None, max_rank),
         mAP=float((precisions.sum(axis=1) / matches[valid]).mean()),
         num_valid=int(valid.sum()),
         k=ranking.indices.shape[1],
@@ -59,21 +57,24 @@ def evaluate_truncated(
     )
 
 
-def _counts(labels: Labels, junk: str | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which queries [Q] and gallery items [G] count."""
+def _verdicts(ranking: Ranking, junk: str | None, rule: Mapping[str, Any]) -> Verdicts:
     if junk not in (None, "keep", "drop"):
         raise InputError(f"junk must be 'keep' or 'drop', got {junk!r}")
-    for note in labels.junk_notes({}) if junk is None else ():
+    if set(rule) - {"drop", "camera_groups"}:
+        raise TypeError(f"evaluate_truncated takes no {', '.join(rule)}")
+    labels = ranking.labels
+    if labels is None:
+        raise InputError("the ranking has no pids to evaluate it by")
+    reason = why_not(labels, rule, "the ranking has")
+    if reason:
+        raise InputError(reason)
+    for note in junk_notes(labels, {}) if junk is None else ():
         warn(note)
-    query, gallery = (
-        pids != JUNK_PID if junk == "drop" else np.ones(len(pids), bool)
-        for pids in (labels.q_pids, labels.g_pids)
-    )
-    return query, gallery
+    return Verdicts(labels, {**rule, "junk": junk})
 
 
 def _cmc(
-    hits: NDArray[np.bool_], place: NDArray[np.int64], num_gallery: int | None, max_rank: int
+    hits: NDArray[np.bool_], place: NDArray[Any], num_gallery: int | None, max_rank: int
 ) -> NDArray[np.float64]:
     """Return the curve up to the shortest list that shows no match: beyond it nothing is known."""
     has_match = hits.any(axis=1)

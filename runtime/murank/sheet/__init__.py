@@ -1,6 +1,6 @@
 """Contact sheets: the candidate matches of some queries before and after re-ranking, to look at.
 
-Imports checks, machine, files, images, datasets, rerank.
+Imports checks, machine, files, images, rerank.
 """
 
 from murank.sheet.drawing import CROP, QUERY, Crops, draw_sheet, write_sheet

@@ -1,20 +1,21 @@
 """What a contact sheet shows: which queries, and which candidate matches of each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from murank.datasets.labels import JUNK_PID
 from murank.rerank.mu import MuDistances
 from murank.rerank.ranking import Ranking
+from murank.rerank.verdicts import Verdicts, verdicts_of
 
-# match: the query's person by another camera; junk: by the same camera, which evaluators leave out
-# (Zheng et al. 2015, Market-1501), or pid -1 where that is dropped; other: somebody else.
+# match: the query's person; junk: what evaluators drop by the protocol's rule (by the same camera,
+# Zheng et al. 2015, Market-1501), or pid -1 where that is left out; other: somebody else.
 Verdict = Literal["match", "other", "junk"]
+MARKET1501: Mapping[str, Any] = {}  # the protocol where nothing else is named
 N_SHOWN = 10
 MAX_QUERIES = 12
 
@@ -75,19 +76,20 @@ def choose_queries(
     *,
     max_queries: int = MAX_QUERIES,
     n_shown: int = N_SHOWN,
-    drop_junk: bool = False,
+    protocol: Mapping[str, Any] = MARKET1501,
 ) -> list[int]:
     """Return the queries worth a look.
 
     With labels: those whose first right match among the `n_shown` first changed its rank, the
     largest gain, the largest loss, the second gain and so on, so that neither side is hidden;
-    then the others in order. Without labels: the first ones. Ties: lower index first. With
-    `drop_junk`, images of pid -1 do not count.
+    then the others in order. Without labels: the first ones. Ties: lower index first.
+    `protocol` are keyword arguments of RankEvaluator.
     """
     everyone = range(len(after.indices))
-    if after.labels is None or before.labels is None:
+    verdicts = verdicts_of(after.labels, protocol)
+    if verdicts is None:
         return list(everyone)[:max_queries]
-    old, new = (_first_match_ranks(one, n_shown, drop_junk=drop_junk) for one in (before, after))
+    old, new = (_first_match_ranks(one, n_shown, verdicts) for one in (before, after))
     gain = old - new
     gains = sorted((q for q in everyone if gain[q] > 0), key=lambda q: -gain[q])
     losses = sorted((q for q in everyone if gain[q] < 0), key=lambda q: gain[q])
@@ -95,14 +97,17 @@ def choose_queries(
     return list(islice(chain(_interleave(gains, losses), unchanged), max_queries))
 
 
-def count_changes(before: Ranking, after: Ranking, *, drop_junk: bool = False) -> list[str]:
+def count_changes(
+    before: Ranking, after: Ranking, *, protocol: Mapping[str, Any] = MARKET1501
+) -> list[str]:
     """Return sentences with the counts: queries, gallery images and, with labels, the changes."""
     num_query, top_k = after.indices.shape
     counts = [f"{num_query:,} queries, {len(after.gallery_paths):,} gallery images."]
-    if after.labels is None or before.labels is None:
+    verdicts = verdicts_of(after.labels, protocol)
+    if verdicts is None:
         return counts
     top_k = min(top_k, before.indices.shape[1])
-    old, new = (_first_match_ranks(one, top_k, drop_junk=drop_junk) for one in (before, after))
+    old, new = (_first_match_ranks(one, top_k, verdicts) for one in (before, after))
     nowhere = (old > top_k) & (new > top_k)
     moved = (old > new, old < new, (old == new) & ~nowhere)
     up, down, same = (int(part.sum()) for part in moved)
@@ -120,61 +125,51 @@ def rows_of(
     queries: Iterable[int],
     *,
     n_shown: int = N_SHOWN,
-    drop_junk: bool = False,
+    protocol: Mapping[str, Any] = MARKET1501,
 ) -> list[SheetRow]:
     """Return what the sheet shows of some queries; `before` and `after` rank the same images."""
+    verdicts = verdicts_of(after.labels, protocol)
     return [
         SheetRow(
             str(after.query_paths[query]),
-            _cells(before, mu, query, n_shown, drop_junk=drop_junk),
-            _cells(after, mu, query, n_shown, drop_junk=drop_junk),
+            _cells(before, mu, query, n_shown, verdicts),
+            _cells(after, mu, query, n_shown, verdicts),
         )
         for query in queries
     ]
 
 
 def _cells(
-    ranking: Ranking, mu: MuDistances | None, query: int, n_shown: int, *, drop_junk: bool
+    ranking: Ranking, mu: MuDistances | None, query: int, n_shown: int, verdicts: Verdicts | None
 ) -> tuple[Cell, ...]:
-    images = ranking.indices[query, :n_shown].tolist()
+    images = ranking.indices[query, :n_shown]
     distances = ranking.distances[query, :n_shown].tolist()
     known: dict[int, float] = {}
     if mu is not None:
         known = dict(zip(mu.candidates[query].tolist(), mu.mu[query].tolist(), strict=True))
     return tuple(
-        Cell(
-            str(ranking.gallery_paths[image]),
-            distance,
-            known.get(image),
-            _verdict(ranking, query, image, drop_junk=drop_junk),
+        Cell(str(ranking.gallery_paths[image]), distance, known.get(image), verdict)
+        for image, distance, verdict in zip(
+            images.tolist(), distances, _verdicts(query, images, verdicts), strict=True
         )
-        for image, distance in zip(images, distances, strict=True)
     )
 
 
-def _verdict(ranking: Ranking, query: int, image: int, *, drop_junk: bool) -> Verdict | None:
-    labels = ranking.labels
-    if labels is None:
-        return None
-    if drop_junk and labels.g_pids[image] == JUNK_PID:
-        return "junk"
-    if labels.g_pids[image] != labels.q_pids[query]:
-        return "other"
-    return "junk" if labels.g_camids[image] == labels.q_camids[query] else "match"
+def _verdicts(
+    query: int, images: NDArray[np.int64], verdicts: Verdicts | None
+) -> Sequence[Verdict | None]:
+    if verdicts is None:
+        return [None] * len(images)
+    pairs = np.full(len(images), query), images
+    found = zip(verdicts.same_person(*pairs), verdicts.dropped(*pairs), strict=True)
+    return ["junk" if dropped else "match" if same else "other" for same, dropped in found]
 
 
-def _first_match_ranks(ranking: Ranking, depth: int, *, drop_junk: bool) -> NDArray[np.int64]:
+def _first_match_ranks(ranking: Ranking, depth: int, verdicts: Verdicts) -> NDArray[np.int64]:
     """Rank of each query's first right match, junk not counted; depth + 1 where there is none."""
-    labels = ranking.labels
-    assert labels is not None  # noqa: S101 - the callers looked
-    images = ranking.indices[:, :depth]
-    same_person = labels.g_pids[images] == labels.q_pids[:, None]
-    same_camera = labels.g_camids[images] == labels.q_camids[:, None]
-    left_out = same_person & same_camera
-    if drop_junk:
-        left_out |= labels.g_pids[images] == JUNK_PID
-    match = same_person & ~left_out
-    rank = np.cumsum(~left_out, axis=1)
+    same_person, dropped = verdicts.listed(ranking.indices[:, :depth])
+    match = same_person & ~dropped
+    rank = np.cumsum(~dropped, axis=1)
     first = match.argmax(axis=1)[:, None]
     has_match = np.take_along_axis(match, first, axis=1)[:, 0]
     return np.where(has_match, np.take_along_axis(rank, first, axis=1)[:, 0], depth + 1)

@@ -71,7 +71,7 @@ def test_as_on_a_cpu(protocol: Any, dtype: Any) -> None:
 def test_rules(drop: Any) -> None:
     distances = np.random.default_rng(7).integers(0, 9, (8, 40)).astype(np.float32)
     labels = random_labels(8, 40)
-    clothes = {"q_clothes": np.arange(8) % 2, "g_clothes": np.arange(40) % 2}
+    clothes: Any = {"q_clothes": np.arange(8) % 2, "g_clothes": np.arange(40) % 2}
     desired = evaluate_rank(distances, *labels, drop=drop, **clothes)
     check_equal(evaluate_rank(on_device(distances), *labels, drop=drop, **clothes), desired)
     mask = np.random.default_rng(8).random((8, 40)) < 0.5
