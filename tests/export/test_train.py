@@ -169,11 +169,16 @@ def test_what_is_written(made: MadePairs) -> None:
     trained = train_adapter(made.settings, told.append, lambda *one: shown.append(one))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert [line.split(":")[0] for line in told if not line.startswith("note")] == [
-        "load checkpoint ...", "hash model and pairs ...", "step 0", "step 3", "step 6",
+        "load checkpoint ...", "hash model and pairs ...",
+        "each validation asks about 8 of 8 pairs (--val-pairs)", "step 0", "step 3", "step 6",
     ]  # fmt: skip
-    assert [one[1:] for one in shown] == [(step, 6) for step in range(1, 7)]
-    assert shown[-1][0].startswith("loss ")
-    assert "pairs/s, 0:00:00 left, step" in shown[-1][0]
+    validated = [one[1:] for one in shown if one[0] == "validation pairs"]
+    assert validated == [(8, 8)] * 3  # a batch holds them all
+    stepped = [one for one in shown if one[0] != "validation pairs"]
+    assert [one[1:] for one in stepped] == [(step, 6) for step in range(1, 7)]
+    assert shown[0][0] == "validation pairs"
+    assert stepped[-1][0].startswith("loss ")
+    assert "pairs/s, 0:00:00 left, step" in stepped[-1][0]
     output = made.settings.output
     names = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     assert names == {

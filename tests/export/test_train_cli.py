@@ -15,6 +15,7 @@ from made_pairs import MadePairs
 import murank_export
 from murank.cli import main
 from murank_export.adapt import train_cli
+from murank_export.adapt import validation as _validation
 from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.training import Training
 
@@ -137,6 +138,25 @@ def test_ctrl_c(made: MadePairs, capsys: Capture, monkeypatch: pytest.MonkeyPatc
     assert "going on after step 1 of 2" in capsys.readouterr().err
 
 
+def test_ctrl_c_before_the_first_step(made: MadePairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to save: it ends at once, and the same command begins anew."""
+    asked: list[int] = []
+
+    def press(*_given: Any) -> Any:
+        asked.append(1)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(_validation, "_ask", press)
+            assert main(command(made, "--val-pairs", "all")) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert asked == [1]
+    assert main(command(made, "--val-pairs", "all")) == 0
+
+
 def test_packages_that_are_missing(
     made: MadePairs, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +167,7 @@ def test_packages_that_are_missing(
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
     assert main(command(made)) == 3
-    message = "training needs peft, accelerate: install murank with its extra 'export'"
+    message = "training needs peft, accelerate: on the build machine, pip install 'murank[export]'"
     assert message in capsys.readouterr().err
 
 

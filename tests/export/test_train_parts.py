@@ -77,14 +77,14 @@ def test_pairs_of_junk_are_not_learnt(tmp_path: Path) -> None:
     kept = [Pair(known[0], known[1], True), Pair(known[0], known[2], False)]
     for side in ("train", "val"):
         save_pairs(tmp_path / f"{side}.json", [Pair(junk, junk, True), *kept])
-    found = load_splits(tmp_path, tmp_path, val_pairs=10, seed=0)
+    found = load_splits(tmp_path, tmp_path)
     placed = [
         Pair(str(tmp_path / one.query), str(tmp_path / one.candidate), one.match) for one in kept
     ]
     assert (found.train, found.val, found.junk) == (placed, placed, 2)
     save_pairs(tmp_path / "val.json", [Pair(junk, junk, True)])
     with pytest.raises(InputError, match=r"val\.json"):
-        load_splits(tmp_path, tmp_path, val_pairs=10, seed=0)
+        load_splits(tmp_path, tmp_path)
 
 
 def test_groups_in_order() -> None:
@@ -176,6 +176,7 @@ def test_adapters_go_where_the_method_has_them(checkpoint: Folder, family: str) 
         ({"eval_every": 0}, "eval_every"),
         ({"save_every": 0}, "save_every"),
         ({"val_pairs": 0}, "val_pairs"),
+        ({"val_pairs": "some"}, "val_pairs"),
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": 3, "pack": 2}, "batch_size"),
         ({"lr": 0.0}, "lr must be above 0 and finite"),

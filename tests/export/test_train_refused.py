@@ -164,7 +164,7 @@ def test_overwrite_begins_a_training_of_other_settings_anew(made: MadePairs) -> 
     settings = made.but(seed=1, overwrite=True)
     told: list[str] = []
     train_adapter(settings, told.append)
-    assert told[2].startswith("step 0: ")
+    assert told[3].startswith("step 0: ")
     lines = (settings.output / "log.jsonl").read_text().splitlines()
     assert len([line for line in lines if '"val"' not in line]) == settings.steps
 
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint(made: MadePairs) -> None:
         train_adapter(made.settings)
     told: list[str] = []
     train_adapter(made.but(overwrite=True), told.append)
-    assert told[2].startswith("step 0: ")
+    assert told[3].startswith("step 0: ")
 
 
 def _cut_off(made: MadePairs) -> None:

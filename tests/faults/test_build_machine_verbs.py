@@ -118,7 +118,7 @@ def test_mine(root: Path, tmp_path: Path, again: bool) -> None:
         options.append("--overwrite")
 
     def read() -> object:
-        splits = load_splits(root / "pairs", tmp_path, val_pairs=100, seed=0)
+        splits = load_splits(root / "pairs", tmp_path)
         return splits.train, splits.val
 
     command = Command(

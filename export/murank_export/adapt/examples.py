@@ -23,7 +23,7 @@ class Splits:
     junk: int = 0  # pairs that were left out: an image's name says pid -1
 
 
-def load_splits(folder: Path, root: Path, *, val_pairs: int, seed: int) -> Splits:
+def load_splits(folder: Path, root: Path) -> Splits:
     """Read train.json and val.json of a folder, and look whether all images are there.
 
     Parameters
@@ -32,10 +32,6 @@ def load_splits(folder: Path, root: Path, *, val_pairs: int, seed: int) -> Split
         What `murank adapt mine` wrote.
     root
         Where relative paths begin.
-    val_pairs
-        The most pairs of val.json to keep, drawn by `seed`.
-    seed
-        Of the draw.
 
     Raises
     ------
@@ -48,10 +44,6 @@ def load_splits(folder: Path, root: Path, *, val_pairs: int, seed: int) -> Split
     junk = sum(map(len, given)) - len(train) - len(val)
     for file, pairs in zip(files, (train, val), strict=True):
         _check_both(pairs, str(file))
-    if len(val) > val_pairs:
-        chosen = np.random.default_rng(seed).choice(len(val), val_pairs, replace=False)
-        val = [val[index] for index in np.sort(chosen)]
-        _check_both(val, f"the {val_pairs} pairs drawn from {files[1]} (val_pairs)")
     _check_images([*train, *val])
     return Splits(train, val, junk)
 

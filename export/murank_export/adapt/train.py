@@ -14,7 +14,6 @@ from murank.prompt import PromptTemplate, default_template, load_template
 from murank.rerank.methods import Progress
 from murank_export.adapt.checkpoints import RunFolder
 from murank_export.adapt.examples import TRAIN, VAL, Splits, load_splits
-from murank_export.adapt.interrupt import caught_interrupt
 from murank_export.adapt.lora import ALPHA, RANK, add_adapter
 from murank_export.adapt.question import (
     Question,
@@ -24,6 +23,7 @@ from murank_export.adapt.question import (
 )
 from murank_export.adapt.train_settings import TrainSettings
 from murank_export.adapt.training import Trained, Training
+from murank_export.adapt.validation_choice import chosen, validation_size
 from murank_export.engine.steps import NOTE, Report
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
 from murank_export.mllm.checkpoint import load_checkpoint
@@ -50,7 +50,8 @@ def train_adapter(
     report
         Called with a line for each stage and each validation.
     progress
-        Called with (loss and speed, steps done, steps) after each step.
+        Called with (loss and speed, steps done, steps) after each step, and with ("validation
+        pairs", done, all) meanwhile.
 
     Raises
     ------
@@ -60,20 +61,20 @@ def train_adapter(
     OutputError
         The output folder is in use, or cannot be written.
     KeyboardInterrupt
-        After Ctrl-C, once a checkpoint is saved.
+        After Ctrl-C; from the first step on, once a checkpoint is saved.
     """
     from accelerate import Accelerator  # type: ignore[import-untyped]
 
     check_utf8(settings.mllm, settings.init_adapter, settings.output)
     template = default_template() if settings.prompt is None else load_template(settings.prompt)
     init = _init_adapter(settings, template)
-    splits = load_splits(
-        settings.pairs, settings.image_root, val_pairs=settings.val_pairs, seed=settings.seed
-    )
+    splits = load_splits(settings.pairs, settings.image_root)
     machine = Accelerator()
+    size = validation_size(settings, len(splits.train), len(splits.val), machine.num_processes)
+    known, splits = len(splits.val), replace(splits, val=chosen(splits.val, size, settings.seed))
     tell = report if machine.is_main_process else _ignore
     folder = RunFolder(settings.output)
-    with caught_interrupt() as interrupt, _own_random_state(machine.device, settings.seed):
+    with _own_random_state(machine.device, settings.seed):
         if splits.junk:
             tell(f"{NOTE}{splits.junk} pairs left out, for an image is junk: its name says pid -1")
         tell("load checkpoint ...")
@@ -81,11 +82,12 @@ def train_adapter(
         tell("hash model and pairs ...")
         deciding = _deciding(settings, template, init, machine)
         saved = folder.look(deciding, overwrite=settings.overwrite)
+        tell(f"each validation asks about {size:,} of {known:,} pairs (--val-pairs)")
         training = Training(settings, splits, question, template, folder, machine)
         machine.wait_for_everyone()  # all have looked before one writes
         try:
             training.begin(_record(settings, deciding, splits), saved, tell, progress)
-            return training.run(interrupt)
+            return training.run()
         finally:
             folder.release()  # an error's traceback may keep the folder alive
 

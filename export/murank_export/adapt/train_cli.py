@@ -14,6 +14,7 @@ from murank.cli.parser import positive
 from murank.cli.progress import ProgressLine
 from murank.cli.reading_options import add_reading_options, reading_of
 from murank.images import DEFAULT_LIMITS
+from murank.machine.library import pip_install
 from murank.prompt import LAYOUTS
 from murank_export.adapt.train_settings import TrainSettings
 from murank_export.engine.export_cli import noted, settings_from, size
@@ -100,8 +101,10 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
     group.add_argument("--eval-every", type=positive, metavar="N", help="steps (each epoch)")
     group.add_argument(
-        "--val-pairs", type=positive, default=2000, metavar="N", help="most, drawn by seed (2000)"
-    )
+        "--val-pairs", type=_count_or_all, metavar="N",
+        help="of each validation, spread over queries by seed; all: every pair (a tenth of those "
+        "learnt from in all validations together, 200 to 2000 in each)",
+    )  # fmt: skip
     group.add_argument(
         "--save-every", type=positive, default=200, metavar="N",
         help="steps between checkpoints (200)",
@@ -129,8 +132,7 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MachineError(
-            f"training needs {', '.join(missing)}: install murank with its extra 'export' on the "
-            "build machine"
+            f"training needs {', '.join(missing)}: on the build machine, {pip_install('export')}"
         )
     from murank_export.adapt.train import train_adapter
 
@@ -143,6 +145,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         say(*_summary(trained, settings))
     return 0
+
+
+def _count_or_all(text: str) -> int | str:
+    return text if text == "all" else positive(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -46,7 +46,8 @@ class TrainSettings:
     dtype: Dtype = "auto"  # of the frozen weights: bf16 on GPUs, fp32 elsewhere
     gradient_checkpointing: bool | None = None  # None: on GPUs
     eval_every: int | None = None  # steps; None: each epoch
-    val_pairs: int = 2000  # most, drawn by seed
+    # Of each validation, chosen by seed; None: a tenth of those learnt from, in all validations.
+    val_pairs: int | Literal["all"] | None = None
     save_every: int = 200  # steps between checkpoints
     overwrite: bool = False  # a finished training, or one of other settings
     bits: int | None = None  # of 16-bit grey images, as `load_image` takes it
@@ -54,11 +55,13 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        for name in ("epochs", "accumulate", "pack", "val_pairs", "save_every"):
+        for name in ("epochs", "accumulate", "pack", "save_every"):
             _at_least_one(name, getattr(self, name))
-        for name in ("rank", "steps", "batch_size", "eval_every"):
-            if getattr(self, name) is not None:
+        for name in ("rank", "steps", "batch_size", "eval_every", "val_pairs"):
+            if not isinstance(getattr(self, name), str | None):
                 _at_least_one(name, getattr(self, name))
+        if isinstance(self.val_pairs, str) and self.val_pairs != "all":
+            raise InputError(f"val_pairs must be a number or 'all', got {self.val_pairs!r}")
         for name in ("lr", "clip", "alpha"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -9,7 +9,7 @@ from murank.prompt import PromptTemplate
 from murank.rerank.methods import Progress
 from murank_export.adapt.checkpoints import ADAPTER, RunFolder, Saved
 from murank_export.adapt.examples import Splits, StepOrder
-from murank_export.adapt.interrupt import Interrupt
+from murank_export.adapt.interrupt import Interrupt, caught_interrupt
 from murank_export.adapt.loop import Loop, TrainingStep
 from murank_export.adapt.lora import adapter_files
 from murank_export.adapt.question import Question
@@ -75,16 +75,21 @@ class Training:
             self._best = None if saved.best is None else Evaluation(**saved.best)
             tell(f"going on after step {saved.step} of {self._steps}")
 
-    def run(self, interrupt: Interrupt) -> Trained:
+    def run(self) -> Trained:
         """Do what is left.
 
         Raises
         ------
         KeyboardInterrupt
-            Ctrl-C was pressed; a checkpoint is saved.
+            Ctrl-C was pressed; if a step was done, a checkpoint is saved.
         """
         if not self._evaluations:
-            self._evaluate()
+            self._evaluate()  # there is nothing to save as yet: Ctrl-C ends it at once
+        with caught_interrupt() as interrupt:
+            self._step_on(interrupt)
+        return self._finish()
+
+    def _step_on(self, interrupt: Interrupt) -> None:
         for step in self._loop.run(self._done):
             self._note(step)
             due = self._done % self._eval_every == 0 or self._done == self._steps
@@ -100,7 +105,6 @@ class Training:
                     f"{self._folder.path}; the same command goes on from there"
                 )
                 raise KeyboardInterrupt
-        return self._finish()
 
     def _note(self, step: TrainingStep) -> None:
         self._done, self._seconds = step.step, self._seconds + step.seconds
@@ -113,7 +117,9 @@ class Training:
 
     def _evaluate(self) -> None:
         """Measure; the adapter is kept if it is the best so far."""
-        found = validate(self._question, self._splits.val, self._machine, self._done)
+        found = validate(
+            self._question, self._splits.val, self._machine, self._done, self._progress
+        )
         self._evaluations.append(found)
         best = self._done > 0 and found.better_than(self._best)
         if best:

@@ -9,6 +9,7 @@ import torch
 
 from murank import InputError
 from murank.pairs.labelled import Pair
+from murank.rerank.methods import Progress
 from murank.rerank.mu_auc import auc
 from murank_export.adapt.answers import IGNORED
 from murank_export.adapt.examples import batches, grouped
@@ -35,8 +36,12 @@ class Evaluation:
         return asdict(self)
 
 
-def validate(question: Question, pairs: Sequence[Pair], machine: Any, step: int) -> Evaluation:
+def validate(
+    question: Question, pairs: Sequence[Pair], machine: Any, step: int, progress: Progress
+) -> Evaluation:
     """Ask about all pairs, shared between the processes of `machine` (an Accelerator).
+
+    `progress` is called with ("validation pairs", done, all) by the main one.
 
     Raises
     ------
@@ -49,7 +54,13 @@ def validate(question: Question, pairs: Sequence[Pair], machine: Any, step: int)
     was_training = model.training
     model.eval()
     mine = grouped(pairs, _PACK)[machine.process_index :: machine.num_processes]
-    rows = [row for groups in batches(mine, _AT_ONCE) for row in _ask(question, groups)]
+    rows: list[list[float]] = []
+    for groups in batches(mine, _AT_ONCE):
+        rows += _ask(question, groups)
+        if machine.is_main_process:  # the others are about as far
+            progress(
+                "validation pairs", min(len(rows) * machine.num_processes, len(pairs)), len(pairs)
+            )
     model.train(was_training)
     odds, matches, losses, tokens = np.array(gather_object(rows), dtype=np.float64).T
     wrong = int((~np.isfinite(odds + losses)).sum())

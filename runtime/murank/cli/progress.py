@@ -27,7 +27,8 @@ _BEGIN = b'{"time": '  # of each line of the file
 # What callbacks count. Other words say what is done, as the kernels' "neighbours" do.
 _UNITS = {
     "blocks", "candidates", "cold starts", "crops", "gallery images", "images", "MiB hashed",
-    "pairs", "queries", "rows", "settings", "strips", "tracks", "units", "vision tokens",
+    "pairs", "queries", "rows", "settings", "strips", "tracks", "units", "validation pairs",
+    "vision tokens",
 }  # fmt: skip
 
 
