@@ -260,8 +260,8 @@ def test_a_machine_that_cannot_export(
     code, out, err = run("--encoder", encoder)
     assert (code, out) == (3, "")
     assert err == (
-        f"murank: error: export needs {missing}: install murank with its extras 'cpu,export' on "
-        "the build machine\n"
+        f"murank: error: export needs {missing}: on the build machine, "
+        "pip install 'murank[cpu,export]'\n"
     )
     assert not (tmp_path / "out").exists()
 

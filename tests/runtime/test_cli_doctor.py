@@ -136,8 +136,8 @@ def test_a_gpu_and_packages_for_the_cpu(
     out, _ = doctor(capsys)
     told = " ".join(out.split())
     for remedy in (
-        "pip uninstall onnxruntime, then install murank with its extra 'gpu'",
-        "numba-cuda and cupy missing: install murank with its extra 'cuda'",
+        "pip uninstall onnxruntime, then pip install 'murank[gpu]'",
+        "numba-cuda and cupy missing: pip install 'murank[cuda]'",
         "TensorRT from NVIDIA, or pip install tensorrt-rtx",
     ):
         assert remedy in told
@@ -177,7 +177,7 @@ def test_without_onnxruntime(pretend: Pretend, capsys: pytest.CaptureFixture[str
     pretend(LAPTOP, packages())
     out, _ = doctor(capsys, "--quiet", code=3)
     assert "onnxruntime is not installed" in out
-    assert "onnxruntime on the CPU: install murank with its extra 'cpu'" in out
+    assert "onnxruntime on the CPU: pip install 'murank[cpu]'" in out
 
 
 def test_packages_that_break_each_other(
@@ -296,7 +296,7 @@ def test_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install pycuda" in _advice.for_tensorrt(SERVER, packages("tensorrt"))
     assert "support matrix" in _advice.for_tensorrt(SERVER, full)
     assert "--force-reinstall" in _advice.for_onnxruntime(SERVER, full)
-    assert "extra 'gpu'" in _advice.for_onnxruntime(SERVER, packages())
+    assert "murank[gpu]" in _advice.for_onnxruntime(SERVER, packages())
     no_gpu = replace(JETSON, gpus=(), why_no_gpu="no")
     assert "--runtime nvidia" in _advice.for_no_gpu(no_gpu)
     assert "install its driver" in _advice.for_no_gpu(replace(LAPTOP, nvidia_card=True))

@@ -106,6 +106,16 @@ def test_threads_that_can_be_asked_for(machine: Machine, tmp_path: Path) -> None
         threads("17")
 
 
+@pytest.mark.parametrize(("asked", "warned"), [("8", False), ("9", True), ("64", True)])
+def test_more_threads_than_cores(
+    machine: Machine, caplog: pytest.LogCaptureFixture, asked: str, warned: bool
+) -> None:
+    """Of a core's two hardware threads one counts."""
+    machine(8, threads=2)
+    assert threads(asked) == int(asked)
+    assert [f"--threads {asked} " in text for text in caplog.messages] == [True] * warned
+
+
 @pytest.mark.parametrize(
     ("process", "files", "cores"),
     [

@@ -12,6 +12,7 @@ from murank.cli.output import keep_note, say, say_error, say_json
 from murank.cli.parser import Parser, positive
 from murank.folder.manifest import engine_sha256
 from murank.folder.precision import Precision
+from murank.machine.library import pip_install
 from murank.prompt import LAYOUTS
 from murank_export.engine.steps import NOTE, Report
 
@@ -111,8 +112,8 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MachineError(
-            f"export needs {', '.join(missing)}: install murank with its extras 'cpu,export' on "
-            "the build machine"
+            f"export needs {', '.join(missing)}: on the build machine, "
+            f"{pip_install('cpu', 'export')}"
         )
     from murank_export.encoders.encoder_settings import EncoderSettings
     from murank_export.engine.export_engine import export_engine

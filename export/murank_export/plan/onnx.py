@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from murank.machine.library import library
+from murank.machine.library import library, pip_install
 
 
 def onnx() -> Any:
@@ -15,6 +15,4 @@ def onnx() -> Any:
         "inliner",
         "reference",
     )
-    return library(
-        "onnx", *(f"onnx.{part}" for part in parts), install="install murank with its extra 'plan'"
-    )
+    return library("onnx", *(f"onnx.{part}" for part in parts), install=pip_install("plan"))

@@ -9,6 +9,7 @@ from murank._exceptions import UsageError
 from murank.cli.output import say, say_json
 from murank.cli.parser import Parser, positive, threads
 from murank.folder.precision import Precision
+from murank.machine.library import pip_install
 from murank_export.plan.check import check_on_this_cpu
 from murank_export.plan.devices import DEVICES, NAMES
 from murank_export.plan.host import faster, this_cpu
@@ -26,7 +27,7 @@ def parser() -> Parser:
         description="Count an engine's graphs (weights are not read) and say what one query will "
         "take on a device: the floor that its data sheet allows, a predicted latency, the memory, "
         "and what to change if that does not fit. Nothing is measured on the device. Needs "
-        "murank's extra 'plan'.",
+        f"onnx: {pip_install('plan')}.",
     )
     result.add_argument("engine", metavar="ENGINE", type=Path, help="folder of an engine")
     result.add_argument(

@@ -8,7 +8,7 @@ from murank_kernels._exceptions import DeviceUnavailableError
 from murank_kernels.cuda.kernel import cuda
 
 OLDEST = (7, 5)  # compute capability; the compilers of CUDA 13 know nothing older
-INSTALL = "install murank with its extra 'cuda' (CUDA 12: 'cuda12')"
+INSTALL = "pip install 'murank[cuda]' (CUDA 12: 'murank[cuda12]')"
 ELSE = "or use device='cpu'"
 
 

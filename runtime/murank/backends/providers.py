@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, MachineError
+from murank.machine.library import pip_install
 
 Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -63,7 +64,7 @@ def wanted(providers: Providers, available: Sequence[str]) -> list[Any]:
     if NAMED[providers][0] not in available:
         raise MachineError(
             f"this onnxruntime has no {NAMED[providers][0]}: put a build for GPUs in its place "
-            "(murank's extra 'gpu'; on a Jetson see docs/jetson.md), and see `murank doctor`"
+            f"({pip_install('gpu')}; on a Jetson see docs/jetson.md), and see `murank doctor`"
         )
     return _named(providers, available)
 

@@ -17,7 +17,7 @@ from murank.cli.in_flags import errors_in_flags
 from murank.cli.output import gathered_notes, say_error
 from murank.cli.parser import Parser, options_of
 from murank.cli.streams import check_output, flush_output, guarded_streams, tell
-from murank.machine.library import library, told_imports
+from murank.machine.library import library, pip_install, told_imports
 from murank.machine.process import stop_on_signals
 from murank_kernels.loops.compiling import told_of_compiling
 
@@ -52,6 +52,10 @@ GROUPS = {
 }
 VERBS = {verb: text for verbs in GROUPS.values() for verb, text in verbs.items()}
 _NAMED = 4  # verbs in a message
+# Of verbs that need more than murank itself.
+EXTRAS = {
+    "adapt": ("export",), "export": ("cpu", "export"), "plan": ("plan",), "serve": ("cpu", "serve")
+}  # fmt: skip
 # The build machine's verbs live in its own package, which the runtime never imports by itself.
 ELSEWHERE = {
     "adapt": "murank_export.adapt.adapt_cli",
@@ -90,7 +94,11 @@ def _run(arguments: list[str]) -> int:
     except SystemExit:  # --help or --version has been printed; errors raise UsageError
         return EXIT_OK
     stop_on_signals()  # there may be something to put in order from here on
-    with told_imports(), errors_in_flags(module.parser(), parsed), _told_of_compiling(parsed):
+    with (
+        told_imports(_install(verb)),
+        errors_in_flags(module.parser(), parsed),
+        _told_of_compiling(parsed),
+    ):
         code: int = module.run(parsed)
     return code
 
@@ -114,12 +122,17 @@ def _check_first(arguments: list[str]) -> None:
     )
 
 
+def _install(verb: str) -> str:
+    extras = EXTRAS.get(verb)
+    return "pip install murank" if extras is None else pip_install(*extras)
+
+
 def _module(verb: str) -> Any:
     if verb in ELSEWHERE:
         library(
             "murank_export", install=f"{verb} runs on the build machine, where all of murank is"
         )
-    with told_imports():
+    with told_imports(_install(verb)):
         return importlib.import_module(ELSEWHERE.get(verb, f"murank.cli.{verb}"))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from murank._exceptions import EXIT_CODES, UsageError
+from murank.checks.text import warn
 from murank_kernels.machine.cores import usable_cores
 
 _THREADS_A_CORE = 8  # more only wait for each other, and thousands cannot be started
@@ -100,12 +101,20 @@ def add_cache_limits(group: argparse._ArgumentGroup) -> None:
 
 
 def threads(text: str) -> int:
-    """Parse a number of threads: at least 1, and not absurd for what this process may use."""
+    """Parse a number of threads: at least 1, and not absurd for what this process may use.
+
+    Warns of more than it has cores for.
+    """
     value, cores = positive(text), usable_cores()
     most = _THREADS_A_CORE * cores
     if value > most:
         raise argparse.ArgumentTypeError(
             f"must be at most {most}: {_THREADS_A_CORE} for each core that this process may use "
             f"({cores}, by affinity and cgroup quota)"
+        )
+    if value > cores:
+        warn(
+            f"--threads {value} is more than the cores that this process may use ({cores}, by "
+            "affinity and cgroup quota): threads will wait for each other"
         )
     return value

@@ -15,6 +15,7 @@ from murank.engine.engine import Engine
 from murank.folder.integrity import read_pinned
 from murank.gallery import Gallery
 from murank.gallery.ready_shots import KEEPS
+from murank.machine.library import pip_install
 from murank.worker.worker import QUEUE, Worker
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until it is stopped; return the exit code."""
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if not find_spec(name)]
     if missing:
-        raise MachineError(f"murank serve needs {missing[0]}: pip install 'murank[serve]'")
+        raise MachineError(f"murank serve needs {missing[0]}: {pip_install('serve')}")
     _check(args)
     from murank.service.audit import Audit
     from murank.service.listening import check_certificate

@@ -18,10 +18,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from murank._exceptions import MachineError
-from murank.machine.library import library
+from murank.machine.library import library, pip_install
 from murank_kernels.machine.cores import usable_cores
 
-_INSTALL = "pip install 'murank[ray]'"
+_INSTALL = pip_install("ray")
 _CONNECTING = 20  # seconds
 _SHOWN = 300  # characters of what Ray says
 _OBJECT_STORE = 256 << 20  # bytes; of units and answers, which are small

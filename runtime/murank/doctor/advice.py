@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from murank.doctor.machine_report import MachineReport
 from murank.doctor.packages import distributions
+from murank.machine.library import pip_install
 
 _JETSON = "on a Jetson see docs/jetson.md for where its packages come from"
 Packages = Mapping[str, str | None]
@@ -26,8 +27,8 @@ def for_onnxruntime(machine: MachineReport, packages: Packages) -> str:
     if packages["onnxruntime"] or packages["onnxruntime-gpu"]:
         return "reinstall it: pip install --force-reinstall onnxruntime (or onnxruntime-gpu)"
     if machine.gpus:
-        return f"install murank with its extra 'gpu' (or 'cpu'); {_JETSON}"
-    return "install murank with its extra 'cpu'"
+        return f"{pip_install('gpu')} (or 'murank[cpu]'); {_JETSON}"
+    return pip_install("cpu")
 
 
 def for_cuda_provider(machine: MachineReport, packages: Packages) -> str:
@@ -35,7 +36,7 @@ def for_cuda_provider(machine: MachineReport, packages: Packages) -> str:
     if packages["onnxruntime-gpu"] is None:
         if machine.is_jetson:
             return f"pip uninstall onnxruntime, and install onnxruntime-gpu: {_JETSON}"
-        return "pip uninstall onnxruntime, then install murank with its extra 'gpu'"
+        return f"pip uninstall onnxruntime, then {pip_install('gpu')}"
     return (
         f"this onnxruntime-gpu needs the CUDA and cuDNN that it was built for, and the driver runs "
         f"CUDA {machine.cuda}: update the driver, or install an onnxruntime-gpu for that CUDA"
@@ -47,7 +48,7 @@ def for_cuda_kernels(machine: MachineReport, packages: Packages) -> str:
     """Return how to get the kernels onto the GPU."""
     needed = [name for name in ("numba-cuda", "cupy") if packages[name] is None]
     if needed:
-        return f"{' and '.join(needed)} missing: install murank with its extra 'cuda'"
+        return f"{' and '.join(needed)} missing: {pip_install('cuda')}"
     newer = [name for name in distributions("cupy") if _major(name) > _driver_major(machine)]
     if newer:
         return (

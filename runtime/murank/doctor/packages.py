@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from importlib import metadata, util
 
+from murank.machine.library import pip_install
+
 # What people call it: names of distributions, and the module that shows it without one.
 _PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "numpy": (("numpy",), "numpy"),
@@ -44,8 +46,7 @@ def conflicts(versions: Mapping[str, str | None]) -> list[str]:
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         said.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
-            "pip uninstall onnxruntime onnxruntime-gpu, then install murank with its extra 'cpu' "
-            "or 'gpu'"
+            f"pip uninstall onnxruntime onnxruntime-gpu, then {pip_install('cpu')} or 'murank[gpu]'"
         )
     several = distributions("cupy")
     if len(several) > 1:

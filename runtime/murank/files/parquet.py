@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.checks.text import decodes, shown
-from murank.machine.library import library
+from murank.machine.library import library, pip_install
 
 SUFFIXES = (".parquet", ".pq")
 _MAGIC = (b"PAR1", b"PARE")  # PARE: encrypted
@@ -37,7 +37,7 @@ def is_parquet(path: Path) -> bool:
 
 def pyarrow() -> Any:
     """Return the library. Raises MachineError if it is not there."""
-    return library("pyarrow", "pyarrow.parquet", install="pip install 'murank[parquet]'")
+    return library("pyarrow", "pyarrow.parquet", install=pip_install("parquet"))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A gallery that lives: rows come and go, are searched with a deadline, and are really erased.
 
-Imports checks, files, images, engine, rerank, and the kernels.
+Imports machine, checks, files, images, engine, rerank, and the kernels.
 """
 
 from murank.gallery.gallery import Gallery

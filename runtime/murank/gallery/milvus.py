@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError, MachineError
 from murank.checks.text import shown
 from murank.gallery.units import Nearest, UnitRow
+from murank.machine.library import pip_install
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -50,7 +51,7 @@ class MilvusCollections:
             import pymilvus
         except ImportError as error:
             raise MachineError(
-                "milvus needs pymilvus: pip install 'murank[milvus]', or open the gallery without"
+                f"milvus needs pymilvus: {pip_install('milvus')}, or open the gallery without"
             ) from error
         self._pymilvus, self._uri = pymilvus, milvus.uri
         self._prefix = f"{milvus.collection}_murank_"

@@ -50,16 +50,24 @@ def library(name: str, *parts: str, install: str) -> ModuleType:
     return module
 
 
+def pip_install(*extras: str) -> str:
+    """Return the command that adds what extras of murank need to it."""
+    return f"pip install 'murank[{','.join(extras)}]'"
+
+
 @contextmanager
-def told_imports() -> Iterator[None]:
-    """Turn a failed import of somebody else's library into a MachineError that tells the cause."""
+def told_imports(install: str) -> Iterator[None]:
+    """Turn a failed import of somebody else's library into a MachineError that tells the cause.
+
+    `install` says how one comes by what is missing.
+    """
     try:
         yield
     except ImportError as error:
         name = error.name or "a library"
         if name.partition(".")[0] in _OWN:
             raise  # a bug
-        raise _told(name, error, "install murank again with the extras of this verb") from error
+        raise _told(name, error, install) from error
 
 
 def _told(name: str, error: Exception, install: str) -> LibraryError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.images.arguments import check_number
-from murank.machine.library import library
+from murank.machine.library import library, pip_install
 
 RECALL = 0.99
 _MEASURED = 1000  # rows compared with all
@@ -129,7 +129,7 @@ class IvfSearch:
 
 def faiss() -> Any:
     """Import it. Raises MachineError: it is not installed."""
-    return library("faiss", install="pip install 'murank[faiss]'")
+    return library("faiss", install=pip_install("faiss"))
 
 
 def check_recall(recall: Any) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from murank.files.atomic import write_files
-from murank.machine.library import library
+from murank.machine.library import library, pip_install
 
 _DPI = 150
 
@@ -14,9 +14,7 @@ _DPI = 150
 def canvas(inches: tuple[float, float]) -> tuple[Any, Any]:
     """Return an empty figure and what renders it; MachineError if matplotlib cannot be used."""
     agg = "matplotlib.backends.backend_agg"
-    matplotlib: Any = library(
-        "matplotlib", "matplotlib.figure", agg, install="install murank with its extra 'plot'"
-    )
+    matplotlib: Any = library("matplotlib", "matplotlib.figure", agg, install=pip_install("plot"))
     figure = matplotlib.figure.Figure(figsize=inches, dpi=_DPI, layout="constrained")
     return figure, matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
 

@@ -49,7 +49,7 @@ def has_gpu() -> bool:
 def test_this_machine() -> None:
     """Nothing is faked here: what is said must name something to do."""
     for call in (k_reciprocal, ecn, simple):
-        with pytest.raises(DeviceUnavailableError, match=r"extra 'cuda'|install it|nvidia-smi"):
+        with pytest.raises(DeviceUnavailableError, match=r"murank\[cuda\]|install it|nvidia-smi"):
             call(FEATURES, 3, device="cuda")
     with pytest.raises(DeviceUnavailableError, match="device='cuda'"):
         ca_jaccard(FEATURES, 3, CAMERAS, device="cuda")
@@ -62,7 +62,7 @@ def test_without_numba_cuda(
     """Numba has a CUDA part of its own, which is found where numba-cuda is not."""
     monkeypatch.setattr(require, name, value)
     message = refusal(monkeypatch, fake_cupy())
-    assert "numba-cuda, which is not installed: install murank with its extra 'cuda'" in message
+    assert "numba-cuda, which is not installed: pip install 'murank[cuda]'" in message
 
 
 def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +70,7 @@ def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("No module named 'cupy'")
 
     monkeypatch.setattr(require, "load_cupy", fails)
-    with pytest.raises(
-        DeviceUnavailableError, match=r"needs CuPy, .*: install murank with its extra 'cuda"
-    ):
+    with pytest.raises(DeviceUnavailableError, match=r"needs CuPy, .*: pip install 'murank.cuda"):
         simple(FEATURES, 3, device="cuda")
 
 
@@ -82,9 +80,7 @@ def test_without_cublas(monkeypatch: pytest.MonkeyPatch, fake_cupy: FakeCupy) ->
 
     monkeypatch.setattr(require, "load_cupy", fake_cupy)
     monkeypatch.setattr(require, "load_cublas", fails)
-    with pytest.raises(
-        DeviceUnavailableError, match=r"no cuBLAS \(libcublas.so.13\): install murank"
-    ):
+    with pytest.raises(DeviceUnavailableError, match=r"no cuBLAS \(libcublas.so.13\): pip install"):
         simple(FEATURES, 3, device="cuda")
 
 

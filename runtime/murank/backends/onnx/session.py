@@ -28,7 +28,7 @@ from murank.backends.providers import (
     wanted,
 )
 from murank.backends.providers import Providers as Providers  # engines are asked for by it
-from murank.machine.library import library
+from murank.machine.library import library, pip_install
 from murank.machine.telemetry import warn_if_on
 from murank_kernels.machine.cores import usable_cores
 
@@ -248,7 +248,7 @@ def _shape(value: Any) -> list[int]:
 def onnxruntime() -> Any:
     """Import onnxruntime, without its telemetry; MachineError if that cannot be."""
     warn_if_on()
-    return library("onnxruntime", install="install murank with its extra 'cpu' or 'gpu'")
+    return library("onnxruntime", install=f"{pip_install('cpu')} or 'murank[gpu]'")
 
 
 def _load(file: Path, source: Path | bytes, settings: SessionSettings) -> tuple[Any, list[Any]]:
