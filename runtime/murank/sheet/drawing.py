@@ -35,9 +35,9 @@ FRAMES: Mapping[Verdict, Colour] = {
     "junk": (140, 149, 159),
 }
 _LEGEND: Mapping[Verdict, str] = {
-    "match": "right: same person, another camera",
+    "match": "right: same person",
     "other": "wrong: another person",
-    "junk": "same person, same camera, or junk: not counted",
+    "junk": "not counted: dropped by the rule of evaluation, or junk",
 }
 _NOTICE = "Every image beside a query is a candidate match, best first; a person decides."
 _NUMBERS = "Below it: rank, distance and, where a scorer saw the pair, mu (small = same person)."
