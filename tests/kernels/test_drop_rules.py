@@ -1,5 +1,6 @@
 """What is dropped from rankings, against a loop that looks at one pair after the other."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -260,6 +261,11 @@ def test_pairs_are_as_rows(name: str) -> None:
         ({"camera_groups": [(2,)]}, "camera_groups"),
         ({"camera_groups": (2, 3)}, "camera_groups"),
         ({"camera_groups": ["23"]}, "camera_groups"),
+        ({"camera_groups": "23"}, "camera_groups"),
+        ({"camera_groups": None}, "camera_groups"),
+        ({"drop": None}, "same-clothes"),
+        ({"drop": {"a": 1}}, "drop"),
+        ({"drop": lambda _queries: None}, "drop"),
         ({"protocol": "sysumm"}, "protocol"),
     ],
 )  # fmt: skip
@@ -267,6 +273,21 @@ def test_refused(given: dict[str, Any], named: str) -> None:
     case = made(1)
     with pytest.raises(InvalidInputError, match=named):
         evaluate_rank(case.distances, **{**case.labels, **given})
+
+
+def test_what_is_like_an_array_is_one() -> None:
+    """A list of lists, a set, a tensor."""
+    case = made(3)
+    mask = arguments("mask", case)["drop"]
+    wanted = evaluate_rank(case.distances, **case.labels, drop=mask).all_AP
+    masks: list[Any] = [mask.tolist(), lambda queries: mask[queries].tolist()]
+    if (torch := sys.modules.get("torch")) is not None:
+        masks += [torch.as_tensor(mask), lambda queries: torch.as_tensor(mask)[queries]]
+    for one in masks:
+        assert_array_equal(evaluate_rank(case.distances, **case.labels, drop=one).all_AP, wanted)
+    groups: list[Any] = [[{2, 3}], [range(2, 4)], np.array([[2, 3]]), ((2, 3),)]
+    found = [evaluate_rank(case.distances, **case.labels, camera_groups=one) for one in groups]
+    assert len({one.mAP for one in found}) == 1
 
 
 def test_rules_have_words() -> None:

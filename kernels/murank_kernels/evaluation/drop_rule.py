@@ -1,6 +1,6 @@
 """Which gallery items are dropped from a query's ranking before anything is counted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from murank_kernels._exceptions import InvalidInputError
 from murank_kernels._types import I64
+from murank_kernels.checks.host_array import NO_ARRAY, copied_to_host, host_array
 
 RuleName = Literal["same-camera", "same-clothes", "other-clothes", "whole-camera", "none"]
 RULES: Mapping[str, str] = {
@@ -62,17 +63,18 @@ class DropRule:
 
         Raises InvalidInputError.
         """
-        if not isinstance(drop, str):
-            _check_no_groups(camera_groups, "a mask")
-            return cls(_MASK, pids, mask=_as_mask(drop, len(pids[0]), len(pids[1])))
-        if drop not in RULES:
+        if drop is None or (isinstance(drop, str) and drop not in RULES):
             names = ", ".join(repr(name) for name in RULES)
             raise InvalidInputError(f"drop must be {names}, or a mask [Q, G], got {drop!r}")
+        groups = _as_groups(camera_groups)
+        if groups and not looks_at(drop):
+            raise InvalidInputError("camera_groups is of rules that look at cameras; drop does not")
+        if not isinstance(drop, str):
+            return cls(_MASK, pids, mask=_as_mask(drop, len(pids[0]), len(pids[1])))
         if drop == "none":
-            _check_no_groups(camera_groups, "drop='none'")
             return cls(drop, pids)
         cameras = _both(camids, drop, "cameras", "camids", "; where there are none, drop='none'")
-        cameras = _grouped(*cameras, camera_groups)
+        cameras = _grouped(*cameras, groups)
         if drop not in _OF_CLOTHES:
             return cls(drop, pids, cameras)
         return cls(drop, pids, cameras, _both(clothes, drop, "clothes", "clothes"))
@@ -144,44 +146,44 @@ def _both(labels: Known, drop: str, what: str, name: str, otherwise: str = "") -
     return query, gallery
 
 
-def _check_no_groups(camera_groups: Sequence[Sequence[int]], what: str) -> None:
-    if len(camera_groups):
-        raise InvalidInputError(f"camera_groups is of rules that look at cameras; {what} does not")
-
-
-def _grouped(query: I64, gallery: I64, groups: Sequence[Sequence[int]]) -> Sides:
-    """Return camera ids in which the cameras of a group are one."""
-    seen: set[int] = set()
-    query, gallery = (query.copy(), gallery.copy()) if len(groups) else (query, gallery)
-    for group in groups:
-        cameras = _as_group(group)
-        if seen & set(cameras):
-            raise InvalidInputError(
-                f"camera_groups must name a camera once, got {min(seen & set(cameras))} again"
-            )
-        seen.update(cameras)
-        there = np.unique(np.concatenate([query, gallery]))
-        missing = sorted(set(cameras) - set(there.tolist()))
-        if missing:
-            raise InvalidInputError(
-                f"camera_groups must name cameras that took images: {missing[0]} is none of "
-                f"{', '.join(map(str, there.tolist()[:_NAMED]))}{', ...' * (len(there) > _NAMED)}"
-            )
-        for camids in (query, gallery):
-            camids[np.isin(camids, cameras)] = cameras[0]
-    return query, gallery
+def _as_groups(groups: Any) -> list[list[int]]:
+    """Return groups of cameras, none of which is in two."""
+    found = [_as_group(group) for group in groups] if _is_list(groups) else [_as_group(groups)]
+    cameras = [camera for group in found for camera in group]
+    twice = [camera for place, camera in enumerate(cameras) if camera in cameras[:place]]
+    if twice:
+        raise InvalidInputError(f"camera_groups must name a camera once, got {twice[0]} again")
+    return found
 
 
 def _as_group(group: Any) -> list[int]:
-    given = np.asarray(group) if isinstance(group, Sequence | np.ndarray) else np.asarray(None)
+    given = np.asarray(list(group) if _is_list(group) else None)
     if given.ndim != 1 or len(given) < 2 or given.dtype.kind not in "iu":
         raise InvalidInputError(
             f"camera_groups must hold groups of two or more cameras, as [(2, 3)], got {group!r}"
         )
     cameras: list[int] = given.tolist()
-    if len(set(cameras)) < len(cameras):
-        raise InvalidInputError(f"camera_groups must name a camera once, got {group!r}")
     return cameras
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence | Set | np.ndarray) and not isinstance(value, str)
+
+
+def _grouped(query: I64, gallery: I64, groups: list[list[int]]) -> Sides:
+    """Return camera ids in which the cameras of a group are one."""
+    there = np.unique(np.concatenate([query, gallery])).tolist() if groups else []
+    for camera in (camera for group in groups for camera in group):
+        if camera not in there:
+            raise InvalidInputError(
+                f"camera_groups must name cameras that took images: {camera} is none of "
+                f"{', '.join(map(str, there[:_NAMED]))}{', ...' * (len(there) > _NAMED)}"
+            )
+    for group in groups:
+        query, gallery = (
+            np.where(np.isin(camids, group), group[0], camids) for camids in (query, gallery)
+        )
+    return query, gallery
 
 
 def _as_mask(drop: Any, num_query: int, num_gallery: int) -> Mask:
@@ -192,7 +194,10 @@ def _as_mask(drop: Any, num_query: int, num_gallery: int) -> Mask:
 
 
 def _as_bools(value: ArrayLike, shape: tuple[int, int], name: str) -> Bools:
-    given = np.asarray(value)
+    try:
+        given = host_array(copied_to_host(value))
+    except NO_ARRAY as error:
+        raise InvalidInputError(f"{name} cannot be read as an array: {error}") from error
     if given.dtype != bool or given.shape != shape:
         raise InvalidInputError(
             f"{name} must be booleans of shape {list(shape)}, true where an item is dropped, got "

@@ -1,8 +1,8 @@
 """Evaluation of a ranking that shows only the k best of each query."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.checks.text import warn
 from murank.rerank.ranking import Ranking
-from murank.rerank.verdicts import Verdicts, junk_notes, why_not
+from murank.rerank.verdicts import SAME_CAMERA, Verdicts, junk_notes, why_not
+from murank_kernels.evaluation.drop_rule import Drop
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,24 @@ class TruncatedEvaluation:
 
 
 def evaluate_truncated(
-    ranking: Ranking, max_rank: int = 50, *, junk: str | None = None, **rule: Any
+    ranking: Ranking,
+    max_rank: int = 50,
+    *,
+    junk: Literal["keep", "drop"] | None = None,
+    drop: Drop = SAME_CAMERA,
+    camera_groups: Sequence[Sequence[int]] = (),
 ) -> TruncatedEvaluation:
     """Evaluate a ranking of the k best (protocol market1501; matches beyond k count as missed).
 
-    `junk`, and `drop` and `camera_groups` in `rule`, are as in `murank_kernels.evaluate_rank`.
+    `junk`, `drop` and `camera_groups` are as in `murank_kernels.evaluate_rank`.
 
     Raises
     ------
     InputError
         The ranking has no labels, or no query has a match.
     """
-    verdicts = _verdicts(ranking, junk, rule)
+    protocol = {"junk": junk, "drop": drop, "camera_groups": camera_groups}
+    verdicts = _verdicts(ranking, protocol)
     matches = verdicts.num_matches
     valid = matches > 0
     if not valid.any():
@@ -57,20 +64,19 @@ def evaluate_truncated(
     )
 
 
-def _verdicts(ranking: Ranking, junk: str | None, rule: Mapping[str, Any]) -> Verdicts:
+def _verdicts(ranking: Ranking, protocol: Mapping[str, Any]) -> Verdicts:
+    junk = protocol["junk"]
     if junk not in (None, "keep", "drop"):
         raise InputError(f"junk must be 'keep' or 'drop', got {junk!r}")
-    if set(rule) - {"drop", "camera_groups"}:
-        raise TypeError(f"evaluate_truncated takes no {', '.join(rule)}")
     labels = ranking.labels
     if labels is None:
         raise InputError("the ranking has no pids to evaluate it by")
-    reason = why_not(labels, rule, "the ranking has")
+    reason = why_not(labels, protocol, "the ranking has")
     if reason:
         raise InputError(reason)
     for note in junk_notes(labels, {}) if junk is None else ():
         warn(note)
-    return Verdicts(labels, {**rule, "junk": junk})
+    return Verdicts(labels, protocol)
 
 
 def _cmc(

@@ -13,10 +13,10 @@ from murank._exceptions import InputError
 from murank.datasets.labels import JUNK_PID, NO_CLOTHES, Ids, Labels
 from murank.rerank.drop_mask import DropMask
 from murank.rerank.methods import kernel_errors
-from murank_kernels.evaluation.drop_rule import DropRule, looks_at
+from murank_kernels.evaluation.drop_rule import DropRule, RuleName, looks_at
 
 Bools = NDArray[np.bool_]
-SAME_CAMERA = "same-camera"  # what is dropped where nothing else is asked for
+SAME_CAMERA: RuleName = "same-camera"  # what is dropped where nothing else is asked for
 _AT_ONCE = 1 << 22  # pairs of one person
 
 
