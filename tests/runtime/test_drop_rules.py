@@ -229,3 +229,5 @@ def test_a_ranking_from_python(file: Path, arrays: dict[str, Any]) -> None:
         assert found.mAP == pytest.approx(looped(arrays, dropped(arrays, "mask", mask))[0])
     with pytest.raises(InputError, match="drop"):
         evaluate_truncated(ranking, drop=mask[:3])
+    with pytest.raises(InputError, match="by a mask"):
+        evaluate_truncated(ranking, drop=np.ones_like(mask))

@@ -198,7 +198,7 @@ def evaluator_arguments(labels: Labels, protocol: Mapping[str, Any]) -> dict[str
 
 def rule_of(protocol: Mapping[str, Any]) -> str:
     """Name a protocol and what it drops, in a few words."""
-    text = f"{protocol.get('protocol', 'market1501')}, drop {protocol.get('drop', SAME_CAMERA)}"
+    text = f"{protocol.get('protocol', 'market1501')}, drop {_name_of(protocol)}"
     groups = ["+".join(map(str, group)) for group in protocol.get("camera_groups", ())]
     return f"{text}, cameras {', '.join(groups)} as one" if groups else text
 
@@ -210,8 +210,17 @@ def emptied(count: int) -> str:
 
 def protocol_json(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Return a protocol as JSON has it: a mask is its file."""
+    drop = protocol.get("drop")
+    return {
+        **protocol,
+        "drop": drop.to_json() if isinstance(drop, DropMask) else _name_of(protocol),
+    }
+
+
+def _name_of(protocol: Mapping[str, Any]) -> str:
+    """Name what is dropped: a rule, or the file of a mask."""
     drop = protocol.get("drop", SAME_CAMERA)
-    return {**protocol, "drop": drop.to_json() if isinstance(drop, DropMask) else drop}
+    return str(drop) if isinstance(drop, str | DropMask) else "by a mask"
 
 
 def junk_notes(labels: Labels, protocol: Mapping[str, Any]) -> list[str]:
