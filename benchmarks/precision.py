@@ -20,6 +20,11 @@ with activations in 8 bits a block. Not something that murank exports.
 `--precisions` asks other engines than int8, w8a16 and those trials about ranks: int8-qdq, fp8 and
 int4 are for TensorRT, and onnxruntime's CPU computes what they mean in float. Their ranks are
 those of a GPU but for the order of sums; their speed here would say nothing.
+
+`OpenVINO bf16`, `OpenVINO float32`: the float32 engine with --providers openvino. A CPU without
+bf16 products cannot run the first; its row says so. `products in bf16` is the float32 engine in
+onnxruntime with what goes into its products, and what comes out, rounded to bf16: what they
+cost in ranks, on any CPU, but for the operators between them.
 """
 
 from __future__ import annotations
@@ -41,7 +46,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from murank import Engine
+from murank import Engine, MachineError
+from murank.backends.protocol import Products
 from murank.folder.integrity import hash_files
 from murank.folder.manifest import manifest_bytes, read_manifest
 from murank.folder.manifest_fields import MANIFEST
@@ -49,9 +55,13 @@ from murank.folder.precision import ARITHMETIC, INTEGER
 
 CANDIDATES, THREADS = 20, 2
 WEIGHT_ONLY = {"weights 8 bit": (8, 1), "weights 8 bit, a8": (8, 4), "weights 4 bit": (4, 1)}
+OPENVINO: dict[str, Products] = {"OpenVINO bf16": "bf16", "OpenVINO float32": "float32"}
+ROUNDED = "products in bf16"
 _BLOCK = 32
-RANKED = (*(name for name, how in ARITHMETIC.items() if how.rounded), *WEIGHT_ONLY)
-USUAL = (*INTEGER, *WEIGHT_ONLY)
+RANKED = (
+    *(name for name, how in ARITHMETIC.items() if how.rounded), *WEIGHT_ONLY, *OPENVINO, ROUNDED,
+)  # fmt: skip
+USUAL = (*INTEGER, *WEIGHT_ONLY, ROUNDED, "OpenVINO bf16")
 
 
 def weight_only(source: Path, folder: Path, bits: int, accuracy_level: int) -> Path:
@@ -85,6 +95,53 @@ def weight_only(source: Path, folder: Path, bits: int, accuracy_level: int) -> P
     return folder
 
 
+def rounded_products(source: Path, folder: Path) -> Path:
+    """Copy a float32 engine whose products round as bf16 ones do; return the folder."""
+    import onnx
+
+    if folder.exists():
+        return folder
+    aside = folder.with_name(f"{folder.name}-unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside)
+    manifest = read_manifest(source)
+    assert manifest.scorer is not None
+    for name in (manifest.scorer.vision, manifest.scorer.decoder):
+        model = onnx.load(source / name, load_external_data=False)
+        nodes = [made for node in model.graph.node for made in _rounding(node)]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        (aside / name).write_bytes(model.SerializeToString())
+    files = hash_files(aside, sorted(manifest.files))
+    (aside / MANIFEST).write_bytes(manifest_bytes(replace(manifest, files=files)))
+    aside.rename(folder)
+    return folder
+
+
+def _rounding(node: Any) -> list[Any]:
+    """Return a node as it is, or a product between casts to bf16 and back."""
+    from onnx import TensorProto, helper
+
+    if node.op_type not in ("MatMul", "Gemm"):
+        return [node]
+
+    def through(start: str, end: str) -> list[Any]:
+        narrow = f"{end}_bf16"
+        return [
+            helper.make_node("Cast", [start], [narrow], to=TensorProto.BFLOAT16),
+            helper.make_node("Cast", [narrow], [end], to=TensorProto.FLOAT),
+        ]
+
+    (output,) = node.output
+    factors = [f"{output}_factor_{place}" for place in range(2)]
+    casts = [
+        cast for one in zip(node.input[:2], factors, strict=True) for cast in through(*one)
+    ]  # fmt: skip
+    node.input[:] = [*factors, *node.input[2:]]
+    node.output[:] = [f"{output}_exact"]
+    return [*casts, node, *through(node.output[0], output)]
+
+
 @dataclass
 class Change:
     """What a precision changed, of one seed and domain."""
@@ -97,12 +154,13 @@ class Change:
     log_odds: float  # root mean square difference
 
 
-def ranks(work: Path, seeds: int, names: Sequence[str]) -> dict[str, list[Change]]:
-    """Ask the engines of `names` (of `RANKED`) about the same pairs."""
+def ranks(work: Path, seeds: int, names: Sequence[str]) -> dict[str, list[Change] | str]:
+    """Ask the engines of `names` (of `RANKED`) about the same pairs; str: why one cannot run."""
     from adaptation import DOMAINS, ask, load_test
     from miniature.recipe import Recipe
 
     found: dict[str, list[Change]] = {}
+    cannot: dict[str, str] = {}
     for seed in range(seeds):
         recipe = Recipe(work / f"seed-{seed}", seed)
         hard = recipe.adapter()
@@ -113,18 +171,33 @@ def ranks(work: Path, seeds: int, names: Sequence[str]) -> dict[str, list[Change
                 bits, level = WEIGHT_ONLY[name]
                 to = recipe.work / f"weights-{bits}-{level}"
                 engines[name] = weight_only(exact, to, bits, level)
+            elif name == ROUNDED:
+                engines[name] = rounded_products(exact, recipe.work / "products-bf16")
+            elif name in OPENVINO:
+                engines[name] = exact
             else:
                 engines[name] = recipe.engine(adapter=hard, dtype=name)
         reference = Engine.from_pretrained(exact, providers="cpu")
         tests = {domain: load_test(recipe, domain, reference) for domain in DOMAINS}
         wanted = {domain: ask(reference, test, CANDIDATES) for domain, test in tests.items()}
         for name, folder in engines.items():
-            engine = Engine.from_pretrained(folder, providers="cpu", parts=["scorer"])
+            try:
+                engine = Engine.from_pretrained(folder, parts=["scorer"], **_running(name))
+            except MachineError as error:
+                cannot[name] = str(error)
+                continue
             for domain, test in tests.items():
                 recipe.say(f"seed {seed} {name} {domain}")
                 mu = ask(engine, test, CANDIDATES)
                 found.setdefault(name, []).append(_change(test, wanted[domain], mu))
-    return found
+    return {**found, **cannot}
+
+
+def _running(name: str) -> dict[str, Any]:
+    """What runs an engine of this name."""
+    if name in OPENVINO:
+        return {"providers": "openvino", "products": OPENVINO[name]}
+    return {"providers": "cpu"}
 
 
 def _change(test: Any, wanted: NDArray[Any], mu: NDArray[Any]) -> Change:
@@ -157,12 +230,15 @@ def _log_odds(mu: NDArray[Any]) -> NDArray[np.float64]:
     return found
 
 
-def rank_table(found: dict[str, list[Change]]) -> str:
+def rank_table(found: dict[str, list[Change] | str]) -> str:
     """Return the table of ranks."""
     heads = ["", "first image %", "first person %", "right/wrong %", "mAP, mean", "mAP, largest"]
     heads += ["rank-1, largest", "log-odds, rms"]
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     for name, changes in found.items():
+        if isinstance(changes, str):
+            lines.append(f"| {name} | not here: {changes} |{' |' * (len(heads) - 2)}")
+            continue
         shares = [
             100 * np.concatenate([getattr(one, key) for one in changes]).mean()
             for key in ("image", "person", "rightness")
@@ -176,11 +252,15 @@ def rank_table(found: dict[str, list[Change]]) -> str:
     return "\n".join(lines)
 
 
-def measure(folder: Path, seed: int) -> None:
+def measure(name: str, folder: Path, seed: int) -> None:
     """Run in a child: load, score one query three times, print one JSON line."""
     from scoring import memory, pixels
 
-    engine = Engine.from_pretrained(folder, providers="cpu", threads=THREADS, parts=["scorer"])
+    try:
+        engine = Engine.from_pretrained(folder, threads=THREADS, parts=["scorer"], **_running(name))
+    except MachineError as error:
+        print(json.dumps({"cannot": str(error)}))
+        return
     scorer = engine.scorer
     assert scorer is not None
     known = scorer.vision.of(list(pixels(CANDIDATES, 1)))
@@ -207,18 +287,21 @@ def speed_table(work: Path, rounds: int) -> str:
         name: weight_only(exact, work / f"weights-{bits}-{level}", bits, level)
         for name, (bits, level) in WEIGHT_ONLY.items()
     }
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in folders}
+    folders |= dict.fromkeys(OPENVINO, exact)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in folders}
     for turn in range(rounds):
         for name, folder in folders.items():
             print(f"round {turn + 1} {name}", file=sys.stderr)
-            command = [sys.executable, __file__, "--measure", str(folder), str(turn)]
+            command = [sys.executable, __file__, "--measure", name, str(folder), str(turn)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             runs[name].append(json.loads(done.stdout.splitlines()[-1]))
     lines = ["| | decoder MB | prefill s | score s | fp32 / score | loaded GiB |"]
     lines.append("|---|---:|---:|---:|---:|---:|")
+    cannot = {name: of[0]["cannot"] for name, of in runs.items() if "cannot" in of[0]}
     middle = {
         name: {key: statistics.median(run[key] for run in of) for key in of[0]}
         for name, of in runs.items()
+        if name not in cannot
     }
     for name, one in middle.items():
         size = sum(file.stat().st_size for file in (folders[name] / "onnx").glob("decoder.*"))
@@ -227,6 +310,7 @@ def speed_table(work: Path, rounds: int) -> str:
             f"| {name} | {size / 1e6:.0f} | {one['prefill']:.3f} | {one['score']:.3f} | "
             f"{ratio:.2f} | {one['GiB']:.2f} |"
         )
+    lines += [f"| {name} | not here: {why} | | | | |" for name, why in cannot.items()]
     return "\n".join(lines)
 
 
@@ -243,10 +327,11 @@ def main() -> None:
     parser.add_argument("--skip-speed", action="store_true")
     parser.add_argument("--speed-work", type=Path, help="of benchmarks/scoring.py (temporary)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measure(Path(arguments.measure[0]), int(arguments.measure[1]))
+        name, folder, seed = arguments.measure
+        measure(name, Path(folder), int(seed))
         return
     if not arguments.skip_ranks:
         found = ranks(arguments.work, arguments.seeds, arguments.precisions)

@@ -3,6 +3,7 @@
     python benchmarks/scoring.py                     both layouts, fp32, w8a16 and int8, five rounds
     python benchmarks/scoring.py --rounds 1 --layout prefix_first
     python benchmarks/scoring.py --work DIR          keep checkpoint and engines there for next time
+    python benchmarks/scoring.py --peers             and those of the last two rows below
 
 A Qwen2-VL of middle size (hidden 768, 12 layers, 12/2 heads, vision depth 8 x 512) with random
 weights: the same weights everywhere, two threads everywhere, and everybody starts at resized pixels
@@ -12,6 +13,8 @@ released   whole two-image prompts in one batch, generate one token (the release
 reuse      PyTorch, the prefix's K/V computed once and shared, answer rows of the last token only
 murank     the engine, nothing known of any image
 ...cached  vision tokens of the candidates known (they are computed once per gallery image)
+openvino   the same float32 engine with --providers openvino, also with --products bf16
+compiled   `reuse` under torch.compile, compiled before it is timed
 
 Each figure is taken in a process of its own; contenders take turns, round by round. CPU is the
 least of the rounds, wall the median. `floor` is what the matrix products of a float32 murank row
@@ -34,6 +37,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank import MurankError
 from murank.folder.manifest import ScorerPart, read_manifest
 from murank.folder.precision import INTEGER
 from murank.prompt import LAYOUTS
@@ -42,6 +46,10 @@ CANDIDATES = 20
 THREADS = 2
 ROWS = ("released", "reuse", "reuse cached", "murank", "murank cached")
 INTEGER_ROWS = ("murank w8a16 cached", "murank int8", "murank int8 cached")
+PEERS = (
+    "murank openvino", "murank openvino cached", "murank openvino bf16",
+    "murank openvino bf16 cached", "reuse compiled cached",
+)  # fmt: skip
 
 
 def pixels(count: int, seed: int) -> NDArray[np.uint8]:
@@ -73,6 +81,11 @@ class Torch:
         self.model.lm_head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, -1:],))
         config = self.model.generation_config
         config.eos_token_id, config.pad_token_id, config.do_sample = None, 0, False
+
+    def compile(self) -> None:
+        """Let PyTorch compile the language model."""
+        language = self.model.model.language_model
+        language.forward = self._torch.compile(language.forward)
 
     def released(self, query: NDArray[np.uint8], candidates: NDArray[np.uint8]) -> Any:
         """Generate one token behind each of the whole prompts."""
@@ -144,8 +157,10 @@ def prepare(name: str, layout: str, work: Path) -> Callable[[int], Any]:
 
         precision = next((one for one in INTEGER if one in name), "fp32")
         engine = Engine.from_pretrained(
-            work / f"{layout}-{precision}", providers="cpu", threads=THREADS, parts=["scorer"]
-        )
+            work / f"{layout}-{precision}", threads=THREADS, parts=["scorer"],
+            providers="openvino" if "openvino" in name else "cpu",
+            products="bf16" if "bf16" in name else "float32",
+        )  # fmt: skip
         scorer = engine.scorer
         assert scorer is not None
 
@@ -167,7 +182,12 @@ def prepare(name: str, layout: str, work: Path) -> Callable[[int], Any]:
         model.released(pixels(1, 99)[0], candidates[:2])
         return lambda seed: model.released(pixels(1, seed)[0], candidates)
     known = model.vision(candidates) if "cached" in name else None
-    model.reuse(pixels(1, 99)[0], candidates[:2])
+    if "compiled" in name:
+        model.compile()
+        for seed in (97, 98):  # all shapes are compiled before anything is timed
+            model.reuse(pixels(1, seed)[0], candidates, known)
+    else:
+        model.reuse(pixels(1, 99)[0], candidates[:2])
     return lambda seed: model.reuse(pixels(1, seed)[0], candidates, known)
 
 
@@ -207,7 +227,11 @@ def memory(key: str) -> float:
 
 def measure(name: str, layout: str, work: Path, seed: int) -> None:
     """Run in a child: load, score once, print one JSON line."""
-    score = prepare(name, layout, work)
+    try:
+        score = prepare(name, layout, work)
+    except MurankError as error:  # not on this machine
+        print(json.dumps({"cannot": str(error)}))
+        return
     loaded = memory("VmRSS")
     cpu, wall = time.process_time(), time.perf_counter()
     logits = score(seed)
@@ -282,6 +306,8 @@ def report(layout: str, runs: dict[str, list[dict[str, Any]]], work: Path) -> No
     heads = ["", "wall s", "CPU s", "released / wall", "reuse / wall", "wall / floor"]
     heads += ["loaded GiB", "scoring adds GiB", "logit difference", "rank correlation"]
     print(f"| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}")
+    cannot = {name: rows[0]["cannot"] for name, rows in runs.items() if "cannot" in rows[0]}
+    runs = {name: rows for name, rows in runs.items() if name not in cannot}
     wall = {name: statistics.median(run["wall"] for run in runs[name]) for name in runs}
     for name in runs:
         if name == "sgemm":
@@ -301,6 +327,8 @@ def report(layout: str, runs: dict[str, list[dict[str, Any]]], work: Path) -> No
             f"{statistics.mean(rank_correlation(one, two) for one, two in logits):.3f}",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
+    for name, why in cannot.items():
+        print(f"| {name} | not here: {why} |{' |' * (len(heads) - 2)}")
     prefix = 4 * shapes.kv_values / 2**30
     print(
         f"\nK/V of the prefix: {prefix:.3f} GiB once; {CANDIDATES} copies would be "
@@ -314,6 +342,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layout", choices=LAYOUTS, help="one of them (both)")
     parser.add_argument("--skip-int8", action="store_true", help="and w8a16")
+    parser.add_argument("--peers", action="store_true", help="OpenVINO, and PyTorch compiled")
     parser.add_argument("--work", type=Path, help="folder for checkpoint and engines (temporary)")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -323,6 +352,7 @@ def main() -> None:
         return
     layouts = [arguments.layout] if arguments.layout else list(LAYOUTS)
     names = ["sgemm", *ROWS, *(() if arguments.skip_int8 else INTEGER_ROWS)]
+    names += PEERS if arguments.peers else ()
     precisions = ["fp32", *(() if arguments.skip_int8 else INTEGER)]
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)

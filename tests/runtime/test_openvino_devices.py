@@ -27,12 +27,16 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeOpenVino:
 
 
 def load(
-    providers: str = "openvino", products: Products = "float32", plans: Path | None = None
+    providers: str = "openvino",
+    products: Products = "float32",
+    plans: Path | None = None,
+    *,
+    in_place: bool = False,
 ) -> Any:
     """Load a graph; without `plans` nothing is kept."""
     manifest = None if plans is None else read_manifest(ENGINE)
     settings = SessionSettings(providers, None, plans, products)
-    return load_session(EngineFiles(ENGINE, manifest), GRAPH, settings)
+    return load_session(EngineFiles(ENGINE, manifest, in_place=in_place), GRAPH, settings)
 
 
 def test_what_is_asked_of_a_cpu(fake: FakeOpenVino) -> None:
@@ -180,6 +184,14 @@ def test_what_was_compiled_and_harmed_is_compiled_again(
         file.write_bytes({"cut": whole[:-1], "changed": whole[:-1] + b"!", "empty": b""}[harm])
     load(plans=tmp_path)
     assert (len(fake.asked), fake.imported) == (2, [])
+
+
+def test_a_graph_that_nobody_hashed_is_not_kept(fake: FakeOpenVino, tmp_path: Path) -> None:
+    load(plans=tmp_path, in_place=True)
+    assert [*tmp_path.iterdir()] == []
+    load(plans=tmp_path)
+    load(plans=tmp_path, in_place=True)  # what was kept of the same manifest serves
+    assert (len(fake.asked), len(fake.imported)) == (2, 1)
 
 
 def test_there_may_be_no_place_to_keep_it(

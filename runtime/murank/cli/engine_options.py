@@ -48,7 +48,7 @@ def add_plans(group: Any, of: str = "") -> None:
     """Add where TensorRT plans are kept."""
     group.add_argument(
         "--plans", type=Path, metavar="DIR",
-        help=f"{of}where TensorRT plans are kept (your cache folder)",
+        help=f"{of}where TensorRT plans, and what OpenVINO compiled, are kept (your cache folder)",
     )  # fmt: skip
 
 

@@ -205,7 +205,7 @@ class Engine:
 
     @property
     def providers(self) -> Mapping[str, list[str]]:
-        """The onnxruntime providers that run each graph, first choice first."""
+        """What runs each graph: onnxruntime's providers, first choice first, or another backend."""
         return {name: session.providers for name, session in self._sessions().items()}
 
     def embed(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:

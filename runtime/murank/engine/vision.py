@@ -112,10 +112,11 @@ class VisionTokens:
             images = np.stack([pixels_of_shown(missing[key]) for key in part])
             (tokens,) = self.session.run({"images": images}, ["tokens"])
             on_host = tokens.numpy() if self._rows is None or self._disk is not None else None
-            if on_host is not None and on_host.shape != images.shape[:1] + self.shape:
+            wanted = (len(images), *self.shape)
+            if on_host is not None and on_host.shape != wanted:
                 raise InputError(
-                    f"{self.file} gives vision tokens {list(on_host.shape[1:])} an image instead "
-                    f"of {list(self.shape)}, as the manifest has it; export the engine again"
+                    f"{self.file} gives vision tokens {list(on_host.shape)} of {len(images)} "
+                    f"images instead of {list(wanted)}; export the engine again"
                 )
             kept = self._kept(part, on_host if self._rows is None else tokens)
             computed |= zip(part, kept, strict=True)

@@ -65,6 +65,11 @@ class EngineFiles:
         """Whether it is a finished engine's folder."""
         return self._manifest is not None
 
+    @property
+    def are_hashed(self) -> bool:
+        """Whether graphs are what the manifest says; else nobody has looked."""
+        return not self._in_place
+
     def read(self, name: str) -> bytes:
         """Return what a file holds.
 

@@ -34,6 +34,7 @@ class CompiledFiles:
         """See `plans_of`; `made_by` is all that it depends on beside the engine."""
         told = write_json({**made_by, "graph": name, "murank": __version__})
         self._name = f"{hashlib.sha256(told).hexdigest()[:_DIGITS]}.blob"
+        self._is_hashed = files.are_hashed
         self._folder: Path | None = None  # a user without a home has none
         if files.has_manifest and files.manifest.size <= _MOST:
             with contextlib.suppress(MurankError):
@@ -52,8 +53,8 @@ class CompiledFiles:
         return None
 
     def write(self, compiled: Any) -> None:
-        """Keep a compiled graph, if there is a place for it."""
-        if self._folder is None:
+        """Keep a compiled graph, if there is a place for it, and it is the manifest's for sure."""
+        if self._folder is None or not self._is_hashed:
             return
         try:
             content = compiled.export_model().getvalue()
