@@ -151,6 +151,26 @@ sys.exit(__main__.main())
     assert (done.returncode, done.stderr, done.stdout) == (*END[number], said)
 
 
+def test_a_signal_in_code_made_of_text(tmp_path: Path) -> None:
+    """As in the making of a dataclass: Python itself would end by the signal, -2."""
+    (tmp_path / "stopped.py").write_text("""
+import os, sys
+from murank import __main__
+from murank.cli import evaluate as _evaluate
+def run(_):
+    exec("os.kill(os.getpid(), 2); print('the work went on')")
+_evaluate.run = run
+sys.argv = ["murank", "evaluate", "f.npz"]
+sys.exit(__main__.main())
+""")
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "stopped"], capture_output=True, text=True, check=False,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr, done.stdout) == (*END[signal.SIGINT], "")
+
+
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     done = shell(
         f"trap '' INT; {RUN} evaluate missing.npz & kill -INT $!; wait $!; echo $?", tmp_path

@@ -76,8 +76,8 @@ def for_openvino(packages: Packages) -> str:
     """Return how to get OpenVINO."""
     if packages["openvino"] is None:
         return (
-            "it is optional, for x86 CPUs with bfloat16 products (AMX, AVX512_BF16): install "
-            "murank with its extra 'openvino'"
+            "it is optional, for x86 CPUs with bfloat16 products (AMX, AVX512_BF16): "
+            f"{pip_install('openvino')}"
         )
     return "reinstall it: pip install --force-reinstall openvino"
 

@@ -34,6 +34,9 @@ def stop_on_signals() -> None:
 def release_signals() -> None:
     """Let the system end the process: what Python does as it ends is not worth a traceback."""
     _handle(signal.SIG_DFL, instead_of=(_leave, _stop))
+    # If the interrupt came in code made of text, as dataclasses are, `python -m` would remember it
+    # and end by the signal, not by our exit code, unless code made of text has run since.
+    exec("")  # noqa: S102
 
 
 def stop_signal() -> int | None:

@@ -7,11 +7,11 @@ from typing import Any
 from murank._exceptions import MachineError
 from murank.backends.protocol import Products
 from murank.checks.text import shown
-from murank.machine.library import library
+from murank.machine.library import library, pip_install
 from murank.machine.telemetry import warn_if_openvino_on
 
 _OLDEST = (2026, 0)  # nothing older was tried
-_INSTALL = "install murank with its extra 'openvino'"
+_INSTALL = pip_install("openvino")
 _SHOWN = 300  # characters
 # Where in its source an error was made, which is told before the error itself.
 _SOURCE = re.compile(r"Exception from \S+:\d+:|Check '.*?' failed at \S+:\d+:")
