@@ -11,6 +11,10 @@ from murank_kernels.checks import validate
 
 def as_cameras(camids: ArrayLike, num_rows: int) -> I64:
     """Return camera numbers [num_rows]; one below 0 stands for an unknown camera."""
+    if validate.on_device(camids):
+        from murank_kernels.cuda.prepare import to_host
+
+        camids = to_host(camids)
     return validate.as_labels(camids, "camids", num_rows)
 
 

@@ -12,7 +12,7 @@ from murank_kernels.cuda.arrays import DeviceArray
 from murank_kernels.cuda.blocks import DeviceBlocks, Finish, PlainBlocks
 from murank_kernels.cuda.ecn_origdist import origdist_rows
 from murank_kernels.cuda.neighbors import neighbors
-from murank_kernels.cuda.prepare import prepare
+from murank_kernels.cuda.prepare import prepare, to_host
 from murank_kernels.methods.settings import CaJaccardSettings, EcnSettings, KReciprocalSettings
 from murank_kernels.tiles.prepare import MethodInput
 
@@ -41,7 +41,7 @@ def k_reciprocal_blocks(given: MethodInput, settings: KReciprocalSettings) -> De
 def ca_jaccard_blocks(given: MethodInput, camids: Any, settings: CaJaccardSettings) -> DeviceBlocks:
     """CA-Jaccard."""
     num_rows = validate.num_rows(given.features)
-    cameras = validate.as_labels(camids, "camids", num_rows)
+    cameras = validate.as_labels(to_host(camids), "camids", num_rows)
     _check_lengths(given, settings.encoded | settings.averaged)
     if not settings.ckrnns:
         plan.check_expansion(settings.k1, num_rows)

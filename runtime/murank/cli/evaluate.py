@@ -15,10 +15,12 @@ from murank.cli.protocol_options import add_protocol, protocol_of
 from murank.cli.ranked_source import add_ranked_source
 from murank.cli.table import table
 from murank.datasets.labels import Labels
-from murank.files.npz import check_array, open_npz, read_npz
+from murank.files.npz import open_npz
 from murank.files.parquet import is_parquet
 from murank.jobs import is_job
 from murank.rerank.alignment import align
+from murank.rerank.array_names import NamedArrays
+from murank.rerank.distances import load_distances
 from murank.rerank.features import load_features
 from murank.rerank.methods import distance_blocks, kernel_errors
 from murank.rerank.metrics import Metrics, cmc_metrics, metrics_of
@@ -33,8 +35,6 @@ _OF_COMPARISON = (
     "rerankers", "alpha", "propose", "store", "candidates", "no_mu",
     "mu", "mu_swapped", "gallery_mu", "gallery_mu_swapped",
 )  # fmt: skip
-_DISTANCES = ("distmat", "q_pids", "g_pids")
-_KNOWN = ("q_camids", "g_camids", "q_clothes", "g_clothes")  # not of every data set
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,11 @@ def _kind(path: Path) -> str:
         return "features" if has_features(path) else "ranking"
     with open_npz(path) as archive:
         keys = archive.files
-    for key, kind in (("features", "features"), ("distmat", "distances"), ("indices", "ranking")):
-        if key in keys:
+    if "indices" in keys:
+        return "ranking"
+    sources = NamedArrays.of(keys, path).sources
+    for key, kind in (("features", "features"), ("distmat", "distances")):
+        if key in sources:
             return kind
     raise InputError(
         f"{path} holds neither features, distmat nor indices, but: {', '.join(keys) or 'nothing'}"
@@ -137,12 +140,7 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
 
 
 def _distances(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
-    arrays = read_npz(path, _DISTANCES, _KNOWN)
-    distances, *ids = (arrays[key] for key in _DISTANCES)
-    labels = Labels(*ids, *(arrays.get(key) for key in _KNOWN))
-    for name, given in vars(labels).items():
-        if given is not None:
-            check_array(given, f"{path}: {name}", kinds="iu", shape=(None,))
+    distances, labels = load_distances(path)
     return _full("distances", distances, _verdicts(labels, protocol, path), args.max_rank)
 
 

@@ -11,6 +11,7 @@ from murank.datasets.image_files import IMAGE_SUFFIXES, images_below
 from murank.datasets.image_lists import Image, ImageList, image_list
 from murank.datasets.market_style import parse_name
 from murank.datasets.parquet_list import read_parquet_list
+from murank.files.other_formats import other_format
 from murank.files.parquet import is_parquet
 from murank.files.urls import refuse_url
 
@@ -48,8 +49,10 @@ def list_images(source: str | os.PathLike[str]) -> ImageList:
         if path.suffix.lower() == ".csv" and path.is_file():
             return read_csv_list(path)
         if path.exists():
+            what = other_format(path) if path.is_file() else None
             raise InputError(
                 f"{path} is neither a folder of images nor a list of them (.csv, .parquet)"
+                + (f", but {what}" if what else "")
             )
     except OSError as error:
         raise InputError(f"{error.filename or path}: {error.strerror or error}") from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.files.mapped import crc_of, mapped_array
+from murank.files.other_formats import RECIPES, is_torch_archive, other_format
 from murank.files.urls import refuse_url
 from murank.machine.memory import available_bytes
 
@@ -53,12 +54,12 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
         raise InputError(f"{path}: {error.strerror or error}") from error
     with file:
         try:
-            if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
-                raise InputError(
-                    f"{path} holds a single array; save it with np.savez and named arrays"
-                )
-            file.seek(0)
+            what = other_format(path)
+            if what is not None:
+                raise _other(path, what)
             archive = NpzFile(file, allow_pickle=False)
+            if is_torch_archive(archive.files):
+                raise _other(path, "a PyTorch file")
         except InputError:
             raise
         except _DAMAGE as error:
@@ -67,6 +68,10 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
             if len(set(archive.files)) != len(archive.files):
                 raise InputError(f"{path} holds two arrays of one name; save it again")
             yield archive
+
+
+def _other(path: Path, what: str) -> InputError:
+    return InputError(f"{path} is {what}, and murank reads .npz and .parquet: {RECIPES}")
 
 
 def read_npz(

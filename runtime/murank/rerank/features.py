@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError, OutputError
 from murank.datasets.labels import Ids, Labels
+from murank.datasets.named_ids import numbered
 from murank.files.atomic import check_writable, write_files
-from murank.files.npz import check_array, read_npz
+from murank.files.npz import check_array, open_npz, read_npz
 from murank.files.parquet import is_parquet
 from murank.files.urls import is_url, listed_url
 from murank.images.arguments import take_arrays
+from murank.rerank.array_names import NamedArrays
 from murank.rerank.parquet_features import read_parquet_features
 
-_LABELS = ("pids", "camids", "clothes")
+LABELS = ("pids", "camids", "clothes")
 _ENCODER = "encoder_sha256"
+_WHOLE = 2.0**53  # floats below tell whole numbers apart
+_NAMES = "id_names"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class FeatureSet:
     unlabelled: str | None = None  # why pids or camids are not known, where that is known
     has_paths: bool = True  # False: they are numbers of rows
     clothes: Ids | None = None  # [N] what the person wears, an id an outfit; -1: not known
+    id_names: tuple[str, ...] = ()  # ids that are named: their numbers are `number_of` these
 
     def __post_init__(self) -> None:
         """Take tensors, lists and columns, too."""
@@ -87,7 +92,7 @@ class FeatureSet:
         ]
 
     def _rows(self, part: slice) -> Items:
-        known = (getattr(self, name) for name in _LABELS)
+        known = (getattr(self, name) for name in LABELS)
         ids = (None if values is None else values[part] for values in known)
         return Items(self.features[part], self.paths[part], *ids)
 
@@ -132,6 +137,7 @@ def feature_set(
     arrays: dict[str, NDArray[Any]], file: Path, num_query: int | None = None
 ) -> FeatureSet:
     """Return what `read_arrays` has read of a file, checked. Raises as `load_features`."""
+    arrays, id_names = customary(arrays, file)
     features = arrays["features"]
     check_array(features, f"{file}: features", kinds="f", shape=(None, None))
     if features.dtype.itemsize > 8:
@@ -139,7 +145,7 @@ def feature_set(
     paths = arrays.get("paths")
     if paths is not None:
         check_array(paths, f"{file}: paths", kinds="U", shape=(len(features),))
-    for key in _LABELS:
+    for key in LABELS:
         if key in arrays:
             check_array(arrays[key], f"{file}: {key}", kinds="iu", shape=(len(features),))
     if num_query is None:
@@ -152,7 +158,7 @@ def feature_set(
     return FeatureSet(
         features, np.arange(len(features)).astype(str) if paths is None else paths,
         arrays.get("pids"), arrays.get("camids"), num_query, _encoder(arrays, file),
-        has_paths=paths is not None, clothes=arrays.get("clothes"),
+        has_paths=paths is not None, clothes=arrays.get("clothes"), id_names=id_names,
     )  # fmt: skip
 
 
@@ -163,8 +169,23 @@ def read_arrays(file: Path, *, mapped: tuple[str, ...] = ()) -> dict[str, NDArra
     """
     if is_parquet(file):
         return read_parquet_features(file)
-    optional = ("paths", *_LABELS, "num_query", _ENCODER)
-    return read_npz(file, ("features",), optional, mapped=mapped)
+    named = named_arrays(file)
+    if "features" not in named.sources:
+        if "distmat" in named.sources:
+            raise InputError(
+                f"{file} holds distances, which murank evaluate reads; this needs features"
+            )
+        read_npz(file, ("features",))  # says what it holds
+    stays = [name for role in mapped for name in named.sources.get(role, ())]
+    arrays = read_npz(file, named.wanted, (_ENCODER, _NAMES), mapped=stays)
+    ours = {key: arrays[key] for key in (_ENCODER, _NAMES) if key in arrays}
+    return {**named.joined(arrays), **ours}
+
+
+def named_arrays(file: Path) -> NamedArrays:
+    """Return which arrays of an .npz are features, labels and distances."""
+    with open_npz(file) as archive:
+        return NamedArrays.of(archive.files, file)
 
 
 def check_has_paths(features: FeatureSet, file: str | os.PathLike[str], why: str) -> None:
@@ -194,11 +215,13 @@ def save_features(
 
 def feature_arrays(features: FeatureSet) -> dict[str, Any]:
     """Return what a features file holds, by name."""
-    names = ("features", *(("paths",) if features.has_paths else ()), *_LABELS)
+    names = ("features", *(("paths",) if features.has_paths else ()), *LABELS)
     values = {name: getattr(features, name) for name in names}
     arrays = {name: value for name, value in values.items() if value is not None}
     if features.encoder_sha256 is not None:
         arrays[_ENCODER] = np.array(features.encoder_sha256)
+    if features.id_names:
+        arrays[_NAMES] = np.array(features.id_names)
     return {**arrays, "num_query": np.array(features.num_query, np.int64)}
 
 
@@ -209,6 +232,44 @@ def check_file(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; pass --overwrite (overwrite=True) or another name")
     check_writable(path.parent)
+
+
+def customary(
+    arrays: dict[str, NDArray[Any]], file: Path
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """Return paths as text and ids as whole numbers where they can be; and names that are ids."""
+    names: set[str] = set(arrays.get(_NAMES, np.array([], str)).tolist())
+    changed = dict(arrays)
+    if "paths" in arrays:
+        changed["paths"] = as_text(arrays["paths"], f"{file}: paths")
+    for key in LABELS:
+        if key in arrays:
+            changed[key], found = as_ids(arrays[key], f"{file}: {key}")
+            names.update(found)
+    return changed, tuple(sorted(names))
+
+
+def as_text(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return text, decoded if it is in bytes; what is neither stays as it is."""
+    if values.dtype.kind != "S":
+        return values
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} are bytes that are not UTF-8; save them as text") from error
+
+
+def as_ids(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return ids as integers, and which are names; what cannot be stays as it is.
+
+    MATLAB's are floats, others' are text.
+    """
+    row = as_text(values, name)
+    if row.dtype.kind == "U" and row.ndim == 1:
+        return numbered(row.tolist())
+    if row.dtype.kind == "f" and (np.abs(row) < _WHOLE).all() and (row == np.round(row)).all():
+        return row.astype(np.int64), ()
+    return row, ()
 
 
 def _encoder(arrays: dict[str, NDArray[Any]], file: Path) -> str | None:

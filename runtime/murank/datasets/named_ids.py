@@ -1,0 +1,36 @@
+"""Persons, cameras and clothes that are named, not numbered: the number a name stands for."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?", re.ASCII)  # fits int64; tables write 3.0 for 3
+_NAMED = 1 << 62  # beyond what anybody numbers
+
+
+def number_of(name: str) -> int:
+    """Return the number of an id that is text: its own where it is one, else that of a name.
+
+    A name has the same number in every list, for ever: 61 bits of its sha256, behind 2**62. So
+    lists that are read one by one agree, and what is kept of them too.
+    """
+    if _INTEGER.fullmatch(name):
+        return int(name.split(".")[0])
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
+    return _NAMED | int.from_bytes(digest[:8]) >> 3
+
+
+def numbered(texts: Iterable[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the numbers of ids that are text, and which of them are names, each once."""
+    known: dict[str, int] = {}
+    numbers = [known[text] if text in known else known.setdefault(text, number_of(text))
+               for text in texts]  # fmt: skip
+    return np.array(numbers, np.int64), tuple(sorted(names_in(known)))
+
+
+def names_in(numbers: Mapping[str, int]) -> list[str]:
+    """Return the keys that are names."""
+    return [name for name, number in numbers.items() if number >= _NAMED]

@@ -1,0 +1,45 @@
+"""Distances from elsewhere: a matrix of queries and gallery, and their labels."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from murank._exceptions import InputError
+from murank.datasets.labels import Labels
+from murank.files.npz import check_array, read_npz
+from murank.rerank.features import LABELS, customary, named_arrays
+
+
+class Distances(NamedTuple):
+    """Distances between queries and gallery, small = same person."""
+
+    distmat: NDArray[Any]  # [Q,G]
+    labels: Labels
+
+
+def load_distances(path: str | os.PathLike[str]) -> Distances:
+    """Read an .npz with `distmat` [Q,G], `pids` [Q+G] and, where known, `camids` and `clothes`.
+
+    Labels may be in halves (`q_pids` [Q], `g_pids` [G]), and all may have the names that other
+    toolkits give them. Raises InputError.
+    """
+    file = Path(path)
+    named = named_arrays(file)
+    arrays = named.joined(read_npz(file, named.wanted))
+    arrays, _ = customary(arrays, file)
+    distmat = arrays["distmat"]
+    check_array(distmat, f"{file}: distmat", kinds="f", shape=(None, None))
+    if "pids" not in arrays:
+        raise InputError(f"{file} has no pids to evaluate by")
+    num_query, total = len(distmat), sum(distmat.shape)
+    halves: list[Any] = []
+    for key in LABELS:
+        ids = arrays.get(key)
+        if ids is None:
+            halves += [None, None]
+            continue
+        check_array(ids, f"{file}: {key}", kinds="iu", shape=(total,))
+        halves += [ids[:num_query], ids[num_query:]]
+    return Distances(distmat, Labels(*halves))

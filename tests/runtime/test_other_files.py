@@ -1,0 +1,214 @@
+"""Features and distances as other toolkits leave them: names, halves, text, and files not read."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from refusal import Refuse
+
+from murank import InputError, load_features, save_features
+from murank.cli import main
+from murank.datasets.named_ids import number_of
+from murank.rerank.distances import load_distances
+
+Arrays = dict[str, NDArray[Any]]
+Q, N = 2, 5
+DOCS = Path(__file__).parents[2] / "docs" / "formats.md"
+
+
+def halves(arrays: Arrays, names: dict[str, str]) -> Arrays:
+    """The arrays by other names; those with {} are of one side each, given as (query, gallery)."""
+    made = {}
+    for ours, theirs in names.items():
+        if "|" not in theirs:
+            made[theirs] = arrays[ours]
+            continue
+        query, gallery = theirs.split("|")
+        made |= {query: arrays[ours][:Q], gallery: arrays[ours][Q:]}
+    return made
+
+
+NAMES = [
+    {"features": "qf|gf", "pids": "q_pids|g_pids", "camids": "q_camids|g_camids"},
+    {"features": "query_f|gallery_f", "pids": "query_label|gallery_label",
+     "camids": "query_cam|gallery_cam"},
+    {"features": "probFea|galFea", "pids": "probe_ids|gallery_ids", "camids": "q_cam|g_cam"},
+    {"features": "feat_q|feat_g", "pids": "pids_q|pids_g", "camids": "camids_q|camids_g"},
+    {"features": "feats", "pids": "labels", "camids": "cam_ids", "paths": "img_paths"},
+    {"features": "Embeddings", "pids": "PID", "camids": "cameraIDs", "paths": "names"},
+    {"features": "features", "pids": "query_ids|gallery_ids", "camids": "camids", "paths": "paths"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_names_of_others(tmp_path: Path, arrays: Arrays, names: dict[str, str]) -> None:
+    file = tmp_path / "f.npz"
+    np.savez(file, **halves(arrays, names))  # type: ignore[arg-type]
+    found = load_features(file)
+    np.testing.assert_array_equal(found.features, arrays["features"])
+    assert found.num_query == Q
+    assert found.pids is not None
+    assert found.camids is not None
+    assert found.pids.tolist() == arrays["pids"].tolist()
+    assert found.camids.tolist() == arrays["camids"].tolist()
+    assert found.has_paths == ("paths" in names)
+    assert found.paths.tolist() == (
+        arrays["paths"].tolist() if "paths" in names else [str(row) for row in range(N)]
+    )
+
+
+def test_as_matlab_has_them(tmp_path: Path, arrays: Arrays) -> None:
+    """Labels in a row of floats, in halves; paths in bytes."""
+    file = tmp_path / "f.npz"
+    labels: Any = {f"{side}_label": arrays["pids"][part][None].astype(float)
+              for side, part in (("query", slice(Q)), ("gallery", slice(Q, None)))}  # fmt: skip
+    camids, paths = arrays["camids"][:, None].astype(float), np.char.encode(arrays["paths"])
+    np.savez(file, features=arrays["features"], camids=camids, paths=paths, **labels)
+    found = load_features(file)
+    assert found.labels is not None
+    assert np.concatenate(found.labels.as_arguments()[:2]).tolist() == arrays["pids"].tolist()
+    assert np.concatenate(found.labels.as_arguments()[2:]).tolist() == arrays["camids"].tolist()
+    assert found.paths.tolist() == arrays["paths"].tolist()
+
+
+def test_ids_that_are_names(tmp_path: Path, arrays: Arrays) -> None:
+    file = tmp_path / "f.npz"
+    people = np.array(["ann", "bob", "ann", "bob", "cy"])
+    np.savez(
+        file, **{**arrays, "pids": people, "camids": np.array([b"01", b"1", b"2", b"2", b"x"])}
+    )  # type: ignore[arg-type]
+    save_features(tmp_path / "again.npz", load_features(file))
+    for one in (file, tmp_path / "again.npz"):
+        found = load_features(one)
+        assert found.pids is not None
+        assert found.camids is not None
+        assert found.pids.tolist() == [number_of(name) for name in people]
+        assert len(set(found.pids.tolist())) == 3
+        assert found.camids.tolist() == [1, 1, 2, 2, number_of("x")]
+        assert found.id_names == ("ann", "bob", "cy", "x")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"qf": "features"}, ["qf", "gallery"]),
+        ({"feats": "features", "embeddings": "features"}, ["feats", "embeddings"]),
+        ({"qf": "pids", "gf": "features"}, ["qf", "gf"]),
+        ({"features": "features", "q_pids": "pids"}, ["q_pids", "gallery"]),
+        ({"distmat": "features", "pids": "pids"}, ["distances", "evaluate"]),
+        ({"other": "features"}, ["lacks features", "other"]),
+    ],
+)
+def test_names_that_do_not_fit(
+    tmp_path: Path, arrays: Arrays, changed: dict[str, str], words: list[str]
+) -> None:
+    file = tmp_path / "f.npz"
+    np.savez(file, **{name: arrays[of] for name, of in changed.items()})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"f\.npz") as told:
+        load_features(file)
+    for word in words:
+        assert word in str(told.value)
+
+
+@pytest.mark.parametrize("form", ["halves", "muse", "others"])
+def test_distances(tmp_path: Path, arrays: Arrays, form: str) -> None:
+    distances = np.random.default_rng(0).random((Q, N - Q))
+    names = {
+        "halves": {"pids": "q_pids|g_pids", "camids": "q_camids|g_camids"},
+        "muse": {"paths": "paths", "pids": "pids", "camids": "camids"},
+        "others": {"pids": "query_ids|gallery_ids", "camids": "query_cams|gallery_cams"},
+    }[form]
+    file = tmp_path / "d.npz"
+    key = "dist" if form == "others" else "distmat"
+    np.savez(file, **{key: distances, **halves(arrays, names)})  # type: ignore[arg-type]
+    found = load_distances(file)
+    np.testing.assert_array_equal(found.distmat, distances)
+    q_pids, g_pids, q_camids, g_camids = found.labels.as_arguments()
+    assert [*q_pids, *g_pids] == arrays["pids"].tolist()
+    assert [*q_camids, *g_camids] == arrays["camids"].tolist()
+    assert (len(q_pids), len(q_camids)) == (Q, Q)
+    assert main(["evaluate", str(file), "--json"]) == 0
+
+
+CONTENTS = {
+    "x.npy": b"\x93NUMPY\x01\x00", "x.mat": b"MATLAB 5.0 MAT-file, Platform",
+    "y.mat": b"MATLAB 7.3 MAT-file, Platform", "x.h5": b"\x89HDF\r\n\x1a\n",
+    "x.pkl": pickle.dumps([1]), "x.pickle": b"\x80\x02]q\x00.", "x.feather": b"ARROW1\0\0",
+    "x.pt": b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
+}  # fmt: skip
+BY_NAME = ("x.csv", "x.ckpt", "x.json", "x.safetensors", "x.MAT", "x.hdf5", "x.tar")
+
+
+@pytest.mark.parametrize(
+    "verb", [("rerank", "--method", "none"), ("evaluate",), ("align", "-o", "a.npz")]
+)
+def test_files_of_other_tools_are_named(
+    tmp_path: Path, refuse: Refuse, verb: tuple[str, ...]
+) -> None:
+    """By what they hold, whatever they are called, else by name."""
+    for name, content in {**CONTENTS, **dict.fromkeys(BY_NAME, b"?")}.items():
+        for file in (tmp_path / name, *[tmp_path / "f.npz"] * (content != b"?")):
+            file.write_bytes(content)
+            said = refuse(verb[0], file, *verb[1:], names=file)
+            assert "docs/formats.md" in said
+
+
+def test_what_torch_saves_is_known(tmp_path: Path) -> None:
+    torch: Any = pytest.importorskip("torch")
+    for kind in (True, False):
+        torch.save({"qf": torch.ones(2)}, tmp_path / "f.npz", _use_new_zipfile_serialization=kind)
+        with pytest.raises(InputError, match="PyTorch"):
+            load_features(tmp_path / "f.npz")
+
+
+def recipes() -> list[str]:
+    part = DOCS.read_text(encoding="utf-8").split("### Features from other tools")[1]
+    return re.findall(r"```python\n(.*?)```", part.split("\n## ")[0], re.DOTALL)
+
+
+def write_file_of(recipe: str, arrays: Arrays) -> None:
+    """Write what a recipe reads, here."""
+    known = {"qf": arrays["features"][:Q], "gf": arrays["features"][Q:]}
+    for name in ("pids", "camids"):
+        known |= {f"q_{name}": arrays[name][:Q], f"g_{name}": arrays[name][Q:]}
+    if "features.npy" in recipe:
+        np.save("features.npy", arrays["features"])
+        rows = zip(arrays["pids"].tolist(), arrays["camids"].tolist(), strict=True)
+        text = "".join(f"{pid},{camid}\n" for pid, camid in rows)
+        Path("labels.csv").write_text(f"pid,camid\n{text}", encoding="utf-8")
+    elif "pickle" in recipe:
+        Path("features.pkl").write_bytes(pickle.dumps(known))
+    elif "torch" in recipe:
+        import torch
+
+        torch.save({key: torch.tensor(value) for key, value in known.items()}, "features.pt")
+    elif "scipy" in recipe:
+        scipy_io: Any = pytest.importorskip("scipy.io")
+        scipy_io.savemat("pytorch_result.mat", known)
+    else:
+        h5py: Any = pytest.importorskip("h5py")
+        with h5py.File("features.h5", "w") as file:
+            for key, value in known.items():
+                file[key] = value
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_recipes_of_the_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: Arrays, recipe: str
+) -> None:
+    for library in re.findall(r"pandas|torch|h5py|scipy", recipe):
+        pytest.importorskip(library)
+    monkeypatch.chdir(tmp_path)
+    write_file_of(recipe, arrays)
+    exec(recipe, {})  # noqa: S102
+    found = load_features("F.npz")
+    np.testing.assert_array_equal(found.features, arrays["features"])
+    assert found.num_query == Q
+    assert found.pids is not None
+    assert found.camids is not None
+    assert found.pids.tolist() == arrays["pids"].tolist()
+    assert found.camids.tolist() == arrays["camids"].tolist()
