@@ -70,17 +70,17 @@ def test_as_matlab_has_them(tmp_path: Path, arrays: Arrays) -> None:
     np.savez(file, features=arrays["features"], camids=camids, paths=paths, **labels)
     found = load_features(file)
     assert found.labels is not None
-    assert np.concatenate(found.labels.as_arguments()[:2]).tolist() == arrays["pids"].tolist()
-    assert np.concatenate(found.labels.as_arguments()[2:]).tolist() == arrays["camids"].tolist()
+    known: Any = found.labels
+    assert [*known.q_pids, *known.g_pids] == arrays["pids"].tolist()
+    assert [*known.q_camids, *known.g_camids] == arrays["camids"].tolist()
     assert found.paths.tolist() == arrays["paths"].tolist()
 
 
 def test_ids_that_are_names(tmp_path: Path, arrays: Arrays) -> None:
     file = tmp_path / "f.npz"
     people = np.array(["ann", "bob", "ann", "bob", "cy"])
-    np.savez(
-        file, **{**arrays, "pids": people, "camids": np.array([b"01", b"1", b"2", b"2", b"x"])}
-    )  # type: ignore[arg-type]
+    given: Any = {**arrays, "pids": people, "camids": np.array([b"01", b"1", b"2", b"2", b"x"])}
+    np.savez(file, **given)
     save_features(tmp_path / "again.npz", load_features(file))
     for one in (file, tmp_path / "again.npz"):
         found = load_features(one)
@@ -127,10 +127,10 @@ def test_distances(tmp_path: Path, arrays: Arrays, form: str) -> None:
     np.savez(file, **{key: distances, **halves(arrays, names)})  # type: ignore[arg-type]
     found = load_distances(file)
     np.testing.assert_array_equal(found.distmat, distances)
-    q_pids, g_pids, q_camids, g_camids = found.labels.as_arguments()
-    assert [*q_pids, *g_pids] == arrays["pids"].tolist()
-    assert [*q_camids, *g_camids] == arrays["camids"].tolist()
-    assert (len(q_pids), len(q_camids)) == (Q, Q)
+    labels: Any = found.labels
+    assert [*labels.q_pids, *labels.g_pids] == arrays["pids"].tolist()
+    assert [*labels.q_camids, *labels.g_camids] == arrays["camids"].tolist()
+    assert (len(labels.q_pids), len(labels.q_camids)) == (Q, Q)
     assert main(["evaluate", str(file), "--json"]) == 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from murank._exceptions import UsageError
 from murank.cli.alignment_options import alignment_flags, alignment_of
 from murank.cli.parser import Parser, check_needs, given_flags, positive
+from murank.datasets.named_ids import told_names
 from murank.jobs import FinishedJob, read_job
 from murank.rerank.alignment import Alignment
 from murank.rerank.features import FeatureSet, map_features
@@ -95,6 +96,7 @@ def read_ranked(
             "inputs": {
                 "source": str(args.source), "mu": [str(file) for file in files],
                 "gallery_mu": [str(file) for file in gallery_files],
+                **told_names(features.id_names),
             },
             "job": None if told is None else {key: told[key] for key in _TOLD},
         },

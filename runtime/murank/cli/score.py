@@ -22,6 +22,7 @@ from murank.cli.output import notes, say, say_json
 from murank.cli.parser import Parser, add_kernels, check_needs, given_flags, positive, rare_group
 from murank.cli.progress import ProgressLine, add_progress, progress_file
 from murank.cli.skipped_report import skipped_lines
+from murank.datasets.named_ids import told_names
 from murank.engine.engine import Part
 from murank.jobs import Images, Job, JobFolder, Share, check_others, crew_of, estimate, prepare
 from murank.jobs.embed import NoQueryError
@@ -108,7 +109,10 @@ def run(args: argparse.Namespace) -> int:
             made = prepared.report
             report = {
                 **made,
-                "inputs": {key: getattr(args, key) for key in given_flags(args, _NAMED)},
+                "inputs": {
+                    **{key: getattr(args, key) for key in given_flags(args, _NAMED)},
+                    **told_names(plan.source.id_names),
+                },
                 "notes": [*made["notes"], *notes()],
                 "seconds": clock.seconds,
             }

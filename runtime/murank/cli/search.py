@@ -32,6 +32,7 @@ from murank.cli.search_report import as_json, check_sheet, table_of, write_searc
 from murank.datasets.shared_files import note_of_shared
 from murank.engine.engine import Engine, Part
 from murank.files.parquet import is_parquet
+from murank.files.text_table import SUFFIXES
 from murank.files.urls import refuse_url
 from murank.folder.integrity import read_pinned
 from murank.folder.manifest import MuDefaults
@@ -246,7 +247,7 @@ def _checked(args: argparse.Namespace) -> Search:
 def _check_query(query: Path) -> None:
     """Raise InputError unless it is a file that may be an image."""
     refuse_url(query)
-    if query.is_dir() or query.suffix.lower() == ".csv" or is_parquet(query):
+    if query.is_dir() or query.suffix.lower() in SUFFIXES or is_parquet(query):
         kind = "a folder" if query.is_dir() else "a list"
         raise InputError(
             f"--query {query} is {kind}, and search takes images: name them, or rank all of it by "

@@ -13,6 +13,7 @@ from murank.datasets.market_style import parse_name
 from murank.datasets.parquet_list import read_parquet_list
 from murank.files.other_formats import other_format
 from murank.files.parquet import is_parquet
+from murank.files.text_table import SUFFIXES
 from murank.files.urls import refuse_url
 
 _SUFFIXES_NAMED = 5
@@ -27,9 +28,11 @@ def list_images(source: str | os.PathLike[str]) -> ImageList:
         A folder: its images at any depth, sorted by path; hidden files and folders are passed over.
         Labelled if every single name begins PID_cCAM, as those of Market-1501 do (camera ids minus
         one, nothing is left out: pid -1 and 0 are people like others here).
-        A .csv: its rows in order. The first line names the columns: path and, where known, pid
-        and camid (integers, taken as they are). Relative paths start at the folder of the .csv.
-        Whether the files of a .csv are there is not looked up.
+        A .csv (or .tsv): its rows in order. The first line names the columns: path and, where
+        known, pid, camid and clothes, or what others call these; a note names columns that are not
+        used. Commas, semicolons or tabs; UTF-8, or UTF-16 with a byte order mark. Ids are integers,
+        taken as they are, or names (see `named_ids`). Relative paths start at the folder of the
+        .csv. Whether the files of a .csv are there is not looked up.
         Parquet, by its first bytes or the name .parquet: the same columns; a note names the others.
 
     Raises
@@ -46,7 +49,7 @@ def list_images(source: str | os.PathLike[str]) -> ImageList:
             return _list_folder(path)
         if is_parquet(path):
             return read_parquet_list(path)
-        if path.suffix.lower() == ".csv" and path.is_file():
+        if path.suffix.lower() in SUFFIXES and path.is_file():
             return read_csv_list(path)
         if path.exists():
             what = other_format(path) if path.is_file() else None

@@ -22,6 +22,7 @@ class ImageList:
     notes: tuple[str, ...] = ()  # on how they were found: files passed over, labels not used
     unlabelled: str | None = None  # why ids are not known; None: they are
     clothes: NDArray[np.int64] | None = None  # [n] what the person wears; -1: not known
+    id_names: tuple[str, ...] = ()  # ids that are names: their numbers are `number_of` these
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from murank.files.parquet import named
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?", re.ASCII)  # fits int64; tables write 3.0 for 3
 _NAMED = 1 << 62  # beyond what anybody numbers
@@ -29,6 +31,22 @@ def numbered(texts: Iterable[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     numbers = [known[text] if text in known else known.setdefault(text, number_of(text))
                for text in texts]  # fmt: skip
     return np.array(numbers, np.int64), tuple(sorted(names_in(known)))
+
+
+def note_of_names(file: object, names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on ids that are names, or none."""
+    if not names:
+        return ()
+    return (
+        f"{file}: {len(names):,} ids are names ({named(names)}): each stands for a number of its "
+        "own, the same in every list",
+    )
+
+
+def told_names(names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return what a report says of ids that are names, JSON-ready; nothing if there are none."""
+    numbers = {name: number_of(name) for name in names}
+    return {"id_names": numbers} if numbers else {}
 
 
 def names_in(numbers: Mapping[str, int]) -> list[str]:

@@ -31,6 +31,11 @@ class GivenFeatures:
         """A path a row."""
         return tuple(self.image_root / str(path) for path in self.features.paths)
 
+    @property
+    def id_names(self) -> tuple[str, ...]:
+        """Ids that are names."""
+        return self.features.id_names
+
     @cached_property
     def fingerprint(self) -> str:
         """Of the file's bytes, and of how many are queries."""

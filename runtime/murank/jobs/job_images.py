@@ -26,6 +26,7 @@ class Images:
     notes: tuple[str, ...] = ()  # on how they were found
     unlabelled: str | None = None  # why ids are not known
     clothes: Ids | None = None  # [N] what the person wears
+    id_names: tuple[str, ...] = ()  # ids that are names
 
     @classmethod
     def of(cls, query: ImageList, gallery: ImageList) -> "Images":
@@ -38,6 +39,7 @@ class Images:
             query.notes + gallery.notes,
             "; ".join(side.unlabelled for side in (query, gallery) if side.unlabelled) or None,
             _joined(query.clothes, gallery.clothes),
+            tuple(sorted({*query.id_names, *gallery.id_names})),
         )
 
     @cached_property
@@ -54,6 +56,7 @@ class Images:
             int(keep[: self.num_query].sum()),
             unlabelled=self.unlabelled,
             clothes=None if self.clothes is None else self.clothes[keep],
+            id_names=self.id_names,
         )
 
     def with_features(
@@ -63,7 +66,7 @@ class Images:
         paths = np.array([str(path) for path in self.paths])
         return FeatureSet(
             features, paths, self.pids, self.camids, self.num_query, encoder_sha256,
-            self.unlabelled, clothes=self.clothes,
+            self.unlabelled, clothes=self.clothes, id_names=self.id_names,
         )  # fmt: skip
 
 

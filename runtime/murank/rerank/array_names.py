@@ -1,7 +1,5 @@
 """What arrays are called by toolkits of the field: features, labels and distances by any name."""
 
-import itertools
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,39 +10,9 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.checks.text import warn
+from murank.datasets.known_names import SIDES, role_of
 
-# Our name of what an array holds, and others', in lower case and without _ and the like.
-_ROLES = {
-    "features": "f fea feas feat feats feature emb embs embed embeds embedding embeddings vectors",
-    "distmat": "dist dists qgdist distance distances distmatrix distancematrix",
-    "paths": "path imgpath imgpaths imagepath imagepaths imgname imgnames imagename "
-    "imagenames filename filenames files name names",
-    "pids": "pid id ids label labels personid personids identity identities vid vids",
-    "camids": "cam cams camid camera cameras cameraid cameraids camlabel camlabels",
-    "clothes": "cloth clothesid clothesids clothid clothids clothing clothids",
-    "num_query": "numqueries nquery nqueries",
-}
 _ROWS = ("paths", "pids", "camids", "clothes")  # MATLAB has them [1,N] or [N,1]
-_SIDES = {"query": ("q", "query", "queries", "probe", "prob"), "gallery": ("g", "gallery", "gal")}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _known() -> dict[str, tuple[str, str]]:
-    """Return role and side ("" of both) by plain name."""
-    words = {role: (_plain(role), *others.split()) for role, others in _ROLES.items()}
-    known = {word: (role, "") for role, some in words.items() for word in some}
-    for side, names in _SIDES.items():
-        for role, some in words.items():
-            for name, word in itertools.product(names, some):
-                known.setdefault(name + word, (role, side))
-                known.setdefault(word + name, (role, side))
-    return known
-
-
-_KNOWN = _known()
 
 
 @dataclass(frozen=True)
@@ -59,7 +27,7 @@ class NamedArrays:
         """Find them. Raises InputError: there are two of a kind, or those of one side alone."""
         found: dict[str, dict[str, list[str]]] = {}
         for name in names:
-            role, side = _KNOWN.get(_plain(name), ("", ""))
+            role, side = role_of(name)
             if role:
                 found.setdefault(role, {}).setdefault(side, []).append(name)
         return cls({role: _chosen(role, sides, file) for role, sides in found.items()}, file)
@@ -108,7 +76,7 @@ def _chosen(role: str, sides: Mapping[str, list[str]], file: Path) -> tuple[str,
             raise InputError(f"{file}: {' and '.join(names)} may be the {role}: call one {role}")
     if whole:
         return (whole[0],)
-    for side in _SIDES:
+    for side in SIDES:
         if side not in sides:
             there = next(iter(sides.values()))[0]
             raise InputError(f"{file} holds {there}, and no {role} of the {side}")

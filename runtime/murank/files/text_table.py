@@ -1,0 +1,54 @@
+"""Tables in text, as people and spreadsheets write them."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from murank._exceptions import InputError
+from murank.checks.text import decodes
+
+SUFFIXES = (".csv", ".tsv")
+_DELIMITERS = ",;\t|"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def text_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells, without blanks around them; the first row names the columns.
+
+    Rows without any text are passed over. InputError names the line that is no row of a table:
+    not of UTF-8 (or, with a byte order mark, UTF-16), or of another number of cells than the first.
+    """
+    with file.open("rb") as raw:
+        encoding = "utf-16" if raw.read(2) in _UTF16 else "utf-8-sig"
+    with file.open(encoding=encoding, newline="") as lines:
+        count, number = 0, 1
+        try:
+            delimiter = _delimiter(lines.readline())
+            lines.seek(0)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+            for fields in reader:
+                cells, number = [field.strip() for field in fields], reader.line_num
+                if not any(cells):
+                    continue
+                count = count or len(cells)
+                if len(cells) != count:
+                    raise InputError(
+                        f"{file}, line {number}: {len(cells)} fields, but there are {count} columns"
+                    )
+                yield number, cells
+        except UnicodeError as error:
+            line = _undecodable(file) if encoding != "utf-16" else number + 1
+            raise InputError(f"{file}, line {line}: is not UTF-8 text") from error
+        except csv.Error as error:
+            raise InputError(f"{file}, line {reader.line_num}: {error}") from error
+
+
+def _delimiter(header: str) -> str:
+    """Return what stands between the names of columns."""
+    return max(_DELIMITERS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
+
+
+def _undecodable(file: Path) -> int:
+    """Return the first line that is no UTF-8; the decoder reads ahead of the lines."""
+    with file.open("rb") as lines:
+        return next((number for number, line in enumerate(lines, 1) if not decodes(line)), 1)
