@@ -79,5 +79,7 @@ def _chosen(role: str, sides: Mapping[str, list[str]], file: Path) -> tuple[str,
     for side in SIDES:
         if side not in sides:
             there = next(iter(sides.values()))[0]
-            raise InputError(f"{file} holds {there}, and no {role} of the {side}")
+            raise InputError(
+                f"{file} holds {there}, and no {role} of the {side} ({side[0]}_{role})"
+            )
     return sides["query"][0], sides["gallery"][0]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError
@@ -33,13 +34,24 @@ def load_distances(path: str | os.PathLike[str]) -> Distances:
     check_array(distmat, f"{file}: distmat", kinds="f", shape=(None, None))
     if "pids" not in arrays:
         raise InputError(f"{file} has no pids to evaluate by")
-    num_query, total = len(distmat), sum(distmat.shape)
+    check_array(arrays["pids"], f"{file}: pids", kinds="iu", shape=(None,))
+    count = arrays.get("num_query", np.array(len(distmat)))
+    check_array(count, f"{file}: num_query", kinds="iu", shape=())
+    num_query = int(count)
+    total = len(arrays["pids"])
+    if distmat.shape != (num_query, total - num_query):
+        called = " and ".join(named.sources["pids"])
+        raise InputError(
+            f"{file}: distmat must be queries x gallery, which {called} number {total} in all, but "
+            f"it is {list(distmat.shape)}"
+        )
     halves: list[Any] = []
     for key in LABELS:
         ids = arrays.get(key)
         if ids is None:
             halves += [None, None]
             continue
-        check_array(ids, f"{file}: {key}", kinds="iu", shape=(total,))
+        called = " and ".join(named.sources[key])
+        check_array(ids, f"{file}: {called}", kinds="iu", shape=(total,))
         halves += [ids[:num_query], ids[num_query:]]
     return Distances(distmat, Labels(*halves))
