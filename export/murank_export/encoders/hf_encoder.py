@@ -58,7 +58,7 @@ def export_hf_encoder(
 
     name, output = MODELS[kind]
     # A ViT's pooler is often untrained and never the feature.
-    options = {"add_pooling_layer": False} if kind == "vit" else {}
+    options: dict[str, Any] = {"add_pooling_layer": False} if kind == "vit" else {}
     model = load_model(getattr(transformers, name), folder, attn_implementation="eager", **options)
     onnx_export_from_model = _optimum()
     with quiet_exporter():

@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from murank import InputError
+from murank_export.graphs.decoder import rope_frequencies
 from murank_export.graphs.geometry import Grid
-from murank_export.sources.loading import (
-    check_no_other_weights,
-    load_model,
-    one_line,
-    read_json,
-)
-from murank_export.sources.quiet import quiet
+from murank_export.mllm.config import FAMILIES, MllmConfig, read_config
+from murank_export.mllm.rope import VISION_THETA
+from murank_export.mllm.tokenizer import load_tokenizer
+from murank_export.sources.image_processor import read_image_processor
+from murank_export.sources.loading import check_no_other_weights, load_model, tensor_names
 
-FAMILIES = {
-    "qwen2_vl": "Qwen2VLForConditionalGeneration",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    "qwen3_vl": "Qwen3VLForConditionalGeneration",
-}
 _CUSTOMARY_SIZE = (280, 140)  # height, width: MUSE's
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _HALVES = (0.5, 0.5, 0.5)
+_DECIDING = ("do_normalize", "do_rescale", "image_mean", "image_std", "rescale_factor")
+_ROUNDED = 1e-5  # of a power in float32: the base's logarithm (below 50) times 2^-24, and some more
+_TIED = (
+    "config.json ties the answer head to the embeddings, which differ; set its "
+    "tie_word_embeddings to false"
+)
 
 
 @dataclass
@@ -72,45 +72,56 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         The folder lacks something, holds another kind of model, has weights that are no
         safetensors, or anything that would be left out of the model.
     """
-    config = read_json(folder / "config.json")
-    family = config.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise InputError(
-            f"{folder}: model_type is {family!r}; murank exports {', '.join(FAMILIES)} (dense)"
-        )
-    if _is_set(config, "quantization_config") or _is_set(config, "compression_config"):
-        raise InputError(f"{folder} is quantised; export the original and choose --dtype")
-    if config.get("auto_map"):
-        raise InputError(f"{folder} brings code of its own (auto_map), which murank does not run")
+    config = read_config(folder)
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} holds no *.safetensors; convert the weights to safetensors")
     check_no_other_weights(folder, lambda file: file.suffix == ".safetensors")
+    tokenizer, template = load_tokenizer(folder)
+    mean, std = _normalisation(folder, config.family)
+    model = _load_model(folder, config)
+    return Checkpoint(folder, config.family, model, tokenizer, template, mean, std)
+
+
+def _load_model(folder: Path, config: MllmConfig) -> Any:
     import transformers
 
-    kind = getattr(transformers, FAMILIES[family], None)
+    kind = getattr(transformers, FAMILIES[config.family], None)
     if kind is None:
-        raise InputError(f"transformers {transformers.__version__} does not know {family}; upgrade")
-    tokenizer = _load_tokenizer(folder)
-    model = load_model(kind, folder, dtype=torch.float32)
-    _check_all_taken(model, folder)
-    mean, std = _normalisation(folder, family)
-    template = _chat_template(folder, tokenizer)
-    return Checkpoint(folder, family, model, tokenizer, template, mean, std)
+        raise InputError(
+            f"transformers {transformers.__version__} does not know {config.family}; upgrade"
+        )
+    names = {canonical(name) for name in tensor_names(folder)}
+    tied = config.is_tied(has_head="lm_head.weight" in names)
+    settings = config.settings(tied=tied)
+    model = load_model(kind, folder, config=settings, dtype=torch.float32)
+    _check_all_taken(model, folder, tied=tied)
+    _check_rope(model, config)
+    return model
 
 
-def _is_set(config: object, key: str) -> bool:
-    """Whether a key has a value at any depth."""
-    waiting = [config]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            if one.get(key):
-                return True
-            waiting += one.values()
-    return False
+def _check_rope(model: Any, config: MllmConfig) -> None:
+    """Raise InputError unless the model turns by the frequencies that its config.json says."""
+    import transformers
+
+    rotary, vision = model.model.language_model.rotary_emb, model.model.visual.rotary_pos_emb
+    inverse, axes = rope_frequencies(rotary)
+    scale = torch.tensor([float(getattr(rotary, "attention_scaling", 1.0))])
+    rope, of_vision = config.rope, vision.inv_freq.double()
+    steps = torch.arange(len(of_vision), dtype=torch.float64) / len(of_vision)
+    pairs = (
+        (inverse.double(), rope.inverse_frequencies()),
+        (scale.double(), torch.tensor([rope.scale], dtype=torch.float64)),
+        (of_vision, VISION_THETA**-steps),
+    )
+    alike = all(torch.allclose(own, said, rtol=_ROUNDED, atol=0) for own, said in pairs)
+    if not alike or not torch.equal(axes, rope.axes()):
+        raise InputError(
+            f"transformers {transformers.__version__} makes another rope of {config.file} than it "
+            "says; please report it"
+        )
 
 
-def _check_all_taken(model: Any, folder: Path) -> None:
+def _check_all_taken(model: Any, folder: Path, *, tied: bool) -> None:
     """Raise InputError unless each tensor of the folder is in the model, value for value.
 
     Versions of transformers differ in what they drop without a word: an answer head beside a
@@ -118,6 +129,10 @@ def _check_all_taken(model: Any, folder: Path) -> None:
     """
     from safetensors import safe_open
 
+    if tied:  # transformers 5 leaves that when both are there, and differ
+        head, table = model.get_output_embeddings(), model.get_input_embeddings()
+        if not _equal(head.weight, table.weight):
+            raise InputError(f"{folder}: lm_head.weight is not the embeddings: {_TIED}")
     named = (model.named_parameters, model.named_buffers)
     own = {canonical(key): value for of in named for key, value in of(remove_duplicate=False)}
     for file in sorted(folder.glob("*.safetensors")):
@@ -132,10 +147,7 @@ def _check_all_taken(model: Any, folder: Path) -> None:
 
 def _why(name: str) -> str:
     if canonical(name) in ("lm_head.weight", "embed_tokens.weight"):
-        return (
-            "config.json ties the answer head to the embeddings, which differ; set its "
-            "tie_word_embeddings to false"
-        )
+        return _TIED
     return "another file of the folder has a tensor of this name, too"
 
 
@@ -155,44 +167,13 @@ def canonical(name: str) -> str:
     return name
 
 
-def _load_tokenizer(folder: Path) -> Any:
-    import transformers
-
-    loader: Any = transformers.AutoTokenizer
-    try:
-        with quiet():
-            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        # transformers raises TypeError where a file is missing, tokenizers plain exceptions.
-        raise InputError(f"{folder}: no tokenizer could be loaded: {one_line(error)}") from error
-
-
-def _chat_template(folder: Path, tokenizer: Any) -> str:
-    """Return the template of a whole turn.
-
-    A processor's comes first: the tokenizer beside it may have one without the turn markers.
-    """
-    jinja, wrapped = folder / "chat_template.jinja", folder / "chat_template.json"
-    if jinja.exists():
-        try:
-            return jinja.read_text("utf-8")
-        except ValueError as error:
-            raise InputError(f"{jinja} is not UTF-8") from error
-    if wrapped.exists():
-        template = read_json(wrapped).get("chat_template")
-        if not isinstance(template, str):
-            raise InputError(f"{wrapped} must hold a text under chat_template")
-        return template
-    if not isinstance(tokenizer.chat_template, str):
-        raise InputError(f"{folder} has no chat template (chat_template.json or .jinja)")
-    return tokenizer.chat_template
-
-
 def _normalisation(folder: Path, family: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    file = folder / "preprocessor_config.json"
-    if not file.exists():
+    file, config = read_image_processor(folder, _DECIDING)
+    if not config:
         return (_HALVES, _HALVES) if family == "qwen3_vl" else (_CLIP_MEAN, _CLIP_STD)
-    config = read_json(file)
+    for step in ("do_rescale", "do_normalize"):
+        if not config.get(step, True):
+            raise InputError(f"{file}: {step} is off, which murank does not do for an MLLM")
     values = [config.get(name) for name in ("image_mean", "image_std")]
     for value in values:
         if not (isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 _BESIDE = (
     "chat_template.jinja", "chat_template.json", "merges.txt", "preprocessor_config.json",
-    "tokenizer.json", "tokenizer_config.json", "vocab.json",
+    "processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
 )  # fmt: skip
 
 

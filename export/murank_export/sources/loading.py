@@ -1,7 +1,7 @@
 """Loading with transformers: quietly, from local files, and nothing left to chance."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,12 @@ _WEIGHTS = {".bin", ".ckpt", ".gguf", ".npz", ".pt", ".pth", ".safetensors"}
 _OF_TRAINERS = ("optimizer", "random_states", "rng_state", "scaler", "scheduler", "training_args")
 
 
-def load_model(kind: Any, folder: Path, **settings: Any) -> Any:
+def load_model(
+    kind: Any, folder: Path, config: Mapping[str, Any] | None = None, **settings: Any
+) -> Any:
     """Return a model in eval mode, every weight of which came from the folder's safetensors.
+
+    `config` is for the class of its config; None: the folder's own.
 
     Raises
     ------
@@ -25,6 +29,8 @@ def load_model(kind: Any, folder: Path, **settings: Any) -> Any:
     _check_own_weights(folder)
     with quiet():
         try:
+            if config is not None:
+                settings["config"] = kind.config_class(**config)
             model, info = kind.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -61,6 +67,27 @@ def _check_own_weights(folder: Path) -> None:
     for name in named.values():
         if name not in here:
             raise InputError(f"{index} names {str(name)!r}, which is no file of that folder")
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """Return the names of all tensors of a folder.
+
+    Raises
+    ------
+    InputError
+        A file is damaged.
+    """
+    return {name for file in sorted(folder.glob("*.safetensors")) for name in _names(file)}
+
+
+def _names(file: Path) -> Iterable[str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as handle:
+            return list(handle.keys())
+    except SafetensorError as error:
+        raise InputError(f"{file} is damaged: {one_line(error)}") from error
 
 
 def check_no_other_weights(folder: Path, read: Callable[[Path], bool]) -> None:
