@@ -31,6 +31,7 @@ FLAGS = {
         ("pass overwrite=True", "pass --overwrite"),
         ("pass --num-query (num_query)", "pass --num-query"),
         ("pass --drop-junk (junk='drop')", "pass --drop-junk"),
+        ("--drop none (drop='none') does without", "--drop none does without"),
         ("g.db is open elsewhere: read it (mode='r')", "g.db is open elsewhere: read it"),
         ("pass a smaller max_pairs, or", "pass a smaller --max-pairs, or"),
         # What is no argument, or none of this verb's.

@@ -168,6 +168,9 @@ def test_without_cameras(
     )
     for one in (file, distances):
         refuse("evaluate", one, names=f"{one} has no camids")
+    compared = told(capsys, "evaluate", file, "--rerankers", "--drop", "none")
+    assert [row["name"] for row in compared["rows"]] == ["encoder", "k-reciprocal", "ecn"]
+    refuse("evaluate", file, "--rerankers", names=f"{file} has no camids")
     ranked = told(capsys, "rerank", file, "--method", "none")
     assert ranked["metrics"]["after"] is None
     assert "--drop none" in ranked["not_evaluated"]

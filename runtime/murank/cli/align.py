@@ -28,7 +28,7 @@ from murank.rerank.alignment import Alignment, Fitted, aligned_by, fit_gallery, 
 from murank.rerank.features import FeatureSet, check_file
 from murank.rerank.methods import distance_blocks
 from murank.rerank.pipeline import Settings, StageClock, rerank
-from murank.rerank.verdicts import check_rule
+from murank.rerank.verdicts import check_asked_rule
 
 _NEEDS = {
     "engine": ("verify_pairs",),
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     protocol = protocol_of(args)
     job, features = read_features(args.source, args.num_query)
     file, root = (args.source, Path()) if job is None else (job.features, job.image_root)
-    check_rule(features.labels, protocol, args.source)
+    check_asked_rule(features.labels, protocol, args.source)
     gallery = features.gallery
     asked.check(dim=int(gallery.features.shape[1]), camids=gallery.camids)
     engine = None if args.engine is None else opened(args, ["scorer"])

@@ -14,20 +14,19 @@ from murank.cli.parser import Parser, given_flags, positive
 from murank.cli.protocol_options import add_protocol, protocol_of
 from murank.cli.ranked_source import add_ranked_source
 from murank.cli.table import table
-from murank.datasets.labels import Labels
 from murank.files.npz import open_npz
 from murank.files.parquet import is_parquet
 from murank.jobs import is_job
 from murank.rerank.alignment import align
 from murank.rerank.array_names import NamedArrays
 from murank.rerank.distances import load_distances
-from murank.rerank.features import load_features
+from murank.rerank.features import FeatureSet, load_features
 from murank.rerank.methods import distance_blocks, kernel_errors
 from murank.rerank.metrics import Metrics, cmc_metrics, metrics_of
 from murank.rerank.parquet_features import has_features
 from murank.rerank.ranking import load_ranking, ranking_file
 from murank.rerank.truncated import evaluate_truncated
-from murank.rerank.verdicts import Verdicts, evaluator_arguments, protocol_json, why_not
+from murank.rerank.verdicts import Verdicts, evaluator_arguments, protocol_json, verdicts_by
 
 _MAX_RANK = 50
 _AT_LEAST = "mAP at least"  # of a ranking that was cut
@@ -120,17 +119,14 @@ def _kind(path: Path) -> str:
 
 def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
     features = load_features(path, args.num_query)
-    labels = features.labels
-    if labels is None:
-        raise InputError(f"{path} has no pids to evaluate by")
-    verdicts = _verdicts(labels, protocol, path)
+    verdicts = verdicts_by(features.labels, protocol, path)
     asked = alignment_of(args)
     blocks = distance_blocks("none", features)  # names the row that cannot be used
     aligned = align(features, asked)
     result = _full("euclidean", blocks, verdicts, args.max_rank)
     result = replace(
-        result, notes=aligned.notes, alignment=aligned.to_json(asked),
-        why_not=aligned.fitted.why_not,
+        result, notes=[*_shared(features, protocol), *aligned.notes],
+        alignment=aligned.to_json(asked), why_not=aligned.fitted.why_not,
     )  # fmt: skip
     if aligned.level == "off":
         return result
@@ -139,16 +135,14 @@ def _features(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) ->
     return replace(result, aligned=after)
 
 
+def _shared(features: FeatureSet, protocol: dict[str, Any]) -> list[str]:
+    """Note the queries that find themselves, where nothing is dropped."""
+    return features.shared_notes if protocol["drop"] == "none" else []
+
+
 def _distances(path: Path, args: argparse.Namespace, protocol: dict[str, Any]) -> _Result:
     distances, labels = load_distances(path)
-    return _full("distances", distances, _verdicts(labels, protocol, path), args.max_rank)
-
-
-def _verdicts(labels: Labels, protocol: dict[str, Any], path: Path) -> Verdicts:
-    reason = why_not(labels, protocol, f"{path} has")
-    if reason:
-        raise InputError(reason)
-    return Verdicts(labels, protocol)
+    return _full("distances", distances, verdicts_by(labels, protocol, path), args.max_rank)
 
 
 def _full(name: str, distances: Any, verdicts: Verdicts, max_rank: int) -> _Result:

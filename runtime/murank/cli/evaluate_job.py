@@ -19,7 +19,7 @@ from murank.rerank.alignment import Aligned, Alignment, align
 from murank.rerank.comparison import Compared, check_comparable, compare
 from murank.rerank.mu_auc import Told, told_among_candidates
 from murank.rerank.proposal import PROPOSED, Proposal, check_proposable, propose
-from murank.rerank.verdicts import Verdicts, check_rule, protocol_json
+from murank.rerank.verdicts import Verdicts, protocol_json, verdicts_by
 
 _SHOWN = ("mAP", "rank-1", "rank-5")
 
@@ -49,7 +49,7 @@ def evaluate_job(args: argparse.Namespace, protocol: dict[str, Any]) -> int:
     source = read_ranked(args)
     asked = _check_options(args, source)
     mu, gallery_mu = source.mu, source.gallery_mu
-    check_rule(source.features.labels, protocol, args.source)
+    verdicts = verdicts_by(source.features.labels, protocol, args.source)
     labels = check_comparable(source.features, mu, gallery_mu, alpha=args.alpha, protocol=protocol)
     if args.propose is not None:
         check_proposable(labels, protocol)
@@ -71,7 +71,7 @@ def evaluate_job(args: argparse.Namespace, protocol: dict[str, Any]) -> int:
     told = (
         None if mu is None else told_among_candidates(mu, labels, source.features, used, protocol)
     )
-    report = _Found(args, rows, aligned, told, proposal, stored, Verdicts(labels, protocol))
+    report = _Found(args, rows, aligned, told, proposal, stored, verdicts)
     if args.json:
         say_json(report.as_json(protocol, source.alignment))
     else:

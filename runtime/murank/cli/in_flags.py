@@ -9,7 +9,7 @@ from murank._exceptions import MurankError
 
 _VALUE = r"'[\w.-]*'|True|None|[\w.-]+"
 # Never within a path, a quoted name or a longer word.
-_SAID_TWICE = re.compile(rf"(--[a-z][\w-]*) \((\w+)(=(?:{_VALUE}))?\)")
+_SAID_TWICE = re.compile(rf"(--[a-z][\w-]*(?: (?:{_VALUE}))?) \((\w+)(=(?:{_VALUE}))?\)")
 _WITH_VALUE = re.compile(rf"(?<![\w/\\.'\"-])(\w+)=({_VALUE})(?![\w/\\])")
 _ASIDE = re.compile(rf" \(\w+=(?:{_VALUE})\)")
 _SUBJECT = re.compile(r"^(\w+)(?= (?:must|is|needs|are|and)\b)")

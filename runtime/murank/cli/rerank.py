@@ -35,7 +35,7 @@ from murank.rerank.mu import MuDistances
 from murank.rerank.parquet_ranking import check_names
 from murank.rerank.ranking import RANKING_FILES, Ranking, check_output, write_ranking
 from murank.rerank.resume import Memory, is_unfinished, resumable
-from murank.rerank.verdicts import check_rule
+from murank.rerank.verdicts import check_asked_rule
 
 
 def parser() -> Parser:
@@ -176,7 +176,7 @@ def _read(args: argparse.Namespace, line: ProgressLine) -> tuple[RankedSource, _
     args.option_alpha = alpha
     with_mu = source.mu is not None or source.gallery_mu is not None
     protocol = protocol_of(args)
-    check_rule(source.features.labels, protocol, args.source)
+    check_asked_rule(source.features.labels, protocol, args.source)
     settings = _pipeline.Settings(
         args.method, given_parameters(args, with_mu=with_mu), protocol, args.top_k,
         args.kernels, source.alignment, neighbours_of(args),

@@ -71,7 +71,11 @@ def compare(
         plain = distance_blocks("none", features, progress=named(ENCODER))
         rows.append(Compared(ENCODER, "none", metrics_of(evaluation_of(plain, labels, protocol))))
     without: dict[str, Any] = {}  # average precisions [Q] of each name without mu
-    for method, fused in _lines(with_mu=mu is not None, with_gallery=gallery_mu is not None):
+    lines = _lines(
+        with_mu=mu is not None, with_gallery=gallery_mu is not None,
+        with_cameras=features.camids is not None,
+    )  # fmt: skip
+    for method, fused in lines:
         name = names.get(method, method)
         given = _given(fused, mu, gallery_mu, alpha)
         shown = named(name + _ADDED[fused])
@@ -127,11 +131,13 @@ def evaluation_of(blocks: Any, labels: Labels, protocol: Mapping[str, Any] | Non
         return evaluator.result()
 
 
-def _lines(*, with_mu: bool, with_gallery: bool) -> Iterator[tuple[str, Fused]]:
+def _lines(*, with_mu: bool, with_gallery: bool, with_cameras: bool) -> Iterator[tuple[str, Fused]]:
     yield "none", "none"
     if with_mu:
         yield "simple", "mu"
     for name, method in METHODS.items():
+        if method.needs_camids and not with_cameras:
+            continue
         if method.takes_mu and not method.needs_mu:
             yield name, "none"
             if with_mu:

@@ -347,11 +347,9 @@ def _evaluator(labels: Labels | None, settings: Settings) -> Any:
 def _why_not_evaluated(
     features: FeatureSet, settings: Settings, verdicts: Verdicts | None
 ) -> str | None:
+    if features.labels is None:
+        return f"not evaluated: {features.unlabelled or 'the features have no pids'}"
     if verdicts is None:
-        if features.unlabelled is not None:
-            return f"not evaluated: {features.unlabelled}"
-        if features.labels is None:
-            return "not evaluated: the features have no pids"
         return f"not evaluated: {why_not(features.labels, settings.protocol)}"
     if not verdicts.num_matches.any():
         return f"not evaluated: {verdicts.no_match}"

@@ -31,20 +31,24 @@ def why_not(labels: Labels, protocol: Mapping[str, Any], of: str = "the features
     return f"{of} no {' and no '.join(missing)}, which the rule {drop} looks at{advice}"
 
 
-def check_rule(labels: Labels | None, protocol: Mapping[str, Any], file: Path) -> None:
+def check_asked_rule(labels: Labels | None, protocol: Mapping[str, Any], file: Path) -> None:
     """Raise InputError if a rule that somebody asked for cannot be used; the common one is noted.
 
     `file` is where labels come from.
     """
     drop = protocol.get("drop", SAME_CAMERA)
-    if drop == SAME_CAMERA and "camera_groups" not in protocol:
-        return
+    if not isinstance(drop, str) or drop != SAME_CAMERA or "camera_groups" in protocol:
+        verdicts_by(labels, protocol, file)
+
+
+def verdicts_by(labels: Labels | None, protocol: Mapping[str, Any], file: Path) -> "Verdicts":
+    """Return what labels from `file` say; raise InputError if there are too few for the rule."""
     if labels is None:
-        raise InputError(f"{file} has no pids, which --drop (drop) looks at")
+        raise InputError(f"{file} has no pids to evaluate by")
     reason = why_not(labels, protocol, f"{file} has")
     if reason:
         raise InputError(reason)
-    Verdicts(labels, protocol)
+    return Verdicts(labels, protocol)
 
 
 def verdicts_of(labels: Labels | None, protocol: Mapping[str, Any]) -> "Verdicts | None":
