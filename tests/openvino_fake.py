@@ -22,6 +22,7 @@ class FakeOpenVino(ModuleType):
         self.group = 0  # of activations that are rounded to eight bits
         self.tells = True  # of its layers
         self.error: RuntimeError | None = None  # of compiling
+        self.run_error: Exception | None = None
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.imported: list[bytes] = []
 
@@ -36,6 +37,10 @@ class FakeOpenVino(ModuleType):
 
     def Tensor(self, *_: Any, **__: Any) -> Any:
         return SimpleNamespace()
+
+    def _infer(self) -> None:
+        if self.run_error is not None:
+            raise self.run_error
 
     def _compile(self, _model: str, device: str, config: dict[str, Any]) -> Any:
         if self.error is not None:
@@ -62,7 +67,8 @@ class FakeOpenVino(ModuleType):
 
         return SimpleNamespace(
             inputs=[], outputs=[], get_property=told.__getitem__, get_runtime_model=layers,
-            create_infer_request=SimpleNamespace, export_model=lambda: BytesIO(b"compiled"),
+            create_infer_request=lambda: SimpleNamespace(infer=self._infer),
+            export_model=lambda: BytesIO(b"compiled"),
         )  # fmt: skip
 
 

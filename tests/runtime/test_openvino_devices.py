@@ -137,6 +137,31 @@ def test_what_cannot_be_compiled(fake: FakeOpenVino) -> None:
     assert message_of(RuntimeError("")) == "RuntimeError"
 
 
+@pytest.mark.parametrize(
+    ("providers", "error", "kind", "told"),
+    [
+        (
+            "openvino",
+            RuntimeError("Check 'x' failed at a.cpp:1: bad shape"),
+            InputError,
+            "bad shape",
+        ),
+        ("openvino:GPU", RuntimeError("device lost"), MachineError, "device lost; .* on the CPU"),
+        ("openvino", MemoryError(), MachineError, "smaller max_pairs"),
+        ("openvino:GPU", RuntimeError("[GPU] Out of memory"), MachineError, "smaller max_pairs"),
+    ],
+)
+def test_runs_that_fail(
+    fake: FakeOpenVino, providers: str, error: Exception, kind: type[Exception], told: str
+) -> None:
+    fake.devices["GPU"] = FLOATS
+    session = load(providers)
+    assert session.run({}, []) == []
+    fake.run_error = error
+    with pytest.raises(kind, match=rf"encoder\.onnx.*{told}"):
+        session.run({}, [])
+
+
 @pytest.mark.parametrize("version", ["2025.4.1-1", "2023.0.0", "unknown", ""])
 def test_one_that_is_too_old(fake: FakeOpenVino, version: str) -> None:
     fake.__dict__["__version__"] = version

@@ -53,8 +53,8 @@ class Desk:
         if others and not self.mixed:
             raise InputError(
                 f"this machine answers by {origin.device}, and the job holds answers of "
-                f"{', '.join(sorted(others))}, which may differ in the last digits: go on there, "
-                "or pass --mixed"
+                f"{', '.join(sorted(others))}, which may differ, if only in the last digits: go on "
+                "there, or pass --mixed"
             )
         return MadeBy(engine, origin.device, origin.providers)
 

@@ -24,6 +24,7 @@ class CompiledGraph:
 
     compiled: Any
     title: str  # what runs it: "OpenVINO CPU float32"
+    on_cpu: bool
 
 
 def load_compiled(
@@ -54,7 +55,7 @@ def load_compiled(
         compiled = _compiled(core, files, name, device, config)
         kept.write(compiled)
     runs_on = _check_precision(compiled, products, file)
-    return CompiledGraph(compiled, f"OpenVINO {runs_on} {products}")
+    return CompiledGraph(compiled, f"OpenVINO {runs_on} {products}", device.startswith("CPU"))
 
 
 def _config(device: str, settings: SessionSettings) -> dict[str, Any]:

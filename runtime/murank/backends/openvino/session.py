@@ -61,7 +61,7 @@ class OpenVinoSession:
         self._file = files.folder / name
         self._module = openvino()
         model = load_compiled(self._module, files, name, settings)
-        self.providers = [model.title]
+        self.providers, self._on_cpu = [model.title], model.on_cpu
         self._inputs = {port.get_any_name(): _Port.of(port) for port in model.compiled.inputs}
         self._outputs = {port.get_any_name(): _Port.of(port) for port in model.compiled.outputs}
         self._request: Any = model.compiled.create_infer_request()
@@ -93,7 +93,7 @@ class OpenVinoSession:
         Raises
         ------
         MachineError
-            Out of memory.
+            Out of memory; or a GPU or NPU failed.
         InputError
             The graph cannot be run on these inputs.
         """
@@ -156,7 +156,9 @@ class OpenVinoSession:
                 f"{self._file}: out of memory; pass a smaller max_pairs, or free some: {text}"
             )
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in given.items())
-        return InputError(f"{self._file} could not be run by OpenVINO on {shapes[:200]}: {text}")
+        told = f"{self._file} could not be run by {self.providers[0]} on {shapes[:200]}: {text}"
+        # A device that fails is no fault of an image, which would be left out for it.
+        return InputError(told) if self._on_cpu else MachineError(f"{told}; try again on the CPU")
 
 
 def _fits(lengths: Shape, wanted: Shape) -> bool:
