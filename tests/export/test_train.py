@@ -170,7 +170,8 @@ def test_what_is_written(made: MadePairs) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     assert [line.split(":")[0] for line in told if not line.startswith("note")] == [
         "load checkpoint ...", "hash model and pairs ...",
-        "each validation asks about 8 of 8 pairs (--val-pairs)", "step 0", "step 3", "step 6",
+        "each validation asks about 8 of 8 pairs (--val-pairs N, or all)",
+        "step 0", "step 3", "step 6",
     ]  # fmt: skip
     validated = [one[1:] for one in shown if one[0] == "validation pairs"]
     assert validated == [(8, 8)] * 3  # a batch holds them all

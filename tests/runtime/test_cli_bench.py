@@ -147,7 +147,7 @@ def test_server_without_enough_queries(capsys: pytest.CaptureFixture[str]) -> No
     options = ("--skip-cold", "--scenario", "Server", "--qps", "20", "--latency-bound-ms", "1e6")
     assert main(["bench", str(ENGINE), *SHORT, *options]) == 2
     out, err = capsys.readouterr()
-    assert "cached is undecided, p99 within 1e+06 ms is the bound" in out
+    assert "cached is undecided: p99 must be within 1e+06 ms" in out
     assert "of it waiting, p99" in out
     assert "662 would tell" in err
     assert "--duration" in err
@@ -286,11 +286,11 @@ def test_a_server_that_left_queries_unanswered() -> None:
     section = section_of([sample(0.05)], asked, "Server")
     fared = server_figures([sample(0.05)], 7, asked)
     out = "\n".join(report_lines(report(replace(section, server=fared))))
-    assert "cached is invalid, " in out
+    assert "cached is invalid: " in out
     assert "6 of 7 queries were never answered" in out
     stopped = server_figures([sample(0.05)], 3, asked, interrupted=True)
     out = "\n".join(report_lines(report(replace(section, server=stopped), status="interrupted")))
-    assert "cached is interrupted, p99 within" in out
+    assert "cached is interrupted: p99 must be within" in out
     assert "2 of 3 queries still waited" in out
 
 

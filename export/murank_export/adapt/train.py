@@ -82,7 +82,7 @@ def train_adapter(
         tell("hash model and pairs ...")
         deciding = _deciding(settings, template, init, machine)
         saved = folder.look(deciding, overwrite=settings.overwrite)
-        tell(f"each validation asks about {size:,} of {known:,} pairs (--val-pairs)")
+        tell(f"each validation asks about {size:,} of {known:,} pairs (--val-pairs N, or all)")
         training = Training(settings, splits, question, template, folder, machine)
         machine.wait_for_everyone()  # all have looked before one writes
         try:

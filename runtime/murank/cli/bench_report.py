@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from murank.bench.bench_settings import TARGETS
 from murank.bench.early_stopping import least_samples
 from murank.bench.figures import FEW, quantile
 from murank.bench.report_comparison import is_busy, load_of
@@ -40,10 +41,12 @@ def _head(report: BenchReport) -> str:
     method = "scoring alone" if asked.method is None else asked.method
     aligned = "" if asked.alignment == "off" else f" on aligned features ({asked.alignment})"
     used = sorted({name[0] for name in where.providers.values() if name})
+    target = TARGETS[asked.scenario]
+    judged = "throughput" if target is None else f"p{100 * target:.0f}"
     return (
-        f"{asked.scenario}: {asked.candidates} candidates of {asked.gallery_size} images, "
-        f"{method}{aligned}, {where.precision}, {', '.join(used) or 'not loaded'}, "
-        f"{where.cores} cores"
+        f"{asked.scenario}, judged by {judged}: {asked.candidates} candidates of "
+        f"{asked.gallery_size} images, {method}{aligned}, {where.precision}, "
+        f"{', '.join(used) or 'not loaded'}, {where.cores} cores"
     )
 
 
@@ -175,7 +178,7 @@ def _section_notes(name: str, section: Section) -> Iterator[str]:
 
 def server_lines(name: str, section: Section, fared: ServerFigures) -> Iterator[str]:
     """Yield a Server's verdict, and what it rests on."""
-    yield f"{name} is {fared.verdict}, p99 within {fared.latency_bound_ms:g} ms is the bound"
+    yield f"{name} is {fared.verdict}: p99 must be within {fared.latency_bound_ms:g} ms"
     if fared.unanswered:
         how = "still waited" if fared.verdict == "interrupted" else "were never answered"
         yield f"{fared.unanswered} of {fared.scheduled} queries {how}"
