@@ -26,13 +26,18 @@ def test_the_public_face() -> None:
     assert [name for name in face.__all__ if not hasattr(face, name)] == []
     assert list(DATASETS) == [
         "market1501", "dukemtmc", "msmt17", "cuhk03-np", "viper", "grid", "prid", "ilids",
+        "occluded-duke", "cuhk-sysu", "ltcc", "prcc", "prcc-same-clothes", "veri776",
+        "vehicleid-800", "vehicleid-1600", "vehicleid-2400",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "home",
-    ["", "Market-1501-v15.09.15", "market1501", "market1501/Market-1501-v15.09.15"],
-)
+    [
+        "", "Market-1501-v15.09.15", "market1501", "market1501/Market-1501-v15.09.15",
+        "Market1501", "market_1501", "Market-1501-v15.09.15/Market-1501-v15.09.15",
+    ],
+)  # fmt: skip
 def test_market1501(tmp_path: Path, home: str) -> None:
     """Sorted, cameras from 0, junk (-1) left out, distractors (0000) kept."""
     touch(tmp_path / home, MARKET)
@@ -155,6 +160,12 @@ def test_msmt17_without_images(tmp_path: Path) -> None:
         ("grid", "probe and gallery not found.*underground_reid"),
         ("prid", "cam_a and cam_b not found.*person_0001.png"),
         ("ilids", "Persons not found.*0001001.jpg"),
+        ("occluded-duke", "query and bounding_box_test not found.*0005_c2_f0046985.jpg"),
+        ("cuhk-sysu", "query and gallery not found.*00001_s1_0000012_0.jpg"),
+        ("ltcc", "query and test not found.*000_1_c3_015833.png"),
+        ("prcc", "rgb/test/A and rgb/test/C not found.*rgb/test"),
+        ("veri776", "image_query and image_test not found.*0002_c002_00030600_0.jpg"),
+        ("vehicleid-800", "image and train_test_split/test_list_800.txt not found.*0000001.jpg"),
     ],
 )
 def test_empty_and_missing_roots(tmp_path: Path, name: str, sought: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from murank.cli.parser import Parser, positive
 from murank.datasets import DATASETS, list_images, load_dataset
+from murank.datasets.registry import dataset_name
 from murank.datasets.shared_files import note_of_shared
 from murank.jobs import GivenFeatures, Images
 from murank.rerank.features import FeatureSet, check_has_paths, load_features
@@ -34,7 +35,10 @@ def add_job_sources(result: Parser) -> None:
         help="folder of images, or a list (.csv, .parquet: path, pid, camid)",
     )
     group.add_argument("--gallery", metavar="DIR|LIST", help="the same, to be ranked")
-    one.add_argument("--dataset", choices=tuple(DATASETS), metavar="NAME", help=", ".join(DATASETS))
+    one.add_argument(
+        "--dataset", type=dataset_name, choices=tuple(DATASETS), metavar="NAME",
+        help=", ".join(DATASETS),
+    )  # fmt: skip
     group.add_argument("--root", metavar="DIR", help="folder of the data set")
     group.add_argument("--split", type=int, metavar="N", help="which of its random halves (0)")
     group.add_argument("--boxes", choices=("detected", "labeled"), help="of cuhk03-np (detected)")

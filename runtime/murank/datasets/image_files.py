@@ -1,8 +1,9 @@
 """Finding folders and image files; nothing is opened."""
 
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from murank._exceptions import InputError
@@ -11,6 +12,9 @@ from murank._exceptions import InputError
 IMAGE_SUFFIXES = (
     ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp",
 )  # fmt: skip
+
+
+_DEEPEST = 3  # folders of a data set's names in each other
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -45,8 +49,21 @@ def images_below(folder: Path, passed_over: Counter[str] | None = None) -> list[
     return images
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders that lie in the folder itself, sorted by name."""
+    return [folder / entry.name for entry in _visible(folder) if _is_folder(entry)]
+
+
+def has_home(root: Path, homes: Sequence[str], needs: Sequence[str]) -> bool:
+    """Whether `find_home` would find one."""
+    return root.is_dir() and any(not lacking for _, lacking in _places(root, homes, needs))
+
+
 def find_home(root: Path, homes: Sequence[str], needs: Sequence[str], layout: str) -> Path:
     """Return the first of root/home that has all of `needs`.
+
+    Folders are known by the letters and digits of their names, in any case, and may lie in each
+    other: what unpacks into a folder of its own is often put into one more of that name.
 
     Raises
     ------
@@ -55,10 +72,7 @@ def find_home(root: Path, homes: Sequence[str], needs: Sequence[str], layout: st
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; it should hold {layout}")
-    places = list(dict.fromkeys(root / home for home in homes))
-    missing = [[need for need in needs if not (place / need).exists()] for place in places]
-    lacking = min(missing, key=len)
-    place = places[missing.index(lacking)]
+    place, lacking = min(_places(root, homes, needs), key=lambda found: len(found[1]))
     if not lacking:
         return place
     if len(lacking) < len(needs):
@@ -68,6 +82,25 @@ def find_home(root: Path, homes: Sequence[str], needs: Sequence[str], layout: st
         f"{root}: {' and '.join(needs)} not found, neither there nor in {inner}; "
         f"it should hold {layout}"
     )
+
+
+def _places(
+    root: Path, homes: Sequence[str], needs: Sequence[str]
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the root, and folders of the homes' names below it, with what each lacks."""
+    known = {_letters(part) for home in homes for part in home.split("/") if part}
+    level = [root]
+    for _ in range(_DEEPEST + 1):
+        for place in level:
+            yield place, [need for need in needs if not (place / need).exists()]
+        level = [
+            inner for place in level for inner in folders_in(place)
+            if _letters(inner.name) in known
+        ]  # fmt: skip
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -6,7 +6,7 @@ it matches nobody and stays in the gallery.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from murank._exceptions import InputError
@@ -27,17 +27,38 @@ CUHK03_NP_LAYOUT = (
     "detected/ or labeled/, each with query/ and bounding_box_test/ and names that begin 0001_c1_, "
     "itself or in CUHK03-NP/"
 )
+OCCLUDED_DUKE_LAYOUT = (
+    "query/ and bounding_box_test/ with names like 0005_c2_f0046985.jpg, "
+    "itself or in Occluded_Duke/"
+)
+VERI776_LAYOUT = (
+    "image_query/ and image_test/ with names like 0002_c002_00030600_0.jpg (vehicle, camera, ...), "
+    "itself or in VeRi/"
+)
+MARKET_FOLDERS = ("query", "bounding_box_test")
 _NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")
 
 
 def read_market1501(root: Path) -> Dataset:
     """Read Market-1501: 3368 queries, 15913 gallery images, six cameras; sorted by path."""
-    return _read(root, ("Market-1501-v15.09.15", "market1501"), MARKET1501_LAYOUT)
+    return read_in_layout(root, ("Market-1501-v15.09.15", "market1501"), MARKET1501_LAYOUT)
 
 
 def read_dukemtmc(root: Path) -> Dataset:
     """Read DukeMTMC-reID: 2228 queries, 17661 gallery images, eight cameras; sorted by path."""
-    return _read(root, ("DukeMTMC-reID", "dukemtmc-reid"), DUKEMTMC_LAYOUT)
+    return read_in_layout(root, ("DukeMTMC-reID", "DukeMTMC"), DUKEMTMC_LAYOUT)
+
+
+def read_occluded_duke(root: Path) -> Dataset:
+    """Read Occluded-Duke: 2210 queries, 17661 gallery images, eight cameras; sorted by path."""
+    homes = ("Occluded_Duke", "Occluded-DukeMTMC", "Occluded-DukeMTMC-reID")
+    return read_in_layout(root, homes, OCCLUDED_DUKE_LAYOUT)
+
+
+def read_veri776(root: Path) -> Dataset:
+    """Read VeRi-776: 1678 queries, 11579 gallery images, 20 cameras; sorted by path."""
+    homes = ("VeRi", "VeRi-776", "VeRi_with_plate", "VeRi776")
+    return read_in_layout(root, homes, VERI776_LAYOUT, ("image_query", "image_test"))
 
 
 def read_cuhk03_np(root: Path, *, boxes: str = "detected") -> Dataset:
@@ -47,7 +68,8 @@ def read_cuhk03_np(root: Path, *, boxes: str = "detected") -> Dataset:
     """
     if boxes not in BOXES:
         raise InputError(f"boxes must be one of {', '.join(BOXES)}, got {boxes!r}")
-    return _read(root, ("CUHK03-NP", "cuhk03-np"), CUHK03_NP_LAYOUT, f"{boxes}/")
+    folders = [f"{boxes}/{folder}" for folder in MARKET_FOLDERS]
+    return read_in_layout(root, ("CUHK03-NP", "CUHK03"), CUHK03_NP_LAYOUT, folders)
 
 
 def parse_name(name: str) -> tuple[int, int] | None:
@@ -64,11 +86,11 @@ def is_nobody(path: str, pid: int) -> bool:
     return pid < 0 or (pid == 0 and label is not None and label[0] == 0)
 
 
-def _read(root: Path, names: tuple[str, ...], layout: str, inner: str = "") -> Dataset:
-    # The downloads unpack into a folder of their own, which tools put into one more.
-    homes = ("", *names, *(f"{outer}/{names[0]}" for outer in names))
-    folders = [inner + folder for folder in ("query", "bounding_box_test")]
-    home = find_home(root, homes, folders, layout)
+def read_in_layout(
+    root: Path, names: Sequence[str], layout: str, folders: Sequence[str] = MARKET_FOLDERS
+) -> Dataset:
+    """Read two folders of PID_cCAM names, of queries and gallery; `layout` in words."""
+    home = find_home(root, ("", *names), folders, layout)
     query, gallery = (_labelled(home / folder) for folder in folders)
     return make_dataset(query, gallery, home)
 

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from murank._exceptions import InputError
-from murank.datasets.image_files import find_home
+from murank.datasets.image_files import find_home, has_home
 from murank.datasets.image_lists import Dataset, Image, make_dataset
+from murank.datasets.market_style import MARKET_FOLDERS, read_in_layout
 
 MSMT17_LAYOUT = (
     "list_query.txt, list_gallery.txt and test/ (V1) or mask_test_v2/ (V2), "
-    "itself or in MSMT17_V1/ or MSMT17_V2/"
+    "itself or in MSMT17_V1/ or MSMT17_V2/; or query/ and bounding_box_test/ as Market-1501"
 )
 _LISTS = ("list_query.txt", "list_gallery.txt")
 _FOLDERS = ("test", "mask_test_v2")
-_VERSIONS = ("MSMT17_V1", "MSMT17_V2")
+_HOMES = ("MSMT17_V1", "MSMT17_V2", "MSMT17")
 # PID/PID_NUMBER_CAM_TIME_FRAME_BOX.jpg PID
 _LINE = re.compile(r"([0-9]+/[0-9]+_[0-9]+_([0-9]{1,9})_[^/\s]+) ([0-9]{1,9})")
 
@@ -23,9 +24,12 @@ def read_msmt17(root: Path) -> Dataset:
     """Read MSMT17: 11659 queries, 82161 gallery images, 15 cameras, in the order of the lists.
 
     Pids are those of the lists; camera ids those of the names minus one. Where both releases lie
-    in `root`, V1 is read: name the folder of V2 itself to have that one.
+    in `root`, V1 is read: name the folder of V2 itself to have that one. Copies that were brought
+    into the layout of Market-1501 (0000_c1_0002.jpg) are read as that, sorted by path.
     """
-    homes = ("", *_VERSIONS, *(f"msmt17/{version}" for version in _VERSIONS))
+    homes = ("", *_HOMES)
+    if not has_home(root, homes, _LISTS) and has_home(root, homes, MARKET_FOLDERS):
+        return read_in_layout(root, _HOMES, MSMT17_LAYOUT)
     home = find_home(root, homes, _LISTS, MSMT17_LAYOUT)
     folders = [home / name for name in _FOLDERS if (home / name).is_dir()]
     if not folders:

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from murank._exceptions import InputError
+from murank.datasets.clothes_changing import LTCC_LAYOUT, PRCC_LAYOUT, read_ltcc, read_prcc
 from murank.datasets.grid import GRID_LAYOUT, read_grid
 from murank.datasets.ilids import ILIDS_LAYOUT, read_ilids
 from murank.datasets.image_lists import Dataset
@@ -14,14 +16,26 @@ from murank.datasets.market_style import (
     CUHK03_NP_LAYOUT,
     DUKEMTMC_LAYOUT,
     MARKET1501_LAYOUT,
+    OCCLUDED_DUKE_LAYOUT,
+    VERI776_LAYOUT,
     read_cuhk03_np,
     read_dukemtmc,
     read_market1501,
+    read_occluded_duke,
+    read_veri776,
 )
 from murank.datasets.msmt17 import MSMT17_LAYOUT, read_msmt17
 from murank.datasets.prid import PRID_LAYOUT, read_prid
 from murank.datasets.viper import VIPER_LAYOUT, read_viper
+from murank.datasets.without_cameras import (
+    CUHK_SYSU_LAYOUT,
+    VEHICLEID_LAYOUT,
+    read_cuhk_sysu,
+    read_vehicleid,
+)
 from murank.files.urls import refuse_url
+
+_PARTS_OF_VEHICLEID = (800, 1600, 2400)
 
 
 @dataclass(frozen=True)
@@ -43,8 +57,30 @@ DATASETS: Mapping[str, DatasetReader] = MappingProxyType(
         "grid": DatasetReader(read_grid, GRID_LAYOUT, "split"),
         "prid": DatasetReader(read_prid, PRID_LAYOUT, "split"),
         "ilids": DatasetReader(read_ilids, ILIDS_LAYOUT, "split"),
+        "occluded-duke": DatasetReader(read_occluded_duke, OCCLUDED_DUKE_LAYOUT),
+        "cuhk-sysu": DatasetReader(read_cuhk_sysu, CUHK_SYSU_LAYOUT),
+        "ltcc": DatasetReader(read_ltcc, LTCC_LAYOUT),
+        "prcc": DatasetReader(read_prcc, PRCC_LAYOUT),
+        "prcc-same-clothes": DatasetReader(partial(read_prcc, queries="B"), PRCC_LAYOUT),
+        "veri776": DatasetReader(read_veri776, VERI776_LAYOUT),
+        **{
+            f"vehicleid-{count}": DatasetReader(
+                partial(read_vehicleid, vehicles=count), VEHICLEID_LAYOUT, "split"
+            )
+            for count in _PARTS_OF_VEHICLEID
+        },
     }
 )
+
+
+def dataset_name(name: str) -> str:
+    """Return a name as `DATASETS` has it, whatever its case and hyphens; another as it is."""
+    letters = {_letters(known): known for known in DATASETS} | {"dukemtmcreid": "dukemtmc"}
+    return letters.get(_letters(name), name)
+
+
+def _letters(name: str) -> str:
+    return "".join(one for one in name.lower() if one.isalnum())
 
 
 def load_dataset(
@@ -55,11 +91,12 @@ def load_dataset(
     Parameters
     ----------
     name
-        One of `DATASETS`.
+        One of `DATASETS`; case and hyphens do not matter.
     root
         The folder of the data set, or the one above it.
     split
-        Which of the random halves; for viper, grid, prid and ilids (the others have one: 0).
+        Which of the random halves; for viper, grid, prid, ilids and vehicleid (the others have
+        one: 0).
     boxes
         For cuhk03-np: "detected" (the default) or "labeled".
 
@@ -69,6 +106,7 @@ def load_dataset(
         A folder or file is missing or its name cannot be read, or an option does not fit.
     """
     refuse_url(root)
+    name = dataset_name(name)
     if name not in DATASETS:
         raise InputError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
     reader = DATASETS[name]

@@ -23,9 +23,14 @@ def draw_key(dataset: str, split: int, what: int | str) -> bytes:
     return hashlib.sha256(f"{dataset} {split} {what}".encode()).digest()
 
 
+def check_split(split: int, owner: str) -> None:
+    """Raise InputError unless it is the number of one of the drawn splits."""
+    _check_range(split, NUM_SPLITS, owner)
+
+
 def draw_training_pids(dataset: str, split: int, pids: Iterable[int]) -> set[int]:
     """Return the pids of the training half; with an odd number the test half is larger by one."""
-    _check_range(split, NUM_SPLITS, f"{dataset} without a splits file")
+    check_split(split, f"{dataset} without a splits file")
     shuffled = sorted(set(pids), key=lambda pid: draw_key(dataset, split, pid))
     return set(shuffled[: len(shuffled) // 2])
 
