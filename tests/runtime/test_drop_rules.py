@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 from refusal import Refuse
 
-from murank import InputError, Labels, evaluate_truncated, load_ranking
+from murank import (
+    InputError,
+    Labels,
+    Ranking,
+    evaluate_truncated,
+    load_features,
+    load_ranking,
+)
 from murank.cli import main
 from murank.datasets.labels import JUNK_PID
 from murank.rerank import verdicts
 from murank.rerank.verdicts import Verdicts
+from murank.sheet import rows_of
 from murank_kernels.evaluation import drop_rule
 
 NUM_QUERY, NUM_GALLERY = 12, 50
@@ -219,6 +227,37 @@ def test_pairs_are_counted_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(verdicts, "_AT_ONCE", 9)
         np.testing.assert_array_equal(Verdicts(labels, protocol).num_matches, whole)
         monkeypatch.undo()
+
+
+def test_what_mu_tells_and_what_sheets_show_is_by_the_rule(
+    file: Path, arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = arrays["features"] / np.linalg.norm(arrays["features"], axis=1, keepdims=True)
+    near = np.argsort(-rows[:NUM_QUERY] @ rows[NUM_QUERY:].T, axis=1)[:, :20]
+    mu = np.random.default_rng(5).random(near.shape).astype(np.float32)
+    np.savez(file.with_name("mu.npz"), probs=1 - mu, gallery_indices=near)
+    rule = dropped(arrays, "same-clothes", None)
+    person = arrays["pids"][:NUM_QUERY, None] == arrays["pids"][NUM_QUERY:]
+    kept = [(i, j) for i in range(NUM_QUERY) for j in near[i] if not rule(i, j)]
+    found = told(
+        capsys, "evaluate", file, "--rerankers", "--mu", file.with_name("mu.npz"),
+        "--drop", "same-clothes",
+    )["among_candidates"]  # fmt: skip
+    same = sum(bool(person[pair]) for pair in kept)
+    assert (found["same"], found["different"]) == (same, len(kept) - same)
+    features = load_features(file)
+    names = np.array([str(i) for i in range(NUM_GALLERY)])
+    ranking = Ranking(
+        near, np.zeros(near.shape, np.float32), names[:NUM_QUERY], names,
+        **vars(features.labels),
+    )  # fmt: skip
+    shown = rows_of(
+        ranking, ranking, None, range(NUM_QUERY), n_shown=20, protocol={"drop": "same-clothes"}
+    )
+    for i, row in enumerate(shown):
+        for j, cell in zip(near[i], row.before, strict=True):
+            wanted = "junk" if rule(i, j) else "match" if person[i, j] else "other"
+            assert cell.verdict == wanted
 
 
 def test_a_ranking_from_python(file: Path, arrays: dict[str, Any]) -> None:
