@@ -49,6 +49,9 @@ class Place:
             pids=np.array([1, 1, 2, 2, 1, 1, 2, 2, -1, -1, 3, 3]), camids=np.arange(12) % 2,
         )  # fmt: skip
 
+        self.mask = self.folder / "mask.npz"
+        np.savez(self.mask, drop=np.eye(4, 8, dtype=bool))
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
@@ -74,7 +77,7 @@ CASES: dict[str, Callable[[Place], list[object]]] = {
         "--method", "none", *RUN,
     ],
     "align": lambda at: [at.features, "-o", at.folder / "a.npz", "--overwrite"],
-    "evaluate": lambda at: [at.features],
+    "evaluate": lambda at: [at.features, "--drop", at.mask],
     "calibrate": lambda at: [at.engine, "--pairs", at.pairs, "--eer", "--dry-run", *RUN],
     "inspect": lambda at: [at.engine, "--verify", *RUN],
     "bench": lambda at: [

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from murank._exceptions import UsageError
@@ -59,7 +58,7 @@ def _draws(args: argparse.Namespace) -> dict[str, int]:
 
 
 def _dropped(args: argparse.Namespace) -> dict[str, Any]:
-    rule = load_drop_mask(args.drop) if isinstance(args.drop, Path) else args.drop
+    rule = args.drop if args.drop in RULES else load_drop_mask(args.drop)
     if args.camera_group and not looks_at(rule):
         raise UsageError(
             "--camera-group is of rules that look at cameras: not of --drop none, or a mask"
@@ -68,12 +67,10 @@ def _dropped(args: argparse.Namespace) -> dict[str, Any]:
     return {"drop": rule, **groups, **({"junk": "drop"} if args.drop_junk else {})}
 
 
-def _rule(text: str) -> str | Path:
+def _rule(text: str) -> str:
     """Parse the name of a rule, or of a file."""
-    if text in RULES:
+    if text in RULES or text.endswith(".npz"):
         return text
-    if text.endswith(".npz"):
-        return Path(text)
     raise argparse.ArgumentTypeError(
         f"must be {', '.join(RULES)}, or a mask in an .npz file, got {text!r}"
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.files.npz import check_array, read_npz
+from murank.files.urls import refuse_url
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class DropMask:
 
 def load_drop_mask(path: str | os.PathLike[str]) -> DropMask:
     """Read the booleans `drop` [Q,G] of an .npz; they may stay in the file. Raises InputError."""
+    refuse_url(path)
     file = Path(path)
     mask = read_npz(file, ("drop",), mapped=("drop",))["drop"]
     check_array(mask, f"{file}: drop", kinds="b", shape=(None, None))
