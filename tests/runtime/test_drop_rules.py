@@ -131,6 +131,17 @@ def test_every_verb(
     assert (compared["counts"], compared["protocol"]) == (found["counts"], recorded)
 
 
+def test_align_says_by_what_it_evaluated(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, "align", file, "--align-cameras", "mean", "--drop", "same-clothes")
+    assert found["protocol"] == {"protocol": "market1501", "drop": "same-clothes"}
+    evaluated = told(capsys, "evaluate", file, "--align-cameras", "mean", "--drop", "same-clothes")
+    for one, key in (("before", "metrics"), ("aligned", "aligned")):
+        wanted = evaluated[key] if key == "metrics" else evaluated[key]["metrics"]
+        assert found["metrics"][one]["mAP"] == pytest.approx(wanted["mAP"])
+    assert main(["align", str(file), "--drop", "same-clothes", "--align-cameras", "mean"]) == 0
+    assert "queries evaluated (market1501, drop same-clothes)" in capsys.readouterr().out
+
+
 def test_what_is_printed_names_the_rule_and_who_does_not_count(
     file: Path, arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +162,7 @@ def test_what_is_printed_names_the_rule_and_who_does_not_count(
         assert main([*words, "--drop", "same-clothes", "--align-cameras", "off"]) == 0
         said = capsys.readouterr().out
         assert "drop same-clothes" in said
-        assert f"; {count} without a match left" in said
+        assert f"; {count} left without a match" in said
         assert "1 (query)" in said  # of unknown clothes
     assert main(["evaluate", str(file), "--camera-group", "2,3", "--camera-group", "1,4"]) == 0
     assert "cameras 2+3, 1+4 as one" in capsys.readouterr().out

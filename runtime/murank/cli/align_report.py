@@ -13,6 +13,7 @@ from murank.datasets.market_style import is_nobody
 from murank.jobs.judging import Judged
 from murank.rerank.alignment import Fitted
 from murank.rerank.features import Items
+from murank.rerank.verdicts import evaluated_line
 
 _COLUMNS = ("mAP", "rank-1", "rank-5", "rank-10")
 _NAMED = 3  # skipped images
@@ -48,6 +49,7 @@ def as_json(learnt: Learnt) -> dict[str, Any]:
         "right": right_share(learnt.fitted, learnt.gallery),
         "verified": None if learnt.judged is None else _verified(learnt, learnt.judged),
         "metrics": None if metrics is None else {k: metrics[k] for k in ("before", "aligned")},
+        "protocol": None if evaluated is None else evaluated["protocol"],
         "not_evaluated": None if evaluated is None else evaluated["not_evaluated"],
         "output": None if learnt.output is None else str(learnt.output),
         "notes": _notes(learnt),
@@ -67,6 +69,7 @@ def report_lines(learnt: Learnt) -> Iterator[str]:
         yield from _verified_lines(said["verified"])
     if said["metrics"] is not None and said["metrics"]["before"] is not None:
         rows = {"encoder": said["metrics"]["before"], "aligned": said["metrics"]["aligned"]}
+        yield evaluated_line(said["protocol"], said["metrics"]["before"])
         yield from table(rows, _COLUMNS)
     if said["not_evaluated"] is not None:
         yield said["not_evaluated"]

@@ -7,7 +7,7 @@ from murank.cli.ranked_source import RankedSource
 from murank.cli.skipped_report import skipped_lines
 from murank.cli.table import gain, table
 from murank.rerank.metrics import Metrics
-from murank.rerank.verdicts import emptied, rule_of
+from murank.rerank.verdicts import evaluated_line
 
 _COLUMNS = ("mAP", "rank-1", "rank-5", "rank-10")
 
@@ -26,8 +26,7 @@ def report(args: argparse.Namespace, source: RankedSource, summary: dict[str, An
     if after is None:
         lines = [head, summary["not_evaluated"]]
     else:
-        how = f"({rule_of(summary['protocol'])}){emptied(after['num_emptied'])}"
-        lines = [f"{head}, {after['num_valid']} queries evaluated {how}"]
+        lines = [f"{head}, {evaluated_line(summary['protocol'], after)}"]
         lines += _comparison(method_name(args.method, source), metrics, summary["alignment"])
     if summary["alignment"]["level"] == "off" and summary["alignment"]["note"] is not None:
         lines.append(summary["alignment"]["note"])

@@ -162,11 +162,7 @@ class Verdicts:
     @property
     def summary(self) -> str:
         """How many queries are evaluated and how, in a sentence."""
-        counts = self.counts
-        return (
-            f"{counts['num_valid']} of {counts['num_query']} queries evaluated "
-            f"({rule_of(self.protocol)}){emptied(counts['num_emptied'])}"
-        )
+        return evaluated_line(self.protocol, self.counts)
 
     @property
     def no_match(self) -> str:
@@ -207,9 +203,12 @@ def rule_of(protocol: Mapping[str, Any]) -> str:
     return f"{text}, cameras {', '.join(groups)} as one" if groups else text
 
 
-def emptied(count: int) -> str:
-    """Return the end of a sentence on queries that do not count; nothing if all do."""
-    return f"; {count} without a match left do not count" if count else ""
+def evaluated_line(protocol: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
+    """Say how many queries were evaluated, and how; a protocol may be as JSON has it."""
+    of = f" of {counts['num_query']}" if "num_query" in counts else ""
+    text = f"{counts['num_valid']}{of} queries evaluated ({rule_of(protocol)})"
+    lost = counts["num_emptied"]
+    return f"{text}; {lost} left without a match, not counted" if lost else text
 
 
 def protocol_json(protocol: Mapping[str, Any]) -> dict[str, Any]:
