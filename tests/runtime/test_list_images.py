@@ -158,6 +158,13 @@ def test_csv_columns_by_other_names(
     assert others.endswith("passed over: split")
 
 
+def test_csv_says_what_separates(tmp_path: Path) -> None:
+    found = list_images(saved(tmp_path, "sep=;\r\npath;pid\r\na,b.jpg;1\r\n"))
+    assert (names(found, tmp_path), pids(found)) == (["a,b.jpg"], [1])
+    with pytest.raises(InputError, match="line 3"):
+        list_images(saved(tmp_path, "sep=;\npath;pid\na,b.jpg\n"))
+
+
 def test_our_names_of_columns_come_first(tmp_path: Path) -> None:
     found = list_images(saved(tmp_path, "filename,path,label,pid\nx,a.jpg,9,1\n"))
     assert (names(found, tmp_path), pids(found)) == (["a.jpg"], [1])

@@ -182,13 +182,13 @@ def write_file_of(recipe: str, arrays: Arrays) -> None:
         Path("labels.csv").write_text(f"pid,camid\n{text}", encoding="utf-8")
     elif "pickle" in recipe:
         Path("features.pkl").write_bytes(pickle.dumps(known))
+    elif "scipy" in recipe:
+        scipy_io: Any = pytest.importorskip("scipy.io")
+        scipy_io.savemat("pytorch_result.mat", known)
     elif "torch" in recipe:
         import torch
 
         torch.save({key: torch.tensor(value) for key, value in known.items()}, "features.pt")
-    elif "scipy" in recipe:
-        scipy_io: Any = pytest.importorskip("scipy.io")
-        scipy_io.savemat("pytorch_result.mat", known)
     else:
         h5py: Any = pytest.importorskip("h5py")
         with h5py.File("features.h5", "w") as file:

@@ -15,6 +15,7 @@ from murank import InputError, MachineError, load_features
 from murank.cli import main
 from murank.cli.output import gathered_notes, notes
 from murank.datasets import list_images, load_dataset
+from murank.datasets.named_ids import number_of
 
 pa: Any = pytest.importorskip("pyarrow")
 pq: Any = pytest.importorskip("pyarrow.parquet")
@@ -63,6 +64,25 @@ def test_clothes_of_a_list_and_of_features(tmp_path: Path) -> None:
         assert found.tolist() == [3, -1]
 
 
+def test_names_of_columns_and_of_people(tmp_path: Path) -> None:
+    """Of a list and of features, as of a .csv; text is the number it stands for."""
+    columns: dict[str, Any] = {
+        "image_path": ["query/a", "b"], "person_id": ["ann", "007"], "Camera": [3, 4],
+        "note": ["", ""],
+    }  # fmt: skip
+    listed = list_images(saved(tmp_path, **columns))
+    made = load_features(saved(tmp_path, feature=[[1.0], [0.5]], **columns))
+    assert made.paths.tolist() == ["query/a", "b"]
+    assert [path.name for path in listed.paths] == ["a", "b"]
+    for found in (listed, made):
+        assert found.pids is not None
+        assert found.camids is not None
+        assert found.pids.tolist() == [number_of("ann"), 7]
+        assert found.camids.tolist() == [3, 4]
+        assert found.id_names == ("ann",)
+    assert [note.split(": ", 1)[1][:4] for note in listed.notes] == ["took", "colu", "1 id"]
+
+
 def test_a_list_by_its_first_bytes(tmp_path: Path) -> None:
     found = list_images(saved(tmp_path, "rows", path=PATHS))
     assert len(found.paths) == 5
@@ -101,11 +121,13 @@ NOT_UTF8 = pa.Array.from_buffers(pa.string(), 2, BINARY.buffers())
         ({"path": BINARY}, "path should hold text.*binary"),
         ({"path": [1, 2]}, "path should hold text.*int64"),
         ({"path": [["a"], ["b"]]}, "path should hold text.*list"),
-        ({"file": ["a"]}, "no column path.*file"),
+        ({"title": ["a"]}, "no column path.*title"),
+        ({"file": ["a"], "img_path": ["a"]}, "file and img_path"),
         ({"path": pa.array([], pa.string())}, "lists no image"),
         ({"path": ["a", "b", "c", "d"], "pid": [1, 2, 3, None]}, "row 3: pid is null"),
         ({"path": ["a"], "pid": [1.0]}, "pid should hold integers.*double"),
-        ({"path": ["a"], "camid": ["1"]}, "camid should hold integers.*string"),
+        ({"path": ["a"], "camid": [b"1"]}, "camid should hold integers.*binary"),
+        ({"path": ["a", "b"], "camid": ["1", None]}, "row 1: camid is null"),
         ({"path": ["a", "b"], "pid": pa.array([1, 2**63], pa.uint64())}, "row 1: pid"),
         ({"path": ["a"], "pid": [True]}, "pid should hold integers.*bool"),
     ],

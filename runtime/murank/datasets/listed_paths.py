@@ -1,13 +1,26 @@
 """The paths of a list, each once: what .csv and Parquet have in common."""
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from murank._exceptions import InputError
+from murank.datasets.known_names import column_role
+from murank.files.parquet import named
 from murank.files.urls import is_url, listed_url
 
 COLUMNS = ("path", "pid", "camid", "clothes")
 _NEEDED = COLUMNS[1:3]  # to be evaluated
+_ARRAYS = dict(zip(COLUMNS, ("paths", "pids", "camids", "clothes"), strict=True))
+
+
+@dataclass(frozen=True)
+class ListedColumns:
+    """Where the columns of a list are, whatever they are called."""
+
+    places: Mapping[str, int]  # by our name
+    notes: tuple[str, ...]  # on what others were taken for, or passed over
 
 
 class ListedPaths:
@@ -46,6 +59,25 @@ class ListedPaths:
 
     def _error(self, number: int, what: str) -> InputError:
         return InputError(f"{self._file}, {self._word} {number}: {what}")
+
+
+def columns_of(header: Sequence[str], file: Path) -> ListedColumns:
+    """Find them by their names. Raises InputError: there are two of a kind."""
+    places: dict[str, int] = {}
+    for column, role in _ARRAYS.items():
+        found = [place for place, name in enumerate(header) if column_role(name) == role]
+        ours = [place for place in found if header[place].lower() == column]
+        if len(ours or found) > 1:
+            names = " and ".join(header[place] for place in ours or found)
+            raise InputError(f"{file}: {names} may be the {column}: call one column {column}")
+        if found:
+            places[column] = (ours or found)[0]
+    taken = [f"{header[place]} as {name}" for name, place in places.items()
+             if header[place].lower() != name]  # fmt: skip
+    others = [name for place, name in enumerate(header) if name and place not in places.values()]
+    notes = [f"{file}: took {', '.join(taken)}"] * bool(taken)
+    notes += [f"{file}: columns passed over: {named(others)}"] * bool(others)
+    return ListedColumns(places, tuple(notes))
 
 
 def why_unlabelled(file: Path, columns: list[str]) -> str | None:

@@ -37,9 +37,10 @@ def note_of_names(file: object, names: Sequence[str]) -> tuple[str, ...]:
     """Return a note on ids that are names, or none."""
     if not names:
         return ()
+    count = "1 id is a name" if len(names) == 1 else f"{len(names):,} ids are names"
     return (
-        f"{file}: {len(names):,} ids are names ({named(names)}): each stands for a number of its "
-        "own, the same in every list",
+        f"{file}: {count} ({named(names)}): each stands for a number of its own, the same in every "
+        "list",
     )
 
 

@@ -85,14 +85,20 @@ class ParquetTable:
 
     def check_text(self, name: str) -> None:
         """Raise InputError unless a column holds text."""
-        types, kind = self._api.types, self._plain_type(name)
-        if not (types.is_string(kind) or types.is_large_string(kind)):
+        if not self._is_text(self._plain_type(name)):
             raise self._wrong(name, "text")
 
-    def check_integers(self, name: str) -> None:
-        """Raise InputError unless a column holds integers."""
-        if not self._api.types.is_integer(self._plain_type(name)):
-            raise self._wrong(name, "integers")
+    def check_ids(self, name: str) -> None:
+        """Raise InputError unless a column holds integers or text."""
+        kind = self._plain_type(name)
+        if not (self._api.types.is_integer(kind) or self._is_text(kind)):
+            raise self._wrong(name, "integers or text")
+
+    def ids(self, name: str, column: Any, first: int) -> NDArray[np.int64] | list[str]:
+        """Return ids of a batch, as they are. InputError names the row of a null."""
+        if self._is_text(self._plain_type(name)):
+            return self.texts(name, column, first)
+        return self.integers(name, column, first)
 
     def list_dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of a column of lists of floats. Raises InputError if it is none."""
@@ -169,6 +175,10 @@ class ParquetTable:
             row = first + int(np.argmin(finite))
             raise InputError(f"{self.path}, row {row}: {name} holds NaN or infinity")
         return rows
+
+    def _is_text(self, kind: Any) -> bool:
+        types = self._api.types
+        return bool(types.is_string(kind) or types.is_large_string(kind))
 
     def _plain_type(self, name: str) -> Any:
         kind = self._types[name]

@@ -9,6 +9,7 @@ from murank.checks.text import decodes
 
 SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = ",;\t|"
+_SAID = "sep="
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -23,12 +24,12 @@ def text_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     with file.open(encoding=encoding, newline="") as lines:
         count, number = 0, 1
         try:
-            delimiter = _delimiter(lines.readline())
+            delimiter = _delimiter(lines.readline().rstrip("\r\n"))
             lines.seek(0)
             reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
             for fields in reader:
                 cells, number = [field.strip() for field in fields], reader.line_num
-                if not any(cells):
+                if not any(cells) or cells[0] == _SAID:
                     continue
                 count = count or len(cells)
                 if len(cells) != count:
@@ -44,7 +45,9 @@ def text_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(header: str) -> str:
-    """Return what stands between the names of columns."""
+    """Return what stands between the names of columns; a line "sep=;" before these says it."""
+    if header.startswith(_SAID) and len(header) == len(_SAID) + 1:
+        return header[-1]
     return max(_DELIMITERS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
 
 

@@ -9,15 +9,12 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.checks.text import warn
+from murank.datasets.listed_paths import columns_of
 from murank.files.parquet import ParquetTable, named, open_parquet
 from murank.machine.memory import available_bytes
 
 _FEATURE = ("features", "feature")  # what the column may be called
-_IDS: Mapping[str, str] = {
-    "pid": "pids",
-    "camid": "camids",
-    "clothes": "clothes",
-}  # column -> array
+_ARRAYS = {"path": "paths", "pid": "pids", "camid": "camids", "clothes": "clothes"}
 
 
 def has_features(file: Path) -> bool:
@@ -37,32 +34,33 @@ def read_parquet_features(file: Path) -> dict[str, NDArray[Any]]:
         if len(names) != 1:
             what = f"two of them: {named(names)}" if names else f"only {named(table.columns)}"
             raise InputError(f"{file} should have one column of features, 'feature'; it has {what}")
-        names += [name for name in ("path", *_IDS) if name in table.columns]
         others = table.others(names)
-        if others:
-            warn(f"{file}: columns passed over: {named(others)}")
-        return {**_read(table, names), **_scalars(table)}
+        columns = columns_of(others, file)
+        for note in columns.notes:
+            warn(note)
+        called = {others[place]: _ARRAYS[name] for name, place in columns.places.items()}
+        return {**_read(table, names[0], called), **_scalars(table)}
 
 
-def _read(table: ParquetTable, names: list[str]) -> dict[str, NDArray[Any]]:
-    """Read columns, the first of them features."""
-    dtype = table.list_dtype(names[0])
-    for name in names[1:]:
-        table.check_text(name) if name == "path" else table.check_integers(name)
+def _read(table: ParquetTable, feature: str, called: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Read the column of features, and others, which are arrays `called` so."""
+    dtype = table.list_dtype(feature)
+    for name, array in called.items():
+        table.check_text(name) if array == "paths" else table.check_ids(name)
     features: NDArray[Any] | None = None
-    kept: dict[str, list[Any]] = {name: [] for name in names[1:]}
-    for first, (vectors, *columns) in table.batches(names):
+    kept: dict[str, list[Any]] = {name: [] for name in called}
+    for first, (vectors, *columns) in table.batches([feature, *called]):
         length = None if features is None else features.shape[1]
-        rows = table.vectors(names[0], vectors, first, length)
+        rows = table.vectors(feature, vectors, first, length)
         if features is None:
             features = _room(table, rows.shape[1], dtype)
         features[first : first + len(rows)] = rows
-        for name, column in zip(names[1:], columns, strict=True):
-            read: Callable[..., Any] = table.texts if name == "path" else table.integers
+        for name, column in zip(called, columns, strict=True):
+            read: Callable[..., Any] = table.texts if called[name] == "paths" else table.ids
             kept[name].append(np.array(read(name, column, first)))
     if features is None:
         raise InputError(f"{table.path} has no row")
-    arrays = {_IDS.get(name, "paths"): np.concatenate(parts) for name, parts in kept.items()}
+    arrays = {called[name]: np.concatenate(parts) for name, parts in kept.items()}
     return {"features": features, **arrays}
 
 
