@@ -195,6 +195,18 @@ def test_without_cameras(
     assert "--drop none" in ranked["not_evaluated"]
 
 
+def test_cameras_that_are_names(
+    file: Path, arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = told(capsys, "evaluate", file, "--camera-group", "2,3")["metrics"]["mAP"]
+    arrays["camids"] = np.array([f"cam{number}" for number in arrays["camids"]])
+    np.savez(file, **arrays)
+    assert main(["evaluate", str(file), "--camera-group", "cam2, cam3"]) == 0
+    said = capsys.readouterr().out
+    assert "cameras cam2+cam3 as one" in said
+    assert f"{100 * wanted:.2f}" in said
+
+
 def test_refused(file: Path, arrays: dict[str, Any], refuse: Refuse) -> None:
     mask = mask_file(file)
     np.savez(file.with_name("small.npz"), drop=np.zeros((3, 4), bool))
@@ -213,8 +225,9 @@ def test_refused(file: Path, arrays: dict[str, Any], refuse: Refuse) -> None:
             (["--drop", mask, "--camera-group", "2,3"], "--camera-group"),
             (["--camera-group", "2"], "--camera-group"),
             (["--camera-group", "2,2"], "--camera-group"),
-            (["--camera-group", "2,x"], "--camera-group"),
-            (["--camera-group", "2,9"], "--camera-group"),
+            (["--camera-group", "2,9"], "--camera-group must name cameras that took images: 9"),
+            (["--camera-group", "2,cam3"], "cam3"),
+            (["--camera-group", "2,,3"], "--camera-group"),
             (["--camera-group", "2,3", "--camera-group", "3,4"], "--camera-group"),
         ):
             refuse(*verb, *flags, names=named)

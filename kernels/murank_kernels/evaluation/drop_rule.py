@@ -162,8 +162,7 @@ def _as_group(group: Any) -> list[int]:
         raise InvalidInputError(
             f"camera_groups must hold groups of two or more cameras, as [(2, 3)], got {group!r}"
         )
-    cameras: list[int] = given.tolist()
-    return cameras
+    return list(group)  # as they were written, for messages
 
 
 def _is_list(value: Any) -> bool:

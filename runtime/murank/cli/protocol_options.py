@@ -6,11 +6,25 @@ from typing import Any
 
 from murank._exceptions import UsageError
 from murank.cli.parser import positive
+from murank.datasets.named_ids import number_of
 from murank.rerank.drop_mask import load_drop_mask
 from murank.rerank.verdicts import SAME_CAMERA
 from murank_kernels.evaluation.drop_rule import RULES, looks_at
 
 _PROTOCOLS = ("market1501", "cuhk03", "trapezoid", "sysu")
+
+
+class _Camera(int):
+    """The number of a camera, said as it was written: labels of files may be names."""
+
+    def __new__(cls, name: str) -> "_Camera":
+        return super().__new__(cls, number_of(name))
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def add_protocol(parser: argparse.ArgumentParser) -> None:
@@ -77,12 +91,10 @@ def _rule(text: str) -> str:
 
 
 def _group(text: str) -> Sequence[int]:
-    """Parse cameras, as 2,3."""
-    try:
-        cameras = [int(part) for part in text.split(",")]
-    except ValueError:
-        cameras = []
-    if len(cameras) < 2 or len(set(cameras)) < len(cameras):
+    """Parse cameras, as 2,3 or cam2,cam3."""
+    names = [part.strip() for part in text.split(",")]
+    cameras = [_Camera(name) for name in names]
+    if len(cameras) < 2 or len(set(cameras)) < len(cameras) or "" in names:
         raise argparse.ArgumentTypeError(
             f"must be two or more cameras, each once, as 2,3, got {text!r}"
         )
