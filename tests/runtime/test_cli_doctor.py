@@ -280,6 +280,16 @@ def test_what_need_not_be_tried(
         assert (said or "yes") in one.said
 
 
+def test_openvino_keeps_weights_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_engine, "available_bytes", lambda: 10 << 30)
+    monkeypatch.setattr(_engine, "ask", lambda *_, **__: ProbeAnswer(works=True, said="yes"))
+    manifest: Any = Tries(precision="fp32", size=5 << 30)
+    works = ("onnxruntime-cpu", "openvino")
+    cpu, *_, exact, rounded = _engine.try_engine(tmp_path, manifest, LAPTOP, works, lambda _: None)
+    assert (cpu.runs, exact.runs, rounded.title) == (True, False, "openvino, bf16")
+    assert "need about 12.0 GiB" in exact.said
+
+
 def test_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     full = packages(*FULL)
     old = replace(SERVER, cuda="12.4", gpus=(ReportedGpu("V100", "7.0", 16 << 30),))

@@ -124,6 +124,8 @@ def _memory(manifest: Manifest, machine: MachineReport, providers: str) -> str |
     """Say so if the weights alone are more than is free."""
     on_cpu = providers in ("cpu", "openvino")
     wide = ARITHMETIC[manifest.precision].widening(on_cpu=on_cpu)
+    if providers == "openvino":
+        wide *= 2  # it keeps them once more, as its products take them
     needed = int(_SPARE * wide * manifest.size)
     shared = on_cpu or machine.is_jetson
     free = available_bytes() if shared else machine.gpus[0].memory_bytes

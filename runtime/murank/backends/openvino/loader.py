@@ -119,8 +119,8 @@ def _check_precision(compiled: Any, products: Products, file: Path) -> str:
     if promised != wanted or found - {wanted, "f32"} or (found and wanted not in found):
         told = ", ".join(sorted(found | {promised}))
         raise MachineError(
-            f"{file}: {products} was asked for, and OpenVINO would compute in {told} on {devices}; "
-            "leave --products out, or --providers"
+            f"{file}: {products} was asked for, and OpenVINO would compute in {told} on {devices}: "
+            f"leave {'--providers' if products == 'float32' else '--products'} out"
         )
     return devices
 
