@@ -47,6 +47,18 @@ def test_an_adapter_beside_the_model(folder: Path) -> None:
         load_model(None, folder)
 
 
+@pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.json", "config.json"])
+def test_a_pointer_in_place_of_a_file(folder: Path, name: str) -> None:
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 3\n")
+    refused(folder, f"{name} is a Git LFS pointer")
+
+
+def test_a_cache_whose_download_was_cut_off(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).symlink_to("../../blobs/4d7a2146")
+    refused(folder, f"{WEIGHTS} is a link to .*4d7a2146")
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.gguf"])
 def test_weights_of_another_format(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"x")

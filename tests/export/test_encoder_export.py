@@ -235,7 +235,7 @@ def test_missing_weights(vit: Path, tmp_path: Path) -> None:
 def test_weights_that_are_cut_off(vit: Path, tmp_path: Path, length: int) -> None:
     whole = (vit / "model.safetensors").read_bytes()
     (vit / "model.safetensors").write_bytes(whole[:length])
-    with pytest.raises(InputError, match="vit cannot be loaded") as error:
+    with pytest.raises(InputError, match=r"vit/model\.safetensors is (empty|damaged)") as error:
         export_encoder(vit, tmp_path / "e.onnx", EncoderSettings())
     assert "\n" not in str(error.value)
 

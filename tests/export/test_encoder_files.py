@@ -45,6 +45,13 @@ def test_weights_outside_that_are_missing(tmp_path: Path) -> None:
         exported(source)
 
 
+def test_weights_outside_that_git_lfs_left_out(tmp_path: Path) -> None:
+    source = save_apart(tmp_path)
+    (tmp_path / "far.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:a\n")
+    with pytest.raises(InputError, match=r"far\.bin is a Git LFS pointer"):
+        exported(source)
+
+
 def test_large_weights_go_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_graph, "_EXTERNAL_FROM", 1000)
     made = model()

@@ -233,7 +233,7 @@ def no_chat_template(folder: Path) -> None:
         (another_model, "model_type"),
         (no_weights, r"holds no \*\.safetensors"),
         (pickled_weights, r"holds no \*\.safetensors; convert"),
-        (cut_weights, "mllm cannot be loaded"),
+        (cut_weights, r"mllm/model\.safetensors is damaged"),
         (lost_weight, r"lacks weights.*q_proj\.weight"),
         (bad_weight, "mllm: the model's own answers are NaN"),
         (no_tokenizer, "no tokenizer could be loaded"),

@@ -242,7 +242,7 @@ def test_other_formats_are_not_tried(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", r"is empty \(0 bytes\)"),
-        (b"<html>not found</html>", "not a JPEG, PNG"),
+        (b"<html>not found</html>", "is a web page"),
         (bytes(100), "not a JPEG, PNG"),
         (b"\xff\xd8\xff", "not a JPEG, PNG"),
         (png(0, 2), "not a JPEG, PNG"),

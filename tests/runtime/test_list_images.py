@@ -216,7 +216,7 @@ def test_csv_with_fewer_columns(tmp_path: Path, column: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the first line should name the columns"),
+        ("", "is empty"),
         ("a.jpg,1,2\n", "the first line should name the columns.* it is 'a.jpg,1,2'"),
         ("path,pid,pid\na.jpg,1,2\n", "pid and pid may be the pid"),
         ("img_path,filename\na.jpg,b.jpg\n", "img_path and filename may be the path"),

@@ -111,7 +111,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"query,candidate",
         b'[{"query": "a"',
         b'["\xff"]',

@@ -1,5 +1,6 @@
 """Any image encoder as the engine's encoder graph: uint8 pixels in, unit features out."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from onnx import TensorProto, helper
 from murank import InputError
 from murank.backends.onnx.session import onnxruntime
 from murank.engine.neighbours import ROWS_FLOAT16, ROWS_FLOAT32
+from murank.files.stand_in import check_no_stand_in, misread
 from murank.folder.contents import check_graph
+from murank.folder.onnx_references import graph_facts
 from murank.images import Preprocessing
 from murank_export.encoders.encoder_settings import EncoderSettings
 from murank_export.encoders.hf_encoder import export_hf_encoder
@@ -94,6 +97,7 @@ def _plain_settings(given: EncoderSettings) -> _Known:
 def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
     if not np.isfinite([settings.mean, settings.std]).all() or min(settings.std) <= 0:
         raise InputError(f"{source}: mean and std must be finite, std above 0")
+    _check_beside(source)
     try:
         model = onnx.load(source)
         if model.functions:
@@ -101,7 +105,7 @@ def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
         model = onnx.shape_inference.infer_shapes(model) if model.ByteSize() < 2**31 else model
     except Exception as error:
         # protobuf, onnx and the file system each raise kinds of their own on a bad file.
-        raise InputError(f"{source} cannot be read as ONNX: {one_line(error)}") from error
+        raise misread(source, f" cannot be read as ONNX: {one_line(error)}") from error
     graph = model.graph
     weights = {initializer.name for initializer in graph.initializer}
     inputs = [node for node in graph.input if node.name not in weights]
@@ -119,6 +123,15 @@ def _wrap(source: Path, file: Path, settings: _Known) -> ExportedEncoder:
     rows = ROWS_FLOAT16 if _is_half(model.graph) else ROWS_FLOAT32
     dim = _save_checked(model, file, size, source)
     return ExportedEncoder(preprocessing, settings.mean, settings.std, dim, rows)
+
+
+def _check_beside(source: Path) -> None:
+    """Raise InputError for a file of weights beside the graph that something else stands in for."""
+    locations: frozenset[str] = frozenset()
+    with contextlib.suppress(InputError):  # whoever loads it tells
+        locations = graph_facts(source).locations
+    for location in sorted(locations):
+        check_no_stand_in(source.parent / location)
 
 
 def _is_half(graph: Any) -> bool:

@@ -11,7 +11,7 @@ from murank import InputError
 from murank.backends.onnx.session import onnxruntime
 from murank.images import Preprocessing
 from murank.machine.library import library
-from murank_export.sources.loading import load_model, one_line, read_json
+from murank_export.sources.loading import check_whole, load_model, one_line, read_json
 from murank_export.sources.quiet import quiet_exporter
 
 # model_type -> the class that is exported, and its output that Re-ID uses as the feature
@@ -50,7 +50,13 @@ def export_hf_encoder(
     InputError
         Another kind of model, no preprocessor_config.json, or a graph that does not agree.
     """
+    check_whole(folder)
     kind = read_json(folder / "config.json").get("model_type")
+    if str(kind).startswith("qwen") and str(kind).endswith("_vl"):
+        raise InputError(
+            f"{folder} is an MLLM ({kind}): pass it with --mllm; of one that embeds, pass the "
+            "features that its own program gives (score --features)"
+        )
     if not isinstance(kind, str) or kind not in MODELS:
         raise InputError(f"{folder}: model_type is {kind!r}; as encoder: {', '.join(MODELS)}")
     preprocessing, mean, std = _preprocessing(folder, kind, given)

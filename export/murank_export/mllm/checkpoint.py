@@ -1,5 +1,6 @@
 """Hugging Face folders of Qwen2-VL, Qwen2.5-VL and Qwen3-VL, loaded in float32."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,18 @@ from murank_export.mllm.config import FAMILIES, MllmConfig, read_config
 from murank_export.mllm.rope import VISION_THETA
 from murank_export.mllm.tokenizer import load_tokenizer
 from murank_export.sources.image_processor import read_image_processor
-from murank_export.sources.loading import check_no_other_weights, load_model, tensor_names
+from murank_export.sources.loading import (
+    check_no_other_weights,
+    check_whole,
+    load_model,
+    tensor_names,
+)
 
 _CUSTOMARY_SIZE = (280, 140)  # height, width: MUSE's
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Of torch.compile, FSDP and recomputed activations, anywhere in a name.
+_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _HALVES = (0.5, 0.5, 0.5)
 _DECIDING = ("do_normalize", "do_rescale", "image_mean", "image_std", "rescale_factor")
 _ROUNDED = 1e-5  # of a power in float32: the base's logarithm (below 50) times 2^-24, and some more
@@ -72,6 +80,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         The folder lacks something, holds another kind of model, has weights that are no
         safetensors, or anything that would be left out of the model.
     """
+    check_whole(folder)
     config = read_config(folder)
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} holds no *.safetensors; convert the weights to safetensors")
@@ -161,6 +170,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def canonical(name: str) -> str:
     """Return a parameter's name without the wrappers' prefixes, which differ between versions."""
+    name = _WRAPPERS.sub("", name)
     prefixes = ("module.", "base_model.", "model.", "language_model.")
     while name.startswith(prefixes):
         name = name.partition(".")[2]

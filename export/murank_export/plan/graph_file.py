@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError
+from murank.files.stand_in import misread
 from murank.folder.precision import ARITHMETIC, Precision
 from murank_export.plan.onnx import onnx
 
@@ -158,4 +159,4 @@ def read_model(path: Path) -> Any:
         return library.inliner.inline_local_functions(model) if model.functions else model
     except Exception as error:
         # onnx raises protobuf's own kinds, and its checker's.
-        raise InputError(f"{path} cannot be read by onnx: {error}") from error
+        raise misread(path, f" cannot be read by onnx: {error}") from error

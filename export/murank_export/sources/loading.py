@@ -1,15 +1,17 @@
 """Loading with transformers: quietly, from local files, and nothing left to chance."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from murank import InputError
+from murank.files.stand_in import check_no_stand_in, misread
 from murank_export.sources.quiet import quiet
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = {".bin", ".ckpt", ".gguf", ".npz", ".pt", ".pth", ".safetensors"}
+_READ = {".jinja", ".json", ".safetensors", ".txt"}  # of a checkpoint
 _OF_TRAINERS = ("optimizer", "random_states", "rng_state", "scaler", "scheduler", "training_args")
 
 
@@ -46,7 +48,7 @@ def load_model(
             raise InputError(f"{folder} cannot be loaded: {one_line(error)}") from error
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
-        raise InputError(f"{folder} lacks weights, or has them in another shape: {missing[:3]}")
+        raise InputError(f"{folder} lacks weights, or has them in another shape: {some(missing)}")
     return model.eval()
 
 
@@ -67,6 +69,17 @@ def _check_own_weights(folder: Path) -> None:
     for name in named.values():
         if name not in here:
             raise InputError(f"{index} names {str(name)!r}, which is no file of that folder")
+
+
+def check_whole(folder: Path) -> None:
+    """Raise InputError for a file of a checkpoint that something else lies in place of, or cut off.
+
+    transformers would name no file, or make up what it lacks.
+    """
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix in _READ:
+            check_no_stand_in(file)
+    tensor_names(folder)
 
 
 def tensor_names(folder: Path) -> set[str]:
@@ -108,14 +121,20 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a sentence: the first of them, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object; InputError names the file."""
     try:
         data = json.loads(file.read_text("utf-8"))
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error
+        raise misread(file, f": {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
+        raise misread(file, f" is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{file} must hold a JSON object")
     return data

@@ -8,6 +8,7 @@ from typing import Any
 from murank._exceptions import InputError
 from murank.bench.schema import SCHEMA_VERSION, BenchReport
 from murank.files.atomic import write_files
+from murank.files.stand_in import misread
 
 _LARGEST = 64 << 20  # bytes
 _OLDER = (1, 2, 3)
@@ -44,7 +45,7 @@ def load_report(path: Path) -> BenchReport:
         with path.open("rb") as file:
             raw = file.read(_LARGEST + 1)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise misread(path, f": {error.strerror or error}") from error
     try:
         if len(raw) > _LARGEST:
             raise InputError("it is too large")
@@ -57,7 +58,7 @@ def load_report(path: Path) -> BenchReport:
             )
         return BenchReport.from_json(_of_today(data))
     except (ValueError, RecursionError) as error:  # InputError is a ValueError
-        raise InputError(f"{path} is no report of murank bench: {error}") from error
+        raise misread(path, f" is no report of murank bench: {error}") from error
 
 
 def _of_today(data: Any) -> Any:

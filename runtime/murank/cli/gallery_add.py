@@ -21,6 +21,7 @@ from murank.cli.output import say, say_json
 from murank.cli.parser import not_negative, positive
 from murank.cli.progress import ProgressLine
 from murank.engine.engine import Engine
+from murank.files.stand_in import misread
 from murank.files.urls import is_url, listed_url, refuse_url
 from murank.folder.integrity import read_pinned
 from murank.gallery import AddResult, Gallery
@@ -140,10 +141,10 @@ def _table(file: Path) -> list[dict[str, Any]]:
             rows = list(reader)
             columns = reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} cannot be read as a table: {error}") from error
+        raise misread(file, f" cannot be read as a table: {error}") from error
     missing = [name for name in _COLUMNS[:3] if name not in columns]
     if missing:
-        raise InputError(f"{file} has no column {missing[0]}: the first line names the columns")
+        raise misread(file, f" has no column {missing[0]}: the first line names the columns")
     return [_row(row, f"{file}, line {number}", file) for number, row in enumerate(rows, 2)]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from murank._exceptions import InputError
 from murank.datasets.image_lists import Image
+from murank.files.stand_in import misread
 
 NUM_SPLITS = 10
 
@@ -92,7 +93,7 @@ def _read_split(file: Path, split: int) -> Mapping[str, Any]:
     try:
         splits = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is no JSON file, or it is truncated") from error
+        raise misread(file, " is no JSON file, or it is truncated") from error
     if not isinstance(splits, list) or not all(isinstance(one, dict) for one in splits):
         raise InputError(f"{file} is no list of splits; move it away to have them drawn")
     _check_range(split, len(splits), str(file))

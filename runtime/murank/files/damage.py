@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from murank._exceptions import InputError
+from murank.files.stand_in import EMPTY, stand_in
 
 
 class DamagedError(InputError):
@@ -15,4 +16,5 @@ class DamagedError(InputError):
 
 def damaged(path: Path, what: str) -> InputError:
     """Return the error for a folder that is not as export left it."""
-    return DamagedError(path, what)
+    instead = stand_in(path)
+    return DamagedError(path, what if instead in (None, EMPTY) else f"it {instead}")

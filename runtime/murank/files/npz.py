@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.files.mapped import crc_of, mapped_array
 from murank.files.other_formats import RECIPES, is_torch_archive, other_format
+from murank.files.stand_in import check_no_stand_in
 from murank.files.urls import refuse_url
 from murank.machine.memory import available_bytes
 
@@ -42,6 +43,7 @@ _LOCAL_HEADER = 30  # bytes before a member's name and extra field, whose length
 def open_npz(path: Path) -> Iterator[NpzFile]:
     """Open an archive; whatever is wrong with the file becomes an InputError that names it."""
     refuse_url(path)
+    check_no_stand_in(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():

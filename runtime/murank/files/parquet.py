@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.checks.text import decodes, shown
+from murank.files.stand_in import misread
 from murank.machine.library import library, pip_install
 
 SUFFIXES = (".parquet", ".pq")
@@ -47,13 +48,13 @@ def open_parquet(path: Path) -> Iterator["ParquetTable"]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise misread(path, f": {error.strerror or error}") from error
     with file:
         magic = file.read(4)
         if magic == _MAGIC[1]:
             raise InputError(f"{path} is encrypted Parquet; write it without encryption")
         if magic != _MAGIC[0]:
-            raise InputError(f"{path} is no Parquet file, whatever its name says")
+            raise misread(path, " is no Parquet file, whatever its name says")
         file.seek(0)
         with _told(path, api):
             table = ParquetTable(path, api, file)

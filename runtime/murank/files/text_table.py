@@ -6,6 +6,7 @@ from pathlib import Path
 
 from murank._exceptions import InputError
 from murank.checks.text import decodes
+from murank.files.stand_in import check_no_stand_in
 
 SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = ",;\t|"
@@ -19,6 +20,7 @@ def text_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     Rows without any text are passed over. InputError names the line that is no row of a table:
     not of UTF-8 (or, with a byte order mark, UTF-16), or of another number of cells than the first.
     """
+    check_no_stand_in(file)
     with file.open("rb") as raw:
         encoding = "utf-16" if raw.read(2) in _UTF16 else "utf-8-sig"
     with file.open(encoding=encoding, newline="") as lines:

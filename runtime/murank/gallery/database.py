@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 from murank._exceptions import InputError, MachineError, MurankError, OutputError
 from murank.files.aside import aside, sweep
 from murank.files.atomic import sync
+from murank.files.stand_in import misread
 
 _APPLICATION = 0x6D75726B  # "murk"
 _BUSY_SECONDS = 10.0
@@ -194,7 +195,7 @@ def file_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path} was closed: open it again") from error
     except sqlite3.DatabaseError as error:
         if "not a database" in str(error):
-            raise InputError(f"{path} is no gallery; name another file") from error
+            raise misread(path, " is no gallery; name another file") from error
         raise damaged(path, error) from error
     except FileExistsError as error:
         raise OutputError(f"{path} is there already: open it, or name another file") from error

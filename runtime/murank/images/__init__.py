@@ -1,6 +1,6 @@
 """Images: decoded with care, and resized exactly as the model was trained.
 
-Imports checks, machine.
+Imports checks, machine, files.
 """
 
 from murank.images.bits import check_bits

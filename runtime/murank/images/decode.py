@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from murank._exceptions import InputError
+from murank.files.stand_in import stand_in, stands_in
 from murank.images.bits import check_bits, check_deep_colour, eight_bits
 from murank.images.headers import check_header, is_deep_colour
 from murank.images.in_flight import in_flight
@@ -107,6 +108,9 @@ def decoded(
             name = name or str(path)
             raw = read_file(path, limits, name=name)
         check_header(raw, name, limits)
+        instead = stands_in(raw)
+        if instead is not None:
+            raise InputError(f"{name} {instead}, or leave it out")
         if is_netpbm(raw):
             values = read_netpbm(raw, name, limits, bits)
             source = _opened(raw, name) if values is None else Image.fromarray(values)
@@ -142,7 +146,9 @@ def read_file(path: Path, limits: DecodeLimits, *, name: str | None = None) -> b
             _check_status(os.fstat(descriptor), name, limits)
             raw = file.read(limits.max_bytes + 1)
     except OSError as error:
-        raise InputError(f"{name}: {error.strerror or error}") from error
+        instead = stand_in(path)
+        why = f": {error.strerror or error}" if instead is None else f" {instead}"
+        raise InputError(f"{name}{why}") from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise

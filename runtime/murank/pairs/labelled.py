@@ -11,6 +11,7 @@ from murank._exceptions import InputError
 from murank.datasets.labels import JUNK_PID
 from murank.datasets.market_style import parse_name
 from murank.files.atomic import write_files
+from murank.files.stand_in import misread
 
 _KEYS = {"query", "candidate", "match"}
 _MATCH = {"Yes": True, "No": False}
@@ -37,9 +38,9 @@ def load_pairs(path: str | os.PathLike[str]) -> list[Pair]:
     try:
         data = json.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error
+        raise misread(file, f": {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not UTF-8 JSON: {error}") from error
+        raise misread(file, f" is not UTF-8 JSON: {error}") from error
     if not isinstance(data, list) or not data:
         raise InputError(f"{file} must hold a list of at least one pair; make one with adapt mine")
     return [_pair(entry, f"{file}: pair {number}") for number, entry in enumerate(data)]
