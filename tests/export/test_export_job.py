@@ -6,7 +6,9 @@ import stat
 import sys
 import sysconfig
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -23,10 +25,10 @@ from murank.folder.manifest import read_manifest
 from murank.folder.onnx_references import graph_facts
 from murank.folder.precision import Precision
 from murank.images import Preprocessing
-from murank.prompt import default_template
+from murank.prompt import AnswerWords, default_template
 from murank_export import Exported, ExportSettings, export_engine
 from murank_export.engine import export_engine as job
-from murank_export.engine.export_scorer import _check_float16
+from murank_export.engine.export_scorer import _answer_notes, _check_float16
 from murank_export.engine.parity import scorer_parity
 from murank_export.engine.staging import staged
 from murank_export.mllm.checkpoint import load_checkpoint
@@ -299,11 +301,36 @@ def test_answers_that_moved() -> None:
         scorer_parity(np.zeros_like(sure), sure, 1.0, "int8")
 
 
+def said(**changes: Any) -> Reference:
+    usual = Reference(
+        np.zeros((1, 2), np.float32), largest_activation=1.0, answer_share=0.9, likeliest=0
+    )
+    return replace(usual, **changes)
+
+
+def test_a_model_that_would_say_something_else(checkpoint: Callable[[str], Path]) -> None:
+    tokenizer = load_checkpoint(checkpoint("qwen2_vl")).tokenizer
+    question: Any = SimpleNamespace(
+        template=default_template(), checkpoint=SimpleNamespace(tokenizer=tokenizer)
+    )
+    other = tokenizer("Query").input_ids[0]
+    assert list(_answer_notes(question, said(likeliest=other))) == []
+    (note,) = _answer_notes(question, said(answer_share=0.012, likeliest=other))
+    assert "1.20%" in note
+    assert tokenizer.decode([other]) in note
+    question.template = replace(default_template(), response_format="True or False?")
+    (note,) = _answer_notes(question, said())
+    assert '"Yes"' in note
+    words = AnswerWords("True", "False")
+    question.template = replace(question.template, answers=words)
+    assert list(_answer_notes(question, said())) == []
+
+
 @pytest.mark.parametrize("precision", get_args(Precision))
 def test_float16_that_would_overflow(precision: Precision) -> None:
     """Whatever the weights are: activations of the TensorRT precisions are float16, too."""
     settings = ExportSettings(Path("e"), precision=precision)
-    large, small = (Reference(np.zeros((1, 2), np.float32), value) for value in (7e4, 5e4))
+    large, small = (said(largest_activation=value) for value in (7e4, 5e4))
     _check_float16(settings, small)
     if precision in ("fp32", "bf16", "w8", "int8", "w8a16"):
         _check_float16(settings, large)

@@ -1,5 +1,6 @@
 """Prompt templates, read as a LoRA was trained with them, and the order of texts and images."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from murank import InputError
 from murank.prompt import (
     LAYOUTS,
+    AnswerWords,
     ImageSlot,
     PromptTemplate,
     default_template,
@@ -70,7 +72,7 @@ def test_sha256_tells_contents_apart(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not UTF-8 JSON"),
+        (b"", "is empty"),
         (b"{", "is not UTF-8 JSON"),
         (b"One person? Yes or No.", "is not UTF-8 JSON"),
         (json.dumps(TEMPLATE, ensure_ascii=False).encode("latin-1"), "is not UTF-8 JSON"),
@@ -106,6 +108,16 @@ KEYS = "exactly the keys task_description, rules, response_format"
         ({**TEMPLATE, "response_format": ["Yes", "No"]}, "response_format"),
         ({**TEMPLATE, "response_format": "\ud800"}, "holds half of a surrogate pair"),
         ({**TEMPLATE, "rules": ["\udfff"]}, "holds half of a surrogate pair"),
+        ({**TEMPLATE, "candidate": "\udfff"}, "holds half of a surrogate pair"),
+        ({**TEMPLATE, "system": None}, "system must be a text"),
+        ({**TEMPLATE, "query": ["Query:"]}, "query must be a text"),
+        ({**TEMPLATE, "answers": "yes/no"}, "answers"),
+        ({**TEMPLATE, "answers": ["yes", "no"]}, "answers"),
+        ({**TEMPLATE, "answers": {"same": "yes"}}, "answers"),
+        ({**TEMPLATE, "answers": {"yes": "yes", "no": "no"}}, "answers"),
+        ({**TEMPLATE, "answers": {"same": "yes", "different": 0}}, "answers"),
+        ({**TEMPLATE, "answers": {"same": "yes", "different": " "}}, "answers"),
+        ({**TEMPLATE, "answers": {"same": "no", "different": "no"}}, "answers"),
     ],
 )
 def test_files_that_hold_something_else(tmp_path: Path, data: Any, message: str) -> None:
@@ -147,6 +159,44 @@ def test_the_prefix_first_layout() -> None:
         " Candidate:",
         ImageSlot.CANDIDATE,
     ]
+
+
+OWN = {
+    "system": "Judge.",
+    "query": "A:",
+    "candidate": "\nB:",
+    "answers": {"same": "yes", "different": "no"},
+}
+
+
+def test_keys_of_its_own() -> None:
+    template = PromptTemplate.from_json({**TEMPLATE, **OWN, "rules": [], "response_format": ""})
+    assert (template.system, template.answers) == ("Judge.", AnswerWords("yes", "no"))
+    assert PromptTemplate.from_json(template.to_json()) == template
+    for layout in LAYOUTS:  # without rules there is nothing to move
+        turn = [part for part in user_turn(template, layout) if part]
+        assert turn == ["One person? ", "A:", ImageSlot.QUERY, "\nB:", ImageSlot.CANDIDATE]
+
+
+@pytest.mark.parametrize("key", OWN)
+def test_each_tells_prompts_apart(key: str) -> None:
+    plain = PromptTemplate.from_json(TEMPLATE)
+    other = PromptTemplate.from_json({**TEMPLATE, key: OWN[key]})
+    assert other.sha256 != plain.sha256
+    assert set(other.to_json()) == {*TEMPLATE, key}
+
+
+def test_what_is_usual_needs_no_key() -> None:
+    """Engines and adapters made before there were more keys have the hash without them."""
+    usual = {
+        "query": "Query:", "candidate": " Candidate:",
+        "answers": {"same": "Yes", "different": "No"},
+    }  # fmt: skip
+    template = PromptTemplate.from_json({**TEMPLATE, **usual})
+    assert template == PromptTemplate.from_json(TEMPLATE)
+    assert template.to_json() == TEMPLATE
+    text = json.dumps(TEMPLATE, sort_keys=True, separators=(",", ":"))
+    assert template.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_layouts_are_those_two() -> None:

@@ -1,5 +1,6 @@
-"""What the model is to say: Yes or No, and that it has said it."""
+"""What the model is to say: one of two words, and that it has said it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,10 +8,13 @@ import torch
 from torch import Tensor
 
 from murank import InputError
+from murank.prompt import AnswerWords
 from murank_export.mllm.checkpoint import Checkpoint
 from murank_export.mllm.tokens import answer_ids, token_ids
 
 IGNORED = -100  # PyTorch's mark of a target that does not count
+_USUAL = AnswerWords()
+_THOUGHT = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,24 @@ class Answers:
         return rows
 
 
-def find_answers(checkpoint: Checkpoint) -> Answers:
+def find_answers(checkpoint: Checkpoint, words: AnswerWords = _USUAL) -> Answers:
     """Ask the chat template how the assistant's turn ends.
 
     Raises
     ------
     InputError
-        The template does not go on where its generation prompt ends, or ends a turn with nothing.
+        The template does not go on where its generation prompt ends, or ends a turn with nothing;
+        or a word cannot be an answer.
     """
-    answer_ids(checkpoint.tokenizer)  # refuses answers that begin alike
-    no, yes = (tuple(token_ids(checkpoint.tokenizer, word)) for word in ("No", "Yes"))
     asked = _render(checkpoint, None)
-    answered = _render(checkpoint, "Yes")
-    rest = answered.removeprefix(asked + "Yes")
+    first = answer_ids(checkpoint.tokenizer, words, asked)  # refuses what cannot be an answer
+    if words == _USUAL:
+        no, yes = (tuple(token_ids(checkpoint.tokenizer, word)) for word in ("No", "Yes"))
+    else:
+        no, yes = ((token,) for token in first)
+    # A template may put an empty thought into one of the two only.
+    answered = _THOUGHT.sub("", _render(checkpoint, words.same))
+    rest = answered.removeprefix(_THOUGHT.sub("", asked) + words.same)
     end = token_ids(checkpoint.tokenizer, rest) if rest != answered else ()
     if not end:
         raise InputError(

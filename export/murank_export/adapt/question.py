@@ -126,7 +126,8 @@ def make_question(
     grid, size = checkpoint.grid(image_size)
     tokens = prompt_tokens(checkpoint, template, layout)
     how = Preprocessing(*size, "bicubic")
-    return Question(checkpoint, tokens, grid, find_answers(checkpoint), how, device)
+    answers = find_answers(checkpoint, template.answers)
+    return Question(checkpoint, tokens, grid, answers, how, device)
 
 
 def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:

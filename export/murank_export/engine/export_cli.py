@@ -13,7 +13,7 @@ from murank.cli.parser import Parser, positive
 from murank.folder.manifest import engine_sha256
 from murank.folder.precision import Precision
 from murank.machine.library import pip_install
-from murank.prompt import LAYOUTS
+from murank.prompt import LAYOUTS, PromptTemplate
 from murank_export.engine.steps import NOTE, Report
 
 T = TypeVar("T")
@@ -70,7 +70,9 @@ def _add_mllm(result: Parser) -> None:
     group.add_argument(
         "--parity-pairs", type=positive, default=8, help="golden pairs, asked of PyTorch (8)"
     )
-    group.add_argument("--force", action="store_true", help="allow an adapter of another prompt")
+    group.add_argument(
+        "--force", action="store_true", help="allow an adapter of another prompt or base"
+    )
 
 
 def _add_encoder(result: Parser) -> None:
@@ -165,5 +167,10 @@ def _summary(made: Any) -> list[str]:
             f"against PyTorch, {scorer['pairs']} pairs: largest difference of a logit "
             f"{scorer['max_abs_logit']:.1e}, of mu {scorer['max_abs_mu']:.1e}; rank correlation "
             + ("not defined" if scorer["spearman"] is None else f"{scorer['spearman']:.3f}")
+        )
+        words = PromptTemplate.from_json(made.manifest.scorer.template).answers
+        lines.append(
+            f'"{words.same}" and "{words.different}" are {scorer["answer_share"]:.2%} of what the '
+            "model would say first"
         )
     return lines

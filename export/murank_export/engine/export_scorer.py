@@ -1,5 +1,6 @@
 """The MLLM's part of an export: vision and decoder graphs, baked prompt, parity."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from murank_export.mllm.merge import Applied, apply_adapter
 from murank_export.mllm.prefix import bake_prompt
 from murank_export.mllm.reference import Reference, ask
 from murank_export.mllm.smoothing import SMOOTHED, smooth
-from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_tokens
+from murank_export.mllm.tokens import PromptTokens, answer_ids, prompt_text, prompt_tokens
 
 VISION, DECODER, PROMPT = "onnx/vision.onnx", "onnx/decoder.onnx", "prompt.safetensors"
+_LEAST_SHARE = 0.5  # of the first token's probability: below, another token may be the likeliest
 _LARGEST_FLOAT16 = 60_000.0  # with a little room: 65504 is the last
 
 
@@ -81,6 +83,9 @@ def export_scorer(
             answered = _ask(question, query, candidates)
         measured = {"adapter_max_abs": merge_parity(reference.logits, answered.logits)}
     measured["largest_activation"] = answered.largest_activation
+    measured["answer_share"] = answered.answer_share
+    for note in _answer_notes(question, answered):
+        steps.report(f"{NOTE}{note}")
     _check_float16(settings, answered)
     inputs = _activations(settings, question, steps)
     with steps.step("bake prompt"):
@@ -125,7 +130,8 @@ def _load(
         if adapter is not None:
             check_image_size(adapter, size, force=settings.force)
         tokens = prompt_tokens(checkpoint, template, settings.layout)
-        answers = answer_ids(checkpoint.tokenizer)
+        text = prompt_text(checkpoint, template, settings.layout)
+        answers = answer_ids(checkpoint.tokenizer, template.answers, text)
         applied = None
         if adapter is not None:
             applied = apply_adapter(
@@ -137,6 +143,26 @@ def _load(
             for note in applied.notes:
                 steps.report(f"{NOTE}{note}")
     return _Question(checkpoint, template, tokens, answers, grid, size), applied
+
+
+def _answer_notes(question: _Question, answered: Reference) -> Iterator[str]:
+    """Tell where the model would rather say something else."""
+    template = question.template
+    words = [template.answers.same, template.answers.different]
+    asked, said = template.whole_text, " and ".join(f'"{word}"' for word in words)
+    if not all(word in asked for word in words):
+        yield (
+            f"the prompt asks for no {said}, which are read as the answer: if the model was "
+            'trained to say other words, name them in the prompt file ("answers")'
+        )
+    if answered.answer_share < _LEAST_SHARE:
+        other = question.checkpoint.tokenizer.decode([answered.likeliest])
+        yield (
+            f"{said} are {answered.answer_share:.2%} of what the model would say first about the "
+            f'golden pairs, the likeliest is {other!r}: other answer words ("answers" in the '
+            "prompt file), another prompt or chat template than it was trained with, or a model "
+            "that thinks first"
+        )
 
 
 def _check_float16(settings: ExportSettings, reference: Reference) -> None:

@@ -23,6 +23,8 @@ class Reference:
 
     logits: NDArray[np.float32]  # [K,2] of No and Yes
     largest_activation: float  # magnitude, of all that goes into or comes out of a layer
+    answer_share: float  # of the probability of all tokens that is No's and Yes's, mean of K
+    likeliest: int  # id of the token that is the likeliest most often
 
 
 def ask(
@@ -42,13 +44,16 @@ def ask(
     """
     with _watched(checkpoint.model) as largest:
         rows = [
-            _forward(checkpoint, tokens, grid, np.stack([query, candidate]))[list(answer_ids)]
+            _forward(checkpoint, tokens, grid, np.stack([query, candidate]))
             for candidate in candidates
         ]
-    logits: NDArray[np.float32] = torch.stack(rows).numpy()
-    if not np.isfinite(logits).all():
+    every = torch.stack(rows)
+    if not every.isfinite().all():
         raise InputError(f"{checkpoint.folder}: the model's own answers are NaN or infinite")
-    return Reference(logits, largest[0])
+    share = every.softmax(1)[:, list(answer_ids)].sum(1).mean()
+    likeliest = every.argmax(1).mode().values
+    logits: NDArray[np.float32] = every[:, list(answer_ids)].numpy()
+    return Reference(logits, largest[0], float(share), int(likeliest))
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from murank.folder.manifest import (
     Sources,
 )
 from murank.images.preprocess import Preprocessing
+from murank.prompt import PromptTemplate
 
 _NOTE = "every file is as the manifest says; --verify: whether it answers here as at export"
 
@@ -158,7 +159,12 @@ def _scorer(part: ScorerPart, memory: dict[str, int]) -> Rows:
         f"{shapes.layers} layers, hidden {shapes.hidden}, "
         f"{shapes.kv_heads} K/V heads of {shapes.head_dim}",
     )
-    yield "answer", f"tau {part.tau:g}, at most {part.max_pairs} pairs a run"
+    words = PromptTemplate.from_json(part.template).answers
+    yield (
+        "answer",
+        f'"{words.same}" or "{words.different}", tau {part.tau:g}, at most {part.max_pairs} pairs '
+        "a run",
+    )
     yield (
         "memory",
         f"{_size(memory['kv_a_query'])} of K/V a query, "

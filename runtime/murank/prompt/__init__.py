@@ -1,13 +1,14 @@
 """The question that the MLLM is asked: one definition for adaptation, export and serving.
 
-Imports no other room.
+Imports files.
 """
 
 from murank.prompt.layout import LAYOUTS, ImageSlot, Layout, user_turn
-from murank.prompt.template import PromptTemplate, default_template, load_template
+from murank.prompt.template import AnswerWords, PromptTemplate, default_template, load_template
 
 __all__ = [
     "LAYOUTS",
+    "AnswerWords",
     "ImageSlot",
     "Layout",
     "PromptTemplate",

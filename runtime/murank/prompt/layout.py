@@ -27,7 +27,8 @@ class ImageSlot(Enum):
 
 def user_turn(template: PromptTemplate, layout: Layout) -> Sequence[str | ImageSlot]:
     """Return texts and image slots of the user turn, in order (paper: as MUSE joins them)."""
-    images = ("Query:", ImageSlot.QUERY, " Candidate:", ImageSlot.CANDIDATE)
+    images = (template.query, ImageSlot.QUERY, template.candidate, ImageSlot.CANDIDATE)
     if layout == "paper":
         return [template.task_description, *images, template.rules_text]
-    return [template.task_description, template.rules_text + "\n", *images]
+    rules = [f"{template.rules_text}\n"] if template.rules_text else []
+    return [template.task_description, *rules, *images]
