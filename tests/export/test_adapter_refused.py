@@ -178,14 +178,13 @@ def test_files_that_are_cut_off(model: Any, saved: Path, tmp_path: Path, share: 
 
 
 PEFT: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
-    "unknown module": (unknown_module, "no place for 2 tensors"),
-    "one half": (one_half, "missing adapter keys"),
-    "other shape": (other_shape, "size mismatch"),
-    "other rank": (other_rank, "size mismatch"),
+    "unknown module": (unknown_module, "layers.50.mlp.up_proj"),
+    "one half": (one_half, "layers.0"),
+    "other shape": (other_shape, "layers.0"),
     "NaN": (not_a_number, "NaNs"),
     "of nothing known": (
         lambda t: {"base_model.model.nose.lora_A.weight": t[first(t)]},
-        "missing adapter keys",
+        "nose",
     ),
 }
 
@@ -201,14 +200,9 @@ def test_folders_that_do_not_fit(
     assert len(str(error.value)) < 500
 
 
-def test_a_folder_whose_config_names_other_modules(model: Any, peft: Path) -> None:
-    """Part of the weights would be left out."""
-    edit_config(peft, target_modules=["q_proj", "v_proj"])
-    others = [name for name in load_file(peft / WEIGHTS) if not re.search("[qv]_proj", name)]
-    with pytest.raises(InputError, match=f"no place for {len(others)} tensors"):
-        merge(model, peft)
-    edit_config(peft, target_modules=["nose"])
-    with pytest.raises(InputError, match="Target modules"):
+def test_a_folder_whose_tensors_have_another_rank(model: Any, peft: Path) -> None:
+    save_file(other_rank(load_file(peft / WEIGHTS)), peft / WEIGHTS)
+    with pytest.raises(InputError, match=r"peft: layers\.0.* rank 3"):
         merge(model, peft)
 
 
@@ -228,7 +222,7 @@ def test_adapters_of_another_kind(peft: Path, kind: str | None) -> None:
 def test_folders_whose_weights_are_cut_off(peft: Path, length: int) -> None:
     whole = (peft / WEIGHTS).read_bytes()
     (peft / WEIGHTS).write_bytes(whole[:length])
-    with pytest.raises(InputError, match=rf"{WEIGHTS} is damaged"):
+    with pytest.raises(InputError, match=rf"{WEIGHTS} is (damaged|empty)"):
         read_adapter(peft)
 
 
@@ -237,6 +231,18 @@ def test_folders_that_lack_a_file(peft: Path, missing: str) -> None:
     (peft / missing).unlink()
     with pytest.raises(InputError, match="peft is no adapter: expected a PEFT folder"):
         read_adapter(peft)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "adapter_config.json", "lora.pth"])
+def test_a_pointer_in_place_of_a_file(peft: Path, name: str) -> None:
+    (peft / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 3\n")
+    with pytest.raises(InputError, match=f"{name} is a Git LFS pointer"):
+        read_adapter(peft / name if name.endswith(".pth") else peft)
+
+
+def test_a_trainers_folder_names_the_adapter_in_it(peft: Path) -> None:
+    with pytest.raises(InputError, match=r"is no adapter.*/peft is one"):
+        read_adapter(peft.parent)
 
 
 def test_pickled_weights_of_a_folder_are_not_looked_at(peft: Path, tmp_path: Path) -> None:
@@ -284,7 +290,6 @@ def test_settings_that_cannot_be_merged(peft: Path, name: str, value: Any) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("alpha_pattern", {"model.layers.0.mlp.up_proj": 64}),  # of an older transformers
         ("alpha_pattern", {"mlp.up_proj": 8, "nose": 64}),
         ("rank_pattern", {"^model.layers": 4}),
         ("modules_to_save", ["classifier"]),
@@ -293,7 +298,7 @@ def test_settings_that_cannot_be_merged(peft: Path, name: str, value: Any) -> No
 def test_names_of_a_config_that_fit_nothing(model: Any, peft: Path, name: str, value: Any) -> None:
     edit_config(peft, **{name: value})
     lost = list(value)[-1]
-    with pytest.raises(InputError, match=f"peft: '{re.escape(lost)}' in {name} "):
+    with pytest.raises(InputError, match=rf"(?=.*{name}).*{re.escape(lost)}"):
         merge(model, peft)
 
 
@@ -305,8 +310,11 @@ def test_an_adapter_that_adds_nothing(model: Any, saved: Path, peft: Path, half:
     save_file(cleared(load_file(peft / WEIGHTS)), peft / WEIGHTS)
     torch.save(cleared(torch.load(saved / "muse.pth", weights_only=True)), peft.parent / "0.pth")
     for path in (peft, peft.parent / "0.pth"):
-        with pytest.raises(InputError, match=f"{path.name} changes nothing: .*lora_B"):
-            merge(model, path)
+        applied = apply_adapter(
+            copy.deepcopy(model), read_adapter(path), lora_alpha=8, lora_rank=None
+        )
+        (note,) = applied.notes  # no more than that
+        assert f"{path.name}: changes nothing" in note
 
 
 def test_layers_that_it_leaves_as_they_are_are_told(model: Any, peft: Path) -> None:

@@ -175,4 +175,4 @@ def test_targets_of_other_families_are_told(untied: Models, tmp_path: Path) -> N
     adapted.save_pretrained(tmp_path)
     applied = apply_adapter(untied.fresh(), read_adapter(tmp_path), lora_alpha=None, lora_rank=None)
     (note,) = applied.notes
-    assert note.endswith("target_modules ['linear_fc1'] are no layers of this model")
+    assert note.endswith("target_modules linear_fc1 are no layers of this model")

@@ -258,12 +258,9 @@ def test_an_init_adapter_that_does_not_fit(made: MadePairs, peft: Path, checkpoi
     settings = made.but(init_adapter=peft)
     assert_refused(made.but(init_adapter=made.root / "muse.pth"), r"muse\.pth")
     other = made.but(init_adapter=peft, mllm=checkpoint("qwen3_vl"), image_size=(64, 32))
-    assert_refused(other, "peft does not fit this model: other layers, or other shapes")
+    assert_refused(other, r"peft does not fit this model: .*visual\.blocks")
     prompted(peft, "prefix_first")
     assert_refused(settings, "was trained with layout prefix_first, not paper")
-    config = peft / "adapter_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "target_modules": ["nowhere"]}))
     prompted(peft, "paper")
-    assert_refused(settings, "no adapter fits this model: Target modules")
     (peft / "adapter_model.safetensors").write_bytes(b"no")
     assert_refused(settings, "adapter_model.safetensors")

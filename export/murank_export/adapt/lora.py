@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from murank import InputError
 from murank.files.atomic import Writer
 from murank_export.adapt.train_settings import TrainSettings
+from murank_export.engine.steps import NOTE, Report
 from murank_export.mllm.adapter import CONFIG, LAYOUT_KEY, SIZE_KEY, TEMPLATE_KEY, WEIGHTS, Adapter
 from murank_export.mllm.checkpoint import Checkpoint
-from murank_export.mllm.merge import check_patterns, embeddings, frozen_copies
+from murank_export.mllm.peft_folder import PeftFolder, read_peft_folder
 from murank_export.sources.loading import one_line, read_json
 
 RANK, ALPHA = 16, 32.0
@@ -28,7 +28,12 @@ TARGETS: Mapping[str, Sequence[str]] = {
 }
 
 
-def add_adapter(checkpoint: Checkpoint, settings: TrainSettings, init: Adapter | None) -> Any:
+def add_adapter(
+    checkpoint: Checkpoint,
+    settings: TrainSettings,
+    init: Adapter | None,
+    report: Report = lambda _text: None,
+) -> Any:
     """Put a LoRA into the checkpoint's model, new or as `init` left it; return PEFT's wrapper.
 
     The adapter is float32 whatever the model is. A new one starts from torch's random state and
@@ -50,7 +55,10 @@ def add_adapter(checkpoint: Checkpoint, settings: TrainSettings, init: Adapter |
             target_modules=list(targets),
         )
     else:
-        config = _config_of(init, settings)
+        read = _start(checkpoint.model, init, settings)
+        config = read.config
+        for note in read.notes:
+            report(f"{NOTE}{init.path}: {note}")
     config.lora_dropout = settings.dropout
     try:
         with warnings.catch_warnings():
@@ -60,7 +68,7 @@ def add_adapter(checkpoint: Checkpoint, settings: TrainSettings, init: Adapter |
     except (ValueError, RuntimeError) as error:
         raise InputError(f"no adapter fits this model: {one_line(error)}") from error
     if init is not None:
-        _load(adapted, init.path)
+        read.put_into(adapted)
     return adapted
 
 
@@ -118,39 +126,17 @@ def _check_targets(model: Any, targets: Sequence[str]) -> None:
             )
 
 
-def _config_of(init: Adapter, settings: TrainSettings) -> Any:
-    from peft import LoraConfig
-
+def _start(model: Any, init: Adapter, settings: TrainSettings) -> PeftFolder:
     if init.kind != "peft":
         raise InputError(f"{init.path} is no PEFT folder: a training goes on from one only")
-    try:
-        config: Any = LoraConfig.from_pretrained(str(init.path))
-    except (TypeError, ValueError, OSError) as error:
-        raise InputError(f"{init.path}: {CONFIG} cannot be used: {one_line(error)}") from error
+    read = read_peft_folder(init.path, model)
+    config = read.config
     for name, wanted, found in (
         ("rank", settings.rank, config.r),
         ("alpha", settings.alpha, config.lora_alpha),
-        ("targets", settings.targets and set(settings.targets), set(config.target_modules)),
+        ("targets", settings.targets and set(settings.targets), read.targets),
     ):
         if wanted is not None and wanted != found:
             raise InputError(f"{init.path} has {name} {found}, not {wanted}: leave that out")
     config.inference_mode = False
-    config.base_model_name_or_path = None  # PEFT would warn where another folder holds the model
-    return config
-
-
-def _load(adapted: Any, folder: Path) -> None:
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / WEIGHTS)
-    tables = {name: tensors[name] for name in embeddings(set(tensors))}
-    for name in frozen_copies(adapted.get_base_model(), tables):
-        del tensors[name]
-    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    shapes = {name: value.shape for name, value in wanted.items()}
-    if shapes != {name: value.shape for name, value in tensors.items()}:
-        raise InputError(f"{folder} does not fit this model: other layers, or other shapes")
-    check_patterns(adapted, folder)
-    with torch.no_grad():
-        set_peft_model_state_dict(adapted, tensors)
+    return read

@@ -26,6 +26,7 @@ from murank_export.adapt.training import Trained, Training
 from murank_export.adapt.validation_choice import chosen, validation_size
 from murank_export.engine.steps import NOTE, Report
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
+from murank_export.mllm.bases import check_base
 from murank_export.mllm.checkpoint import load_checkpoint
 from murank_export.sources.hashing import checkpoint_sha256, file_sha256
 
@@ -77,8 +78,12 @@ def train_adapter(
     with _own_random_state(machine.device, settings.seed):
         if splits.junk:
             tell(f"{NOTE}{splits.junk} pairs left out, for an image is junk: its name says pid -1")
+        # A start may be another model's: what is trained here goes on from there.
+        note = init and check_base(init.path, init.base, settings.mllm, force=True)
+        if note:
+            tell(f"{NOTE}{note}")
         tell("load checkpoint ...")
-        question = _question(settings, template, init, machine)
+        question = _question(settings, template, init, machine, tell)
         tell("hash model and pairs ...")
         deciding = _deciding(settings, template, init, machine)
         saved = folder.look(deciding, overwrite=settings.overwrite)
@@ -103,7 +108,11 @@ def _init_adapter(settings: TrainSettings, template: PromptTemplate) -> Adapter 
 
 
 def _question(
-    settings: TrainSettings, template: PromptTemplate, init: Adapter | None, machine: Any
+    settings: TrainSettings,
+    template: PromptTemplate,
+    init: Adapter | None,
+    machine: Any,
+    report: Report,
 ) -> Question:
     """Load the model, put the adapter in, move both to the device."""
     checkpoint = load_checkpoint(settings.mllm)
@@ -114,7 +123,7 @@ def _question(
     question = replace(question, how=how)
     checkpoint.model.requires_grad_(False)
     cast_parameters(checkpoint.model, _DTYPES[_dtype(settings, machine)])
-    adapted = add_adapter(checkpoint, settings, init)
+    adapted = add_adapter(checkpoint, settings, init, report)
     on_gpu = machine.device.type == "cuda"
     if on_gpu if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
         recompute_activations(checkpoint.model)

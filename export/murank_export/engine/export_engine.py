@@ -32,6 +32,7 @@ from murank_export.engine.golden_images import golden_images
 from murank_export.engine.staging import staged
 from murank_export.engine.steps import NOTE, Report, Steps
 from murank_export.mllm.adapter import Adapter, check_prompt, read_adapter
+from murank_export.mllm.bases import check_base
 from murank_export.sources.hashing import checkpoint_sha256, file_sha256
 
 GOLDEN, PARITY = "golden.safetensors", "parity.json"
@@ -62,16 +63,7 @@ def export_engine(settings: ExportSettings, report: Report = lambda _text: None)
     template = _check(settings)
     adapter = None if settings.adapter is None else read_adapter(settings.adapter)
     if adapter is not None:
-        if adapter.kind == "peft" and (settings.lora_alpha, settings.lora_rank) != (None, None):
-            raise InputError(f"{adapter.path} states its own alpha and rank; do not pass them")
-        check_prompt(adapter, settings.layout, template.sha256, force=settings.force)
-        if adapter.template_sha256 is None and settings.prompt is None and not settings.force:
-            raise InputError(
-                f"{adapter.path} does not say which prompt it was trained with: pass that file "
-                "with --prompt, or --force for murank's own"
-            )
-        if adapter.layout is None:
-            report(f"{NOTE}{adapter.path} does not say which layout it was trained with")
+        _check_adapter(settings, adapter, template, report)
     steps = Steps(report)
     with staged(settings.output, overwrite=settings.overwrite) as stage:
         (stage / "onnx").mkdir()
@@ -116,6 +108,26 @@ def _check(settings: ExportSettings) -> PromptTemplate:
             if getattr(settings, name) != getattr(plain, name):
                 raise InputError(f"{name} is about the MLLM: it needs --mllm")
     return default_template() if settings.prompt is None else load_template(settings.prompt)
+
+
+def _check_adapter(
+    settings: ExportSettings, adapter: Adapter, template: PromptTemplate, report: Report
+) -> None:
+    """Raise InputError where an adapter is of another prompt or model; tell what it leaves open."""
+    if adapter.kind == "peft" and (settings.lora_alpha, settings.lora_rank) != (None, None):
+        raise InputError(f"{adapter.path} states its own alpha and rank; do not pass them")
+    check_prompt(adapter, settings.layout, template.sha256, force=settings.force)
+    if adapter.template_sha256 is None and settings.prompt is None and not settings.force:
+        raise InputError(
+            f"{adapter.path} does not say which prompt it was trained with: pass that file "
+            "with --prompt, or --force for murank's own"
+        )
+    if adapter.layout is None:
+        report(f"{NOTE}{adapter.path} does not say which layout it was trained with")
+    if settings.mllm is not None:
+        note = check_base(adapter.path, adapter.base, settings.mllm, force=settings.force)
+        if note is not None:
+            report(f"{NOTE}{note}")
 
 
 def _encoder(

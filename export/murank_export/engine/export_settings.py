@@ -26,5 +26,5 @@ class ExportSettings:
     parity_pairs: int = 8
     encoder: Path | None = None  # .onnx file or Hugging Face folder
     encoder_settings: EncoderSettings = field(default_factory=EncoderSettings)
-    force: bool = False  # an adapter of another prompt
+    force: bool = False  # an adapter of another prompt or base
     overwrite: bool = False

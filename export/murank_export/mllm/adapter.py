@@ -1,10 +1,12 @@
 """LoRA adapters on disk: PEFT folders, and MUSE's .pth of trainable parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from murank import InputError
+from murank.files.stand_in import check_no_stand_in
+from murank_export.mllm.bases import Base, base_of
 from murank_export.sources.hashing import checkpoint_sha256, file_sha256
 from murank_export.sources.loading import (
     ADAPTER_CONFIG,
@@ -42,6 +44,7 @@ class Adapter:
     layout: str | None
     template_sha256: str | None
     image_size: str | None = None  # HEIGHTxWIDTH
+    base: Base = field(default_factory=Base)
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -56,15 +59,18 @@ def read_adapter(path: Path) -> Adapter:
         It is neither a PEFT folder with safetensors nor a .pth file; or it has weights or
         settings that would be left out.
     """
-    if path.is_file() and path.suffix == ".pth":
+    if path.suffix == ".pth" and (path.is_file() or path.is_symlink()):
+        check_no_stand_in(path)
         return Adapter(path, "muse", file_sha256(path), "paper", None)
     file = path / WEIGHTS
+    for needed in (path / CONFIG, file):
+        check_no_stand_in(needed)
     if not file.is_file() or not (path / CONFIG).is_file():
         raise InputError(
             f"{path} is no adapter: expected a PEFT folder ({CONFIG}, {WEIGHTS}) "
-            "or a MUSE .pth file"
+            f"or a MUSE .pth file{_inside(path)}"
         )
-    _check_settings(path / CONFIG)
+    config = _check_settings(path / CONFIG)
     check_no_other_weights(path, lambda file: file.name == WEIGHTS)
     from safetensors import SafetensorError, safe_open
 
@@ -74,12 +80,17 @@ def read_adapter(path: Path) -> Adapter:
     except SafetensorError as error:
         raise InputError(f"{file} is damaged: {one_line(error)}") from error
     digest = checkpoint_sha256(path, CONFIG)
-    return Adapter(
-        path, "peft", digest, said.get(LAYOUT_KEY), said.get(TEMPLATE_KEY), said.get(SIZE_KEY)
-    )
+    layout, template, size = map(said.get, (LAYOUT_KEY, TEMPLATE_KEY, SIZE_KEY))
+    return Adapter(path, "peft", digest, layout, template, size, base_of(config))
 
 
-def _check_settings(file: Path) -> None:
+def _inside(folder: Path) -> str:
+    """Name an adapter in a folder below, as trainers leave one for each checkpoint."""
+    found = sorted((str(file.parent) for file in folder.glob(f"*/{CONFIG}")), key=len)
+    return f"; {found[-1]} is one" if found else ""
+
+
+def _check_settings(file: Path) -> dict[str, Any]:
     said = read_json(file)
     kind = said.get("peft_type")
     if kind != "LORA":
@@ -93,6 +104,7 @@ def _check_settings(file: Path) -> None:
             f"{file}: init_lora_weights is {start!r}, which changes the base in a way that cannot "
             "be repeated; save the adapter converted to a plain LoRA"
         )
+    return said
 
 
 def check_prompt(adapter: Adapter, layout: str, template_sha256: str, *, force: bool) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from murank import InputError
-from murank_export.mllm.adapter import WEIGHTS, Adapter
+from murank.files.stand_in import misread
+from murank_export.mllm.adapter import Adapter
 from murank_export.mllm.checkpoint import canonical
+from murank_export.mllm.peft_folder import read_peft_folder, tensor_key
 from murank_export.sources.loading import one_line
 
 _ADAPTER = "default"  # PEFT's name for the only one
@@ -45,14 +47,15 @@ def apply_adapter(
     Raises
     ------
     InputError
-        A part of the adapter has no place in the model, or none of it was trained.
+        A part of the adapter has no place in the model.
     """
+    notes: tuple[str, ...] = ()
     if adapter.kind == "peft":
-        wrapped = _apply_peft(model, adapter.path)
+        wrapped, notes = _apply_peft(model, adapter.path)
     else:
         alpha = _ALPHA if lora_alpha is None else lora_alpha
         wrapped = _apply_muse(model, adapter.path, alpha, lora_rank)
-    notes = [*_unmatched_targets(wrapped), *_untrained(wrapped, adapter.path)]
+    notes = (*notes, *_untrained(wrapped))
     return Applied(adapter.path, wrapped, tuple(f"{adapter.path}: {note}" for note in notes))
 
 
@@ -63,69 +66,14 @@ def merge_adapter(
     return apply_adapter(model, adapter, lora_alpha=lora_alpha, lora_rank=lora_rank).merge()
 
 
-def _apply_peft(model: Any, folder: Path) -> Any:
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
+def _apply_peft(model: Any, folder: Path) -> tuple[Any, tuple[str, ...]]:
+    from peft import get_peft_model
 
-    with safe_open(folder / WEIGHTS, "pt") as handle:
-        names = set(handle.keys())
-        copies = frozen_copies(model, {name: handle.get_tensor(name) for name in embeddings(names)})
-    with _fitting(folder) as caught:
-        wrapped = PeftModel.from_pretrained(model, folder)
-        placed = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    missing = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
-    if missing:
-        raise InputError(f"{folder} does not fit this model: {missing[0][:300]}")
-    known = {canonical(name) for name in placed}
-    # PEFT says nothing of tensors that have no place in the model.
-    left = sorted(name for name in names if canonical(name) not in known and name not in copies)
-    if len(placed) != len(names - copies) or left:
-        raise InputError(
-            f"{folder} does not fit this model: it has no place for "
-            f"{max(len(left), len(names - copies) - len(placed))} tensors {left[:2]}"
-        )
-    check_patterns(wrapped, folder)
-    return wrapped
-
-
-def embeddings(names: set[str]) -> list[str]:
-    """Names of whole embedding tables and answer heads, which PEFT saves beside some adapters."""
-    return [name for name in names if _layer(name) in ("embed_tokens.weight", "lm_head.weight")]
-
-
-def _layer(name: str) -> str:
-    return canonical(name.replace(".base_layer", ""))
-
-
-def frozen_copies(model: Any, tensors: Mapping[str, Tensor]) -> set[str]:
-    """Names of those `embeddings` that only repeat the model's, in the precision they have."""
-    own = {
-        "embed_tokens.weight": model.get_input_embeddings().weight,
-        "lm_head.weight": model.get_output_embeddings().weight,
-    }
-    return {
-        name
-        for name, value in tensors.items()
-        if torch.equal(value, own[_layer(name)].detach().to(value))
-    }
-
-
-def check_patterns(wrapped: Any, folder: Path) -> None:
-    """Raise InputError for a name in an adapter's config that fits no layer: PEFT says nothing."""
-    from peft.utils.other import get_pattern_key
-
-    config = wrapped.peft_config[_ADAPTER]
-    tuned, every = _tuned(wrapped), [name for name, _ in wrapped.get_base_model().named_modules()]
-    for setting in ("alpha_pattern", "rank_pattern"):
-        for pattern in getattr(config, setting, None) or {}:
-            if not any(get_pattern_key([pattern], name) == pattern for name in tuned):
-                raise InputError(
-                    f"{folder}: {pattern!r} in {setting} fits no layer of the adapter in this "
-                    f"model; layers are named like {next(iter(tuned), 'none')!r}"
-                )
-    for name in config.modules_to_save or ():
-        if not any(module.endswith(name) for module in every):
-            raise InputError(f"{folder}: {name!r} in modules_to_save is no module of this model")
+    read = read_peft_folder(folder, model)
+    with _fitting(folder):
+        wrapped = get_peft_model(model, read.config).eval()
+    read.put_into(wrapped)
+    return wrapped, read.notes
 
 
 def _tuned(wrapped: Any) -> dict[str, Any]:
@@ -136,21 +84,8 @@ def _tuned(wrapped: Any) -> dict[str, Any]:
     return {name: module for name, module in found if isinstance(module, BaseTunerLayer)}
 
 
-def _unmatched_targets(wrapped: Any) -> Iterator[str]:
-    """Tell of targets without a layer; their tensors, had they any, would have no place."""
-    targets = wrapped.peft_config[_ADAPTER].target_modules
-    if isinstance(targets, str):
-        return
-    tuned = _tuned(wrapped)
-    lost = [
-        target for target in targets or () if not any(f".{n}".endswith(f".{target}") for n in tuned)
-    ]
-    if lost:
-        yield f"target_modules {sorted(lost)} are no layers of this model"
-
-
-def _untrained(wrapped: Any, source: Path) -> Iterator[str]:
-    """Tell of layers whose adapter adds nothing; refuse it if there are no others."""
+def _untrained(wrapped: Any) -> Iterator[str]:
+    """Tell of layers whose adapter adds nothing."""
     halves: dict[str, bool] = {}  # layer -> whether a half of its adapter is all zero
     for name, value in wrapped.named_parameters():
         layer, found, _ = name.partition(".lora_")
@@ -158,11 +93,11 @@ def _untrained(wrapped: Any, source: Path) -> Iterator[str]:
             halves[layer] = halves.get(layer, False) or not value.any()
     zero = [layer for layer, is_zero in halves.items() if is_zero]
     if zero and len(zero) == len(halves):
-        raise InputError(
-            f"{source} changes nothing: lora_B of every layer is zero; it was not trained, or its "
+        yield (
+            "changes nothing: lora_A or lora_B of every layer is zero; it was not trained, or its "
             "training was not saved whole"
         )
-    if zero:
+    elif zero:
         yield f"lora_B of {len(zero)} of {len(halves)} layers is zero, as of {canonical(zero[0])}"
 
 
@@ -238,7 +173,7 @@ def _read_muse(file: Path) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # PyTorch's own words advise to load it without that care.
-        raise InputError(f"{file} is damaged, or holds more than plain tensors") from error
+        raise misread(file, " is damaged, or holds more than plain tensors") from error
     if not isinstance(state, dict) or not state or not all(map(_is_named, state.items())):
         raise InputError(f"{file} must hold a dict of tensors: the trainable parameters by name")
     for name, value in state.items():
@@ -253,12 +188,12 @@ def _replace(model: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
     parameters = {canonical(name): value for name, value in named}
     with torch.no_grad():
         for name, value in state.items():
-            parameter = parameters.get(_layer(name))
+            parameter = parameters.get(tensor_key(name))
             if parameter is None or parameter.shape != value.shape:
                 raise InputError(f"{file}: {name} does not fit this model")
             parameter.copy_(value)
     for name, value in state.items():  # of two names for one parameter, the last one won
-        parameter = parameters[_layer(name)]
+        parameter = parameters[tensor_key(name)]
         if not torch.equal(parameter, value.to(parameter)):
             raise InputError(f"{file}: {name} does not fit this model, which ties it to another")
 
