@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exact_products import needs_exact_products
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -235,7 +234,6 @@ def test_int8_stays_on_the_cpu(engine_folder: Any) -> None:
         Engine.from_pretrained(folder, providers="cuda")
 
 
-@needs_exact_products
 def test_auto_is_the_cpu_for_int8(engine_folder: Any) -> None:
     auto = Engine.from_pretrained(engine_folder("qwen2_vl", "prefix_first", "int8"))
     assert auto.providers["decoder"] == ["CPUExecutionProvider"]

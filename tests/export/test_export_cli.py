@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from exact_products import needs_exact_products
 from lora import add_lora, save_peft
 from plain_encoder import model, save
 from safetensors.torch import load_file, save_file
@@ -72,7 +71,6 @@ def test_an_encoder_as_json(run: Run, encoder: Path, tmp_path: Path) -> None:
     assert said["scorer"] is None
 
 
-@needs_exact_products
 def test_a_summary_of_all_parts(
     run: Run, encoder: Path, mllm: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from exact_products import needs_exact_products
 from plain_encoder import DIM, model, save
 from safetensors.numpy import load_file
 
@@ -220,9 +219,7 @@ def test_smaller_types_make_smaller_files(engine_folder: Callable[..., Path]) ->
 ROUNDED = {"fp32": 3e-6, "fp16": 2.4e-3, "bf16": 1.9e-2, "int8": 8e-2}
 
 
-@pytest.mark.parametrize(
-    "precision", ["fp32", "fp16", "bf16", pytest.param("int8", marks=needs_exact_products)]
-)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 def test_what_parity_says(
     checkpoint: Callable[[str], Path], engine_folder: Callable[..., Path], precision: str
 ) -> None:

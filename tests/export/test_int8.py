@@ -7,10 +7,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exact_products import needs_exact_products
 from numpy.typing import NDArray
 from torch import nn
 
+from murank.backends.onnx import session as _session
 from murank.backends.onnx.session import Session, SessionSettings
 from murank.folder.precision import INTEGER, Precision
 from murank_export.graphs.layers import project, take_linear
@@ -80,13 +80,20 @@ def graph(module: nn.Module, inputs: int, axes: int, file: Path, outputs: int = 
     return Session(file, CPU)
 
 
-@needs_exact_products
+@pytest.mark.parametrize("without_vnni", [True, False])
 @pytest.mark.parametrize("precision", INTEGER)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("sizes", [(64, 40), (33, 7)])
 def test_a_layer_is_exact(
-    tmp_path: Path, sizes: tuple[int, int], bias: bool, precision: Precision
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: tuple[int, int],
+    bias: bool,
+    precision: Precision,
+    without_vnni: bool,
 ) -> None:
+    if without_vnni:  # with weights of uint8, as on older CPUs
+        monkeypatch.setattr(_session, "multiplies_exactly", lambda: False)
     made = layer(*sizes, bias=bias)
     weight, shift = values(made)
     session = graph(take_linear(made, precision), sizes[0], 1, tmp_path / "layer.onnx")
@@ -128,7 +135,6 @@ def test_w8_weights_are_widened_once_at_load(tmp_path: Path) -> None:
     assert all(one.data_type == onnx.TensorProto.FLOAT for one in loaded.initializer)
 
 
-@needs_exact_products
 @pytest.mark.parametrize("precision", INTEGER)
 def test_layers_that_share_their_input_and_have_many_axes(
     tmp_path: Path, precision: Precision
@@ -153,7 +159,6 @@ def test_a_token_of_zeros_gives_the_bias(tmp_path: Path, precision: Precision) -
     np.testing.assert_allclose(found.numpy(), np.stack([bias, bias]))  # type: ignore[list-item]
 
 
-@needs_exact_products
 @pytest.mark.parametrize(("precision", "largest"), [("int8", 0.02), ("w8a16", 0.008)])
 def test_near_float_arithmetic_and_a_quarter_of_its_size(
     tmp_path: Path, precision: Precision, largest: float
@@ -183,7 +188,6 @@ def test_an_outlier_coarsens_its_own_token_only(tmp_path: Path, precision: Preci
     np.testing.assert_array_equal(before.numpy()[others], behind.numpy()[others])
 
 
-@needs_exact_products
 def test_the_second_term_leaves_nothing_but_the_rounding_of_the_weights(tmp_path: Path) -> None:
     made = layer(256, 64)
     weight, bias = values(made)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_folder import edit_manifest, relist
-from exact_products import needs_exact_products
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -63,7 +62,7 @@ def test_json(verify: Verify) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "tolerance"),
-    [("fp16", 5e-2), pytest.param("int8", 3e-1, marks=needs_exact_products)],
+    [("fp16", 5e-2), ("int8", 3e-1)],
 )
 def test_fp16_and_int8_engines(
     engine_folder: Callable[..., Path], capsys: Capture, precision: str, tolerance: float

@@ -21,7 +21,8 @@ from murank.doctor.machine_report import MachineReport, ReportedGpu
 
 T4 = ReportedGpu("NVIDIA T4", "7.5", 15 << 30)
 SERVER = MachineReport(
-    murank="0.1.0", python="3.12.3", system="Linux 6.8 x86_64", processor="A CPU", cores=16,
+    murank="0.1.0", python="3.12.3", system="Linux 6.8 x86_64", processor="A CPU",
+    integer_products="avx512_vnni", cores=16,
     memory_bytes=64 << 30, board=None, l4t=None, jetpack=None, power_mode=None, driver="580.1",
     cuda="13.0", gpus=(T4,), nvidia_card=True, why_no_gpu=None,
 )  # fmt: skip

@@ -222,10 +222,14 @@ def test_auto_without_onnxruntime(monkeypatch: pytest.MonkeyPatch, folder: Path)
 def test_products_that_a_cpu_lacks(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     machine(monkeypatch, folder, "nothing")
     monkeypatch.setattr(backends, "multiplies_exactly", lambda: False)
+    monkeypatch.setattr(backends, "products_are_exact", lambda: False)
     for providers in ("auto", "cpu", [CPU]):
         with pytest.raises(MachineError, match=r"int8 weights.*VNNI.*--dtype fp32"):
             load_on_one(providers, "w8a16", folder, Attempts(["cpu"]))
     assert load_on_one("auto", "fp32", folder, Attempts(["cpu"])) == ("loaded with cpu", None)
+    monkeypatch.setattr(backends, "products_are_exact", lambda: True)
+    with logged("engine is w8a16 and this CPU lacks VNNI"):
+        load_on_one("cpu", "w8a16", folder, Attempts(["cpu"]))
 
 
 def test_what_is_asked_for_by_name_is_all_that_is_tried(

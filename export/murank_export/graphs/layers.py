@@ -86,20 +86,21 @@ class Int8Linear(nn.Module):
         self.minus_bias = None if minus is None else nn.Parameter(minus, requires_grad=False)
 
     def multiply(self, x: "QuantisedTokens") -> Tensor:
-        """[...,in] -> [...,out] float32."""
-        y = self._multiply(x.steps, x.scale)
-        if x.rest is not None:
-            y = y + self._multiply(x.rest, x.scale / _REST)
-        return y if self.minus_bias is None else y - self.minus_bias
+        """[...,in] -> [...,out] float32.
 
-    def _multiply(self, steps: Tensor, scale: Tensor) -> Tensor:
-        shape = (*steps.shape[:-1], self.weight.shape[1])
+        One product for both terms: a weight of two products would lie in memory twice, and
+        onnxruntime cannot make it uint8, as CPUs without VNNI need it.
+        """
+        shape = (*x.steps.shape[:-1], self.weight.shape[1])
         zero = torch.tensor(_UINT8_ZERO, dtype=torch.uint8)
         # MatMulInteger has no PyTorch operator: the exporter is told its name, type and shape.
         product = torch.onnx.ops.symbolic(
-            "MatMulInteger", (steps, self.weight, zero), dtype=torch.int32, shape=shape
+            "MatMulInteger", (x.steps, self.weight, zero), dtype=torch.int32, shape=shape
         )
-        return product.to(torch.float32) * (scale * self.scale)
+        y = product.to(torch.float32) * (x.scale * self.scale)
+        if self.terms == 2:
+            y = y[0] + y[1]
+        return y if self.minus_bias is None else y - self.minus_bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[...,in] -> [...,out] float32."""
@@ -109,20 +110,21 @@ class Int8Linear(nn.Module):
 class QuantisedTokens:
     """Activations as uint8 steps around 128, one scale per token; a second term of finer steps.
 
-    QuantizeLinear along the tokens divides, rounds, shifts and casts in a single pass.
+    QuantizeLinear along the tokens divides, rounds, shifts and casts in a single pass. Steps are
+    [...,in] and scales [...,1]; of two terms [2,...,in] and [2,...,1].
     """
 
     def __init__(self, x: Tensor, terms: int) -> None:
-        self.scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / LARGEST  # [...,1]
+        self.scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / LARGEST
         rows, scale = x.reshape(-1, x.shape[-1]), self.scale.reshape(-1)
         zero = torch.full_like(scale, _UINT8_ZERO, dtype=torch.uint8)
         steps = _by_token("QuantizeLinear", rows, scale, zero, torch.uint8)
         self.steps = steps.reshape(x.shape)
-        self.rest: Tensor | None = None
         if terms == 2:
             rest = rows - _by_token("DequantizeLinear", steps, scale, zero, torch.float32)
             finer = _by_token("QuantizeLinear", rest, scale / _REST, zero, torch.uint8)
-            self.rest = finer.reshape(x.shape)
+            self.steps = torch.stack([self.steps, finer.reshape(x.shape)])
+            self.scale = torch.stack([self.scale, self.scale / _REST])
 
 
 def _by_token(name: str, x: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dtype) -> Tensor:

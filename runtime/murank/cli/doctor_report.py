@@ -92,6 +92,8 @@ def _machine(machine: MachineReport) -> Rows:
         yield "JetPack", f"{name}Jetson Linux {machine.l4t}"
     yield "system", f"{machine.system}, Python {machine.python}"
     yield "processor", f"{machine.processor or 'unknown'}, {machine.cores} cores usable"
+    if machine.integer_products is not None:
+        yield "int8", machine.integer_products
     yield "memory", size(machine.memory_bytes)
     if machine.power_mode is not None:
         yield "power", machine.power_mode

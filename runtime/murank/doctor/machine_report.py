@@ -8,6 +8,7 @@ from typing import Any
 from murank._version import __version__
 from murank.doctor.child import ProbeAnswer, ask
 from murank.machine import hardware as _machine
+from murank.machine import integer_products as _products
 from murank.machine.memory import total_bytes
 from murank_kernels.machine.cores import usable_cores
 
@@ -32,6 +33,7 @@ class MachineReport:
     python: str
     system: str
     processor: str | None
+    integer_products: str | None  # by which instructions, for int8 and w8a16
     cores: int  # physical ones that this process may use
     memory_bytes: int  # that the process may use, by its control group
     board: str | None
@@ -62,6 +64,7 @@ def this_machine(etc: Path = _ETC, sys: Path = _SYS) -> MachineReport:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_machine.cpu_model(),
+        integer_products=_products.told(),
         cores=usable_cores(),
         memory_bytes=total_bytes() or 0,
         board=_machine.board_model(),

@@ -2,11 +2,10 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from murank.machine.cpu_flags import cpu_flags
 from murank.machine.hardware import gpu_and_driver
 
-_CPU_INFO = Path("/proc/cpuinfo")
 # Instructions that libraries choose other kernels by, strongest first.
 _STEPS = (
     "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "avx",
@@ -32,19 +31,10 @@ def on_cpu(provider: str) -> bool:
 
 def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16; also False where nothing can be known."""
-    return not _BFLOAT16.isdisjoint(_flags())
-
-
-def _flags() -> list[str]:
-    try:
-        lines = _CPU_INFO.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    keys = ("flags", "Features")
-    return next((line.split(":", 1)[1].split() for line in lines if line.startswith(keys)), [])
+    return not _BFLOAT16.isdisjoint(cpu_flags())
 
 
 def _cpu() -> str:
-    flags = _flags()
+    flags = cpu_flags()
     strongest = next((step for step in _STEPS if step in flags), "")
     return f"CPU {platform.machine()} {strongest}".rstrip()

@@ -28,11 +28,13 @@ from murank.backends.providers import (
     wanted,
 )
 from murank.backends.providers import Providers as Providers  # engines are asked for by it
+from murank.machine.integer_products import multiplies_exactly
 from murank.machine.library import library, pip_install
 from murank.machine.telemetry import warn_if_on
 from murank_kernels.machine.cores import usable_cores
 
 _SEVERITY_ERROR = 3
+EXACT_PRODUCTS = "session.x64quantprecision"  # weights of int8 become uint8 when they are loaded
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}  # that NumPy knows
 _BFLOAT16 = "tensor(bfloat16)"
 
@@ -65,6 +67,7 @@ class Session:
         self._file, self._threads, self._closed = file, settings.threads, False
         nodes = (*self._session.get_inputs(), *self._session.get_outputs())
         self._types = {node.name: str(node.type) for node in nodes}  # as in "tensor(float16)"
+        self._shapes = {node.name: tuple(node.shape) for node in nodes}
         self.providers: list[str] = self._session.get_providers()
         check_used(settings.providers, asked, self.providers)
         self.device = "cuda" if self.providers[0] in ON_GPU else "cpu"
@@ -108,9 +111,9 @@ class Session:
         self._run(inputs, {output: (place.dtype.type, list(place.shape), place.address)})
 
     def longest(self, name: str, axis: int) -> int | None:
-        """Return None: a graph takes any length."""
-        del name, axis
-        return None
+        """Return the length that the graph was made for; None: any."""
+        length = self._shapes[name][axis]
+        return length if isinstance(length, int) else None
 
     def to_device(self, array: NDArray[Any], name: str | None = None) -> Any:
         """Return the array as a value on this session's device.
@@ -283,6 +286,8 @@ def _options(runtime: Any, asked: Sequence[Any], threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Its own choice would give activations 8 bits where weights have 4.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if not multiplies_exactly():  # where it does, this would be the slower way
+        options.add_session_config_entry(EXACT_PRODUCTS, "1")
     if any(name_of(one) in ON_GPU for one in asked):
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options

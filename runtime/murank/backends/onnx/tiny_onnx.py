@@ -4,12 +4,16 @@ Numbers are those of onnx.proto and of the protocol buffer encoding.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _IR_VERSION, _OPSET = 8, 17
-_TYPES: Mapping[str, int] = {"float32": 1, "int64": 7, "float16": 10, "bfloat16": 16}
+_TYPES: Mapping[str, int] = {
+    "float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16": 10, "bfloat16": 16,
+}  # fmt: skip
 _BYTES = 2  # wire type of what has a length
 _INT, _TENSOR = 2, 4  # of AttributeProto.AttributeType
 _SHORT = 0x80
@@ -46,14 +50,30 @@ def to_bfloat16(rank: int) -> bytes:
     return _model("Cast", [("wide", "float32", lengths)], ("narrow", "bfloat16", lengths), to)
 
 
+def integer_product(weight: NDArray[np.int8]) -> bytes:
+    """Return a model: x [n,in] uint8 -> its product y [n,out] int32 with this weight [in,out]."""
+    held = _join([
+        *(_number(1, length) for length in weight.shape), _number(2, _TYPES["int8"]),
+        _field(8, b"weight"), _field(9, np.ascontiguousarray(weight).tobytes()),
+    ])  # fmt: skip
+    rows, columns = weight.shape
+    x, y = ("x", "uint8", ["n", rows]), ("y", "int32", ["n", columns])
+    return _model("MatMulInteger", [x], y, weights={"weight": held})
+
+
 def _model(
-    operator: str, inputs: Sequence[Tensor], output: Tensor, attribute: bytes | None = None
+    operator: str,
+    inputs: Sequence[Tensor],
+    output: Tensor,
+    attribute: bytes | None = None,
+    weights: Mapping[str, bytes] = MappingProxyType({}),
 ) -> bytes:
-    names = [_field(1, name.encode()) for name, _, _ in inputs]
+    names = [_field(1, name.encode()) for name in (*(one[0] for one in inputs), *weights)]
     attributes = [] if attribute is None else [_field(5, attribute)]
     node = _join([*names, _field(2, output[0].encode()), _field(4, operator.encode()), *attributes])
     graph = _join([
         _field(1, node), _field(2, operator.lower().encode()),
+        *(_field(5, one) for one in weights.values()),
         *(_field(11, _value(one)) for one in inputs), _field(12, _value(output)),
     ])  # fmt: skip
     opset = _number(2, _OPSET)
