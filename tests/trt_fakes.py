@@ -249,10 +249,16 @@ class _Parser:
             return False
         session, graph = _session(file), hashlib.sha256(Path(file).read_bytes()).hexdigest()
         self._trt.parsed[graph] = session
-        names = [node.name for node in session.get_inputs()]
+        inputs = [
+            SimpleNamespace(
+                name=node.name, shape=[one if isinstance(one, int) else -1 for one in node.shape]
+            )
+            for node in session.get_inputs()
+        ]
+        names = [one.name for one in inputs]
         self._network.file, self._network.graph = file, graph
         self._network.num_inputs = len(names)
-        self._network.get_input = lambda index: SimpleNamespace(name=names[index])
+        self._network.get_input = lambda index: inputs[index]
         return True
 
     def get_error(self, index: int) -> Any:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+COLORS = ("rgb", "bgr")
+POOLS = ("cls", "avg", "max", "gem")
+
 
 @dataclass(frozen=True)
 class EncoderSettings:
@@ -11,4 +14,6 @@ class EncoderSettings:
     resample: str | None = None
     mean: tuple[float, float, float] | None = None  # of RGB scaled to [0,1]
     std: tuple[float, float, float] | None = None
+    color: str | None = None  # one of COLORS: the order that the graph takes
     output: str | None = None  # name of the feature output, where there are several
+    pool: str | None = None  # one of POOLS: what becomes of tokens or a map

@@ -14,6 +14,7 @@ from murank.folder.manifest import engine_sha256
 from murank.folder.precision import Precision
 from murank.machine.library import pip_install
 from murank.prompt import LAYOUTS, PromptTemplate
+from murank_export.encoders.encoder_settings import COLORS, POOLS
 from murank_export.engine.steps import NOTE, Report
 
 T = TypeVar("T")
@@ -86,7 +87,12 @@ def _add_encoder(result: Parser) -> None:
     group.add_argument("--encoder-resample", choices=_FILTERS, help="(ONNX: bilinear)")
     group.add_argument("--encoder-mean", type=triple, metavar="R,G,B", help="(ONNX: ImageNet's)")
     group.add_argument("--encoder-std", type=triple, metavar="R,G,B", help="(ONNX: ImageNet's)")
+    group.add_argument("--encoder-color", choices=COLORS, help="order that it takes (rgb)")
     group.add_argument("--encoder-output", metavar="NAME", help="where it has several")
+    group.add_argument(
+        "--encoder-pool", choices=POOLS,
+        help="one row of tokens [B,T,D] (cls) or of a map [B,D,H,W]; gem has power 3",
+    )  # fmt: skip
 
 
 def size(text: str) -> tuple[int, int]:

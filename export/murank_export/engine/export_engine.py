@@ -144,7 +144,10 @@ def _encoder(
     from murank_export.encoders.encoder_graph import export_encoder
 
     with steps.step("encoder: export and check"):
-        made = export_encoder(settings.encoder, stage / ENCODER, settings.encoder_settings)
+        made = export_encoder(
+            settings.encoder, stage / ENCODER, settings.encoder_settings,
+            lambda text: steps.report(f"{NOTE}{text}"),
+        )  # fmt: skip
         part = EncoderPart(
             graph=ENCODER, dim=made.dim, preprocessing=made.preprocessing, mean=made.mean,
             std=made.std,

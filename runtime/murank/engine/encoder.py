@@ -46,6 +46,7 @@ class Encoder:
         how = part.preprocessing
         images = {"images": (None, 3, how.height, how.width)}
         self.session.expect(images, {"features": (None, part.dim)})
+        self._most = min(self.session.longest("images", 0) or ENCODER_BATCH, ENCODER_BATCH)
         noise = np.random.default_rng(0).integers(
             0, 256, (1, 3, how.height, how.width), dtype=np.uint8
         )
@@ -62,8 +63,8 @@ class Encoder:
             A row holds NaN or infinity: its image is named, where `names` has a path for it.
         """
         parts = [np.empty((0, self.part.dim), np.float32)]
-        for start in range(0, len(pixels), ENCODER_BATCH):
-            some = pixels[start : start + ENCODER_BATCH]
+        for start in range(0, len(pixels), self._most):
+            some = pixels[start : start + self._most]
             (values,) = self.session.run({"images": some}, ["features"])
             rows: NDArray[np.float32] = values.numpy()
             self._check(rows, len(some))

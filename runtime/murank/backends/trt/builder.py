@@ -10,7 +10,7 @@ from murank._exceptions import InputError, MachineError
 from murank.backends.trt.api import TensorRT, first_error, make_logger
 from murank.backends.trt.build_settings import BuildSettings
 from murank.backends.trt.plan_target import PlanMachine, capability_name
-from murank.backends.trt.profiles import Profile
+from murank.backends.trt.profiles import Profile, Shape
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -93,16 +93,18 @@ class _GraphBuild:
         return config
 
     def add_profile(self, config: Any, network: Any, profile: Profile) -> None:
-        names = {network.get_input(i).name for i in range(network.num_inputs)}
-        if names != set(profile.shapes):
-            differs = ", ".join(sorted(names ^ set(profile.shapes)))
+        inputs = [network.get_input(i) for i in range(network.num_inputs)]
+        lengths = {one.name: tuple(one.shape) for one in inputs}
+        if lengths.keys() != set(profile.shapes):
+            differs = ", ".join(sorted(lengths.keys() ^ set(profile.shapes)))
             raise InputError(
                 f"{self._file}: its inputs are not those of the manifest ({differs}); export the "
                 "engine again"
             )
         made = self._builder.create_optimization_profile()
         for name, shapes in profile.shapes.items():
-            made.set_shape(name, shapes.least, shapes.usual, shapes.most)
+            asked = (shapes.least, shapes.usual, shapes.most)
+            made.set_shape(name, *(_fitted(one, lengths[name]) for one in asked))
         if config.add_optimization_profile(made) < 0:
             raise self._failed(f"profile {profile.name} does not fit")
 
@@ -124,6 +126,12 @@ class _GraphBuild:
             f"{self._machine.target.device}: {first_error(self._logger)}; if memory is short, pass "
             "fewer --candidates or --workspace-mb, and stop what else uses the GPU"
         )
+
+
+def _fitted(asked: Shape, lengths: Shape) -> Shape:
+    """Return a shape with the lengths that a graph has fixed, such as one image a run."""
+    pairs = zip(asked, lengths, strict=True)
+    return tuple(fixed if fixed > 0 else length for length, fixed in pairs)
 
 
 def _set_timings(config: Any, timing_cache: bytes) -> Any:
