@@ -14,6 +14,7 @@ from murank.backends.openvino.devices import message_of
 from murank.backends.protocol import Products, SessionSettings
 from murank.folder.contents import EngineFiles
 from murank.folder.manifest import read_manifest
+from murank.machine import cpu_flags as _cpu_flags
 from murank.machine import device_kind as _kind
 from murank.machine import telemetry as _telemetry
 from murank_kernels.machine.cores import usable_cores
@@ -233,7 +234,7 @@ def test_there_may_be_no_place_to_keep_it(
 def test_kinds_of_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("flags\t: fpu avx2 avx512f avx512_bf16\n")
-    monkeypatch.setattr(_kind, "_CPU_INFO", info)
+    monkeypatch.setattr(_cpu_flags, "_CPU_INFO", info)
     monkeypatch.setattr(_kind, "gpu_and_driver", lambda: ("NVIDIA T4", "580"))
     kinds = {
         _kind.device_kind({"decoder": [name], "vision": [name]})

@@ -117,9 +117,8 @@ class OpenVinoSession:
         return [made[name] for name in outputs]
 
     def longest(self, name: str, axis: int) -> int | None:
-        """Return None: a graph takes any length."""
-        del name, axis
-        return None
+        """Return the length that the graph was made for; None: any."""
+        return self._inputs[name].lengths[axis]
 
     def to_device(self, array: NDArray[Any], name: str | None = None) -> HostValue:
         """Return the array as a value, not copied."""
