@@ -86,8 +86,8 @@ def test_a_summary_of_all_parts(
     assert told == [
         f"{step} ..."
         for step in (
-            "encoder: export and check", "load checkpoint", "merge adapter",
-            "ask the PyTorch model", "collect activations", "bake prompt", "vision graph",
+            "encoder: export and check", "load checkpoint", "ask the PyTorch model",
+            "merge adapter", "collect activations", "bake prompt", "vision graph",
             "decoder graph", "measure parity", "hash and write manifest",
         )
     ]  # fmt: skip
