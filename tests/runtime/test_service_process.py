@@ -25,7 +25,7 @@ pytest.importorskip("httpx")
 
 import httpx
 from made_crops import draw
-from service_parts import ENGINE, HOST, Process, as_url, running
+from service_parts import ENGINE, HOST, Process, as_url, free_port, running
 
 from murank import Engine, Gallery
 
@@ -252,6 +252,37 @@ def test_what_hangs_at_the_end_is_ended_with_a_warning(tmp_path: Path) -> None:
             code, _, err = process.stop()
     assert code == 143
     assert "did not end" in err
+
+
+def test_stopped_while_it_compiles_it_ends_at_once(tmp_path: Path) -> None:
+    """Nobody was answered as yet; a kernel that is being compiled cannot be interrupted."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "if sys.argv[-1].endswith('gallery.db'):\n"
+        "    from murank.service import server\n"
+        "    server._compile = lambda: time.sleep(600)\n"
+    )
+    path = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        process = Process("--gallery", tmp_path / "gallery.db", port=free_port())
+    signal.signal(signal.SIGINT, before)
+    try:
+        process.wait_until_ready(lambda: 200 if status_of(process) == 503 else 0)
+        code, _, err = process.stop(signal.SIGINT)
+    finally:
+        process.kill()
+    assert code == 130
+    assert err.endswith("murank: interrupted\n")
+
+
+def status_of(process: Process) -> int:
+    """Return how ready it says it is; 0 while it does not answer."""
+    try:
+        return httpx.get(process.url + "/readyz").status_code
+    except httpx.TransportError:
+        return 0
 
 
 def test_it_connected_to_nobody(process: Process, folder: Path) -> None:

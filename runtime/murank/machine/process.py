@@ -23,17 +23,17 @@ def plug_streams() -> None:
 
 def leave_on_signals() -> None:
     """Let SIGINT and SIGTERM end the process at once: while importing, there is nothing to undo."""
-    _handle(_leave, instead_of=(signal.default_int_handler, signal.SIG_DFL))
+    _handle(leave, instead_of=(signal.default_int_handler, signal.SIG_DFL))
 
 
 def stop_on_signals() -> None:
     """Let them raise KeyboardInterrupt from now on, if `leave_on_signals` took them before."""
-    _handle(_stop, instead_of=(_leave,))
+    _handle(_stop, instead_of=(leave,))
 
 
 def release_signals() -> None:
     """Let the system end the process: what Python does as it ends is not worth a traceback."""
-    _handle(signal.SIG_DFL, instead_of=(_leave, _stop))
+    _handle(signal.SIG_DFL, instead_of=(leave, _stop))
     # If the interrupt came in code made of text, as dataclasses are, `python -m` would remember it
     # and end by the signal, not by our exit code, unless code made of text has run since.
     exec("")  # noqa: S102
@@ -63,7 +63,8 @@ def _handle(handler: "_Handler | signal.Handlers", *, instead_of: tuple[object, 
             signal.signal(number, handler)
 
 
-def _leave(number: int, _frame: "FrameType | None") -> None:
+def leave(number: int, _frame: "FrameType | None") -> None:
+    """End the process at once, in one line: there is nothing to put in order."""
     word, code = stopped(number)
     with contextlib.suppress(OSError):
         os.write(2, f"murank: {word}\n".encode())

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from murank.machine.process import leave
 from murank.service.access import Names
 from murank.service.app import make_app
 from murank.service.listening import ImpatientProtocol
@@ -27,6 +28,7 @@ _RELATE_EACH = 5.0
 _RELATE_MS = 20.0  # that a query may have to wait for it
 _SWITCH = 0.001
 _AT_LAST = 15.0  # seconds, beyond the grace, to end what is written
+_UNREADY = 1.0  # seconds to end in before it was ready: nobody was answered as yet
 _TERMINATED = 143
 
 
@@ -66,10 +68,19 @@ def serve(state: ServiceState, transport: Transport, *, grace: float) -> threadi
         server_header=False, proxy_headers=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=1, **tls,
     )  # fmt: skip
-    end_anyway = threading.Timer(grace + _AT_LAST, _end_anyway)
-    end_anyway.daemon = True
-    asyncio.run(_serve(state, _Server(config), transport.listener, grace, end_anyway))
-    return end_anyway
+    return asyncio.run(_serve(state, _Server(config), transport.listener, grace))
+
+
+def _ending(
+    state: ServiceState, grace: float, numbers: Sequence[signal.Signals]
+) -> threading.Timer:
+    """Return what ends the process if nothing else does: soon, if a signal came while compiling."""
+    if numbers and not (state.is_warm or state.in_progress):
+        end = threading.Timer(_UNREADY, leave, (numbers[0], None))
+    else:
+        end = threading.Timer(grace + _AT_LAST, _end_anyway)
+    end.daemon = True
+    return end
 
 
 def _end_anyway() -> None:
@@ -81,17 +92,23 @@ def _end_anyway() -> None:
 
 
 async def _serve(
-    state: ServiceState, server: _Server, listener: socket.socket, grace: float,
-    end_anyway: threading.Timer,
-) -> None:  # fmt: skip
+    state: ServiceState, server: _Server, listener: socket.socket, grace: float
+) -> threading.Timer:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    numbers: list[signal.Signals] = []
+
+    def stop_by(number: signal.Signals) -> None:
+        numbers.append(number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop_by, number)
     tasks = [asyncio.create_task(one(state)) for one in (_warm, _maintain, _relate)]
     running = asyncio.create_task(server.serve([listener]))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     state.is_draining = True  # refused from now on, with a reason
+    end_anyway = _ending(state, grace, numbers)
     end_anyway.start()
     end = loop.time() + grace
     while state.in_progress and loop.time() < end:
@@ -102,6 +119,7 @@ async def _serve(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+    return end_anyway
 
 
 async def _warm(state: ServiceState) -> None:
