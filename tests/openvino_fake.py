@@ -30,7 +30,7 @@ class FakeOpenVino(ModuleType):
         return SimpleNamespace(
             available_devices=list(self.devices),
             get_property=lambda device, _name: self.devices[device],
-            read_model=lambda file: file,
+            read_model=lambda _file: SimpleNamespace(outputs=[]),
             compile_model=self._compile,
             import_model=self._import,
         )
@@ -42,7 +42,7 @@ class FakeOpenVino(ModuleType):
         if self.run_error is not None:
             raise self.run_error
 
-    def _compile(self, _model: str, device: str, config: dict[str, Any]) -> Any:
+    def _compile(self, _model: Any, device: str, config: dict[str, Any]) -> Any:
         if self.error is not None:
             raise self.error
         self.asked.append((device, config))

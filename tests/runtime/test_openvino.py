@@ -13,7 +13,10 @@ from wide_engine import SHIPPED
 
 from murank import Engine, InputError
 from murank.backends.openvino import loader as _loader
+from murank.backends.protocol import SessionSettings
 from murank.cli import main
+from murank.engine.golden import FEATURE_TOLERANCE, TOLERANCE, replay
+from murank.folder.manifest import read_manifest
 
 pytest.importorskip("openvino")
 # Of mu, as `Engine` promises of other batches: sums are added up in another order, no more.
@@ -96,6 +99,38 @@ def test_a_second_process_compiles_nothing(
         again.mu(crops[0], crops[1:6])
     with pytest.raises(InputError, match="was closed with its engine"):
         session.run({}, [])
+
+
+def test_rounded_products_but_for_the_answer_head(
+    crops: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that bf16 changes but the rounding itself, which this CPU may not have."""
+    layers: list[str] = []
+
+    def last_layer(compiled: Any) -> set[str]:
+        names = [port for port in compiled.outputs if "logits" in port.get_names()]
+        results = compiled.get_runtime_model().get_results() if names else []
+        layers.extend(str(_loader._layer(one.input_value(0).get_node())) for one in results)
+        return {"f32"}
+
+    monkeypatch.setattr(_loader, "HINTS", {"bf16": "f32", "float32": "f32"})
+    monkeypatch.setattr(_loader, "check_device", lambda *_: None)
+    monkeypatch.setattr(_loader, "_product_types", last_layer)
+    how: dict[str, Any] = {"providers": "openvino", "products": "bf16", "plans": tmp_path}
+    with Engine.from_pretrained(SHIPPED, threads=1, **how) as engine:
+        used = {graph: names[0] for graph, names in engine.providers.items()}
+        found = engine.mu(crops[0], crops[1:9])
+    assert used == {
+        "encoder": "OpenVINO CPU float32", "vision": "OpenVINO CPU bf16",
+        "decoder": "OpenVINO CPU bf16",
+    }  # fmt: skip
+    assert "Reduce" in layers  # no product, so it is rounded with none
+    with Engine.from_pretrained(SHIPPED, threads=1, providers="cpu", parts=["scorer"]) as exact:
+        np.testing.assert_allclose(found, exact.mu(crops[0], crops[1:9]), rtol=0, atol=CLOSE)
+    settings = SessionSettings("openvino", 1, tmp_path, "bf16")
+    replays = replay(SHIPPED, read_manifest(SHIPPED), settings)
+    assert [one.passed for one in replays] == [True, True]
+    assert [one.tolerance for one in replays] == [FEATURE_TOLERANCE, TOLERANCE["bf16"]]
 
 
 def test_inputs_that_do_not_fit(engines: tuple[Engine, Engine]) -> None:

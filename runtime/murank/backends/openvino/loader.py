@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, MachineError
+from murank.backends.openvino.answer_head import keep_head_exact
 from murank.backends.openvino.compiled_files import CompiledFiles
 from murank.backends.openvino.devices import HINTS, capabilities, check_device, message_of
 from murank.backends.protocol import Products, SessionSettings
@@ -52,7 +53,7 @@ def load_compiled(
     })  # fmt: skip
     compiled = _imported(core, kept, device, config)
     if compiled is None:
-        compiled = _compiled(core, files, name, device, config)
+        compiled = _compiled(module, core, files, name, device, config, products)
         kept.write(compiled)
     runs_on = _check_precision(compiled, products, file)
     return CompiledGraph(compiled, f"OpenVINO {runs_on} {products}", device.startswith("CPU"))
@@ -86,12 +87,18 @@ def _imported(core: Any, kept: CompiledFiles, device: str, config: dict[str, Any
         return None
 
 
-def _compiled(core: Any, files: EngineFiles, name: str, device: str, config: dict[str, Any]) -> Any:
+def _compiled(
+    module: Any, core: Any, files: EngineFiles, name: str, device: str, config: dict[str, Any],
+    products: Products,
+) -> Any:  # fmt: skip
     file = files.folder / name
     with files.graph(name) as own:
         check_utf8(own)
         try:
-            return core.compile_model(core.read_model(str(own)), device, config)
+            model = core.read_model(str(own))
+            if products != "float32" and device.startswith("CPU"):
+                keep_head_exact(module, model)
+            return core.compile_model(model, device, config)
         except Exception as error:
             text = message_of(error).replace(str(own), str(file))
             if device.startswith("CPU"):
