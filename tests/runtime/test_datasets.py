@@ -141,7 +141,8 @@ def test_msmt17_lines_that_cannot_be_used(tmp_path: Path, line: str, message: st
 
 
 def test_msmt17_without_images(tmp_path: Path) -> None:
-    touch(tmp_path, ["list_query.txt", "list_gallery.txt"])
+    for name in ("list_query.txt", "list_gallery.txt"):
+        (tmp_path / name).write_text("\n")
     with pytest.raises(InputError, match="lacks test or mask_test_v2"):
         load_dataset("msmt17", tmp_path)
     (tmp_path / "test").mkdir()

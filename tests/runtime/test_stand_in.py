@@ -28,7 +28,7 @@ size 12345
 
 def msmt17(file: Path) -> object:
     (file.parent / "test").mkdir()
-    (file.parent / "list_query.txt").write_text("")
+    (file.parent / "list_query.txt").write_text("\n")
     return read_msmt17(file.parent)
 
 

@@ -8,7 +8,7 @@ from murank._exceptions import InputError
 from murank.datasets.image_files import find_home, has_home
 from murank.datasets.image_lists import Dataset, Image, make_dataset
 from murank.datasets.market_style import MARKET_FOLDERS, read_in_layout
-from murank.files.stand_in import misread
+from murank.files.text_table import text_lines
 
 MSMT17_LAYOUT = (
     "list_query.txt, list_gallery.txt and test/ (V1) or mask_test_v2/ (V2), "
@@ -42,19 +42,14 @@ def read_msmt17(root: Path) -> Dataset:
 
 
 def _listed(file: Path, folder: Path) -> Iterator[Image]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise misread(file, " is not a text file") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_lines(file), 1):
         if not line.strip():
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None or int(match[2]) == 0:
-            raise misread(
-                file,
-                f", line {number}: should be like "
-                f"'0000/0000_000_01_0303morning_0015_0.jpg 0', got {line!r}",
+            raise InputError(
+                f"{file}, line {number}: should be like "
+                f"'0000/0000_000_01_0303morning_0015_0.jpg 0', got {line!r}"
             )
         path = folder / match[1]
         if not path.is_file():

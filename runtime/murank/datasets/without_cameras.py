@@ -13,6 +13,7 @@ from murank.datasets.image_files import find_home, images_in
 from murank.datasets.image_lists import Dataset, Image, make_dataset
 from murank.datasets.labels import JUNK_PID
 from murank.datasets.splits import check_split, draw_key
+from murank.files.text_table import text_lines
 
 VEHICLEID_LAYOUT = (
     "image/ with names like 0000001.jpg and train_test_split/ with test_list_800.txt, "
@@ -57,11 +58,7 @@ def read_cuhk_sysu(root: Path) -> Dataset:
 
 
 def _listed(file: Path, folder: Path) -> Iterator[Image]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not a text file") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_lines(file), 1):
         if not line.strip():
             continue
         match = _VEHICLE.fullmatch(line.strip())

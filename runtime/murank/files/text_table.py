@@ -46,6 +46,15 @@ def text_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
             raise InputError(f"{file}, line {reader.line_num}: {error}") from error
 
 
+def text_lines(file: Path) -> list[str]:
+    """Return the lines of a text file. InputError if it is none, or not of UTF-8."""
+    check_no_stand_in(file)
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not a text file") from error
+
+
 def _delimiter(header: str) -> str:
     """Return what stands between the names of columns; a line "sep=;" before these says it."""
     if header.startswith(_SAID) and len(header) == len(_SAID) + 1:
