@@ -51,8 +51,8 @@ def early_stopping(values: NDArray[Any], share: float) -> float | None:
 
 
 def surely_above(late: int, count: int, share: float) -> bool:
-    """Whether so many would be late in 1 % of all cases at most, if the quantile was in time."""
-    return late > 0 and 1 - float(_at_most(count, 1 - share, late - 1)[-1]) <= _DOUBT
+    """Whether so many would be late in less than 1 % of all cases, if the quantile was in time."""
+    return late > 0 and 1 - float(_at_most(count, 1 - share, late - 1)[-1]) < _DOUBT
 
 
 def _at_most(count: int, chance: float, most: int) -> NDArray[np.float64]:
