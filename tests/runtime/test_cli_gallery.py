@@ -45,9 +45,11 @@ def test_a_gallerys_life(
     gallery("add", ENGINE, file, crops[0], "--camera", 1, crops[1], "--time", 10, crops[2], *RUN)
     table = tmp_path / "items.csv"
     table.write_text(
-        "path,camera,time,track,id,subject,hat\n"
-        f"{crops[3]},2,2026-11-29T18:00:00+01:00,t1,shot-3,guest,true\n"
-        f"{crops[4]},2,20,t2,shot-4,,false\n{tmp_path / 'none.png'},2,20,t2,shot-5,,false\n"
+        "path;camera; time;track;id;subject;hat\n"
+        f"{crops[3]};2;2026-11-29T18:00:00+01:00;t1;shot-3;guest;true\n"
+        f"{crops[4]};2;20;t2;shot-4;;false\n{tmp_path / 'none.png'};2;20;t2;shot-5;;false\n"
+        ";;;;;;\n",
+        encoding="utf-16",
     )
     added = as_json(capsys, "add", ENGINE, file, "--items", table, *RUN)
     assert [one["status"] for one in added["items"]] == ["added", "added", "refused"]

@@ -1,7 +1,6 @@
 """`murank gallery add`: crops into a gallery's file."""
 
 import argparse
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from murank.cli.parser import not_negative, positive
 from murank.cli.progress import ProgressLine
 from murank.engine.engine import Engine
 from murank.files.stand_in import misread
+from murank.files.text_table import text_rows
 from murank.files.urls import is_url, listed_url, refuse_url
 from murank.folder.integrity import read_pinned
 from murank.gallery import AddResult, Gallery
@@ -136,21 +136,19 @@ def _items(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _table(file: Path) -> list[dict[str, Any]]:
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            rows = list(reader)
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise misread(file, f" cannot be read as a table: {error}") from error
+        (_, columns), *rows = [*text_rows(file)] or [(1, [])]
+    except OSError as error:
+        raise misread(file, f": {error.strerror or error}") from error
     missing = [name for name in _COLUMNS[:3] if name not in columns]
     if missing:
-        raise misread(file, f" has no column {missing[0]}: the first line names the columns")
-    return [_row(row, f"{file}, line {number}", file) for number, row in enumerate(rows, 2)]
+        raise InputError(f"{file} has no column {missing[0]}: the first line names the columns")
+    return [
+        _row(dict(zip(columns, cells, strict=True)), f"{file}, line {number}", file)
+        for number, cells in rows
+    ]
 
 
-def _row(row: dict[str, Any], at: str, file: Path) -> dict[str, Any]:
-    if None in row or None in row.values():
-        raise InputError(f"{at}: it has another number of values than the first line")
+def _row(row: dict[str, str], at: str, file: Path) -> dict[str, Any]:
     try:
         item = {"camera": int(row["camera"]), "time": moment(row["time"])}
     except (ValueError, argparse.ArgumentTypeError) as error:

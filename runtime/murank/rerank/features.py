@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, OutputError
+from murank.checks.text import warn
 from murank.datasets.labels import Ids, Labels
-from murank.datasets.named_ids import numbered
+from murank.datasets.named_ids import note_of_names, numbered
 from murank.files.atomic import check_writable, write_files
 from murank.files.npz import check_array, open_npz, read_npz
 from murank.files.parquet import is_parquet
@@ -246,6 +247,8 @@ def customary(
         if key in arrays:
             changed[key], found = as_ids(arrays[key], f"{file}: {key}")
             names.update(found)
+            for note in note_of_names(f"{file}, {key}", found):
+                warn(note)
     return changed, tuple(sorted(names))
 
 
