@@ -114,6 +114,29 @@ def test_names_that_do_not_fit(
         assert word in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"id_names": np.ones((2, 1))}, "id_names"),
+        ({"q_clothes": np.ones(2), "g_clothes": np.zeros(3, "M8[D]")}, "q_clothes and g_clothes"),
+        ({"q_clothes": np.ones(2), "g_clothes": np.ones((3, 2))}, "q_clothes and g_clothes"),
+        ({"paths": np.array([b"\xff"] * N)}, "paths"),
+        ({"pids": np.array(["a"] * (N - 1))}, "pids"),
+        ({"num_query": np.array([2, 3])}, "num_query"),
+    ],
+)
+def test_arrays_that_do_not_fit(
+    tmp_path: Path, arrays: Arrays, changed: dict[str, Any], word: str
+) -> None:
+    file = tmp_path / "f.npz"
+    known: Any = {**arrays, **changed}
+    np.savez(file, **known)
+    with pytest.raises(InputError, match=word):
+        load_features(file)
+    with pytest.raises(InputError, match="distmat"):
+        load_distances(file)
+
+
 @pytest.mark.parametrize("form", ["halves", "muse", "others"])
 def test_distances(tmp_path: Path, arrays: Arrays, form: str) -> None:
     distances = np.random.default_rng(0).random((Q, N - Q))

@@ -50,7 +50,7 @@ class NamedArrays:
                 parts = [part.ravel() if 1 in part.shape[-2:] else part for part in parts]
             try:
                 ours[role] = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:  # TypeError: of types without a common one
                 raise InputError(f"{self.file}: {' and '.join(names)} do not fit") from error
             if len(parts) == 2:
                 ours.setdefault("num_query", np.array(len(parts[0])))

@@ -28,6 +28,8 @@ def load_distances(path: str | os.PathLike[str]) -> Distances:
     """
     file = Path(path)
     named = named_arrays(file)
+    if "distmat" not in named.sources:
+        read_npz(file, ("distmat",))  # says what it holds
     arrays = named.joined(read_npz(file, named.wanted))
     arrays, _ = customary(arrays, file)
     distmat = arrays["distmat"]

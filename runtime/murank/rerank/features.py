@@ -239,7 +239,9 @@ def customary(
     arrays: dict[str, NDArray[Any]], file: Path
 ) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
     """Return paths as text and ids as whole numbers where they can be; and names that are ids."""
-    names: set[str] = set(arrays.get(_NAMES, np.array([], str)).tolist())
+    stored = arrays.get(_NAMES, np.array([], str))
+    check_array(stored, f"{file}: {_NAMES}", kinds="U", shape=(None,))
+    names: set[str] = set(stored.tolist())
     changed = dict(arrays)
     if "paths" in arrays:
         changed["paths"] = as_text(arrays["paths"], f"{file}: paths")
