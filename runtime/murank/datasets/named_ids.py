@@ -22,7 +22,7 @@ def number_of(name: str) -> int:
     if _INTEGER.fullmatch(name):
         return int(name.split(".")[0])
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
-    return _NAMED | int.from_bytes(digest[:8]) >> 3
+    return _NAMED | int.from_bytes(digest[:8], "big") >> 3
 
 
 def numbered(texts: Iterable[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
