@@ -70,14 +70,14 @@ def export_encoder(
     if not (source / "config.json").is_file():
         raise InputError(f"{source} is neither an .onnx file nor a Hugging Face folder")
     with TemporaryDirectory(dir=file.parent) as scratch:
-        found = export_hf_encoder(source, Path(scratch), settings.size)
+        found = export_hf_encoder(source, Path(scratch), settings, note)
         how = replace(
             settings,
             size=(found.preprocessing.height, found.preprocessing.width),
             resample=settings.resample or found.preprocessing.resample,
             mean=settings.mean or found.mean,
             std=settings.std or found.std,
-            output=settings.output or found.output,
+            output=found.output if settings.output is None else settings.output,
         )
         return _wrap(found.file, source, file, how, found.preprocessing.shortest_edge, note)
 

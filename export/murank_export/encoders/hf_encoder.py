@@ -1,5 +1,6 @@
-"""Hugging Face vision models to plain ONNX, through optimum."""
+"""Hugging Face vision models to plain ONNX: through optimum, or by PyTorch where it knows none."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from murank import InputError
 from murank.backends.onnx.session import onnxruntime
 from murank.images import Preprocessing
 from murank.machine.library import library
+from murank_export.encoders.auto_vision import export_auto_vision
+from murank_export.encoders.encoder_settings import EncoderSettings
+from murank_export.encoders.timm_folder import OUTPUT as TIMM_OUTPUT
+from murank_export.encoders.timm_folder import export_timm
 from murank_export.sources.loading import check_whole, load_model, one_line, read_json
 from murank_export.sources.quiet import quiet_exporter
 
@@ -39,11 +44,12 @@ class HfEncoder:
 
 
 def export_hf_encoder(
-    folder: Path, scratch: Path, given: tuple[int, int] | None = None
+    folder: Path, scratch: Path, settings: EncoderSettings, note: Callable[[str], None]
 ) -> HfEncoder:
     """Export a vision model, and check the graph against PyTorch at another batch size.
 
-    `given` is the (height, width) that images are resized to; None: what the folder says.
+    Of `settings` the size (None: what the folder says), output and pooling matter; `note` is told
+    which output of a model was taken.
 
     Raises
     ------
@@ -51,15 +57,22 @@ def export_hf_encoder(
         Another kind of model, no preprocessor_config.json, or a graph that does not agree.
     """
     check_whole(folder)
-    kind = read_json(folder / "config.json").get("model_type")
+    config, file = read_json(folder / "config.json"), scratch / "model.onnx"
+    if "architecture" in config and isinstance(config.get("pretrained_cfg"), dict):
+        return HfEncoder(file, *export_timm(folder, config, file, settings, note), TIMM_OUTPUT)
+    kind = config.get("model_type")
     if str(kind).startswith("qwen") and str(kind).endswith("_vl"):
         raise InputError(
             f"{folder} is an MLLM ({kind}): pass it with --mllm; of one that embeds, pass the "
             "features that its own program gives (score --features)"
         )
-    if not isinstance(kind, str) or kind not in MODELS:
-        raise InputError(f"{folder}: model_type is {kind!r}; as encoder: {', '.join(MODELS)}")
-    preprocessing, mean, std = _preprocessing(folder, kind, given)
+    if not isinstance(kind, str):
+        raise InputError(f"{folder / 'config.json'}: model_type is {kind!r}, which is no model")
+    preprocessing, mean, std = _preprocessing(folder, kind, settings.size)
+    if kind not in MODELS:
+        size = (preprocessing.height, preprocessing.width)
+        output = export_auto_vision(folder, kind, file, size, settings, note)
+        return HfEncoder(file, preprocessing, mean, std, output)
     import transformers
 
     name, output = MODELS[kind]
@@ -75,7 +88,6 @@ def export_hf_encoder(
             do_validation=False,  # done here, at another batch size
             custom_onnx_configs=_projected(model, output),
         )
-    file = scratch / "model.onnx"
     _check_against_torch(model, file, output, (preprocessing.height, preprocessing.width), folder)
     return HfEncoder(file, preprocessing, mean, std, output)
 
