@@ -251,9 +251,13 @@ def test_folders_of_another_kind(vit: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither an \.onnx file nor a Hugging Face folder"):
         export_encoder(tmp_path, tmp_path / "e.onnx", EncoderSettings())
     config = json.loads((vit / "config.json").read_text())
-    (vit / "config.json").write_text(json.dumps({**config, "model_type": "swin"}))
-    with pytest.raises(InputError, match="model_type"):
-        export_encoder(vit, tmp_path / "e.onnx", EncoderSettings())
+    for kind, says in (
+        ("siglip2", "NaFlex"), ("bert", "takes no images"), ("nobody_knows", "knows no model"),
+        (None, "model_type"),
+    ):  # fmt: skip
+        (vit / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+        with pytest.raises(InputError, match=says):
+            export_encoder(vit, tmp_path / "e.onnx", EncoderSettings())
     (vit / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json"):
         export_encoder(vit, tmp_path / "e.onnx", EncoderSettings())

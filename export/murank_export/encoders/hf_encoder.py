@@ -29,6 +29,7 @@ MODELS = {
     "siglip": ("SiglipVisionModel", "pooler_output"),
 }
 _PIL_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by PIL's number
+_CONVNEXT_WHOLE = 384  # pixels from which its processor resizes without a crop
 _TOLERANCE = 1e-3  # of features, against the PyTorch model
 
 
@@ -137,6 +138,8 @@ def _sizes(config: dict[str, Any], file: Path) -> tuple[tuple[int, int], int | N
     """Return (height, width), and the shortest edge before the centre crop, if there is one."""
     cropped = bool(config.get("do_center_crop"))
     size = config["size"]
+    if "crop_pct" in config and isinstance(size, dict) and "shortest_edge" in size:
+        return _convnext_sizes(int(size["shortest_edge"]), float(config["crop_pct"]))
     if isinstance(size, int):  # as older files have it
         size = {"shortest_edge": size} if cropped else {"height": size, "width": size}
     target = config["crop_size"] if cropped else size
@@ -150,6 +153,11 @@ def _sizes(config: dict[str, Any], file: Path) -> tuple[tuple[int, int], int | N
         )
     edge = size.get("shortest_edge") if cropped else None
     return (int(target["height"]), int(target["width"])), edge
+
+
+def _convnext_sizes(side: int, share: float) -> tuple[tuple[int, int], int | None]:
+    """Return the same for ConvNeXt's processor, which crops small images only."""
+    return (side, side), int(side / share) if side < _CONVNEXT_WHOLE else None
 
 
 def _check_against_torch(

@@ -80,8 +80,7 @@ def _add_encoder(result: Parser) -> None:
     group = result.add_argument_group("encoder (float32 whatever --dtype is)")
     group.add_argument(
         "--encoder", type=Path, metavar="DIR|FILE.onnx",
-        help="Hugging Face folder (CLIP vision with projection, ViT, DINOv2, SigLIP), or ONNX: "
-        "images [B,3,H,W] -> features",
+        help="Hugging Face or timm folder of a vision model, or ONNX: images [B,3,H,W] -> features",
     )  # fmt: skip
     group.add_argument("--encoder-size", type=size, metavar="HxW", help="(what it says itself)")
     group.add_argument("--encoder-resample", choices=_FILTERS, help="(ONNX: bilinear)")
