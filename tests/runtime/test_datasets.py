@@ -35,7 +35,7 @@ def test_the_public_face() -> None:
     "home",
     [
         "", "Market-1501-v15.09.15", "market1501", "market1501/Market-1501-v15.09.15",
-        "Market1501", "market_1501", "Market-1501-v15.09.15/Market-1501-v15.09.15",
+        "Market1501", "market_1501", "Market", "Market-1501-v15.09.15/Market-1501-v15.09.15",
     ],
 )  # fmt: skip
 def test_market1501(tmp_path: Path, home: str) -> None:

@@ -41,12 +41,14 @@ _NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,9})(?![0-9])")
 
 def read_market1501(root: Path) -> Dataset:
     """Read Market-1501: 3368 queries, 15913 gallery images, six cameras; sorted by path."""
-    return read_in_layout(root, ("Market-1501-v15.09.15", "market1501"), MARKET1501_LAYOUT)
+    return read_in_layout(
+        root, ("Market-1501-v15.09.15", "market1501", "Market"), MARKET1501_LAYOUT
+    )
 
 
 def read_dukemtmc(root: Path) -> Dataset:
     """Read DukeMTMC-reID: 2228 queries, 17661 gallery images, eight cameras; sorted by path."""
-    return read_in_layout(root, ("DukeMTMC-reID", "DukeMTMC"), DUKEMTMC_LAYOUT)
+    return read_in_layout(root, ("DukeMTMC-reID", "DukeMTMC", "Duke"), DUKEMTMC_LAYOUT)
 
 
 def read_occluded_duke(root: Path) -> Dataset:

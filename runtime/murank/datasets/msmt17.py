@@ -16,7 +16,7 @@ MSMT17_LAYOUT = (
 )
 _LISTS = ("list_query.txt", "list_gallery.txt")
 _FOLDERS = ("test", "mask_test_v2")
-_HOMES = ("MSMT17_V1", "MSMT17_V2", "MSMT17")
+_HOMES = ("MSMT17_V1", "MSMT17_V2", "MSMT17", "MSMT")
 # PID/PID_NUMBER_CAM_TIME_FRAME_BOX.jpg PID
 _LINE = re.compile(r"([0-9]+/[0-9]+_[0-9]+_([0-9]{1,9})_[^/\s]+) ([0-9]{1,9})")
 
