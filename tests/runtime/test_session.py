@@ -109,7 +109,7 @@ def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("providers", "message"),
     [
-        ("gpu", "one of auto, cpu, cuda, tensorrt, tensorrt-plans, or a list, got 'gpu'"),
+        ("gpu", "one of auto, cpu, cuda, tensorrt, tensorrt-plans, openvino, or a list, got 'gpu'"),
         ("CUDAExecutionProvider", "or a list, got 'CUDAExecutionProvider'"),
         ([], "an empty list"),
         ((), "an empty list"),
