@@ -14,6 +14,7 @@ import torch
 import transformers as hf
 from PIL import Image
 from plain_encoder import images, normalised, unit
+from quick_exporter import quicken
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ConvNextImageProcessor
@@ -31,7 +32,8 @@ TRAINED = {"mean": MEAN, "std": STD, "input_size": [3, 8, 8], "crop_pct": 0.5, "
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-def test_dinov2_with_registers(tmp_path: Path) -> None:
+def test_dinov2_with_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quicken(monkeypatch)
     torch.manual_seed(0)
     config: Any = hf.Dinov2WithRegistersConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4

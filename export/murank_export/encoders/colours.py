@@ -98,4 +98,4 @@ def _flags(mean: Triple, std: Triple) -> str:
 
 
 def _listed(values: Triple) -> str:
-    return ",".join(f"{value:.4g}" for value in values)
+    return ",".join(f"{value:.6g}" for value in values)

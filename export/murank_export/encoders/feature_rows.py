@@ -12,7 +12,6 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from murank import InputError
-from murank_export.encoders.encoder_settings import POOLS
 
 Shape = Sequence[int]
 _GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # customary of person Re-ID
@@ -77,8 +76,8 @@ def pooling_of(
     if pool is None or pool == "cls":
         raise InputError(
             f"{source} gives a feature map {text} instead of a row an image: pass --encoder-pool "
-            f"{', '.join(one for one in POOLS if one != 'cls')}, whichever the model was trained "
-            "with (usually avg; gem has power 3), or --encoder-output for another output"
+            "avg, max or gem, whichever the model was trained with (usually avg; gem has power 3), "
+            "or --encoder-output for another output"
         )
     return pool
 
