@@ -151,7 +151,7 @@ def test_the_file_may_say_how_many_are_queries(tmp_path: Path, arrays: Arrays) -
     [
         (np.array(0), "num_query"),
         (np.array(5), "num_query"),
-        (np.array([2]), "num_query"),
+        (np.array([2, 3]), "num_query"),
         (np.array(2.0), "num_query"),
     ],
 )

@@ -228,6 +228,7 @@ def test_csv_with_fewer_columns(tmp_path: Path, column: str) -> None:
         ("path,pid\n\na.jpg\n", "line 3: 1 fields, but there are 2 columns"),
         ("path,pid\na.jpg,1,2\n", "line 2: 3 fields"),
         ("path,pid\na.jpg,\n", "line 2: pid is empty"),
+        ("path,pid\na.jpg,1\nb.jpg,NaN\n", "line 3: pid is NaN"),
         ("path,clothes,camid\na.jpg,3, \n", "line 2: camid is empty"),
         ("path\na.jpg\nb.jpg\na.jpg\n", "line 4: a.jpg is already in line 2"),
         ("path\nx/a.jpg\nx/../x//a.jpg\n", "line 3: .* is already in line 2"),

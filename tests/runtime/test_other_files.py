@@ -114,6 +114,52 @@ def test_names_that_do_not_fit(
         assert word in str(told.value)
 
 
+@pytest.mark.parametrize("labels", ["pids", "camids", "clothes"])
+def test_labels_of_the_other_side(tmp_path: Path, arrays: Arrays, labels: str) -> None:
+    """As many in all, but the gallery's stand where the queries' should."""
+    made = halves(arrays, {"features": "qf|gf", "pids": "q_pids|g_pids"})
+    made |= {f"g_{labels}": np.arange(Q), f"q_{labels}": np.arange(N - Q)}
+    np.savez(tmp_path / "f.npz", **made)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=rf"f\.npz: q_{labels} and g_{labels} have 3 and 2"):
+        load_features(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("labels", ["pids", "camids"])
+@pytest.mark.parametrize("names_first", [True, False])
+def test_names_beside_numbers(
+    tmp_path: Path, arrays: Arrays, labels: str, names_first: bool
+) -> None:
+    """Cameras c1 and 1 are two: nothing would be dropped."""
+    names, numbers = np.array(["c1", "-1", "c2"]), np.array([1, -1])
+    sides = {"g": names, "q": numbers}
+    made = halves(arrays, {"features": "qf|gf"})
+    if names_first:
+        made = {"qf": arrays["features"][Q:], "gf": arrays["features"][:Q]}
+        sides = {"q": names, "g": numbers}
+    made |= {f"{side}_{labels}": ids for side, ids in sides.items()}
+    np.savez(tmp_path / "f.npz", **made)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=rf"f\.npz: {labels}"):
+        load_features(tmp_path / "f.npz")
+
+
+def test_a_missing_id_is_no_name(tmp_path: Path, arrays: Arrays) -> None:
+    arrays["pids"] = np.array(["7", "8", "nan", "7", "8"])
+    np.savez(tmp_path / "f.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"f\.npz: pids: row 2 is nan"):
+        load_features(tmp_path / "f.npz")
+
+
+def test_a_second_array_of_a_kind_is_told(
+    tmp_path: Path, arrays: Arrays, caplog: pytest.LogCaptureFixture
+) -> None:
+    qf = np.zeros((Q, 3), np.float32)
+    np.savez(tmp_path / "f.npz", **arrays, qf=qf, gf=qf, num_query=[[Q]])  # type: ignore[arg-type]
+    found = load_features(tmp_path / "f.npz")
+    np.testing.assert_array_equal(found.features, arrays["features"])
+    assert found.num_query == Q
+    assert "qf, gf" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changed", "word"),
     [

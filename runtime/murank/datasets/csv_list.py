@@ -9,7 +9,7 @@ from murank.checks.text import shown
 from murank.datasets.image_lists import ImageList
 from murank.datasets.labels import NO_CLOTHES
 from murank.datasets.listed_paths import COLUMNS, ListedPaths, columns_of, why_unlabelled
-from murank.datasets.named_ids import names_in, note_of_names, number_of
+from murank.datasets.named_ids import is_blank, names_in, note_of_names, number_of
 from murank.files.text_table import text_rows
 
 
@@ -31,10 +31,10 @@ def read_csv_list(file: Path) -> ImageList:
         paths.add(cells[columns.places["path"]], line)
         for place, name in ids:
             text = cells[place]
-            if not text:
-                numbers[name].append(_of_blank(name, f"{file}, line {line}"))
-                continue
             if text not in known:
+                if is_blank(text):
+                    numbers[name].append(_of_blank(name, text, f"{file}, line {line}"))
+                    continue
                 known[text] = number_of(text)
             numbers[name].append(known[text])
     whole = paths.whole()
@@ -48,7 +48,9 @@ def read_csv_list(file: Path) -> ImageList:
     )  # fmt: skip
 
 
-def _of_blank(column: str, where: str) -> int:
+def _of_blank(column: str, text: str, where: str) -> int:
     if column == "clothes":
         return NO_CLOTHES
-    raise InputError(f"{where}: {column} is empty: fill it in, or leave out the row or the column")
+    raise InputError(
+        f"{where}: {column} is {text or 'empty'}: fill it in, or leave out the row or the column"
+    )

@@ -3,14 +3,22 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from murank._exceptions import InputError
 from murank.files.parquet import named
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?", re.ASCII)  # fits int64; tables write 3.0 for 3
+_NO_TEXT = ("", "nan", "none", "null", "<na>")  # as tables in text write what is missing
 _NAMED = 1 << 62  # beyond what anybody numbers
+
+
+def is_blank(text: str) -> bool:
+    """Whether an id is missing: it is empty, or what a table writes for that."""
+    return text.lower() in _NO_TEXT
 
 
 def number_of(name: str) -> int:
@@ -53,3 +61,20 @@ def told_names(names: Iterable[str]) -> dict[str, dict[str, int]]:
 def names_in(numbers: Mapping[str, int]) -> list[str]:
     """Return the keys that are names."""
     return [name for name, number in numbers.items() if number >= _NAMED]
+
+
+def check_alike(ids: NDArray[Any] | None, num_query: int, what: str) -> None:
+    """Raise InputError if all queries have names for ids and all of the gallery numbers, or so.
+
+    These could never agree: no image would be of a query's camera. Ids below 0 are of nobody.
+    """
+    if ids is None:
+        return
+    sides = [side[side >= 0] >= _NAMED for side in (ids[:num_query], ids[num_query:])]
+    if all(len(side) for side in sides):
+        for one, other in (sides, sides[::-1]):
+            if one.all() and not other.any():
+                raise InputError(
+                    f"{what} of queries and gallery never agree: of one side they are names, of "
+                    "the other numbers; write them alike"
+                )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from murank.datasets import ImageList
 from murank.datasets.labels import Ids
+from murank.datasets.named_ids import check_alike
 from murank.jobs.stage import file_stat
 from murank.journal.journal import Stat
 from murank.rerank.features import FeatureSet
@@ -31,10 +32,13 @@ class Images:
     @classmethod
     def of(cls, query: ImageList, gallery: ImageList) -> "Images":
         """Put the gallery behind the queries; labels count where both lists have them."""
+        pids, camids = _joined(query.pids, gallery.pids), _joined(query.camids, gallery.camids)
+        check_alike(pids, len(query.paths), "pids")
+        check_alike(camids, len(query.paths), "camids")
         return cls(
             (*query.paths, *gallery.paths),
-            _joined(query.pids, gallery.pids),
-            _joined(query.camids, gallery.camids),
+            pids,
+            camids,
             len(query.paths),
             query.notes + gallery.notes,
             "; ".join(side.unlabelled for side in (query, gallery) if side.unlabelled) or None,

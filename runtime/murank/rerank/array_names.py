@@ -21,6 +21,7 @@ class NamedArrays:
 
     sources: Mapping[str, tuple[str, ...]]
     file: Path
+    unused: tuple[str, ...] = ()  # of a known name, but another array holds the same
 
     @classmethod
     def of(cls, names: Iterable[str], file: Path) -> "NamedArrays":
@@ -30,7 +31,15 @@ class NamedArrays:
             role, side = role_of(name)
             if role:
                 found.setdefault(role, {}).setdefault(side, []).append(name)
-        return cls({role: _chosen(role, sides, file) for role, sides in found.items()}, file)
+        sources = {role: _chosen(role, sides, file) for role, sides in found.items()}
+        unused = [
+            name
+            for role, sides in found.items()
+            for some in sides.values()
+            for name in some
+            if name not in sources[role]
+        ]
+        return cls(sources, file, tuple(unused))
 
     @property
     def wanted(self) -> list[str]:
@@ -44,6 +53,7 @@ class NamedArrays:
         fit.
         """
         ours: dict[str, NDArray[Any]] = {}
+        counts: dict[str, tuple[int, ...]] = {}  # of rows, of queries and of the gallery
         for role, names in self.sources.items():
             parts = [arrays[name] for name in names]
             if role in _ROWS:
@@ -53,9 +63,21 @@ class NamedArrays:
             except (ValueError, TypeError) as error:  # TypeError: of types without a common one
                 raise InputError(f"{self.file}: {' and '.join(names)} do not fit") from error
             if len(parts) == 2:
+                counts[" and ".join(names)] = tuple(len(part) for part in parts)
                 ours.setdefault("num_query", np.array(len(parts[0])))
+        self._check_halves(counts)
         self._tell()
         return ours
+
+    def _check_halves(self, counts: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise InputError unless all that is in two halves has as many rows in each."""
+        (first, rows), *others = counts.items() or [("", ())]
+        for names, count in others:
+            if count != rows:
+                raise InputError(
+                    f"{self.file}: {names} have {count[0]:,} and {count[1]:,} rows, but {first} "
+                    f"{rows[0]:,} and {rows[1]:,}"
+                )
 
     def _tell(self) -> None:
         others = [
@@ -65,6 +87,8 @@ class NamedArrays:
         ]
         if others:
             warn(f"{self.file}: took {', '.join(others)}")
+        if self.unused:
+            warn(f"{self.file}: arrays passed over: {', '.join(self.unused)}")
 
 
 def _chosen(role: str, sides: Mapping[str, list[str]], file: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from murank._exceptions import InputError
 from murank.datasets.labels import Labels
+from murank.datasets.named_ids import check_alike
 from murank.files.npz import check_array, read_npz
 from murank.rerank.features import LABELS, customary, named_arrays
 
@@ -55,5 +56,6 @@ def load_distances(path: str | os.PathLike[str]) -> Distances:
             continue
         called = " and ".join(named.sources[key])
         check_array(ids, f"{file}: {called}", kinds="iu", shape=(total,))
+        check_alike(ids, num_query, f"{file}: {called}")
         halves += [ids[:num_query], ids[num_query:]]
     return Distances(distmat, Labels(*halves))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError, OutputError
 from murank.checks.text import warn
 from murank.datasets.labels import Ids, Labels
-from murank.datasets.named_ids import note_of_names, numbered
+from murank.datasets.named_ids import check_alike, is_blank, note_of_names, numbered
 from murank.files.atomic import check_writable, write_files
 from murank.files.npz import check_array, open_npz, read_npz
 from murank.files.parquet import is_parquet
@@ -156,6 +156,8 @@ def feature_set(
             f"{num_query} queries asked for, but {file} has {len(features)} rows: "
             f"at least one query and one gallery row are needed"
         )
+    for key in LABELS:
+        check_alike(arrays.get(key), num_query, f"{file}: {key}")
     return FeatureSet(
         features, np.arange(len(features)).astype(str) if paths is None else paths,
         arrays.get("pids"), arrays.get("camids"), num_query, _encoder(arrays, file),
@@ -271,7 +273,12 @@ def as_ids(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ..
     """
     row = as_text(values, name)
     if row.dtype.kind == "U" and row.ndim == 1:
-        return numbered(row.tolist())
+        texts = row.tolist()
+        if blank := [place for place, text in enumerate(texts) if is_blank(text)]:
+            raise InputError(
+                f"{name}: row {blank[0]} is {texts[blank[0]] or 'empty'}: say who it is"
+            )
+        return numbered(texts)
     if row.dtype.kind == "f" and (np.abs(row) < _WHOLE).all() and (row == np.round(row)).all():
         return row.astype(np.int64), ()
     return row, ()
@@ -293,6 +300,7 @@ def _num_query(arrays: dict[str, NDArray[Any]], file: Path) -> int:
     if "num_query" not in arrays:
         return _count_queries(arrays["paths"], file)
     stored, num_rows = arrays["num_query"], len(arrays["features"])
+    stored = stored.reshape(()) if stored.size == 1 else stored  # MATLAB's are [1,1]
     check_array(stored, f"{file}: num_query", kinds="iu", shape=())
     if not 1 <= stored < num_rows:
         raise InputError(
