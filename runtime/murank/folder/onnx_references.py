@@ -39,7 +39,9 @@ _MESSAGES: Mapping[str, Mapping[int, str]] = {
 }
 _FIELDS_STOP = 1 << 29  # numbers of fields are below
 _KEY, _VALUE = 1, 2  # fields of one entry of external_data
-_OPERATOR, _DOMAIN = 4, 7  # fields of a node
+_INPUT, _OPERATOR, _DOMAIN = 1, 4, 7  # fields of a node
+
+_WITH_ZERO_POINT = 3  # inputs of DequantizeLinear: steps, scale, zero point
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -56,6 +58,7 @@ class GraphFacts:
     locations: frozenset[str]  # of external data, as they are written there
     operators: frozenset[tuple[str, str]]  # (domain, name)
     has_functions: bool
+    omits_zero_points: bool  # a DequantizeLinear has a scale alone: its zero point is 0
 
 
 def graph_facts(path: Path, called: Path | None = None) -> GraphFacts:
@@ -85,7 +88,10 @@ def facts_of(content: bytes | mmap.mmap, shown: Path) -> GraphFacts:
         walk.through("Model", 0, len(content), _MAX_DEPTH)
     except _DamagedError as error:
         raise damaged(shown, f"it is not an ONNX file: {error}") from error
-    return GraphFacts(frozenset(walk.locations), frozenset(walk.operators), walk.has_functions)
+    return GraphFacts(
+        frozenset(walk.locations), frozenset(walk.operators), walk.has_functions,
+        walk.omits_zero_points,
+    )  # fmt: skip
 
 
 class _Walk:
@@ -97,6 +103,7 @@ class _Walk:
         self.locations: set[str] = set()
         self.operators: set[tuple[str, str]] = set()
         self.has_functions = False
+        self.omits_zero_points = False
 
     def through(self, message: str, start: int, stop: int, depth: int) -> None:
         """Note what is in the message that lies in [start, stop)."""
@@ -110,6 +117,9 @@ class _Walk:
         if message == "Node":
             name, domain = self._texts(start, stop, (_OPERATOR, _DOMAIN), "an operator")
             self.operators.add((_text(domain, "a domain"), _text(name, "an operator")))
+            if name == b"DequantizeLinear":
+                inputs = sum(part[0] == _INPUT for part in self._parts(start, stop))
+                self.omits_zero_points |= inputs < _WITH_ZERO_POINT
         self.has_functions |= message == "Function"
         inner = _MESSAGES[message]
         for number, wire_type, begin, end in self._parts(start, stop):

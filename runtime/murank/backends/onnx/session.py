@@ -28,6 +28,7 @@ from murank.backends.providers import (
     wanted,
 )
 from murank.backends.providers import Providers as Providers  # engines are asked for by it
+from murank.folder.onnx_references import facts_of, graph_facts
 from murank.machine.integer_products import multiplies_exactly
 from murank.machine.library import library, pip_install
 from murank.machine.telemetry import warn_if_on
@@ -260,6 +261,8 @@ def _load(file: Path, source: Path | bytes, settings: SessionSettings) -> tuple[
     asked = wanted(settings.providers, runtime.get_available_providers())
     find_gpu_libraries(runtime, asked)
     options = _options(runtime, asked, settings.threads)
+    if not multiplies_exactly() and _has_zero_points(file, source):
+        options.add_session_config_entry(EXACT_PRODUCTS, "1")
     if not settings.optimise:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -276,6 +279,19 @@ def _load(file: Path, source: Path | bytes, settings: SessionSettings) -> tuple[
     return session, asked
 
 
+def _has_zero_points(file: Path, source: Path | bytes) -> bool:
+    """Return False for graphs whose weights would become uint8 with a zero point of wrong shape.
+
+    Such are made for TensorRT and computed in floats here. A file that cannot be read: loading it
+    says so.
+    """
+    try:
+        facts = graph_facts(source, file) if isinstance(source, Path) else facts_of(source, file)
+    except InputError:
+        return False
+    return not facts.omits_zero_points
+
+
 def _options(runtime: Any, asked: Sequence[Any], threads: int | None) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = _SEVERITY_ERROR
@@ -286,8 +302,6 @@ def _options(runtime: Any, asked: Sequence[Any], threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Its own choice would give activations 8 bits where weights have 4.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    if not multiplies_exactly():  # where it does, this would be the slower way
-        options.add_session_config_entry(EXACT_PRODUCTS, "1")
     if any(name_of(one) in ON_GPU for one in asked):
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
