@@ -154,7 +154,8 @@ def test_export_takes_the_adapter(made: MadePairs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="trained with another prompt template"):
         export_engine(replace(how, prompt=None))
     export_engine(how, notes.append)
-    assert not any(note.startswith("note:") for note in notes)
+    told = [note for note in notes if note.startswith("note:")]
+    assert all('"Yes" and "No" are' in note for note in told)  # of random weights
     engine = Engine.from_pretrained(tmp_path / "engine", providers="cpu")
     mu = engine.mu(made.images / "0_0.png", [made.images / "0_1.png"])
     assert 0 < mu[0] < 1

@@ -156,7 +156,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> None:
         loops.append(FakeLoop(*given))
         return loops[-1]
 
-    def evaluated(_question: object, _pairs: object, _machine: object, step: int) -> Evaluation:
+    def evaluated(
+        _question: object, _pairs: object, _machine: object, step: int, _progress: object
+    ) -> Evaluation:
         return Evaluation(step, 1 / (step + 1), 0.5, 0.5)
 
     def files(_adapted: object, layout: str, *_given: object) -> dict[str, Any]:

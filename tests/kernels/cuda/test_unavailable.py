@@ -135,6 +135,7 @@ class OnDevice:
     """An array in a GPU's memory, as far as anybody looks."""
 
     __cuda_array_interface__ = {"shape": (9, 4), "typestr": "<f4", "version": 3}  # noqa: RUF012
+    shape = (9, 4)
 
 
 def test_arrays_on_a_gpu_and_work_on_the_cpu() -> None:
