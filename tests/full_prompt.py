@@ -5,7 +5,6 @@ the PIL-based image processor, token ids through the chat template, positions ar
 """
 
 import functools
-import importlib
 import inspect
 import json
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from PIL import Image
+from pil_processors import Qwen2VLImageProcessor
 
 hf: Any = transformers
 CLASSES = {
@@ -42,14 +42,6 @@ def messages(template: dict[str, Any], layout: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-def pil_processor(**settings: Any) -> Any:
-    """The image processor that needs no torchvision; transformers 5 has it under another name."""
-    if hf.__version__.startswith("4."):
-        return hf.Qwen2VLImageProcessor(**settings)
-    module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
-    return module.Qwen2VLImageProcessorPil(**settings)
-
-
 @functools.cache
 def tokenizer_of(folder: Path) -> Any:
     return hf.AutoTokenizer.from_pretrained(folder)
@@ -65,7 +57,7 @@ class FullPrompt:
         self.model = model or kind.from_pretrained(folder, dtype=torch.float32).eval()
         self.size = SIZES[family]
         mean, std = HALVES if family == "qwen3_vl" else CLIP
-        self.processor = pil_processor(
+        self.processor = Qwen2VLImageProcessor(
             patch_size=16 if family == "qwen3_vl" else 14, image_mean=mean, image_std=std
         )
         self.tokenizer = tokenizer_of(folder)

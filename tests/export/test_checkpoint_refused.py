@@ -116,18 +116,11 @@ def test_an_index_of_other_files(folder: Path, place: Any) -> None:
 
 
 def test_a_head_beside_a_config_that_ties_it(tied_checkpoint: Path, tmp_path: Path) -> None:
-    """transformers 4 drops it, whatever it holds."""
+    """transformers 4 drops it, whatever it holds; 5 drops the tie."""
     folder = Path(shutil.copytree(tied_checkpoint, tmp_path / "checkpoint"))
     tensors = load_file(folder / WEIGHTS)
     (table,) = [value for name, value in tensors.items() if "embed_tokens" in name]
     write(folder, {**tensors, "lm_head.weight": table.clone()})  # as some trainers save it
     load_checkpoint(folder)
-    own = {**tensors, "lm_head.weight": 2 * table}
-    write(folder, own)
-    try:
-        kept = load_checkpoint(folder).model.lm_head.weight
-    except InputError as error:
-        assert "lm_head.weight is not what the model is given" in str(error)  # noqa: PT017
-        assert "tie_word_embeddings to false" in str(error)  # noqa: PT017
-    else:
-        assert torch.equal(kept, own["lm_head.weight"])
+    write(folder, {**tensors, "lm_head.weight": 2 * table})
+    refused(folder, r"lm_head\.weight is not .* tie_word_embeddings to false")

@@ -12,12 +12,14 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from PIL import Image
+from pil_processors import (
+    BitImageProcessor,
+    CLIPImageProcessor,
+    SiglipImageProcessor,
+    ViTImageProcessor,
+)
 from random_checkpoint import randomise
 from safetensors.torch import load_file, save_file
-from transformers.models.bit.image_processing_bit import BitImageProcessor
-from transformers.models.clip.image_processing_clip import CLIPImageProcessor
-from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
-from transformers.models.vit.image_processing_vit import ViTImageProcessor
 
 from murank import InputError
 from murank.backends.onnx.session import Session, SessionSettings

@@ -1,5 +1,7 @@
 """Patch order, windows, positions and rotations against transformers' own functions."""
 
+import functools
+import importlib
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -7,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pil_processors import Qwen2VLImageProcessor
 from random_checkpoint import shrunken_config
 from transformers.models.qwen2_vl import modeling_qwen2_vl
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
 from murank_export.graphs.decoder import rope_frequencies
@@ -22,6 +24,10 @@ from murank_export.graphs.geometry import (
 from murank_export.graphs.layers import rotary_tables, rotate
 from murank_export.graphs.vision import VisionTower
 
+try:  # transformers 5 has it in functions
+    vision_utils: Any = importlib.import_module("transformers.vision_utils")
+except ImportError:
+    vision_utils = None
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 PATCH = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16}
 GRIDS = [(20, 10), (2, 2), (4, 18), (26, 8), (16, 16)]  # rows and columns of patches
@@ -51,13 +57,43 @@ def grid_of(size: tuple[int, int], family: str = "qwen2_vl") -> tuple[Grid, torc
     return Grid(*size, PATCH[family], 2), torch.tensor([[1, *size]])
 
 
+def their_angles(visual: Any, thw: torch.Tensor) -> torch.Tensor:
+    """Angles [patches,head_dim/2], rows first."""
+    if vision_utils is None:
+        found: torch.Tensor = visual.rot_pos_emb(thw)
+        return found
+    places = vision_utils.get_vision_position_ids(thw, visual.spatial_merge_size)
+    return (places[..., None] * visual.rotary_pos_emb.inv_freq).flatten(1)
+
+
+def their_windows(visual: Any, thw: torch.Tensor) -> Any:
+    """Order of the vision tokens, and where a window ends among their patches."""
+    if vision_utils is None:
+        return visual.get_window_index(thw)
+    return vision_utils.get_vision_window_index(
+        thw, visual.spatial_merge_size, visual.window_size, visual.patch_size
+    )
+
+
+def their_positions(visual: Any, thw: torch.Tensor) -> torch.Tensor:
+    """Interpolated position embeddings [patches,E]."""
+    table = visual.pos_embed.weight
+    if vision_utils is None:
+        found: torch.Tensor = visual.fast_pos_embed_interpolate(thw)
+        return found
+    places, weights = vision_utils.get_vision_interpolation_indices_and_weights(
+        thw, round(len(table) ** 0.5), align_corners=True, spatial_merge_size=2
+    )
+    return (table[places] * weights[..., None]).sum(1)
+
+
 @pytest.mark.parametrize("size", GRIDS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rotary_angles_of_patches(model: Model, family: str, size: tuple[int, int]) -> None:
     visual = model(family).model.visual
     grid, thw = grid_of(size, family)
     angles = patch_coordinates(grid)[..., None] * visual.rotary_pos_emb.inv_freq
-    torch.testing.assert_close(angles.flatten(1), visual.rot_pos_emb(thw), atol=0, rtol=0)
+    torch.testing.assert_close(angles.flatten(1), their_angles(visual, thw), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("size", GRIDS)
@@ -93,7 +129,7 @@ def test_windows(model: Model, size: tuple[int, int], window: int) -> None:
     visual = model("qwen2_5_vl").model.visual
     grid, thw = grid_of(size)
     visual.window_size = window
-    order, bounds = visual.get_window_index(thw)
+    order, bounds = their_windows(visual, thw)
     patches = (order[:, None] * 4 + torch.arange(4)).flatten()  # four patches stand together
     theirs = torch.empty(grid.num_patches, dtype=torch.long)
     for number, (start, end) in enumerate(pairwise(bounds)):
@@ -107,8 +143,15 @@ def test_interpolated_positions(model: Model, size: tuple[int, int]) -> None:
     visual = model("qwen3_vl").model.visual
     grid, thw = grid_of(size, "qwen3_vl")
     found = interpolated_positions(visual.pos_embed.weight, grid)
-    wanted = visual.fast_pos_embed_interpolate(thw)
+    wanted = their_positions(visual, thw)
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+
+
+def qwen2_rotation(text: Any) -> Any:
+    theirs = getattr(modeling_qwen2_vl, "apply_multimodal_rotary_pos_emb", None)
+    if theirs is None:  # transformers 5 has put the axes together before
+        return modeling_qwen2_vl.apply_rotary_pos_emb
+    return functools.partial(theirs, mrope_section=text.config.rope_scaling["mrope_section"])
 
 
 def their_rotation(family: str, text: Any, x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
@@ -117,8 +160,7 @@ def their_rotation(family: str, text: Any, x: torch.Tensor, position: torch.Tens
     if family == "qwen3_vl":
         rotated, _ = modeling_qwen3_vl.apply_rotary_pos_emb(x, x, cos, sin)
     else:
-        sections = text.config.rope_scaling["mrope_section"]
-        rotated, _ = modeling_qwen2_vl.apply_multimodal_rotary_pos_emb(x, x, cos, sin, sections)
+        rotated, _ = qwen2_rotation(text)(x, x, cos, sin)
     found: torch.Tensor = rotated
     return found
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from transformers.models.bit.image_processing_bit import BitImageProcessor
-from transformers.models.clip.image_processing_clip import CLIPImageProcessor
-from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
-from transformers.models.vit.image_processing_vit import ViTImageProcessor
+from pil_processors import (
+    BitImageProcessor,
+    CLIPImageProcessor,
+    SiglipImageProcessor,
+    ViTImageProcessor,
+)
 
 from murank.images import Preprocessing, to_pixels
 
