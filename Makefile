@@ -2,6 +2,7 @@
 # make test   sets up .venv and .venv-test (with torch for the export), then lint, types, tests
 # make test-numerics   the numeric tests as other CPUs and numbers of threads would round (an hour)
 # make test-ray   installs the extra `ray` into .venv-test and tests it on this machine's loopback
+# make test-transformers5   the tests of export in .venv-transformers5, with transformers 5
 # make dist   wheel, hashed requirements, SBOM and licences, in dist/; make test-dist   and a container's steps
 PYTHON ?= python3
 # Python keeps what it compiles, module by module as they are used: installing compiles nothing.
@@ -11,7 +12,7 @@ RUN = .venv/bin
 TEST = .venv-test/bin
 DIST = .venv-dist/bin
 
-.PHONY: demo test test-numerics test-ray lint fuzz benchmark dist test-dist clean
+.PHONY: demo test test-numerics test-ray test-transformers5 lint fuzz benchmark dist test-dist clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -20,7 +21,7 @@ DIST = .venv-dist/bin
 
 .venv-test/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-test
-	$(PIP) $(TEST)/python -m pip install --quiet --no-compile -e '.[cpu,export,openvino,plot,serve,dev]'
+	$(PIP) $(TEST)/python -m pip install --quiet --no-compile -e '.[cpu,export,hf-encoders,openvino,plot,serve,dev]'
 	touch $@
 
 demo: .venv/installed
@@ -46,6 +47,20 @@ test-numerics: .venv-test/installed
 test-ray: .venv-test/installed
 	$(PIP) $(TEST)/python -m pip install --quiet --no-compile -e '.[ray]'
 	RAY=1 $(TEST)/python -m pytest -q tests/ray
+
+# The pins of constraints.txt, but for those that constraints-transformers5.txt replaces.
+.venv-transformers5/installed: pyproject.toml constraints.txt constraints-transformers5.txt
+	$(PYTHON) -m venv .venv-transformers5
+	awk -F== 'NR == FNR { new[$$1]; print; next } !($$1 in new)' constraints-transformers5.txt constraints.txt > \
+		.venv-transformers5/constraints.txt
+	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=.venv-transformers5/constraints.txt \
+		.venv-transformers5/bin/python -m pip install --quiet --no-compile -e '.[cpu,export,plot,dev]'
+	touch $@
+
+# PEFT asks transformers 5 for what that renamed.
+test-transformers5: .venv-transformers5/installed
+	.venv-transformers5/bin/python -m pytest -q \
+		-W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning' tests/export
 
 # FAULTS=all takes 13 CPU minutes before the fuzzing starts.
 # FUZZ_SECONDS, FUZZ_SEED, FUZZ_TARGETS, FUZZ_FOLDER: see tests/fuzz/README.md
@@ -81,4 +96,4 @@ test-dist: dist .venv-test/installed
 	DIST=dist $(TEST)/python -m pytest -q tests/runtime/test_deploy.py
 
 clean:
-	rm -rf .venv .venv-test .venv-dist dist demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-transformers5 .venv-dist dist demo-out .pytest_cache .mypy_cache .ruff_cache

@@ -28,6 +28,7 @@ from murank_export import EncoderSettings
 from murank_export.encoders.encoder_graph import ExportedEncoder, export_encoder
 from murank_export.plan.encoder_run import encoder_run
 
+pytest.importorskip("optimum", reason="needs the extra hf-encoders, and so transformers 4")
 hf: Any = transformers
 SMALL = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,

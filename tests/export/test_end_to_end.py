@@ -20,6 +20,7 @@ def engine(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("end_to_end")
     encoder = OSNET
     if not encoder.exists():
+        pytest.importorskip("optimum", reason="needs the extra hf-encoders")
         encoder = folder / "vit"
         make_encoder(encoder)
     arguments = ["export", "--mllm", checkpoint("qwen2_vl"), "--encoder", encoder]

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from murank import InputError
 from murank.backends.onnx.session import onnxruntime
 from murank.images import Preprocessing
-from murank.machine.library import library
+from murank.machine.library import library, pip_install
 from murank_export.encoders.auto_vision import export_auto_vision
 from murank_export.encoders.encoder_settings import EncoderSettings
 from murank_export.encoders.timm_folder import OUTPUT as TIMM_OUTPUT
 from murank_export.encoders.timm_folder import export_timm
+from murank_export.sources.image_processor import read_image_processor
 from murank_export.sources.loading import check_whole, load_model, one_line, read_json
 from murank_export.sources.quiet import quiet_exporter
 
@@ -30,6 +31,11 @@ MODELS = {
 }
 _PIL_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by PIL's number
 _CONVNEXT_WHOLE = 384  # pixels from which its processor resizes without a crop
+_DECIDING = (
+    "crop_pct", "crop_size", "do_center_crop", "do_normalize", "do_rescale", "do_resize",
+    "image_mean", "image_std", "resample", "size",
+)  # fmt: skip
+_OPTIMUMS = "below 4.58"  # the transformers that optimum-onnx 0.1 takes
 _TOLERANCE = 1e-3  # of features, against the PyTorch model
 
 
@@ -74,13 +80,13 @@ def export_hf_encoder(
         size = (preprocessing.height, preprocessing.width)
         output = export_auto_vision(folder, kind, file, size, settings, note)
         return HfEncoder(file, preprocessing, mean, std, output)
+    onnx_export_from_model = _optimum()
     import transformers
 
     name, output = MODELS[kind]
     # A ViT's pooler is often untrained and never the feature.
     options: dict[str, Any] = {"add_pooling_layer": False} if kind == "vit" else {}
     model = load_model(getattr(transformers, name), folder, attn_implementation="eager", **options)
-    onnx_export_from_model = _optimum()
     with quiet_exporter():
         onnx_export_from_model(
             model,
@@ -94,10 +100,22 @@ def export_hf_encoder(
 
 
 def _optimum() -> Any:
+    """Return what exports a model.
+
+    Raises
+    ------
+    MachineError
+        The extra `hf-encoders` is not installed; transformers 5 may be, which does not go with it.
+    """
+    import transformers
+
+    installed = transformers.__version__
+    older = f" (it puts transformers {_OPTIMUMS} in place of {installed})"
     exporters: Any = library(
         "optimum.exporters.onnx",
-        install="install the optimum-onnx that fits this transformers, or pass the encoder as an "
-        ".onnx file",
+        install=pip_install("hf-encoders")
+        + ("" if installed.startswith("4.") else older)
+        + ", or pass the encoder as an .onnx file",
     )
     return exporters.onnx_export_from_model
 
@@ -119,8 +137,7 @@ def _projected(model: Any, output: str) -> dict[str, Any] | None:
 def _preprocessing(
     folder: Path, kind: str, given: tuple[int, int] | None
 ) -> tuple[Preprocessing, tuple[float, float, float], tuple[float, float, float]]:
-    file = folder / "preprocessor_config.json"
-    config = read_json(file)
+    file, config = read_image_processor(folder, _DECIDING)
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(step, True):
             raise InputError(f"{file}: {step} is off, which murank cannot do; pass an .onnx file")
