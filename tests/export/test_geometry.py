@@ -63,7 +63,8 @@ def their_angles(visual: Any, thw: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = visual.rot_pos_emb(thw)
         return found
     places = vision_utils.get_vision_position_ids(thw, visual.spatial_merge_size)
-    return (places[..., None] * visual.rotary_pos_emb.inv_freq).flatten(1)
+    angles: torch.Tensor = (places[..., None] * visual.rotary_pos_emb.inv_freq).flatten(1)
+    return angles
 
 
 def their_windows(visual: Any, thw: torch.Tensor) -> Any:
@@ -84,7 +85,8 @@ def their_positions(visual: Any, thw: torch.Tensor) -> torch.Tensor:
     places, weights = vision_utils.get_vision_interpolation_indices_and_weights(
         thw, round(len(table) ** 0.5), align_corners=True, spatial_merge_size=2
     )
-    return (table[places] * weights[..., None]).sum(1)
+    resampled: torch.Tensor = (table[places] * weights[..., None]).sum(1)
+    return resampled
 
 
 @pytest.mark.parametrize("size", GRIDS)

@@ -8,7 +8,7 @@ from murank import InputError
 from murank_export.sources.loading import one_line, read_json
 from murank_export.sources.quiet import quiet
 
-_FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
+_FILE, _VOCABULARY, _CONFIG = "tokenizer.json", "vocab.json", "tokenizer_config.json"
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")  # as chat templates may name them
 
 
@@ -48,6 +48,8 @@ def _from_json(file: Path, said: Mapping[str, Any]) -> Any:
 
 def _from_parts(folder: Path) -> Any:
     """Leave it to transformers where there is only a vocabulary, with its merges."""
+    if not (folder / _VOCABULARY).exists():  # transformers 5 would make one up
+        raise ValueError(f"there is no {_FILE}, nor a {_VOCABULARY}")
     import transformers
 
     loader: Any = transformers.AutoTokenizer
