@@ -130,6 +130,7 @@ NOT_UTF8 = pa.Array.from_buffers(pa.string(), 2, BINARY.buffers())
         ({"path": ["a", "b"], "camid": ["1", None]}, "row 1: camid is null"),
         ({"path": ["a", "b"], "pid": pa.array([1, 2**63], pa.uint64())}, "row 1: pid"),
         ({"path": ["a"], "pid": [True]}, "pid should hold integers.*bool"),
+        ({"path": ["a", "b"], "pid": ["ann", "<NA>"]}, "pid: row 1"),
     ],
 )
 def test_lists_that_cannot_be_used(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
@@ -232,6 +233,7 @@ def test_where_the_gallery_begins_is_told_as_in_an_npz(tmp_path: Path) -> None:
         ({"feature": pa.array([], pa.list_(pa.float32()))}, "no row"),
         ({"feature": [[1.0]] * 2, "path": ["a", None]}, "row 1: path"),
         ({"feature": [[1.0]] * 2, "pid": [1, None]}, "row 1: pid"),
+        ({"feature": [[1.0]] * 2, "pid": ["ann", "NaN"]}, "pid.*row 1"),
     ],
 )
 def test_features_that_cannot_be_used(

@@ -156,5 +156,5 @@ def _by_colour(value: NDArray[Any] | None, axis: int, rank: int) -> NDArray[Any]
 
 
 def _triple(values: NDArray[Any]) -> Triple:
-    red, green, blue = (float(one) for one in values)
+    red, green, blue = (float(one) + 0.0 for one in values)  # no -0
     return red, green, blue

@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
     said = {one.name: getattr(args, f"encoder_{one.name}") for one in fields(EncoderSettings)}
     settings = settings_from(ExportSettings, args, encoder_settings=EncoderSettings(**said))
-    made = export_engine(settings, noted(_ignore if args.quiet else say_error))
+    made = export_engine(settings, noted(_notes if args.quiet else say_error))
     if args.json:
         say_json(made.manifest.to_json())
     else:
@@ -153,8 +153,9 @@ def noted(report: Report) -> Report:
     return sort_out
 
 
-def _ignore(_text: str) -> None:
-    pass
+def _notes(text: str) -> None:
+    if text.startswith(NOTE):
+        say_error(text)
 
 
 def _summary(made: Any) -> list[str]:

@@ -21,6 +21,13 @@ def is_blank(text: str) -> bool:
     return text.lower() in _NO_TEXT
 
 
+def check_given(texts: Sequence[str], what: str, first: int = 0) -> None:
+    """Raise InputError that names the row if an id is missing; `first`: number of the first."""
+    blank = next((row for row, text in enumerate(texts) if is_blank(text)), None)
+    if blank is not None:
+        raise InputError(f"{what}: row {first + blank} is {texts[blank] or 'empty'}: say who it is")
+
+
 def number_of(name: str) -> int:
     """Return the number of an id that is text: its own where it is one, else that of a name.
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError
 from murank.datasets.image_lists import ImageList
 from murank.datasets.listed_paths import COLUMNS, ListedPaths, columns_of, why_unlabelled
-from murank.datasets.named_ids import note_of_names, numbered
+from murank.datasets.named_ids import check_given, note_of_names, numbered
 from murank.files.parquet import named, open_parquet
 
 
@@ -35,6 +35,7 @@ def read_parquet_list(file: Path) -> ImageList:
             for name, column in zip(names[1:], columns_read, strict=True):
                 values = table.ids(called[name], column, first)
                 if isinstance(values, list):
+                    check_given(values, f"{file}: {called[name]}", first)
                     values, found = numbered(values)
                     id_names.update(found)
                 ids[name].append(values)

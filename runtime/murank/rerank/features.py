@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from murank._exceptions import InputError, OutputError
 from murank.checks.text import warn
 from murank.datasets.labels import Ids, Labels
-from murank.datasets.named_ids import check_alike, is_blank, note_of_names, numbered
+from murank.datasets.named_ids import check_alike, check_given, note_of_names, numbered
 from murank.files.atomic import check_writable, write_files
 from murank.files.npz import check_array, open_npz, read_npz
 from murank.files.parquet import is_parquet
@@ -274,10 +274,7 @@ def as_ids(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ..
     row = as_text(values, name)
     if row.dtype.kind == "U" and row.ndim == 1:
         texts = row.tolist()
-        if blank := [place for place, text in enumerate(texts) if is_blank(text)]:
-            raise InputError(
-                f"{name}: row {blank[0]} is {texts[blank[0]] or 'empty'}: say who it is"
-            )
+        check_given(texts, name)
         return numbered(texts)
     if row.dtype.kind == "f" and (np.abs(row) < _WHOLE).all() and (row == np.round(row)).all():
         return row.astype(np.int64), ()
