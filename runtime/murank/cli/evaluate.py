@@ -56,7 +56,8 @@ def parser() -> Parser:
         prog="murank evaluate",
         description="Evaluate a job: the encoder, aligned features, and k-reciprocal, ECN and "
         "CA-Jaccard with the defaults of the kernels, each without and with mu. Or a features file "
-        "(Euclidean, rows scaled to length 1), a distances file (distmat [Q,G], q_pids, g_pids, q_camids, g_camids) "
+        "(Euclidean, rows scaled to length 1), a distances file (distmat [Q,G], q_pids, g_pids, "
+        "q_camids, g_camids) "
         "or a ranking that `murank rerank` wrote. Without --store nothing is written.",
     )
     add_ranked_source(
