@@ -67,18 +67,19 @@ def test_clothes_of_a_list_and_of_features(tmp_path: Path) -> None:
 def test_names_of_columns_and_of_people(tmp_path: Path) -> None:
     """Of a list and of features, as of a .csv; text is the number it stands for."""
     columns: dict[str, Any] = {
-        "image_path": ["query/a", "b"], "person_id": ["ann", "007"], "Camera": [3, 4],
-        "note": ["", ""],
+        "image_path": ["query/a", "b", "c"], "person_id": ["ann", "007", "ann"],
+        "Camera": [3, 4, 4],
+        "note": ["", "", ""],
     }  # fmt: skip
     listed = list_images(saved(tmp_path, **columns))
-    made = load_features(saved(tmp_path, feature=[[1.0], [0.5]], **columns))
-    assert made.paths.tolist() == ["query/a", "b"]
-    assert [path.name for path in listed.paths] == ["a", "b"]
+    made = load_features(saved(tmp_path, feature=[[1.0], [0.5], [0.2]], **columns))
+    assert made.paths.tolist() == ["query/a", "b", "c"]
+    assert [path.name for path in listed.paths] == ["a", "b", "c"]
     for found in (listed, made):
         assert found.pids is not None
         assert found.camids is not None
-        assert found.pids.tolist() == [number_of("ann"), 7]
-        assert found.camids.tolist() == [3, 4]
+        assert found.pids.tolist() == [number_of("ann"), 7, number_of("ann")]
+        assert found.camids.tolist() == [3, 4, 4]
         assert found.id_names == ("ann",)
     assert [note.split(": ", 1)[1][:4] for note in listed.notes] == ["took", "colu", "1 id"]
 
