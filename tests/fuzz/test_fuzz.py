@@ -33,7 +33,7 @@ def test_what_is_looked_for_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if kind == 1:
             raise KeyError("a bug")
         if kind == 2:
-            assert len(b"x" * (80 << 20)) > 0
+            assert len(b"x" * (240 << 20)) > 0
         if kind == 3:
             raise SystemError
 
