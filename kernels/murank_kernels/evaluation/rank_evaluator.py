@@ -15,10 +15,9 @@ from murank_kernels.evaluation.drop_rule import Drop, DropRule
 from murank_kernels.evaluation.gallery_shot import single_gallery_shot
 from murank_kernels.evaluation.match_places import MatchPlaces, asked_of, match_places
 from murank_kernels.evaluation.person_ranks import person_rank
+from murank_kernels.evaluation.protocols import PROTOCOLS, Protocol
 from murank_kernels.tiles.distance_blocks import DistanceBlocks
 
-Protocol = Literal["market1501", "cuhk03", "trapezoid", "sysu"]
-PROTOCOLS: tuple[Protocol, ...] = ("market1501", "cuhk03", "trapezoid", "sysu")
 Junk = Literal["keep", "drop"]
 JUNK_PID = -1
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")

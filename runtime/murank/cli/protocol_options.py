@@ -10,8 +10,7 @@ from murank.datasets.named_ids import number_of
 from murank.rerank.drop_mask import load_drop_mask
 from murank.rerank.verdicts import SAME_CAMERA
 from murank_kernels.evaluation.drop_rule import RULES, looks_at
-
-_PROTOCOLS = ("market1501", "cuhk03", "trapezoid", "sysu")
+from murank_kernels.evaluation.protocols import PROTOCOLS
 
 
 class _Camera(int):
@@ -31,7 +30,7 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     """Add the options that `protocol_of` reads."""
     group = parser.add_argument_group("evaluation")
     group.add_argument(
-        "--protocol", choices=_PROTOCOLS, default="market1501", metavar="P",
+        "--protocol", choices=PROTOCOLS, default="market1501", metavar="P",
         help="market1501 (default); cuhk03: one gallery image a person, drawn; trapezoid: average "
         "precision as in Market-1501's first code; sysu: CMC counts people, as in SYSU-MM01",
     )  # fmt: skip

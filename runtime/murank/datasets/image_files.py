@@ -1,12 +1,12 @@
 """Finding folders and image files; nothing is opened."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from murank._exceptions import InputError
+from murank.datasets.known_names import letters_of
 
 # What the decoder takes; Thumbs.db, .mat and the like are no images and are passed over.
 IMAGE_SUFFIXES = (
@@ -88,19 +88,15 @@ def _places(
     root: Path, homes: Sequence[str], needs: Sequence[str]
 ) -> Iterator[tuple[Path, list[str]]]:
     """Yield the root, and folders of the homes' names below it, with what each lacks."""
-    known = {_letters(part) for home in homes for part in home.split("/") if part}
+    known = {letters_of(part) for home in homes for part in home.split("/") if part}
     level = [root]
     for _ in range(_DEEPEST + 1):
         for place in level:
             yield place, [need for need in needs if not (place / need).exists()]
         level = [
             inner for place in level for inner in folders_in(place)
-            if _letters(inner.name) in known
+            if letters_of(inner.name) in known
         ]  # fmt: skip
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -19,12 +19,13 @@ _SIDES = {"query": ("q", "query", "queries", "probe", "prob"), "gallery": ("g", 
 _NO_COLUMN = ("id", "ids", "name", "names")  # of a table: the row, or anything
 
 
-def _plain(name: str) -> str:
+def letters_of(name: str) -> str:
+    """Return its letters and digits, in lower case: the rest is written one way or another."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _known() -> dict[str, tuple[str, str]]:
-    words = {role: (_plain(role), *others.split()) for role, others in _ROLES.items()}
+    words = {role: (letters_of(role), *others.split()) for role, others in _ROLES.items()}
     known = {word: (role, "") for role, some in words.items() for word in some}
     for side, names in _SIDES.items():
         for role, some in words.items():
@@ -43,7 +44,7 @@ def role_of(name: str) -> tuple[str, str]:
 
     The side is "" for both; the role is "" where nobody knows.
     """
-    return _KNOWN.get(_plain(name), ("", ""))
+    return _KNOWN.get(letters_of(name), ("", ""))
 
 
 def column_role(name: str) -> str:
@@ -53,4 +54,4 @@ def column_role(name: str) -> str:
     """
     role, side = role_of(name)
     is_label = role in ("paths", "pids", "camids", "clothes") and not side
-    return role if is_label and _plain(name) not in _NO_COLUMN else ""
+    return role if is_label and letters_of(name) not in _NO_COLUMN else ""

@@ -12,6 +12,7 @@ from murank.datasets.clothes_changing import LTCC_LAYOUT, PRCC_LAYOUT, read_ltcc
 from murank.datasets.grid import GRID_LAYOUT, read_grid
 from murank.datasets.ilids import ILIDS_LAYOUT, read_ilids
 from murank.datasets.image_lists import Dataset
+from murank.datasets.known_names import letters_of
 from murank.datasets.market_style import (
     CUHK03_NP_LAYOUT,
     DUKEMTMC_LAYOUT,
@@ -75,12 +76,8 @@ DATASETS: Mapping[str, DatasetReader] = MappingProxyType(
 
 def dataset_name(name: str) -> str:
     """Return a name as `DATASETS` has it, whatever its case and hyphens; another as it is."""
-    letters = {_letters(known): known for known in DATASETS} | {"dukemtmcreid": "dukemtmc"}
-    return letters.get(_letters(name), name)
-
-
-def _letters(name: str) -> str:
-    return "".join(one for one in name.lower() if one.isalnum())
+    letters = {letters_of(known): known for known in DATASETS} | {"dukemtmcreid": "dukemtmc"}
+    return letters.get(letters_of(name), name)
 
 
 def load_dataset(
