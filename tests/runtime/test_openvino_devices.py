@@ -136,6 +136,10 @@ def test_what_cannot_be_compiled(fake: FakeOpenVino) -> None:
     with pytest.raises(MachineError, match=r"on GPU: no such layer; .* openvino for the CPU"):
         load("openvino:GPU")
     assert message_of(RuntimeError("")) == "RuntimeError"
+    fake.error = RuntimeError("Check failed: std::bad_alloc")
+    for providers in ("openvino", "openvino:GPU"):  # no fault of the graph
+        with pytest.raises(MachineError, match=r"encoder\.onnx: out of memory"):
+            load(providers)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from onnxruntime_fake import CPU, CUDA, GRAPH, TENSORRT, Install, installer
 
 from murank import InputError, MachineError
 from murank.backends.load import load_session
+from murank.backends.onnx.failures import load_error
 from murank.backends.onnx.session import Session, SessionSettings
-from murank.backends.providers import CUDA_OPTIONS
+from murank.backends.providers import CUDA_OPTIONS, may_take_gpu
 from murank.folder.contents import EngineFiles
 from murank_kernels.machine.cores import usable_cores
 
@@ -170,6 +171,26 @@ def test_plans_are_loaded_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -
         EngineFiles(GRAPH.parent), GRAPH.name, SessionSettings("tensorrt-plans")
     )
     assert found == ("plan", GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("providers", "may"),
+    [
+        ("auto", True), ("cpu", False), ("cuda", True), ("tensorrt", True),
+        ("tensorrt-plans", True), ("openvino", False), ("openvino:GPU", False), ([CPU], False),
+        ([(CPU, {})], False), ([CUDA, CPU], True), ([(CUDA, {"device_id": 1})], True),
+    ],
+)  # fmt: skip
+def test_which_may_take_a_gpu(providers: Any, may: bool) -> None:
+    assert may_take_gpu(providers) is may
+
+
+@pytest.mark.parametrize("said", ["std::bad_alloc", "Failed to allocate memory for requested"])
+def test_too_little_memory_to_load_is_no_fault_of_the_graph(said: str) -> None:
+    for error in (RuntimeError(said), MemoryError()):
+        told = load_error(GRAPH, [CPU], error)
+        assert isinstance(told, MachineError)
+        assert str(GRAPH) in str(told)
 
 
 def test_the_real_one_names_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -88,6 +88,17 @@ def openvino_device(providers: Providers) -> str | None:
     return found[1] or "CPU"
 
 
+def may_take_gpu(providers: Providers) -> bool:
+    """Whether a GPU of NVIDIA may run the graphs, so that what they give lies in its memory.
+
+    "auto" may. OpenVINO's devices give everything back to the host's memory.
+    """
+    if openvino_device(providers) is not None:
+        return False
+    named = NAMED.get(providers, (providers,)) if isinstance(providers, str) else providers
+    return any(name_of(one) != CPU for one in named)
+
+
 def _named(name: str, available: Sequence[str]) -> list[Any]:
     """Return the providers of a name that are there, CUDA with our options."""
     usable = [provider for provider in NAMED[name] if provider in available]

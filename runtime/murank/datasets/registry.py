@@ -92,8 +92,8 @@ def load_dataset(
     root
         The folder of the data set, or the one above it.
     split
-        Which of the random halves; for viper, grid, prid, ilids and vehicleid (the others have
-        one: 0).
+        Which of the random halves; for viper, grid, prid, ilids and those of vehicleid (the others
+        have one: 0).
     boxes
         For cuhk03-np: "detected" (the default) or "labeled".
 

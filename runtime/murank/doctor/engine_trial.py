@@ -7,6 +7,7 @@ from pathlib import Path
 from murank.backends.choose import backend_of, refusal
 from murank.backends.plan_folder import has_plans
 from murank.backends.protocol import Products
+from murank.backends.providers import may_take_gpu
 from murank.backends.trt.arithmetic import why_not
 from murank.doctor.child import ask
 from murank.doctor.machine_report import MachineReport
@@ -122,7 +123,7 @@ def _precision(manifest: Manifest, machine: MachineReport, providers: str) -> st
 
 def _memory(manifest: Manifest, machine: MachineReport, providers: str) -> str | None:
     """Say so if the weights alone are more than is free."""
-    on_cpu = providers in ("cpu", "openvino")
+    on_cpu = not may_take_gpu(providers)
     wide = ARITHMETIC[manifest.precision].widening(on_cpu=on_cpu)
     if providers == "openvino":
         wide *= 2  # it keeps them once more, as its products take them

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from murank._exceptions import InputError
-from murank.backends.providers import CPU, openvino_device
+from murank.backends.providers import may_take_gpu
 from murank.crew import Crew, Here, Make, Processes, RayActors
 from murank.jobs.engine_work import EngineWork, work_elsewhere
 from murank.jobs.lazy_engine import LazyEngine
@@ -52,8 +52,7 @@ def _crew(workers: Workers, engine: LazyEngine) -> Crew:
         threads = engine.options.get("threads") or 1
         make = work_elsewhere(engine, threads=threads)
         asked = engine.options.get("providers", "auto")
-        on_gpus = asked not in ("cpu", [CPU]) and openvino_device(asked) is None
-        return RayActors(make, workers.ray, cpus=threads, on_gpus=on_gpus)
+        return RayActors(make, workers.ray, cpus=threads, on_gpus=may_take_gpu(asked))
     if workers.processes is None:
         return Here(lambda: EngineWork(engine))
     threads = engine.options.get("threads") or _threads(workers.processes)

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from murank._exceptions import OutputError
-from murank.backends.providers import openvino_device
+from murank.backends.providers import may_take_gpu
 from murank.folder.manifest import ScorerPart
 from murank.jobs.lazy_engine import LazyEngine
 from murank.machine.driver import has_driver
@@ -50,8 +50,7 @@ def vision_cache_mb(engine: LazyEngine, num_images: int, processes: int) -> int:
     which is not looked at here: the usual size.
     """
     asked = engine.options.get("providers", "auto")
-    on_host = asked == "cpu" or openvino_device(asked) is not None
-    if not on_host and (asked != "auto" or has_driver()):
+    if may_take_gpu(asked) and (asked != "auto" or has_driver()):
         return _USUAL_MB
     free = available_bytes()
     wanted = num_images * token_bytes(engine.scorer)

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, MachineError
+from murank.backends.memory_errors import (
+    NO_MEMORY,
+    no_memory_to_load,
+    no_memory_to_run,
+    ran_out,
+)
 from murank.backends.providers import CPU, name_of
 
 _FAULT = re.compile(r"\b(?:cuda|cublas|cudnn)\w* (?:failure|error)\b|enqueue failed", re.IGNORECASE)
-_NO_MEMORY = re.compile(r"out of memory|alloc_failed|failed to alloc|bad_?alloc", re.IGNORECASE)
 _HOST = re.compile(r"\bhostname=\S*\s*;?\s*")  # which CUDA's errors give away
 _SHOWN = 300  # characters
 
@@ -20,7 +25,7 @@ def message_of(error: Exception) -> str:
     A fault of CUDA stands behind a long signature of C++: what is shown begins with the cause.
     """
     text = _whole(error)
-    causes = [match for match in (_FAULT.search(text), _NO_MEMORY.search(text)) if match]
+    causes = [match for match in (_FAULT.search(text), NO_MEMORY.search(text)) if match]
     start = min((match.start() for match in causes), default=0)
     if all(match.end() <= _SHOWN for match in causes):
         start = 0
@@ -30,7 +35,7 @@ def message_of(error: Exception) -> str:
 def is_fault(error: Exception) -> bool:
     """Whether the GPU failed, so that nothing in this process can use it any more."""
     text = _whole(error)
-    return _FAULT.search(text) is not None and _NO_MEMORY.search(text) is None
+    return _FAULT.search(text) is not None and NO_MEMORY.search(text) is None
 
 
 def _whole(error: Exception) -> str:
@@ -44,6 +49,8 @@ def load_error(file: Path, asked: Sequence[Any], error: Exception) -> Exception:
         return MachineError(
             f"{file} could not be loaded with {', '.join(sorted(named))}: {message_of(error)}"
         )
+    if ran_out(error):
+        return no_memory_to_load(file, message_of(error))
     return InputError(f"{file} could not be loaded by onnxruntime: {message_of(error)}")
 
 
@@ -56,9 +63,6 @@ def run_error(file: Path, shapes: Sequence[str], error: Exception) -> Exception:
             f"{file}: the GPU failed while it ran this graph on {told}; start again in a new "
             f"process, and if it fails again see `murank doctor`: {text}"
         )
-    whole = _whole(error)
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(whole) or "alloc" in text.lower():
-        return MachineError(
-            f"{file}: out of memory; pass a smaller max_pairs, or free some: {text}"
-        )
+    if ran_out(error) or "alloc" in text.lower():
+        return no_memory_to_run(file, text)
     return InputError(f"{file} could not be run: {text}")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, MachineError
+from murank.backends.graph_shapes import check_shapes
 from murank.backends.onnx.failures import is_fault, load_error, message_of, run_error
 from murank.backends.onnx.rows import OnnxRows
 from murank.backends.onnx.tiny_onnx import gather, to_bfloat16, zeros
@@ -87,13 +88,7 @@ class Session:
         for wanted_nodes, nodes in (
             (inputs, self._session.get_inputs()), (outputs, self._session.get_outputs())
         ):  # fmt: skip
-            shapes = {node.name: tuple(node.shape) for node in nodes}
-            for name, shape in wanted_nodes.items():
-                if name not in shapes or not _fits(shapes[name], shape):
-                    raise InputError(
-                        f"{self._file}: {name} is {shapes.get(name, 'missing')}, which does not "
-                        f"fit the manifest's {shape}; export the engine again"
-                    )
+            check_shapes(self._file, {node.name: _lengths(node) for node in nodes}, wanted_nodes)
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         """Run the graph on arrays or values of this device; return values that stay on it.
@@ -236,13 +231,8 @@ class Session:
         return values
 
 
-def _fits(lengths: Sequence[Any], wanted_shape: Shape) -> bool:
-    """Whether fixed lengths of a graph's shape (names and None are free) are those wanted."""
-    return len(lengths) == len(wanted_shape) and all(
-        have == want
-        for have, want in zip(lengths, wanted_shape, strict=True)
-        if isinstance(have, int) and want is not None
-    )
+def _lengths(node: Any) -> Shape:
+    return tuple(one if isinstance(one, int) else None for one in node.shape)  # free: named or None
 
 
 def _shape(value: Any) -> list[int]:

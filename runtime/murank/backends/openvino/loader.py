@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from murank._exceptions import InputError, MachineError
+from murank.backends.memory_errors import no_memory_to_load, ran_out
 from murank.backends.openvino.answer_head import keep_head_exact
 from murank.backends.openvino.compiled_files import CompiledFiles
 from murank.backends.openvino.devices import HINTS, capabilities, check_device, message_of
@@ -36,7 +37,8 @@ def load_compiled(
     Raises
     ------
     MachineError
-        The device is not here, lacks such products, or would compute in another precision.
+        The device is not here, lacks such products, would compute in another precision, or memory
+        is too little.
     InputError
         The graph is not what the manifest says, or OpenVINO does not take it.
     """
@@ -101,6 +103,8 @@ def _compiled(
             return core.compile_model(model, device, config)
         except Exception as error:
             text = message_of(error).replace(str(own), str(file))
+            if ran_out(error):
+                raise no_memory_to_load(file, text) from error
             if device.startswith("CPU"):
                 raise InputError(
                     f"{file} could not be loaded by OpenVINO: {text}; leave --providers out"

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, MachineError
+from murank.backends.graph_shapes import check_shapes
+from murank.backends.memory_errors import no_memory_to_run, ran_out
 from murank.backends.openvino.devices import message_of, openvino
 from murank.backends.openvino.loader import load_compiled
 from murank.backends.protocol import Memory, RowBlock, SessionSettings, Shape
 from murank.folder.contents import EngineFiles
-
-_NO_MEMORY = ("bad_alloc", "out of memory", "failed to allocate", "cannot allocate")
 
 
 class HostValue:
@@ -78,14 +78,7 @@ class OpenVinoSession:
     def expect(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
         """Raise InputError unless the graph has these, with these shapes (None: any length)."""
         for wanted, ports in ((inputs, self._inputs), (outputs, self._outputs)):
-            for name, shape in wanted.items():
-                port = ports.get(name)
-                if port is None or not _fits(port.lengths, shape):
-                    has = "missing" if port is None else port.lengths
-                    raise InputError(
-                        f"{self._file}: {name} is {has}, which does not fit the manifest's "
-                        f"{shape}; export the engine again"
-                    )
+            check_shapes(self._file, {name: one.lengths for name, one in ports.items()}, wanted)
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         """Run the graph on arrays or values; return values in the host's memory.
@@ -150,20 +143,9 @@ class OpenVinoSession:
 
     def _failure(self, error: Exception, given: Mapping[str, HostValue]) -> Exception:
         text = message_of(error)
-        if isinstance(error, MemoryError) or any(word in text.lower() for word in _NO_MEMORY):
-            return MachineError(
-                f"{self._file}: out of memory; pass a smaller max_pairs, or free some: {text}"
-            )
+        if ran_out(error):
+            return no_memory_to_run(self._file, text)
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in given.items())
         told = f"{self._file} could not be run by {self.providers[0]} on {shapes[:200]}: {text}"
         # A device that fails is no fault of an image, which would be left out for it.
         return InputError(told) if self._on_cpu else MachineError(f"{told}; try again on the CPU")
-
-
-def _fits(lengths: Shape, wanted: Shape) -> bool:
-    """Whether fixed lengths of a graph's shape (None is free) are those wanted."""
-    return len(lengths) == len(wanted) and all(
-        have == want
-        for have, want in zip(lengths, wanted, strict=True)
-        if have is not None and want is not None
-    )

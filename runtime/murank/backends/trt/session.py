@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, MachineError
+from murank.backends.graph_shapes import check_shapes
+from murank.backends.protocol import Shape as FreeShape
 from murank.backends.trt.arrays import DeviceArray, Shape, aligned, allocate_all, beside, put
 from murank.backends.trt.bfloat16 import BFLOAT16, to_bfloat16, type_name
 from murank.backends.trt.contexts import Contexts
@@ -17,8 +19,6 @@ from murank.backends.trt.loader import load_plan
 from murank.backends.trt.profiles import SHARED
 from murank.backends.trt.rows import PlanRows
 from murank.folder.contents import EngineFiles
-
-FreeShape = tuple[int | None, ...]
 
 
 class PlanSession:
@@ -45,16 +45,10 @@ class PlanSession:
 
     def expect(self, inputs: Mapping[str, FreeShape], outputs: Mapping[str, FreeShape]) -> None:
         """Raise InputError unless the plan has these, with these shapes (None: any length)."""
-        tensors = self._contexts().tensors
+        tensors = self._contexts().tensors.items()
         for is_input, wanted in ((True, inputs), (False, outputs)):
-            for name, shape in wanted.items():
-                tensor = tensors.get(name)
-                if tensor is None or tensor.is_input != is_input or not _fits(tensor.shape, shape):
-                    has = "missing" if tensor is None else tensor.shape
-                    raise InputError(
-                        f"{self._file}: {name} is {has}, which does not fit the manifest's "
-                        f"{shape}; export the engine again"
-                    )
+            has = {name: _free(one.shape) for name, one in tensors if one.is_input == is_input}
+            check_shapes(self._file, has, wanted)
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         """Run the plan on arrays or values of this device; return values that stay on it.
@@ -188,10 +182,5 @@ class PlanSession:
         return profile, contexts.output_shapes(profile, shapes)
 
 
-def _fits(lengths: Shape, wanted: FreeShape) -> bool:
-    """Whether fixed lengths of a plan's shape (-1 is free) are those wanted."""
-    return len(lengths) == len(wanted) and all(
-        have == want
-        for have, want in zip(lengths, wanted, strict=True)
-        if have != -1 and want is not None
-    )
+def _free(lengths: Shape) -> FreeShape:
+    return tuple(None if length == -1 else length for length in lengths)
