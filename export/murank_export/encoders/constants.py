@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-_SMALL = 4096  # elements; larger ones are weights, not shapes or means
+SMALL = 4096  # elements; larger ones are weights, not shapes or means
 
 
 class Constants:
@@ -29,7 +29,7 @@ class Constants:
     def _found(self, name: str) -> NDArray[Any] | None:
         if name in self._weights:
             weight = self._weights[name]
-            if int(np.prod(weight.dims)) > _SMALL:
+            if int(np.prod(weight.dims)) > SMALL:
                 return None
             return np.asarray(onnx.numpy_helper.to_array(weight))
         node = self._makers.get(name)
@@ -52,7 +52,7 @@ class Constants:
         except Exception:  # noqa: BLE001
             # The evaluator lacks operators; what they give is then not known.
             return None
-        return made if made.size <= _SMALL else None
+        return made if made.size <= SMALL else None
 
 
 def _first(results: Any) -> Any:

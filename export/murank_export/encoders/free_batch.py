@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from murank.backends.onnx.session import onnxruntime
-from murank_export.encoders.constants import Constants
+from murank_export.encoders.constants import SMALL, Constants
 
 Shape = list[int | None]
 _FREE = "batch"
-_SMALL = 4096  # elements of a weight that shapes may depend on
 _AXES_ARE_INPUTS = 13  # opset from which Squeeze has its axes as an input
 
 
@@ -196,7 +195,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(model.graph.node)
     graph.input.extend(one for one in model.graph.input if one.name not in weights)
     for one in model.graph.initializer:
-        if int(np.prod(one.dims)) <= _SMALL:
+        if int(np.prod(one.dims)) <= SMALL:
             graph.initializer.append(one)
         else:
             info = helper.make_tensor_value_info(one.name, one.data_type, list(one.dims))

@@ -12,14 +12,14 @@ import onnx
 from numpy.typing import NDArray
 
 from murank_export.encoders.constants import Constants
+from murank_export.sources.normalisations import CLIP, HALVES, IMAGENET, Triple
 
-Triple = tuple[float, float, float]
 _PASSED = {"Cast", "Identity", "Transpose", "Dropout"}
 _MOST_NODES = 24  # before the network itself begins
 KNOWN: dict[str, tuple[Triple, Triple]] = {
-    "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "CLIP's": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "-1..1": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "ImageNet's": IMAGENET,
+    "CLIP's": CLIP,
+    "-1..1": HALVES,
 }
 _NEAR = 0.02  # of 0..1: 127 or 128 for 127.5, 0.224 for all three
 _BYTES = 255.0

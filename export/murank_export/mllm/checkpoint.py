@@ -21,13 +21,11 @@ from murank_export.sources.loading import (
     load_model,
     tensor_names,
 )
+from murank_export.sources.normalisations import CLIP, HALVES
 
 _CUSTOMARY_SIZE = (280, 140)  # height, width: MUSE's
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # Of torch.compile, FSDP and recomputed activations, anywhere in a name.
 _WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_HALVES = (0.5, 0.5, 0.5)
 _DECIDING = ("do_normalize", "do_rescale", "image_mean", "image_std", "rescale_factor")
 _ROUNDED = 1e-5  # of a power in float32: the base's logarithm (below 50) times 2^-24, and some more
 _TIED = (
@@ -180,7 +178,7 @@ def canonical(name: str) -> str:
 def _normalisation(folder: Path, family: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     file, config = read_image_processor(folder, _DECIDING)
     if not config:
-        return (_HALVES, _HALVES) if family == "qwen3_vl" else (_CLIP_MEAN, _CLIP_STD)
+        return HALVES if family == "qwen3_vl" else CLIP
     for step in ("do_rescale", "do_normalize"):
         if not config.get(step, True):
             raise InputError(f"{file}: {step} is off, which murank does not do for an MLLM")
