@@ -9,13 +9,9 @@ from onnx import TensorProto
 
 from murank import InputError
 from murank_export.encoders.encoder_settings import EncoderSettings
-from murank_export.encoders.own_normalisation import (
-    KNOWN,
-    OwnNormalisation,
-    Triple,
-    own_normalisation,
-)
+from murank_export.encoders.own_normalisation import KNOWN, OwnNormalisation, own_normalisation
 from murank_export.encoders.source_graph import SourceGraph
+from murank_export.sources.normalisations import Triple
 
 IMAGENET_MEAN, IMAGENET_STD = KNOWN["ImageNet's"]
 _ONES: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # pixels as 0..1
