@@ -1,7 +1,7 @@
 """Samples to figures: quantiles by nearest rank, stages, and the spread of a ratio."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ _MOST_KEPT = 100_000  # latencies in a report
 _DRAWS = 4000
 _MS, _US = 1e3, 1e6
 _P90, _P99 = 0.9, 0.99
+_Draw = Callable[[NDArray[Any], np.random.Generator], NDArray[np.float64]]
 
 
 def nearest_rank(count: int, share: float) -> int:
@@ -141,26 +142,23 @@ def ratio_interval(
     ordered values, the one at the place that the k-th smallest of n uniform numbers points to,
     and that number is Beta(k, n + 1 - k): no resample need be made.
     """
-    if min(len(before), len(after)) < LEAST:
-        return None
-    random = np.random.default_rng(seed)
-    drawn = [_draws(values, share, random) for values in (before, after)]
-    ratios = drawn[1] / drawn[0]
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    return float(low), float(high)
+    return _interval(before, after, lambda values, random: _draws(values, share, random), seed)
 
 
 def mean_ratio_interval(
     before: NDArray[Any], after: NDArray[Any], *, seed: int = 0
 ) -> tuple[float, float] | None:
     """The same of the ratio of means of positive values."""
+    return _interval(before, after, _mean_draws, seed)
+
+
+def _interval(
+    before: NDArray[Any], after: NDArray[Any], draw: _Draw, seed: int
+) -> tuple[float, float] | None:
     if min(len(before), len(after)) < LEAST:
         return None
     random = np.random.default_rng(seed)
-    drawn = [
-        values[random.integers(0, len(values), (_DRAWS, len(values)))].mean(axis=1)
-        for values in (before, after)
-    ]
+    drawn = [draw(values, random) for values in (before, after)]
     low, high = np.quantile(drawn[1] / drawn[0], (0.025, 0.975))
     return float(low), float(high)
 
@@ -172,6 +170,11 @@ def _draws(values: NDArray[Any], share: float, random: np.random.Generator) -> N
     places = (random.beta(rank, count + 1 - rank, _DRAWS) * count).astype(int)
     drawn: NDArray[np.float64] = ordered[np.minimum(places, count - 1)]
     return drawn
+
+
+def _mean_draws(values: NDArray[Any], random: np.random.Generator) -> NDArray[np.float64]:
+    count = len(values)  # one resample at a time: all of them need not fit into memory
+    return np.array([values[random.integers(0, count, count)].mean() for _ in range(_DRAWS)])
 
 
 def _stages(samples: Sequence[Sample]) -> Mapping[Stage, StageFigures]:

@@ -24,7 +24,7 @@ def _are_latencies(values: Any) -> bool:
     )
 
 
-SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, "4")]
+SchemaVersion = Annotated[int, Must(lambda version: version == SCHEMA_VERSION, str(SCHEMA_VERSION))]
 Count = Annotated[int, Must(lambda value: value >= 0, "at least 0")]
 Size = Annotated[int, Must(lambda value: value >= 1, "at least 1")]
 Amount = Annotated[float, Must(lambda value: value >= 0, "at least 0")]
