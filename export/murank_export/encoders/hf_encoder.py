@@ -5,19 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from murank import InputError
-from murank.backends.onnx.session import onnxruntime
 from murank.images import Preprocessing
 from murank.machine.library import library, pip_install
 from murank_export.encoders.auto_vision import export_auto_vision
 from murank_export.encoders.encoder_settings import EncoderSettings
 from murank_export.encoders.timm_folder import OUTPUT as TIMM_OUTPUT
 from murank_export.encoders.timm_folder import export_timm
+from murank_export.encoders.torch_vision import Feature, check_parity
 from murank_export.sources.image_processor import read_image_processor
-from murank_export.sources.loading import check_whole, load_model, one_line, read_json
+from murank_export.sources.loading import check_whole, load_model, read_json
 from murank_export.sources.quiet import quiet_exporter
 
 # model_type -> the class that is exported, and its output that Re-ID uses as the feature
@@ -36,7 +33,6 @@ _DECIDING = (
     "image_mean", "image_std", "resample", "size",
 )  # fmt: skip
 _OPTIMUMS = "below 4.58"  # the transformers that optimum-onnx 0.1 takes
-_TOLERANCE = 1e-3  # of features, against the PyTorch model
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,8 @@ def export_hf_encoder(
             do_validation=False,  # done here, at another batch size
             custom_onnx_configs=_projected(model, output),
         )
-    _check_against_torch(model, file, output, (preprocessing.height, preprocessing.width), folder)
+    feature = Feature(model, lambda of, images: of(images), output)
+    check_parity(feature, file, (preprocessing.height, preprocessing.width), folder)
     return HfEncoder(file, preprocessing, mean, std, output)
 
 
@@ -175,24 +172,3 @@ def _sizes(config: dict[str, Any], file: Path) -> tuple[tuple[int, int], int | N
 def _convnext_sizes(side: int, share: float) -> tuple[tuple[int, int], int | None]:
     """Return the same for ConvNeXt's processor, which crops small images only."""
     return (side, side), int(side / share) if side < _CONVNEXT_WHOLE else None
-
-
-def _check_against_torch(
-    model: Any, file: Path, output: str, size: tuple[int, int], folder: Path
-) -> None:
-    import torch
-
-    images = np.random.default_rng(0).standard_normal((3, 3, *size)).astype(np.float32)
-    session = onnxruntime().InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    try:
-        with torch.inference_mode():
-            wanted: NDArray[Any] = getattr(model(torch.from_numpy(images)), output).numpy()
-        (found,) = session.run([output], {session.get_inputs()[0].name: images})
-    except Exception as error:
-        # Either may refuse the size, each with kinds of its own.
-        raise InputError(
-            f"{folder} does not take images of {size[0]}x{size[1]}: {one_line(error)}"
-        ) from error
-    largest = float(np.abs(found - wanted).max())
-    if not largest <= _TOLERANCE * max(1.0, float(np.abs(wanted).max())):
-        raise InputError(f"{folder}: the exported graph differs from PyTorch by {largest:.1e}")

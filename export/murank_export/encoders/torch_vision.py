@@ -64,9 +64,7 @@ def choose_feature(
             first, again = (give(model, images) for _ in range(2))
     except Exception as error:
         # Of whatever kind the model has.
-        raise InputError(
-            f"{folder} does not take images of {size[0]}x{size[1]}: {one_line(error)}"
-        ) from error
+        raise _other_size(folder, size, error) from error
     if name is None:
         tokens = "last_hidden_state" if pool is not None else None
         name = next((one for one in (tokens, *_PREFERRED) if one in first), None)
@@ -104,7 +102,7 @@ def write_onnx(feature: Feature, file: Path, size: tuple[int, int], folder: Path
             f"{folder}: PyTorch cannot write this model as ONNX ({one_line(error)}); write it "
             "otherwise, and pass the .onnx file"
         ) from error
-    _compare(feature, file, size, folder)
+    check_parity(feature, file, size, folder)
 
 
 def _write(feature: Feature, file: Path, images: NDArray[np.float32], free: Any) -> None:
@@ -117,17 +115,33 @@ def _write(feature: Feature, file: Path, images: NDArray[np.float32], free: Any)
     program.save(str(file), external_data=True)
 
 
-def _compare(feature: Feature, file: Path, size: tuple[int, int], folder: Path) -> None:
+def check_parity(feature: Feature, file: Path, size: tuple[int, int], folder: Path) -> None:
+    """Compare a graph with the model that it was written from, at two batch sizes if it takes any.
+
+    Raises
+    ------
+    InputError
+        One of them does not take images of this size, or their values differ.
+    """
     session = onnxruntime().InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    fixed = session.get_inputs()[0].shape[0]
+    (images,) = session.get_inputs()
+    fixed = images.shape[0]
     for count in _BATCHES if isinstance(fixed, str) else (fixed,):
-        images = _images(count, size)
-        with torch.inference_mode():
-            wanted: NDArray[Any] = feature(torch.from_numpy(images)).numpy()
-        (found,) = session.run([feature.name], {"images": images})
+        pixels = _images(count, size)
+        try:
+            with torch.inference_mode():
+                wanted: NDArray[Any] = feature(torch.from_numpy(pixels)).numpy()
+            (found,) = session.run([feature.name], {images.name: pixels})
+        except Exception as error:
+            # Either has kinds of its own.
+            raise _other_size(folder, size, error) from error
         apart = float(np.abs(found - wanted).max())
         if not apart <= _TOLERANCE * max(1.0, float(np.abs(wanted).max())):
             raise InputError(f"{folder}: the exported graph differs from PyTorch by {apart:.1e}")
+
+
+def _other_size(folder: Path, size: tuple[int, int], error: Exception) -> InputError:
+    return InputError(f"{folder} does not take images of {size[0]}x{size[1]}: {one_line(error)}")
 
 
 def _images(count: int, size: tuple[int, int]) -> NDArray[np.float32]:
