@@ -1,6 +1,6 @@
 """Folders of timm models, as the hub has them: config.json with an architecture, safetensors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from murank.machine.library import library
 from murank_export.encoders.encoder_settings import EncoderSettings
 from murank_export.encoders.torch_vision import choose_feature, write_onnx
 from murank_export.sources.loading import one_line, some
+from murank_export.sources.normalisations import Triple
 from murank_export.sources.quiet import quiet_exporter
 
-Triple = tuple[float, float, float]
 OUTPUT = "features"
 
 
@@ -92,18 +92,24 @@ def _preprocessing(
     trained = config["pretrained_cfg"]
     try:
         _, height, width = (int(one) for one in trained["input_size"])
-        mean, std = tuple(map(float, trained["mean"])), tuple(map(float, trained["std"]))
-        resample = trained.get("interpolation", "bicubic")
-        resample = "bilinear" if resample == "random" else resample
-        if given is not None:
-            return Preprocessing(*given, resample), mean[:3], std[:3]  # type: ignore[return-value]
-        if trained.get("crop_mode", "center") == "squash":
-            return Preprocessing(height, width, resample), mean[:3], std[:3]  # type: ignore[return-value]
-        edge = int(min(height, width) / float(trained.get("crop_pct", 0.875)))
+        mean, std = (_triple(trained[key]) for key in ("mean", "std"))
+        edge = int(min(height, width) / float(trained.get("crop_pct") or 0.875))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{folder / 'config.json'}: its pretrained_cfg lacks input_size, mean or std: {error}"
+            f"{folder / 'config.json'}: input_size, mean, std or crop_pct of its pretrained_cfg is "
+            f"missing or damaged: {error}"
         ) from error
+    resample = trained.get("interpolation", "bicubic")
+    resample = "bilinear" if resample == "random" else resample
+    if given is not None:
+        return Preprocessing(*given, resample), mean, std
+    if trained.get("crop_mode", "center") == "squash":
+        return Preprocessing(height, width, resample), mean, std
     if height != width:
         raise InputError(f"{folder}: made for {height}x{width}; pass --encoder-size HxW")
-    return Preprocessing(height, width, resample, edge), mean[:3], std[:3]  # type: ignore[return-value]
+    return Preprocessing(height, width, resample, edge), mean, std
+
+
+def _triple(values: Sequence[Any]) -> Triple:
+    red, green, blue = map(float, values)
+    return red, green, blue
