@@ -1,5 +1,6 @@
 """A plain ONNX encoder, small enough to be done by hand."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from murank_export.encoders.encoder_graph import (
 
 DIM, SIZE = 6, (8, 4)
 NONE = EncoderSettings()
+Step = tuple[str, Sequence[Any], dict[str, Any]]  # operator, inputs, attributes
+# Features are rows of length 1, of sums of about 100 products. Each sum is rounded by at most half
+# an eps of what it is by then, which is no longer than the row: 100 such errors of either sign add
+# up to sqrt(100) / 2 = 5 eps, and three times that is no chance.
+ROUNDING = 15 * float(np.finfo(np.float32).eps)
 
 
 def weight(out: int = DIM) -> NDArray[np.float32]:
@@ -48,6 +54,28 @@ def model(
     )
     opsets = [helper.make_opsetid("", opset)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+
+
+def append_steps(
+    graph: onnx.GraphProto, name: str, steps: Sequence[Step]
+) -> tuple[list[onnx.NodeProto], str]:
+    """Return nodes for steps, and the name of what the last gives; their arrays go into the graph.
+
+    Of a step's inputs "it" is `name`, then what the step before gave; other texts are names.
+    """
+    nodes = []
+    for place, (kind, others, attributes) in enumerate(steps):
+        inputs = []
+        for one in others:
+            if isinstance(one, str):
+                inputs.append(name if one == "it" else one)
+                continue
+            held = numpy_helper.from_array(np.asarray(one), f"c{len(graph.initializer)}")
+            graph.initializer.append(held)
+            inputs.append(held.name)
+        name = f"step_{place}"
+        nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+    return nodes, name
 
 
 def save(made: onnx.ModelProto, folder: Path) -> Path:

@@ -8,11 +8,14 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 from plain_encoder import (
     DIM,
     NONE,
+    ROUNDING,
     SIZE,
+    Step,
+    append_steps,
     by_hand,
     images,
     model,
@@ -20,7 +23,7 @@ from plain_encoder import (
     save,
     unit,
     weight,
-)  # fmt: skip
+)
 
 from murank import InputError
 from murank.backends.onnx.session import Session, SessionSettings
@@ -28,7 +31,6 @@ from murank_export import EncoderSettings
 from murank_export.encoders.colours import IMAGENET_MEAN, IMAGENET_STD
 from murank_export.encoders.encoder_graph import ExportedEncoder, export_encoder
 
-Step = tuple[str, Sequence[Any], dict[str, Any]]
 MEAN, STD = (np.array(one, np.float32).reshape(1, 3, 1, 1) for one in (IMAGENET_MEAN, IMAGENET_STD))
 BYTES = (1 / 255,) * 3
 
@@ -36,16 +38,8 @@ BYTES = (1 / 255,) * 3
 def in_front(steps: Sequence[Step], made: onnx.ModelProto | None = None) -> onnx.ModelProto:
     """The plain encoder behind steps; "it" is the images, then what the step before gives."""
     made = model() if made is None else made
-    graph, name, nodes = made.graph, "x", []
-    for place, (kind, others, attributes) in enumerate(steps):
-        inputs = []
-        for one in others:
-            if not isinstance(one, str):
-                made_of = numpy_helper.from_array(np.asarray(one), f"c{len(graph.initializer)}")
-                graph.initializer.append(made_of)
-            inputs.append(name if isinstance(one, str) else graph.initializer[-1].name)
-        name = f"step_{place}"
-        nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+    graph = made.graph
+    nodes, name = append_steps(graph, "x", steps)
     graph.node[0].input[0] = name
     rest = list(graph.node)
     del graph.node[:]
@@ -86,7 +80,7 @@ OWN: dict[str, tuple[Sequence[Step], bool]] = {  # of 0..255
 def test_its_own_normalisation_is_the_only_one(tmp_path: Path, name: str) -> None:
     steps, of_bytes = OWN[name]
     made, found, notes = run(in_front(steps), tmp_path)
-    np.testing.assert_allclose(found, by_hand(), atol=2e-6)
+    np.testing.assert_allclose(found, by_hand(), atol=ROUNDING)
     assert (made.mean, made.std) == ((0, 0, 0), BYTES if of_bytes else (1, 1, 1))
     assert "ImageNet" in notes
     assert "--encoder-mean 0,0,0" in notes
@@ -99,7 +93,7 @@ def test_what_is_told_comes_before_what_is_found(tmp_path: Path) -> None:
     assert "--encoder-mean 0,0,0 --encoder-std 1,1,1" in notes  # if that is one too many
     twice = (normalised(images(), IMAGENET_MEAN, IMAGENET_STD) - MEAN) / STD
     wanted = twice.reshape(5, -1) @ weight().reshape(DIM, -1).T + np.arange(DIM)
-    np.testing.assert_allclose(found, unit(wanted), atol=2e-6)
+    np.testing.assert_allclose(found, unit(wanted), atol=ROUNDING)
 
 
 def test_a_layer_that_was_learnt_is_none(tmp_path: Path) -> None:
@@ -133,7 +127,7 @@ def test_blue_first(tmp_path: Path) -> None:
     _, found, _ = run(model(), tmp_path, EncoderSettings(color="bgr"))
     x = normalised(images(), IMAGENET_MEAN, IMAGENET_STD)[:, ::-1].reshape(5, -1)
     wanted = unit(x @ weight().reshape(DIM, -1).T + np.arange(DIM))
-    np.testing.assert_allclose(found, wanted, atol=2e-6)
+    np.testing.assert_allclose(found, wanted, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("said", [None, "rgb"])
@@ -146,7 +140,7 @@ def test_means_that_are_turned_tell_of_blue_first(tmp_path: Path, said: str | No
     pixels = images() if said else images()[:, ::-1]
     means, stds = IMAGENET_MEAN[::-1], IMAGENET_STD[::-1]
     wanted = normalised(pixels, means, stds).reshape(5, -1) @ weight().reshape(DIM, -1).T
-    np.testing.assert_allclose(found, unit(wanted + np.arange(DIM)), atol=2e-6)
+    np.testing.assert_allclose(found, unit(wanted + np.arange(DIM)), atol=ROUNDING)
     assert ("--encoder-color rgb" in notes) is (said is None)
 
 
@@ -161,12 +155,12 @@ def last(kind: int, steps: Sequence[Step], batch: Any = "batch") -> onnx.ModelPr
 def test_colours_on_the_last_axis(tmp_path: Path, batch: Any) -> None:
     made, found, _ = run(last(TensorProto.FLOAT, [], batch), tmp_path)
     assert (made.preprocessing.height, made.preprocessing.width) == SIZE
-    np.testing.assert_allclose(found, by_hand(), atol=2e-6)
+    np.testing.assert_allclose(found, by_hand(), atol=ROUNDING)
     own = last(
         TensorProto.FLOAT, [("Sub", ["it", MEAN.ravel()], {}), ("Div", ["it", STD.ravel()], {})]
     )
     made, found, _ = run(own, tmp_path)
-    np.testing.assert_allclose(found, by_hand(), atol=2e-6)
+    np.testing.assert_allclose(found, by_hand(), atol=ROUNDING)
     assert made.std == (1, 1, 1)
 
 
@@ -175,7 +169,7 @@ def test_bytes(tmp_path: Path) -> None:
                          ("Sub", ["it", MEAN.ravel() * 255], {}),
                          ("Div", ["it", STD.ravel() * 255], {})]  # fmt: skip
     made, found, notes = run(last(TensorProto.UINT8, steps), tmp_path)
-    np.testing.assert_allclose(found, by_hand(), atol=2e-6)
+    np.testing.assert_allclose(found, by_hand(), atol=ROUNDING)
     assert made.std == BYTES
     assert "uint8" in notes
     with pytest.raises(InputError, match=r"source\.onnx.*--encoder-mean"):

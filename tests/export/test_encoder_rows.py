@@ -7,7 +7,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from plain_encoder import NONE, images, model, normalised, save, unit
+from plain_encoder import NONE, ROUNDING, images, model, normalised, save, unit
 from refusal import refusing
 
 from murank import InputError
@@ -66,7 +66,7 @@ def test_pooled(tmp_path: Path, of: str, pool: str) -> None:
         return
     export_encoder(save(made, tmp_path), file, settings)
     (found,) = Session(file, SessionSettings("cpu")).run({"images": images()}, ["features"])
-    np.testing.assert_allclose(found.numpy(), unit(POOLED[pool](places())), atol=2e-6)
+    np.testing.assert_allclose(found.numpy(), unit(POOLED[pool](places())), atol=ROUNDING)
 
 
 @pytest.mark.parametrize("batch", ["batch", 1])

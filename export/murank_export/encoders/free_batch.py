@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from murank.backends.onnx.session import onnxruntime
 from murank_export.encoders.constants import SMALL, Constants
+from murank_export.encoders.source_graph import dims, opset_of, rank
 
 Shape = list[int | None]
 _FREE = "batch"
@@ -36,7 +37,7 @@ class _Freed:
         self.graph, self.constants = self.light.graph, Constants(self.light)
         self.fixed = _shapes(self.light)  # as traced
         self._measure()
-        self.opset = next(one.version for one in model.opset_import if one.domain == "")
+        self.opset = opset_of(model)
         self.made: list[Any] = []  # initializers
         self.known: list[Any] = []  # value_info of what inference cannot tell
         self.kind = 0  # of what the node that is rewritten is given
@@ -208,11 +209,8 @@ def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     found: dict[str, Shape] = {one.name: list(one.dims) for one in graph.initializer}
     for one in (*graph.input, *graph.value_info, *graph.output):
-        kind = one.type.tensor_type
-        if kind.HasField("shape"):
-            found[one.name] = [
-                dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim
-            ]
+        if rank(one) is not None:
+            found[one.name] = dims(one)
     return found
 
 

@@ -61,7 +61,7 @@ def read_source(path: Path, source: Path, size: tuple[int, int] | None) -> Sourc
     if kind not in {*FLOATS, TensorProto.UINT8}:
         name = TensorProto.DataType.Name(kind).lower()
         raise InputError(f"{source} must take float images or uint8 pixels, not {name}")
-    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     if opset == 0:
         raise InputError(f"{source} names no version of ONNX's operators (opset_import)")
     if opset < _OLDEST_OPSET:
@@ -111,6 +111,11 @@ def _size(
     if height not in (None, given[0]) or width not in (None, given[1]):
         raise InputError(f"{source} takes {height}x{width}, not {given[0]}x{given[1]}")
     return given
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators, whose domain has two names; 0: none."""
+    return next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
 
 
 def is_half(graph: Any) -> bool:
