@@ -10,6 +10,12 @@ from onnx.reference import ReferenceEvaluator
 SMALL = 4096  # elements; larger ones are weights, not shapes or means
 
 
+def add_constant(graph: Any, name: str, value: Any) -> str:
+    """Add an array to a graph's initializers; return its name."""
+    graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    return name
+
+
 class Constants:
     """What is known before a graph runs, by name."""
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from murank import InputError
+from murank_export.encoders.constants import add_constant
 
 Shape = Sequence[int]
 _GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # customary of person Re-ID
@@ -87,7 +88,7 @@ def pooled(
 ) -> tuple[list[Any], str]:
     """Return nodes that pool float32 values of this name, and what theirs is called."""
     if pool == "cls":
-        _constant(graph, "murank_first", np.array(0, np.int64))
+        add_constant(graph, "murank_first", np.array(0, np.int64))
         return [helper.make_node("Gather", [name, "murank_first"], ["murank_class"], axis=1)], (
             "murank_class"
         )
@@ -97,9 +98,9 @@ def pooled(
         nodes.append(helper.make_node("Transpose", [name], ["murank_places"], perm=order))
         name = "murank_places"
     if pool == "gem":
-        _constant(graph, "murank_least", np.array(_GEM_LEAST, np.float32))
-        _constant(graph, "murank_power", np.array(_GEM_POWER, np.float32))
-        _constant(graph, "murank_root", np.array(1 / _GEM_POWER, np.float32))
+        add_constant(graph, "murank_least", np.array(_GEM_LEAST, np.float32))
+        add_constant(graph, "murank_power", np.array(_GEM_POWER, np.float32))
+        add_constant(graph, "murank_root", np.array(1 / _GEM_POWER, np.float32))
         nodes += [
             helper.make_node("Max", [name, "murank_least"], ["murank_positive"]),
             helper.make_node("Pow", ["murank_positive", "murank_power"], ["murank_raised"]),
@@ -111,10 +112,6 @@ def pooled(
         return nodes, "murank_pooled"
     nodes.append(helper.make_node("Pow", ["murank_pooled", "murank_root"], ["murank_gem"]))
     return nodes, "murank_gem"
-
-
-def _constant(graph: Any, name: str, value: Any) -> None:
-    graph.initializer.append(numpy_helper.from_array(value, name))
 
 
 def _described(value: Any) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from murank_export.encoders.colours import Colours
+from murank_export.encoders.constants import add_constant
 from murank_export.encoders.feature_rows import pooled
 from murank_export.encoders.source_graph import SourceGraph
 
@@ -53,7 +54,7 @@ def _before(graph: Any, how: Surroundings) -> list[Any]:
 
     def add(kind: str, other: str, given: Any = None, **attributes: Any) -> None:
         nonlocal name
-        inputs = [name] if given is None else [name, _constant(graph, f"murank_{other}", given)]
+        inputs = [name] if given is None else [name, add_constant(graph, f"murank_{other}", given)]
         nodes.append(helper.make_node(kind, inputs, [f"murank_{other}ed"], **attributes))
         name = f"murank_{other}ed"
 
@@ -84,19 +85,14 @@ def _behind(graph: Any, how: Surroundings, name: str) -> list[Any]:
     elif how.taken.batch is not None:  # whose axes may be gone
         width = int(np.prod(how.shape)) // how.taken.batch
     lengths = [0, -1] if width == -1 else [-1, width]
-    flat = _constant(graph, "murank_flat", np.array(lengths, np.int64))
+    flat = add_constant(graph, "murank_flat", np.array(lengths, np.int64))
     nodes.append(helper.make_node("Reshape", [name, flat], ["murank_rows"]))
     name = "murank_rows"
     if how.alone and how.taken.batch != 1:
-        first = _constant(graph, "murank_one", np.array([0], np.int64))
+        first = add_constant(graph, "murank_one", np.array([0], np.int64))
         nodes.append(helper.make_node("Gather", [name, first], ["murank_row"], axis=0))
         name = "murank_row"
     return [*nodes, helper.make_node("LpNormalization", [name], ["features"], axis=-1, p=2)]
-
-
-def _constant(graph: Any, name: str, value: Any) -> str:
-    graph.initializer.append(numpy_helper.from_array(value, name))
-    return name
 
 
 def _names(graph: Any) -> set[str]:
