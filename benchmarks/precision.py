@@ -38,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,15 +70,9 @@ def weight_only(source: Path, folder: Path, bits: int, accuracy_level: int) -> P
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     logging.disable(logging.INFO)  # it would name each node that it leaves alone
-    if folder.exists():
-        return folder
-    aside = folder.with_name(f"{folder.name}-unfinished")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source, aside)
-    manifest = read_manifest(source)
-    assert manifest.scorer is not None
-    for name in (manifest.scorer.vision, manifest.scorer.decoder):
-        model = onnx.load(source / name)
+
+    def narrow(file: Path) -> None:
+        model = onnx.load(file)
         wide = {one.name for one in model.graph.initializer if len(one.dims) == 2}
         wide -= {one.name for one in model.graph.initializer if 2 in one.dims}  # answer rows
         others = [n.name for n in model.graph.node if not wide.intersection(n.input)]
@@ -87,18 +81,28 @@ def weight_only(source: Path, folder: Path, bits: int, accuracy_level: int) -> P
             nodes_to_exclude=others,
         )  # fmt: skip
         made.process()
-        (aside / f"{name}.data").unlink(missing_ok=True)
-        made.model.save_model_to_file(str(aside / name), use_external_data_format=True)
-    files = hash_files(aside, sorted(manifest.files))
-    (aside / MANIFEST).write_bytes(manifest_bytes(replace(manifest, files=files)))
-    aside.rename(folder)
-    return folder
+        file.with_name(f"{file.name}.data").unlink(missing_ok=True)
+        made.model.save_model_to_file(str(file), use_external_data_format=True)
+
+    return _with_other_graphs(source, folder, narrow)
 
 
 def rounded_products(source: Path, folder: Path) -> Path:
     """Copy a float32 engine whose products round as bf16 ones do; return the folder."""
     import onnx
 
+    def round_products(file: Path) -> None:
+        model = onnx.load(file, load_external_data=False)
+        nodes = [made for node in model.graph.node for made in _rounding(node)]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        file.write_bytes(model.SerializeToString())
+
+    return _with_other_graphs(source, folder, round_products)
+
+
+def _with_other_graphs(source: Path, folder: Path, change: Callable[[Path], None]) -> Path:
+    """Copy an engine, unless it is there, with the MLLM's graphs changed; return the folder."""
     if folder.exists():
         return folder
     aside = folder.with_name(f"{folder.name}-unfinished")
@@ -107,11 +111,7 @@ def rounded_products(source: Path, folder: Path) -> Path:
     manifest = read_manifest(source)
     assert manifest.scorer is not None
     for name in (manifest.scorer.vision, manifest.scorer.decoder):
-        model = onnx.load(source / name, load_external_data=False)
-        nodes = [made for node in model.graph.node for made in _rounding(node)]
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
-        (aside / name).write_bytes(model.SerializeToString())
+        change(aside / name)
     files = hash_files(aside, sorted(manifest.files))
     (aside / MANIFEST).write_bytes(manifest_bytes(replace(manifest, files=files)))
     aside.rename(folder)
