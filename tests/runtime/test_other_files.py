@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from refusal import Refuse
 
-from murank import InputError, load_features, save_features
+from murank import FeatureSet, InputError, load_features, save_features
 from murank.cli import main
 from murank.datasets.named_ids import number_of
 from murank.rerank.distances import load_distances
@@ -32,6 +32,15 @@ def halves(arrays: Arrays, names: dict[str, str]) -> Arrays:
     return made
 
 
+def check_same(found: FeatureSet, arrays: Arrays) -> None:
+    np.testing.assert_array_equal(found.features, arrays["features"])
+    assert found.num_query == Q
+    assert found.pids is not None
+    assert found.camids is not None
+    assert found.pids.tolist() == arrays["pids"].tolist()
+    assert found.camids.tolist() == arrays["camids"].tolist()
+
+
 NAMES = [
     {"features": "qf|gf", "pids": "q_pids|g_pids", "camids": "q_camids|g_camids"},
     {"features": "query_f|gallery_f", "pids": "query_label|gallery_label",
@@ -49,12 +58,7 @@ def test_names_of_others(tmp_path: Path, arrays: Arrays, names: dict[str, str]) 
     file = tmp_path / "f.npz"
     np.savez(file, **halves(arrays, names))  # type: ignore[arg-type]
     found = load_features(file)
-    np.testing.assert_array_equal(found.features, arrays["features"])
-    assert found.num_query == Q
-    assert found.pids is not None
-    assert found.camids is not None
-    assert found.pids.tolist() == arrays["pids"].tolist()
-    assert found.camids.tolist() == arrays["camids"].tolist()
+    check_same(found, arrays)
     assert found.has_paths == ("paths" in names)
     assert found.paths.tolist() == (
         arrays["paths"].tolist() if "paths" in names else [str(row) for row in range(N)]
@@ -274,10 +278,4 @@ def test_recipes_of_the_documentation(
     monkeypatch.chdir(tmp_path)
     write_file_of(recipe, arrays)
     exec(recipe, {})  # noqa: S102
-    found = load_features("F.npz")
-    np.testing.assert_array_equal(found.features, arrays["features"])
-    assert found.num_query == Q
-    assert found.pids is not None
-    assert found.camids is not None
-    assert found.pids.tolist() == arrays["pids"].tolist()
-    assert found.camids.tolist() == arrays["camids"].tolist()
+    check_same(load_features("F.npz"), arrays)
