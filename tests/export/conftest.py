@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import other_seeds
@@ -20,6 +21,7 @@ from murank.folder.precision import Precision
 from murank.prompt import Layout
 from murank_export import ExportSettings, export_engine
 from murank_export.engine import export_scorer as scorer
+from murank_export.mllm.checkpoint import load_checkpoint
 
 other_seeds.move_seeds_of_torch()
 
@@ -66,6 +68,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[family, size]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint: Callable[[str], Path]) -> Any:
+    """A shrunken Qwen2-VL, loaded (shared: change a copy)."""
+    return load_checkpoint(checkpoint("qwen2_vl")).model
 
 
 @pytest.fixture(scope="session")

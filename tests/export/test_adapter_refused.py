@@ -23,16 +23,10 @@ from murank_export.mllm.adapter import (
     check_prompt,
     read_adapter,
 )
-from murank_export.mllm.checkpoint import load_checkpoint
 from murank_export.mllm.merge import apply_adapter, merge_adapter
 
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def model(checkpoint: Callable[[str], Path]) -> Any:
-    return load_checkpoint(checkpoint("qwen2_vl")).model
 
 
 @pytest.fixture(scope="module")
