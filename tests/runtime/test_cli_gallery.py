@@ -10,7 +10,7 @@ import pytest
 from made_crops import draw
 from refusal import refusing
 
-from murank import load_features
+from murank import Gallery, load_features
 from murank.cli import main
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -84,6 +84,28 @@ def test_a_gallerys_life(
     assert "no tracks" in as_json(capsys, "align", file)["why"]
     assert as_json(capsys, "verify", file)["clean"]
     assert as_json(capsys, "stats", tmp_path / "copy.db")["rows"] == 5
+
+
+def test_a_deadline_is_not_for_a_processs_first_runs(
+    tmp_path: Path, crops: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery("add", ENGINE, tmp_path / "g.db", *crops[:3], "--camera", 1, "--time", 10, *RUN)
+    asked: list[Any] = []  # deadline and candidates
+    search = Gallery.search
+
+    def told(self: Gallery, *query: Any, **how: Any) -> Any:
+        asked.append((how["deadline_ms"], how["candidates"]))
+        return search(self, *query, **how)
+
+    monkeypatch.setattr(Gallery, "search", told)
+    wanted = ["search", ENGINE, tmp_path / "g.db", "--query", crops[4], *RUN]
+    gallery(*wanted)
+    assert asked.pop() == (None, 20)
+    gallery(*wanted, "--deadline-ms", 60_000)
+    *practice, last = asked
+    assert last == (60_000, 20)
+    assert len(practice) > 1
+    assert all(deadline is None and count <= 4 for deadline, count in practice)
 
 
 def test_damage_ends_with_4_and_is_named(

@@ -38,7 +38,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--items", type=Path, metavar="CSV",
         help="instead: a table with the columns path, camera, time and, where known, track, id, "
-        "subject; further columns are attributes",
+        "subject; further columns are attributes. Paths start at its folder. Rows of an id that is "
+        "stored are known and passed over; without ids, rows added twice are there twice",
     )  # fmt: skip
     parser.add_argument("--camera", type=not_negative, metavar="N", help="of all images")
     parser.add_argument("--time", type=moment, metavar="T", help=MOMENT)
