@@ -292,3 +292,40 @@ def test_a_camera_that_the_gallery_has_not(
 def test_a_query_that_the_gallery_has(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert search(place, "--no-mu", "--json", gallery=place) == 0
     assert any("1 of 1 queries are in the gallery" in note for note in told(capsys)["notes"])
+
+
+def test_cameras_of_queries_by_their_names(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where names say the gallery's cameras, a query's says its own; --camid comes first."""
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    images = sorted((place / "gallery").iterdir())
+    for number, image in enumerate(images):
+        shutil.copy(image, gallery / f"000{number}_c{number % 2 + 1}.png")
+    (tmp_path / "g.csv").write_text(
+        "\n".join(["path,camid", *(f"{one},{i % 2}" for i, one in enumerate(images))])
+    )
+    query = tmp_path / "0007_c2.png"
+    shutil.copy(place / "query" / "0_0.png", query)
+
+    def found(*options: object, gallery: Path = gallery) -> tuple[Any, list[str]]:
+        asked = ["--no-mu", "--json", "--align-cameras", "mean", "--query", query, *options]
+        assert search(place, *asked, gallery=gallery) == 0
+        result = told(capsys)
+        return result["queries"], [note for note in result["notes"] if "--camid" in note]
+
+    named, notes = found()
+    assert named[0]["camid"] == 1
+    assert len(notes) == 1
+    given, notes = found("--camid", 1)
+    assert given[0]["matches"] == named[0]["matches"]
+    assert not notes
+    unknown, notes = found("--camid", -1)
+    assert unknown[0]["camid"] is None
+    assert unknown[0]["matches"] != named[0]["matches"]
+    assert not notes
+    assert found(gallery=tmp_path / "g.csv")[0][0]["camid"] is None  # its names say no cameras
+    both, notes = found(place / "query" / "0_0.png")
+    assert [one["camid"] for one in both] == [1, None]
+    assert "0_0.png" in notes[0]

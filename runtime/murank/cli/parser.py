@@ -44,6 +44,11 @@ def not_negative(text: str) -> int:
     return _whole(text, 0)
 
 
+def camera_or_unknown(text: str) -> int:
+    """Parse a whole number of at least -1."""
+    return _whole(text, -1)
+
+
 def _whole(text: str, least: int) -> int:
     with contextlib.suppress(ValueError):
         if (value := int(text)) >= least:

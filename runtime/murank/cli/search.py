@@ -22,12 +22,12 @@ from murank.cli.parser import (
     Parser,
     check_needs,
     given_flags,
-    not_negative,
     positive,
     rare_group,
 )
 from murank.cli.progress import ProgressLine
-from murank.cli.search_gallery import EmbeddedGallery, GalleryImages, list_gallery
+from murank.cli.query_cameras import add_camid, query_cameras
+from murank.cli.search_gallery import GalleryImages, list_gallery
 from murank.cli.search_report import as_json, check_sheet, table_of, write_search_sheet
 from murank.datasets.shared_files import note_of_shared
 from murank.engine.engine import Engine, Part
@@ -81,10 +81,7 @@ def parser() -> Parser:
         "--method", choices=SEARCH_METHODS, default="k-reciprocal", metavar="NAME",
         help=f"{', '.join(SEARCH_METHODS)} (k-reciprocal)",
     )  # fmt: skip
-    group.add_argument(
-        "--camid", type=not_negative, metavar="N",
-        help="camera of the queries, as in the gallery's camids: 0 is c1 of Market-1501 names",
-    )  # fmt: skip
+    add_camid(group)
     add_alignment(result)
     group = result.add_argument_group("output")
     group.add_argument("--top-k", type=positive, default=10, metavar="N", help="shown a query (10)")
@@ -172,38 +169,23 @@ def run(args: argparse.Namespace) -> int:
             )
         if searcher.alignment.note is not None:
             line.say(f"note: {searcher.alignment.note}")
-        _check_camera(args, searcher, gallery, line)
+        camids = query_cameras(args, searcher, gallery, line)
         _warm(args, searcher, line)
     # A sheet also shows the encoder's first ranks, wherever they are now.
     top_k = args.top_k if args.sheet is None else len(gallery.paths)
     results: list[SearchResult] = []
-    for query in args.query:
-        result = searcher.search(query, camid=args.camid, top_k=top_k, deadline_ms=args.deadline_ms)
+    for query, camid in zip(args.query, camids, strict=True):
+        result = searcher.search(query, camid=camid, top_k=top_k, deadline_ms=args.deadline_ms)
         results.append(result)
         if not args.json:
             say(*table_of(query, results[-1], gallery.paths, top_k=args.top_k))
     if args.json:
-        say_json(as_json(args, searcher, gallery, results))
+        say_json(as_json(args, searcher, gallery, camids, results))
     elif gallery.skipped:
         say(f"{len(gallery.skipped)} gallery images were left out: they cannot be used")
     if args.sheet is not None:
         write_search_sheet(args, gallery.paths, results)
     return 0
-
-
-def _check_camera(
-    args: argparse.Namespace, searcher: Searcher, gallery: EmbeddedGallery, line: ProgressLine
-) -> None:
-    """Say if nobody knows the camera of the queries: perhaps it has another number there."""
-    if args.camid is None or gallery.camids is None:
-        return
-    fitted = searcher.alignment.cameras
-    known = set(gallery.camids.tolist()) | set([] if fitted is None else fitted.camids.tolist())
-    if args.camid not in known:
-        line.note(
-            f"--camid {args.camid} is none of the gallery's cameras ({min(known)} to {max(known)}):"
-            " the queries count as of an unknown one"
-        )
 
 
 def _warm(args: argparse.Namespace, searcher: Searcher, line: ProgressLine) -> None:

@@ -45,6 +45,7 @@ def as_json(
     args: argparse.Namespace,
     searcher: Searcher,
     gallery: EmbeddedGallery,
+    camids: Sequence[int | None],
     results: Sequence[SearchResult],
 ) -> dict[str, Any]:
     """Return everything, JSON-ready."""
@@ -77,18 +78,21 @@ def as_json(
         "deadline_ms": args.deadline_ms,
         "settle_top": settings.settle_top,
         "queries": [
-            _query(path, result, gallery.paths, args.top_k)
-            for path, result in zip(args.query, results, strict=True)
+            _query(path, camid, result, gallery.paths, args.top_k)
+            for path, camid, result in zip(args.query, camids, results, strict=True)
         ],
     }
 
 
-def _query(path: Path, result: SearchResult, paths: Sequence[Path], top_k: int) -> dict[str, Any]:
+def _query(
+    path: Path, camid: int | None, result: SearchResult, paths: Sequence[Path], top_k: int
+) -> dict[str, Any]:
     matches = [
         {"path": str(paths[match.corpus_id]), **asdict(match)} for match in result.matches[:top_k]
     ]
     return {
         "query": str(path),
+        "camid": camid,
         "scored": result.scored,
         "candidates": result.candidates,
         "partial": result.partial,

@@ -12,7 +12,7 @@ from pathlib import Path
 from murank._exceptions import InputError
 from murank.datasets.image_files import find_home, images_in
 from murank.datasets.image_lists import Dataset, Image, make_dataset
-from murank.datasets.labels import JUNK_PID
+from murank.datasets.labels import JUNK_PID, Ids
 
 BOXES = ("detected", "labeled")
 MARKET1501_LAYOUT = (
@@ -80,6 +80,13 @@ def parse_name(name: str) -> tuple[int, int] | None:
     if match is None or int(match[2]) == 0:
         return None
     return int(match[1]), int(match[2]) - 1
+
+
+def names_say_cameras(paths: Sequence[Path], camids: Ids) -> bool:
+    """Say whether the names of all images of known camera are PID_cCAM, with that camera."""
+    known = [pair for pair in zip(paths, camids.tolist(), strict=True) if pair[1] >= 0]
+    labels = [(parse_name(path.name), camid) for path, camid in known]
+    return bool(known) and all(label is not None and label[1] == camid for label, camid in labels)
 
 
 def is_nobody(path: str, pid: int) -> bool:
