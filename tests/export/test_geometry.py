@@ -14,6 +14,7 @@ from random_checkpoint import shrunken_config
 from transformers.models.qwen2_vl import modeling_qwen2_vl
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
+from murank_export.graphs.attention import rotary_tables, rotate
 from murank_export.graphs.decoder import rope_frequencies
 from murank_export.graphs.geometry import (
     Grid,
@@ -21,7 +22,6 @@ from murank_export.graphs.geometry import (
     patch_coordinates,
     patch_windows,
 )
-from murank_export.graphs.layers import rotary_tables, rotate
 from murank_export.graphs.vision import VisionTower
 
 try:  # transformers 5 has it in functions

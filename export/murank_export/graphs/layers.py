@@ -115,7 +115,9 @@ class QuantisedTokens:
     """
 
     def __init__(self, x: Tensor, terms: int) -> None:
-        self.scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / LARGEST
+        # Of the largest and the least: abs() would write all of x once more.
+        largest = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True))
+        self.scale = largest.clamp(min=1e-12) / LARGEST
         rows, scale = x.reshape(-1, x.shape[-1]), self.scale.reshape(-1)
         zero = torch.full_like(scale, _UINT8_ZERO, dtype=torch.uint8)
         steps = _by_token("QuantizeLinear", rows, scale, zero, torch.uint8)
@@ -206,19 +208,3 @@ def take_norm(layer: nn.Module, precision: Precision) -> nn.Module:
     eps = getattr(layer, "variance_epsilon", None)
     eps = layer.eps if eps is None else eps
     return RMSNorm(cast(Tensor, layer.weight).detach().to(dtype), cast(float, eps))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of [...,D] with tables [...,D] that broadcast; see `rotary_tables`."""
-    a, b = x.chunk(2, -1)
-    return x * cos + torch.cat([b, a], -1) * sin
-
-
-def rotary_tables(angles: Tensor) -> tuple[Tensor, Tensor]:
-    """Angles [...,D/2] -> cos and sin [...,D], the sin signed as `rotate` wants it.
-
-    As wide as a head: two products and a sum over whole heads take half the time of six over
-    halves.
-    """
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)

@@ -16,16 +16,17 @@ from torch.fx import Node
 _CAST = torch.ops.aten.to.dtype
 # What the decoder and the towers of all families are made of, in every precision.
 _IN_ONNX = {
-    "aten.abs.default", "aten.add.Tensor", "aten.amax.default", "aten.arange.default",
-    "aten.cat.default", "aten.chunk.default", "aten.clamp.default", "aten.cos.default",
-    "aten.div.Tensor", "aten.expand.default", "aten.full_like.default", "aten.ge.Tensor",
-    "aten.gelu.default", "aten.index.Tensor", "aten.layer_norm.default", "aten.matmul.default",
-    "aten.mean.dim", "aten.mul.Tensor", "aten.neg.default", "aten.permute.default",
-    "aten.pow.Tensor_Scalar", "aten.reshape.default", "aten.select.int", "aten.sigmoid.default",
-    "aten.silu.default", "aten.sin.default", "aten.slice.Tensor", "aten.softmax.int",
-    "aten.sqrt.default", "aten.stack.default", "aten.sub.Tensor", "aten.sym_size.int",
-    "aten.t.default", "aten.to.dtype", "aten.transpose.int", "aten.unsqueeze.default",
-    "aten.where.Scalar", "aten.zeros_like.default", "onnx_symbolic._symbolic.default",
+    "aten.add.Tensor", "aten.amax.default", "aten.amin.default",
+    "aten.arange.default", "aten.cat.default", "aten.chunk.default", "aten.clamp.default",
+    "aten.cos.default", "aten.div.Tensor", "aten.expand.default", "aten.full_like.default",
+    "aten.ge.Tensor", "aten.gelu.default", "aten.index.Tensor", "aten.layer_norm.default",
+    "aten.matmul.default", "aten.maximum.default", "aten.mean.dim", "aten.mul.Tensor",
+    "aten.neg.default", "aten.permute.default", "aten.pow.Tensor_Scalar", "aten.reshape.default",
+    "aten.select.int", "aten.sigmoid.default", "aten.silu.default", "aten.sin.default",
+    "aten.slice.Tensor", "aten.softmax.int", "aten.sqrt.default", "aten.stack.default",
+    "aten.sub.Tensor", "aten.sym_size.int", "aten.t.default", "aten.to.dtype", "aten.transpose.int",
+    "aten.unsqueeze.default", "aten.where.Scalar", "aten.zeros_like.default",
+    "onnx.Attention.opset23", "onnx.RotaryEmbedding.opset23", "onnx_symbolic._symbolic.default",
 }  # fmt: skip
 # Checks of sizes, which the exporter drops.
 _DROPPED = {"aten._assert_scalar.default", "aten._assert_tensor_metadata.default"}

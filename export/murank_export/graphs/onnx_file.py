@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from murank.folder.kv_names import past_names, present_names
+from murank_export.graphs.attention import OPSET as ATTENTION_OPSET
+from murank_export.graphs.attention import has_fused
 from murank_export.graphs.decoder import Decoder
 from murank_export.graphs.one_trace import one_trace
 from murank_export.graphs.qdq import OPSET as QDQ_OPSET
@@ -73,7 +75,7 @@ def _export(
             module.eval(),
             example,
             dynamo=True,
-            opset_version=QDQ_OPSET if has_qdq(module) else OPSET,
+            opset_version=_opset(module),
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_shapes=shapes,
@@ -82,6 +84,12 @@ def _export(
     _strip_provenance(program.model)
     pack_int4(program.model)
     program.save(str(file), external_data=True)
+
+
+def _opset(module: nn.Module) -> int:
+    if has_fused(module):
+        return ATTENTION_OPSET
+    return QDQ_OPSET if has_qdq(module) else OPSET
 
 
 def _strip_provenance(model: Any) -> None:

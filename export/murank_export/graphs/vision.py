@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from murank.folder.precision import Precision
+from murank_export.graphs.attention import Heads, attention_of, rotary_tables
 from murank_export.graphs.geometry import (
     Grid,
     interpolated_positions,
@@ -24,8 +25,6 @@ from murank_export.graphs.layers import (
     float_dtype,
     host_dtype,
     project,
-    rotary_tables,
-    rotate,
     take_linear,
     take_norm,
 )
@@ -147,7 +146,9 @@ class _Block(nn.Module):
         attention, mlp = block.attn, block.mlp
         self.num_heads = attention.num_heads
         width = attention.proj.weight.shape[1]
-        self.scale = float((width // self.num_heads) ** -0.5)
+        self.attention = attention_of(
+            precision, Heads(self.num_heads, self.num_heads, width // self.num_heads)
+        )
         self.qkv = nn.ModuleList(
             take_linear(
                 attention.qkv, precision, inputs, slice(i * width, (i + 1) * width), last=i == 2
@@ -178,14 +179,8 @@ class _Block(nn.Module):
         batch, patches, width = x.shape
         heads = (batch, patches, self.num_heads, width // self.num_heads)
         q, k, v = (part.reshape(heads) for part in project(x, list(self.qkv)))
-        q = rotate(q, tower.cos * self.scale, tower.sin * self.scale).transpose(1, 2)
-        k = rotate(k, tower.cos, tower.sin).transpose(1, 2)
-        # In float32: the scores of trained towers are too large for float16's steps.
-        scores = torch.matmul(q.to(torch.float32), k.to(torch.float32).transpose(-1, -2))
-        if self.windowed:
-            scores = scores + tower.window_bias
-        out = torch.matmul(torch.softmax(scores, -1).to(v.dtype), v.transpose(1, 2))
-        return out.transpose(1, 2).reshape(batch, patches, width)
+        bias = tower.window_bias if self.windowed else None
+        return self.attention.within(q, k, v, (tower.cos, tower.sin), bias)
 
 
 class _Merger(nn.Module):

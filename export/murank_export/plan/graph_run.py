@@ -90,6 +90,11 @@ class Execution:
         return 2 if self.precision == "w8a16" else 1
 
     @property
+    def fused(self) -> bool:
+        """Whether rotations and attention are an operator each: see `graphs.attention`."""
+        return self.precision in INTEGER
+
+    @property
     def widens(self) -> bool:
         """Whether narrow weights are floats again before each product."""
         return self.on_cpu and self.precision not in INTEGER

@@ -14,13 +14,14 @@ from murank_export.plan.graph_run import Execution, Step
 WIDE = 4  # bytes: attention scores are float32, and so are means of squares
 # Passes.
 RESIDUAL, TURN, MASK, SOFTMAX = 3, 2, 2, 2
-ROPE = 11  # two products, halves swapped, a sum
+_ROPE = 11  # two products, halves swapped, a sum
+_FUSED_ROPE = 2
 _BIAS = 2
 _SQUARES, _LAYER_NORM = 5, 2  # square, mean, division by the root
 GATED, QUICK_GELU, GELU = 8, 7, 11
-# Bytes a value: its token's largest, then steps; what they left, then finer ones. And a result: to
-# float, times both scales; the sum of two.
-_FIRST_STEPS, _FINER_STEPS, _SCALED, _SUMMED = 17, 22, 24, 12
+# Bytes a value: its token's largest and least, then steps; what they left, then finer ones. And a
+# result: to float, times both scales; the sum of two.
+_FIRST_STEPS, _FINER_STEPS, _SCALED, _SUMMED = 13, 22, 24, 12
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class LayerCosts:
         cast = self._cast * (of.rows * of.width + of.shared + of.scores)
         return score_passes * of.scores * WIDE + cast
 
+    @property
+    def rope(self) -> int:
+        """Passes of a rotation."""
+        return _FUSED_ROPE if self.how.fused else _ROPE
+
     def norm(self, values: int, *, plain: bool = False) -> int:
         """Return bytes of an RMSNorm; `plain`: of a LayerNorm, which is one node."""
         item = self.how.item_bytes
@@ -95,9 +101,12 @@ class LayerCosts:
         return moved
 
     def live(self, hidden: int, of: Attention, key_values: int, inner: int, *, gated: bool) -> int:
-        """Return the most bytes alive in a layer: scores twice, or the MLP's width often."""
-        item = self.how.item_bytes
-        attention = (of.rows * of.width + key_values) * item + 2 * of.scores * WIDE
+        """Return the most bytes alive in a layer: scores, or the MLP's width often.
+
+        Scores are there twice, side by side and apart, unless attention is one operator.
+        """
+        item, times = self.how.item_bytes, 1 if self.how.fused else 2
+        attention = (of.rows * of.width + key_values) * item + times * of.scores * WIDE
         return of.rows * hidden * item + max(attention, (3 + gated) * of.rows * inner * item)
 
     @property

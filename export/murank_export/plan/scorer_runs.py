@@ -13,7 +13,6 @@ from murank_export.plan.layer_costs import (
     MASK,
     QUICK_GELU,
     RESIDUAL,
-    ROPE,
     SOFTMAX,
     TURN,
     WIDE,
@@ -79,6 +78,8 @@ class ScorerRuns:
         # The last layer, in which one token a pair asks, is small; its K/V come after the largest.
         attention, inner = self._attention(candidates, tokens, tokens, prefix)
         own = 2 * candidates * tokens * s.kv_heads * s.head_dim
+        if self.how.fused:
+            own += self._copied(candidates, tokens, prefix)
         live = given + returned - kv * (prefix + tokens)
         live += costs.live(s.hidden, attention, own, inner, gated=True)
         return self._run(self.decoder, steps, given, returned, live)
@@ -113,19 +114,28 @@ class ScorerRuns:
         passes = [
             RESIDUAL * 2 * rows * s.hidden,
             RESIDUAL * all_rows * s.hidden if index + 1 < s.levels else 0,
-            (ROPE + TURN) * turned,
-            (TURN + RESIDUAL) * heads,  # what comes from prefix and from own tokens
-            TURN * 2 * kept,
+            costs.rope * turned,
             GATED * rows * inner,
         ]
-        moved = item * sum(passes)
+        if self.how.fused:
+            passes += [2 * TURN * heads, TURN * self._copied(candidates, tokens, prefix)]
+            moved = costs.between(attention, SOFTMAX + 1)  # the mask is what products add to
+        else:
+            # The last but one: what comes from the prefix and from own tokens.
+            passes += [TURN * turned, (TURN + RESIDUAL) * heads, TURN * 2 * kept]
+            moved = costs.between(attention, SOFTMAX + _PARTS)
+            moved += MASK * rows * attention.heads * tokens * WIDE
+        moved += item * sum(passes)
         moved += costs.norm((all_rows + rows) * s.hidden)
         if "layers.0.q_norm.weight" in self.decoder.weights:
             moved += costs.norm(turned)
-        moved += costs.between(attention, SOFTMAX + _PARTS)
-        moved += MASK * rows * attention.heads * tokens * WIDE
         moved += costs.around(of.values(), [of[key] for key in ("q", "gate", "out", "down")], rows)
         yield Step(_BETWEEN, 0, 0, moved)
+
+    def _copied(self, candidates: int, tokens: int, prefix: int) -> int:
+        """Values of a layer's K/V for each candidate: the prefix's, then with the own behind."""
+        s = self.part.shapes
+        return candidates * 2 * s.kv_heads * s.head_dim * (2 * prefix + tokens)
 
     def see(self, images: int) -> GraphRun:
         """One run of the vision tower."""
@@ -160,7 +170,8 @@ class ScorerRuns:
             yield costs.product(key, one, rows)
         yield from costs.attention(attention)
         heads, plain = rows * attention.width, f"{name}norm1.bias" in self.vision.weights
-        passes = (2 * (RESIDUAL + ROPE) + 5 * TURN) * heads
+        turns = 4 if self.how.fused else 5
+        passes = (2 * (RESIDUAL + costs.rope) + turns * TURN) * heads
         ungated = QUICK_GELU if "Sigmoid" in self.vision.operators else GELU
         passes += (GATED if gated else ungated) * rows * of["second"].inner
         moved = self.how.item_bytes * passes + 2 * costs.norm(heads, plain=plain)
