@@ -14,7 +14,6 @@ from murank_export.graphs.attention import (
     Heads,
     Portable,
     attention_of,
-    rotary_tables,
 )
 
 WAYS = (Portable, Fused)
@@ -90,9 +89,8 @@ def test_within_an_image(way: type[Attention], windowed: bool) -> None:
     window = torch.arange(patches) // 3
     together = window[:, None] == window[None, :]
     bias = torch.zeros(patches, patches).masked_fill(~together, -1e9) if windowed else None
-    cos, sin = rotary_tables(angles[:, None, :])
     attention = way(heads)  # type: ignore[call-arg]
-    out = attention.within(query, key, value, (cos, sin), bias)
+    out = attention.within(query, key, value, attention.rotation(angles), bias)
     for image, patch in itertools.product(range(images), range(patches)):
         keys = turned(key[image], angles)
         asked = turned(query[image, patch][None], angles[patch][None])[0]

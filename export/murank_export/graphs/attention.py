@@ -39,6 +39,10 @@ class Attention(Protocol):
 
     heads: Heads
 
+    def rotation(self, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """Angles [S,D/2] -> cos and sin, as `within` wants them."""
+        ...
+
     def tables(self, angles: Tensor, factor: float, prefix: int, dtype: torch.dtype) -> Tables:
         """Angles [S,D/2] -> what `over_prefix` needs, the same in all layers.
 
@@ -60,9 +64,9 @@ class Attention(Protocol):
         ...
 
     def within(
-        self, query: Tensor, key: Tensor, value: Tensor, angles: Tables, bias: Tensor | None
+        self, query: Tensor, key: Tensor, value: Tensor, rotation: Tables, bias: Tensor | None
     ) -> Tensor:
-        """Rotate by cos and sin [S,1,D]; attend within an image: [B,S,heads,D] -> [B,S,heads*D].
+        """Rotate, and attend within an image: [B,S,heads,D] -> [B,S,heads*D].
 
         `bias` [S,S] is added to scores.
         """
@@ -80,10 +84,14 @@ class Portable:
     def __init__(self, heads: Heads) -> None:
         self.heads = heads
 
+    def rotation(self, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """[S,1,D] each: see `rotary_tables`."""
+        return rotary_tables(angles[:, None, :])
+
     def tables(self, angles: Tensor, factor: float, prefix: int, dtype: torch.dtype) -> Tables:
         """Four of [S,1,D], those for queries with the scale of the scores, and [S,S]."""
         del prefix  # whose scores are apart
-        cos, sin = (table * factor for table in rotary_tables(angles[:, None, :]))
+        cos, sin = (table * factor for table in self.rotation(angles))
         scale = self.heads.scale
         rotations = (table.to(dtype) for table in (cos, sin, cos * scale, sin * scale))
         return (*rotations, _future(angles.shape[0]))
@@ -132,10 +140,10 @@ class Portable:
         return out.permute(0, 2, 4, 1, 3, 5).reshape(q, k, s, heads * d)
 
     def within(
-        self, query: Tensor, key: Tensor, value: Tensor, angles: Tables, bias: Tensor | None
+        self, query: Tensor, key: Tensor, value: Tensor, rotation: Tables, bias: Tensor | None
     ) -> Tensor:
         """See `Attention`."""
-        cos, sin = angles
+        cos, sin = rotation
         query = rotate(query, cos * self.heads.scale, sin * self.heads.scale).transpose(1, 2)
         key = rotate(key, cos, sin).transpose(1, 2)
         # In float32: the scores of trained towers are too large for float16's steps.
@@ -156,13 +164,17 @@ class Fused:
     def __init__(self, heads: Heads) -> None:
         self.heads = heads
 
+    def rotation(self, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """[S,D/2] each."""
+        return angles.cos(), angles.sin()
+
     def tables(self, angles: Tensor, factor: float, prefix: int, dtype: torch.dtype) -> Tables:
         """Four of [S,D/2], and [S,P+S].
 
         The mask is written out: where a causal one begins behind a past, versions of ONNX and of
         what runs it do not agree.
         """
-        rotation = [(table * factor).to(dtype) for table in (angles.cos(), angles.sin())]
+        rotation = [(table * factor).to(dtype) for table in self.rotation(angles)]
         length = angles.shape[0]
         mask = torch.cat([torch.zeros(length, prefix), _future(length)], 1)
         return (*rotation, *rotation, mask.to(dtype))
@@ -190,15 +202,12 @@ class Fused:
         return out.reshape(queries, candidates, *out.shape[1:]), first_key, first_value
 
     def within(
-        self, query: Tensor, key: Tensor, value: Tensor, angles: Tables, bias: Tensor | None
+        self, query: Tensor, key: Tensor, value: Tensor, rotation: Tables, bias: Tensor | None
     ) -> Tensor:
         """See `Attention`."""
-        half = self.heads.width // 2
-        cos, sin = angles
-        halves = (cos[:, 0, :half], sin[:, 0, half:])  # the first half's sin has its sign turned
         out: Tensor = torch.onnx.ops.attention(
-            self._rotated(query, halves), self._rotated(key, halves), _side_by_side(value), bias,
-            scale=self.heads.scale,
+            self._rotated(query, rotation), self._rotated(key, rotation), _side_by_side(value),
+            bias, scale=self.heads.scale,
             q_num_heads=self.heads.queries, kv_num_heads=self.heads.keys,
         )[0]  # fmt: skip
         return out

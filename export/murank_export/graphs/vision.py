@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from murank.folder.precision import Precision
-from murank_export.graphs.attention import Heads, attention_of, rotary_tables
+from murank_export.graphs.attention import Heads, attention_of
 from murank_export.graphs.geometry import (
     Grid,
     interpolated_positions,
@@ -62,8 +62,10 @@ class VisionTower(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
         self.embed = _patch_embedding(visual.patch_embed.proj, self.dtype)
         angles = patch_coordinates(grid)[..., None] * visual.rotary_pos_emb.inv_freq.float()
-        angles = angles.flatten(1)[:, None, :]  # [patches,1,head_dim/2]: rows first, then columns
-        cos, sin = rotary_tables(angles)
+        angles = angles.flatten(1)  # [patches,head_dim/2]: rows first, then columns
+        heads = visual.blocks[0].attn.num_heads
+        self.attention = attention_of(precision, Heads(heads, heads, 2 * angles.shape[1]))
+        cos, sin = self.attention.rotation(angles)
         self.register_buffer("cos", cos.to(self.dtype))
         self.register_buffer("sin", sin.to(self.dtype))
         self._set_positions(visual)
@@ -144,11 +146,7 @@ class _Block(nn.Module):
         self.norm1 = take_norm(block.norm1, precision)
         self.norm2 = take_norm(block.norm2, precision)
         attention, mlp = block.attn, block.mlp
-        self.num_heads = attention.num_heads
         width = attention.proj.weight.shape[1]
-        self.attention = attention_of(
-            precision, Heads(self.num_heads, self.num_heads, width // self.num_heads)
-        )
         self.qkv = nn.ModuleList(
             take_linear(
                 attention.qkv, precision, inputs, slice(i * width, (i + 1) * width), last=i == 2
@@ -176,11 +174,11 @@ class _Block(nn.Module):
         return cast(Tensor, x + self.second(y * hidden[1] if self.gated else y))
 
     def _attend(self, x: Tensor, tower: VisionTower) -> Tensor:
-        batch, patches, width = x.shape
-        heads = (batch, patches, self.num_heads, width // self.num_heads)
+        of = tower.attention.heads
+        heads = (*x.shape[:2], of.queries, of.width)
         q, k, v = (part.reshape(heads) for part in project(x, list(self.qkv)))
         bias = tower.window_bias if self.windowed else None
-        return self.attention.within(q, k, v, (tower.cos, tower.sin), bias)
+        return tower.attention.within(q, k, v, (tower.cos, tower.sin), bias)
 
 
 class _Merger(nn.Module):

@@ -143,7 +143,8 @@ class ScorerRuns:
         embed, merge = (self._linear(self.vision, name) for name in ("embed", "merger.first"))
         pixels, tokens = images * 3 * how.height * how.width, images * s.vision_tokens
         rows = tokens * (merge.inner // embed.outer)
-        heads = embed.outer // self.vision["cos"].shape[-1]
+        *places, width = self.vision["cos"].shape
+        heads = embed.outer // (width if len(places) == 2 else 2 * width)  # [S,1,D] or [S,D/2]
         attention = Attention(rows, embed.outer, heads, rows * embed.outer, rows // images)
         steps = [
             costs.product("embed", embed, rows), Step(_BETWEEN, 0, 0, _PIXELS * pixels * WIDE)
