@@ -25,7 +25,7 @@ _FIRST_STEPS, _FINER_STEPS, _SCALED, _SUMMED = 13, 22, 24, 12
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionSize:
     """One layer's."""
 
     rows: int  # tokens that ask
@@ -58,14 +58,14 @@ class LayerCosts:
             moved = how.terms * rows * (one.inner + one.outer * item)
         return Step(name, how.terms * operations, one.bytes, moved, how.narrow)
 
-    def attention(self, of: Attention) -> Iterator[Step]:
+    def attention(self, of: AttentionSize) -> Iterator[Step]:
         """Yield its two products."""
         operations = 2 * of.rows * of.width * of.length
         moved = of.rows * of.width + of.shared + of.scores
         yield Step("scores", operations, 0, moved * WIDE, "fp32")
         yield Step("values", operations, 0, moved * self.how.item_bytes, self.how.floats)
 
-    def between(self, of: Attention, score_passes: int) -> int:
+    def between(self, of: AttentionSize, score_passes: int) -> int:
         """Return bytes around attention's products, biases and rotations apart."""
         cast = self._cast * (of.rows * of.width + of.shared + of.scores)
         return score_passes * of.scores * WIDE + cast
@@ -100,7 +100,9 @@ class LayerCosts:
             moved += (1 + how.on_cpu) * steps * (how.item_bytes + 1)
         return moved
 
-    def live(self, hidden: int, of: Attention, key_values: int, inner: int, *, gated: bool) -> int:
+    def live(
+        self, hidden: int, of: AttentionSize, key_values: int, inner: int, *, gated: bool
+    ) -> int:
         """Return the most bytes alive in a layer: scores, or the MLP's width often.
 
         Scores are there twice, side by side and apart, unless attention is one operator.

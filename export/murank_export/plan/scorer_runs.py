@@ -16,7 +16,7 @@ from murank_export.plan.layer_costs import (
     SOFTMAX,
     TURN,
     WIDE,
-    Attention,
+    AttentionSize,
     LayerCosts,
 )
 
@@ -86,12 +86,12 @@ class ScorerRuns:
 
     def _attention(
         self, candidates: int, asking: int, tokens: int, prefix: int
-    ) -> tuple[Attention, int]:
+    ) -> tuple[AttentionSize, int]:
         """A decoder layer's, and its MLP's width."""
         s, width = self.part.shapes, self._linear(self.decoder, "layers.0.q").outer
         shared = (candidates * tokens + prefix) * s.kv_heads * s.head_dim
         heads = width // s.head_dim
-        attention = Attention(candidates * asking, width, heads, shared, prefix + tokens)
+        attention = AttentionSize(candidates * asking, width, heads, shared, prefix + tokens)
         return attention, self._linear(self.decoder, "layers.0.gate").outer
 
     def _layer(
@@ -145,7 +145,7 @@ class ScorerRuns:
         rows = tokens * (merge.inner // embed.outer)
         *places, width = self.vision["cos"].shape
         heads = embed.outer // (width if len(places) == 2 else 2 * width)  # [S,1,D] or [S,D/2]
-        attention = Attention(rows, embed.outer, heads, rows * embed.outer, rows // images)
+        attention = AttentionSize(rows, embed.outer, heads, rows * embed.outer, rows // images)
         steps = [
             costs.product("embed", embed, rows), Step(_BETWEEN, 0, 0, _PIXELS * pixels * WIDE)
         ]  # fmt: skip
@@ -159,7 +159,7 @@ class ScorerRuns:
         returned = tokens * s.levels * s.hidden * self.how.token_bytes
         return self._run(self.vision, steps, pixels, returned, max(2 * pixels * WIDE, block))
 
-    def _block(self, name: str, attention: Attention) -> Iterator[Step]:
+    def _block(self, name: str, attention: AttentionSize) -> Iterator[Step]:
         costs, rows = LayerCosts(self.how), attention.rows
         gated = f"{name}first.1.weight" in self.vision.weights
         first = ("first.0", "first.1") if gated else ("first.0",)
