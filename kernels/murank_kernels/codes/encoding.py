@@ -125,6 +125,7 @@ def add_rows(codes: Codes, added: I32, *, divisor: int = 1) -> Codes:
     added : [N,m] int32
     """
     num_rows = len(added)
+    added = np.ascontiguousarray(added)  # or the kernel would be compiled for strides, too
     lengths = np.diff(codes.indptr)
     sizes = np.empty(num_rows, np.int64)
     parts: dict[int, tuple[I32, F32]] = {}

@@ -102,7 +102,8 @@ def _unite(
 ) -> None:
     for i in range(start, stop):
         count = sizes[i]
-        out[i - start, :count] = sets[i, :count]
+        for a in range(count):
+            out[i - start, a] = sets[i, a]
         for b in range(other_sizes[i]):
             j = other_sets[i, b]
             known = False

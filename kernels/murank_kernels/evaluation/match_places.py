@@ -64,6 +64,28 @@ def _count_before(row: F32, matches: I64, counts: I64) -> None:
 
 
 @compiled
+def _sort(row: F32, matches: I64) -> None:
+    """Sort matches by (distance, index), in place.
+
+    Shell's sort: a person has few images, and Numba's own sorts take seconds to compile.
+    """
+    gap = 1
+    while 3 * gap < matches.shape[0]:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for p in range(gap, matches.shape[0]):
+            m, q = matches[p], p
+            while q >= gap:
+                other = matches[q - gap]
+                if row[other] < row[m] or (row[other] == row[m] and other < m):
+                    break
+                matches[q] = other
+                q -= gap
+            matches[q] = m
+        gap //= 3
+
+
+@compiled
 def _places(
     rows: F32,
     drop_indptr: I64,
@@ -77,11 +99,8 @@ def _places(
     for r in range(start, stop):
         row = rows[r]
         end = indptr[r + 1]
-        found = matches[indptr[r] : end]
-        # Stable, and the indices ascend: equal distances keep the lower index first.
-        found[:] = found[np.argsort(row[found], kind="mergesort")]
-        places[indptr[r] : end] = 1
-        _count_before(row, found, places[indptr[r] : end])
+        _sort(row, matches[indptr[r] : end])
+        _count_before(row, matches[indptr[r] : end], places[indptr[r] : end])
         left_out = dropped[drop_indptr[r] : drop_indptr[r + 1]]
         for p in range(indptr[r], end):
             m = matches[p]
@@ -97,13 +116,14 @@ def match_places(rows: NDArray[Any], asked: Asked) -> MatchPlaces:
     stand before: one pass over the row per match, less the dropped ones.
     """
     matches = asked.matches.copy()
-    places = np.empty(len(matches), np.int64)
+    places = np.ones(len(matches), np.int64)
+    dropped = np.ascontiguousarray(asked.dropped)  # or kernels would be compiled for strides, too
     rows = to_read(np.ascontiguousarray(rows))
 
     def some(part: tuple[int, int]) -> None:
         if np.isnan(rows[slice(*part)].min()):
             raise InvalidInputError("distmat holds NaN; every pair needs a distance")
-        _places(rows, asked.drop_indptr, asked.dropped, asked.indptr, matches, places, *part)
+        _places(rows, asked.drop_indptr, dropped, asked.indptr, matches, places, *part)
 
     parallel.run(some, parallel.row_ranges(len(rows), 32), "evaluation")
     return MatchPlaces(asked.indptr, matches, places)

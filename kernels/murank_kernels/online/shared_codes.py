@@ -160,18 +160,18 @@ def _common(wanted: F32, total: F32, divisor: np.float32) -> np.float32:
 def _holders(rows: GalleryRows, query: QueryRow, near: I32, averaged: int) -> I32:
     """Gallery rows into which one of the rows `near` is averaged, and perhaps a few others."""
     num_gallery = query.squared.shape[0]
-    seen = np.zeros(num_gallery, np.bool_)
+    seen = np.zeros(num_gallery + 1, np.bool_)
     out, end = np.empty(num_gallery, np.int32), 0
     for j in near:
         if j == QUERY:
-            holders = np.flatnonzero(query.place < averaged).astype(np.int32)
+            for g in range(num_gallery):
+                if query.place[g] < averaged and not seen[g + 1]:
+                    seen[g + 1] = True
+                    out[end] = g
+                    end += 1
         else:
             holders = rows.holders[rows.holder_indptr[j] : rows.holder_indptr[j + 1]]
-        for g in holders:
-            if not seen[g]:
-                seen[g] = True
-                out[end] = g
-                end += 1
+            end = _append(holders, seen, out, end)
     return out[:end]
 
 

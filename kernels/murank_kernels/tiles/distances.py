@@ -37,6 +37,18 @@ def _from_products(row: F32, row_norm: np.float32, column_norms: F32) -> None:
 
 
 @compiled
+def _first_from(indices: I32, low: int, high: int, j: int) -> int:
+    """First place in low..high, where indices ascend, with an index of at least j."""
+    while low < high:
+        middle = (low + high) // 2
+        if indices[middle] < j:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
 def _finish_tile(
     tile: F32,
     features: F32,
@@ -60,7 +72,7 @@ def _finish_tile(
                 if row[t] <= near[r]:
                     row[t] = squared_distance(features[i], features[first_column + t])
         low, high = change_indptr[i], change_indptr[i + 1]
-        for p in range(low + np.searchsorted(change_indices[low:high], first_column), high):
+        for p in range(_first_from(change_indices, low, high, first_column), high):
             if change_indices[p] >= first_column + width:
                 break
             row[change_indices[p] - first_column] = change_values[p]
@@ -101,15 +113,9 @@ class DistanceTiles:
 @compiled
 def changed_value(indptr: I64, indices: I32, values: F32, i: int, j: int) -> np.float32:
     """Squared fused distance of (i, j), or -1 where fusion leaves that pair alone."""
-    low, high = indptr[i], indptr[i + 1]
-    while low < high:
-        middle = (low + high) // 2
-        if indices[middle] < j:
-            low = middle + 1
-        else:
-            high = middle
-    if low < indptr[i + 1] and indices[low] == j:
-        value: np.float32 = values[low]
+    place = _first_from(indices, indptr[i], indptr[i + 1], j)
+    if place < indptr[i + 1] and indices[place] == j:
+        value: np.float32 = values[place]
         return value
     return np.float32(-1)
 
