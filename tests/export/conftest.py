@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import other_seeds
 import pytest
+from drawn_once import draw_once
 from numpy.typing import NDArray
 from quick_exporter import quicken
 from random_checkpoint import SIZES, make_checkpoint
@@ -48,6 +49,7 @@ def traced_once(
     kept.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         quicken(patch)
+        draw_once(patch)
         for name in ("export_vision", "export_decoder"):
             patch.setattr(scorer, name, TracedOnce(getattr(scorer, name), kept))
         yield

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn_once import draw_anew
 from torch import Tensor, nn
 
 from murank.images import Preprocessing
@@ -137,7 +138,8 @@ def test_the_same_again_and_no_hook_stays(
     assert not any(module._forward_pre_hooks for module in modules)
 
 
-def test_drawn_pairs() -> None:
+def test_drawn_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_anew(monkeypatch)
     how = Preprocessing(112, 56, "bicubic")
     pairs, again = list(drawn_pairs(20, how)), list(drawn_pairs(20, how))
     assert len(pairs) == 20
