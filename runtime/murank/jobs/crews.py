@@ -50,13 +50,16 @@ def crew_of(workers: Workers, engine: LazyEngine) -> Iterator[Crew]:
 def _crew(workers: Workers, engine: LazyEngine) -> Crew:
     if workers.ray is not None:
         threads = engine.options.get("threads") or 1
-        make = work_elsewhere(engine, threads=threads)
-        asked = engine.options.get("providers", "auto")
-        return RayActors(make, workers.ray, cpus=threads, on_gpus=may_take_gpu(asked))
+        on_gpus = may_take_gpu(engine.options.get("providers", "auto"))
+        # What feeds a GPU decodes with more CPUs than Ray is told of.
+        make = work_elsewhere(engine, threads=threads, cores=None if on_gpus else threads)
+        return RayActors(make, workers.ray, cpus=threads, on_gpus=on_gpus)
     if workers.processes is None:
         return Here(lambda: EngineWork(engine))
-    threads = engine.options.get("threads") or _threads(workers.processes)
-    return processes(work_elsewhere(engine, threads=threads), workers.processes, threads)
+    share = _threads(workers.processes)
+    threads = engine.options.get("threads") or share
+    make = work_elsewhere(engine, threads=threads, cores=share)
+    return processes(make, workers.processes, threads)
 
 
 def processes(make: Make, count: int, threads: int | None = None) -> Processes:

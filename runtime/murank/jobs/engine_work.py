@@ -44,11 +44,11 @@ _Rows = Mapping[int, Sequence[int]]  # image of a query -> places of its pairs, 
 
 
 class EngineWork:
-    """UnitWork with one engine, loaded at the first unit."""
+    """UnitWork with one engine, loaded at the first unit; `cores` as `decoding_threads` has it."""
 
-    def __init__(self, engine: LazyEngine) -> None:
+    def __init__(self, engine: LazyEngine, *, cores: int | None = None) -> None:
         self._engine = engine
-        self._threads = ThreadPoolExecutor(decoding_threads())
+        self._threads = ThreadPoolExecutor(decoding_threads(cores))
         self._embedded: set[Digest] = set()  # by this process
         self._keys: OrderedDict[Digest, str] = OrderedDict()  # of pixels, by their file's content
         self._provenance: dict[tuple[str, ...], Provenance] = {}
@@ -184,17 +184,22 @@ class EngineWork:
         return self._provenance[graphs]
 
 
-def _load_and_work(folder: Path, sha256: str, parts: Any, options: Mapping[str, Any]) -> EngineWork:
+def _load_and_work(
+    folder: Path, sha256: str, parts: Any, options: Mapping[str, Any], cores: int | None
+) -> EngineWork:
     engine = LazyEngine(folder, parts, {**options, "sha256": sha256})
     engine.loaded  # noqa: B018 - before the first unit: a process that cannot load must say so
-    return EngineWork(engine)
+    return EngineWork(engine, cores=cores)
 
 
-def work_elsewhere(engine: LazyEngine, **options: Any) -> Make:
-    """Return what makes the same work in another process; it must find the same engine there."""
+def work_elsewhere(engine: LazyEngine, *, cores: int | None = None, **options: Any) -> Make:
+    """Return what makes the same work in another process; it must find the same engine there.
+
+    `cores` is that process's share of its machine's.
+    """
     return partial(
         _load_and_work, engine.folder.absolute(), engine.sha256, tuple(engine.parts),
-        {**engine.options, **options},
+        {**engine.options, **options}, cores,
     )  # fmt: skip
 
 

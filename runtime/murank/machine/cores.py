@@ -5,6 +5,9 @@ from murank_kernels.machine.cores import usable_cores
 _DECODING = 4
 
 
-def decoding_threads() -> int:
-    """How many images are decoded at once: no more than cores, and few, for each holds one."""
-    return min(_DECODING, usable_cores())
+def decoding_threads(cores: int | None = None) -> int:
+    """How many images are decoded at once: no more than cores, and few, for each holds one.
+
+    `cores` is the share of a process that works beside others; None: all that it may use.
+    """
+    return min(_DECODING, usable_cores() if cores is None else cores)
