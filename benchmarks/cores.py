@@ -10,6 +10,8 @@ bf16 where the CPU has it). Then k-reciprocal re-ranking of 4,000 x 512 made fea
 
 speed-up     wall of one thread / wall
 efficiency   speed-up / threads: 1 is a core well used
+split        CPU seconds of one thread / those of the busiest: the speed-up if none ever waited for
+             another, or for other processes. Kernels end their threads, which tell no more.
 CPU ratio    CPU seconds / those of one thread: 1 is no work that only threads make
 most at once threads that ran, or waited for a core, at one time, for a twentieth of the time or
              more (a caller hands out work while others begin): more than asked for would be
@@ -48,10 +50,13 @@ from murank.folder.precision import ARITHMETIC
 from murank_kernels.machine.cores import usable_cores
 
 MINIATURE = Path(__file__).resolve().parent / "miniature" / "engine"
+KERNELS = "numba"
 IMAGES, ROWS, DIM = 8, 4000, 512
 ALONE = 0  # threads of a process that may use one core: it chooses
 _LOOKS = 40  # at what runs, in calls that are not timed
 _LONGEST = 5.0  # seconds for them
+_REST = 0.002  # seconds until the account of a thread is complete
+_TIMES = ("wall", "cpu", "busiest")
 Row = dict[str, float]
 Calls = dict[str, Callable[[], object]]  # what is measured, ready to be called
 
@@ -105,26 +110,34 @@ def child(job: dict[str, Any]) -> None:
     """Measure a round a line that comes in, and answer with a line."""
     try:
         calls = engine_calls(job) if "engine" in job else kernel_calls(job["threads"] or None)
-        for call in calls.values():
-            call()
+        seen = {name: watched(call) for name, call in calls.items()}
     except MurankError as error:  # not on this machine
         print(json.dumps({"cannot": str(error)}), flush=True)
         return
     print("{}", flush=True)
     for _ in sys.stdin:
-        print(json.dumps({name: measured(call) for name, call in calls.items()}), flush=True)
+        found = {name: seen[name] | timed(call) for name, call in calls.items()}
+        print(json.dumps(found), flush=True)
 
 
-def measured(call: Callable[[], object]) -> Row:
-    """Time one call; then watch as many as it takes."""
-    cpu, wall = time.process_time(), time.perf_counter()
+def watched(call: Callable[[], object]) -> Row:
+    """Count threads, of as many calls as it takes; the first is not looked at."""
     call()
-    row = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     end = time.perf_counter() + _LONGEST
     with RunningThreads() as running:
         while running.looks < _LOOKS and time.perf_counter() < end:
             call()
-    return {**row, "most": running.most(), "pinned": own_affinity()}
+    return {"most": running.most(), "pinned": own_affinity()}
+
+
+def timed(call: Callable[[], object]) -> Row:
+    """Time one call, and the thread that worked most."""
+    before, cpu, wall = cpu_seconds(), time.process_time(), time.perf_counter()
+    call()
+    row = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    time.sleep(_REST)
+    each = [seconds - before.get(thread, 0) for thread, seconds in cpu_seconds().items()]
+    return row | {"busiest": max(each)}
 
 
 @contextmanager
@@ -171,8 +184,8 @@ def run(job: dict[str, Any], threads: Sequence[int], rounds: int) -> dict[str, d
 
 
 def _middle(rows: list[Row]) -> Row:
-    middle = {key: statistics.median(row[key] for row in rows) for key in ("wall", "cpu")}
-    return middle | {key: max(row[key] for row in rows) for key in ("most", "pinned")}
+    middle = {key: statistics.median(row[key] for row in rows) for key in _TIMES}
+    return rows[0] | middle
 
 
 def jobs(engines: Sequence[Path], candidates: int, plans: str) -> list[dict[str, Any]]:
@@ -185,7 +198,7 @@ def jobs(engines: Sequence[Path], candidates: int, plans: str) -> list[dict[str,
             title = f"{precision} {backend}"
             job = {"engine": str(folder), "backend": backend, "candidates": candidates}
             found.append({"title": title, **job, "plans": plans})
-    return [*found, {"title": "numba"}]
+    return [*found, {"title": KERNELS}]
 
 
 def lines(title: str, name: str, rows: dict[int, Row]) -> Iterator[str]:
@@ -193,9 +206,10 @@ def lines(title: str, name: str, rows: dict[int, Row]) -> Iterator[str]:
     one = rows[1]
     for n, row in rows.items():
         gain = one["wall"] / row["wall"]
+        split = f"{one['busiest'] / row['busiest']:.2f}" if title != KERNELS else ""
         cells = [
             f"{name}, {title}", str(n or "one core, not told"), f"{1000 * row['wall']:.1f}",
-            f"{1000 * row['cpu']:.1f}", f"{gain:.2f}", f"{gain / (n or 1):.2f}",
+            f"{1000 * row['cpu']:.1f}", f"{gain:.2f}", f"{gain / (n or 1):.2f}", split,
             f"{row['cpu'] / one['cpu']:.2f}", f"{row['most']:.0f}",
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
@@ -221,7 +235,7 @@ def report(wanted: Sequence[dict[str, Any]], rounds: int) -> None:
     """Measure, and print the table."""
     cores = usable_cores()
     print(f"Machine: {machine()}; of them usable: {cores}; medians of {rounds} rounds\n")
-    heads = ["", "threads", "wall ms", "CPU ms", "speed-up", "efficiency", "CPU ratio"]
+    heads = ["", "threads", "wall ms", "CPU ms", "speed-up", "efficiency", "split", "CPU ratio"]
     print(f"| {' | '.join([*heads, 'most at once'])} |\n|---|{'---:|' * len(heads)}")
     pinned, cannot = 0.0, []
     for job in wanted:
