@@ -1,5 +1,6 @@
 """Runs cases in a forked child, which is told apart from a hang, a crash and a flood of memory."""
 
+import gc
 import json
 import os
 import random
@@ -91,6 +92,7 @@ def _in_child(target: Target, seeds: list[int], folder: Path) -> list[tuple[int,
 
 def _work(target: Target, batch: list[int], folder: Path, writing: int) -> None:
     """Run cases until one takes too much, and end."""
+    gc.freeze()  # else the collector would touch, and so copy, all of the parent's memory
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
