@@ -1,5 +1,6 @@
 """Whole Q/DQ engines: what their graphs are made of, what they answer."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,9 @@ class Graph:
         return self.constants.get(name)
 
 
+@functools.cache
 def graphs(folder: Path) -> dict[str, Graph]:
+    """Those of an engine (shared: never change one)."""
     return {name: Graph(folder / "onnx" / f"{name}.onnx") for name in ("vision", "decoder")}
 
 
