@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 from kernels import machine
 from numpy.typing import NDArray
-from running_threads import RunningThreads, cpu_seconds, own_affinity
+from running_threads import RunningThreads, cpu_seconds
 
 from murank import MurankError
 from murank.folder.manifest import read_manifest
@@ -127,7 +127,7 @@ def watched(call: Callable[[], object]) -> Row:
     with RunningThreads() as running:
         while running.looks < _LOOKS and time.perf_counter() < end:
             call()
-    return {"most": running.most(), "pinned": own_affinity()}
+    return {"most": running.most(), "bound": len(running.bound)}
 
 
 def timed(call: Callable[[], object]) -> Row:
@@ -237,7 +237,7 @@ def report(wanted: Sequence[dict[str, Any]], rounds: int) -> None:
     print(f"Machine: {machine()}; of them usable: {cores}; medians of {rounds} rounds\n")
     heads = ["", "threads", "wall ms", "CPU ms", "speed-up", "efficiency", "split", "CPU ratio"]
     print(f"| {' | '.join([*heads, 'most at once'])} |\n|---|{'---:|' * len(heads)}")
-    pinned, cannot = 0.0, []
+    bound, cannot = 0.0, []
     for job in wanted:
         try:
             found = run(job, [*steps(cores), ALONE], rounds)
@@ -246,8 +246,8 @@ def report(wanted: Sequence[dict[str, Any]], rounds: int) -> None:
             continue
         for name, rows in found.items():
             print(*lines(job["title"], name, rows), sep="\n", flush=True)
-            pinned = max([pinned, *(row["pinned"] for row in rows.values())])
-    print(f"\nThreads bound to fewer cores than their process: {pinned:.0f}.", *cannot, sep="\n")
+            bound += sum(row["bound"] for row in rows.values())
+    print(f"\nThreads bound to fewer cores than their process: {bound:.0f}.", *cannot, sep="\n")
     print(f"What {2 * cores} cores would give: python {' '.join(sys.argv)} on a machine with them.")
 
 

@@ -1,4 +1,4 @@
-"""Threads of this process, from the kernel's own account: which worked, how many ran at once."""
+"""Threads of this process, from the kernel's own account: which worked, ran at once, and where."""
 
 from __future__ import annotations
 
@@ -31,15 +31,6 @@ def worked_since(before: dict[int, float]) -> int:
     return sum(seconds > before.get(thread, 0.0) for thread, seconds in now.items())
 
 
-def own_affinity() -> int:
-    """Return how many threads may run on fewer cores than the thread that asks."""
-    everywhere, own = os.sched_getaffinity(0), 0
-    for thread in cpu_seconds():
-        with suppress(ProcessLookupError):
-            own += os.sched_getaffinity(thread) != everywhere
-    return own
-
-
 class RunningThreads:
     """While entered, another thread looks how many run, or wait for a core; it counts itself out.
 
@@ -48,6 +39,7 @@ class RunningThreads:
     """
 
     def __init__(self) -> None:
+        self.bound: set[int] = set()  # that ran bound to fewer cores than the process may use
         self._seen: Counter[int] = Counter()  # looks, by how many ran
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -74,12 +66,20 @@ class RunningThreads:
         self._thread.join()
 
     def _watch(self) -> None:
-        own = threading.get_native_id()
+        own, mine = threading.get_native_id(), os.sched_getaffinity(0)
         while not self._ended.wait(_PAUSE):
             start = time.perf_counter()
             both = running() & running()
             if time.perf_counter() - start < _QUICK:
                 self._seen[len(both - {own})] += 1
+            self.bound |= {thread for thread in both if _cores(thread, mine) < mine}
+
+
+def _cores(thread: int, otherwise: set[int]) -> set[int]:
+    try:
+        return os.sched_getaffinity(thread)
+    except ProcessLookupError:
+        return otherwise
 
 
 def running() -> set[int]:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from running_threads import cpu_seconds, own_affinity, running, worked_since
+from running_threads import RunningThreads, cpu_seconds, running, worked_since
 
 from murank import Engine
+
+_LOOKS = 20
 
 
 def worked(call: Callable[[], object]) -> int:
@@ -53,7 +55,10 @@ def main() -> None:
             "prefill": worked(lambda: scorer.decoder.prefill(tokens[:1])),
             "score": worked(lambda: scorer.decoder.logits(prefix, tokens[None])),
         }
-        print(json.dumps({"worked": told, "bound": own_affinity()}))
+        with RunningThreads() as watch:
+            while watch.looks < _LOOKS:
+                scorer.decoder.logits(prefix, tokens[None])
+        print(json.dumps({"worked": told, "bound": len(watch.bound)}))
 
 
 if __name__ == "__main__":
