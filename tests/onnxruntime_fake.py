@@ -24,6 +24,7 @@ class FakeRuntime(ModuleType):
         self.available, self.working = available, working
         self.asked: list[list[Any]] = []
         self.options: list[Any] = []
+        self.__version__ = "1.32.0"
         self.error: Exception | None = None
         self.failing = {CPU, CUDA, TENSORRT}
         self.on_cpu: list[str] | None = []  # operators; None: a version that does not tell

@@ -188,9 +188,37 @@ def test_which_may_take_a_gpu(providers: Any, may: bool) -> None:
 @pytest.mark.parametrize("said", ["std::bad_alloc", "Failed to allocate memory for requested"])
 def test_too_little_memory_to_load_is_no_fault_of_the_graph(said: str) -> None:
     for error in (RuntimeError(said), MemoryError()):
-        told = load_error(GRAPH, [CPU], error)
+        told = load_error(GRAPH, [CPU], error, "1.23.0")
         assert isinstance(told, MachineError)
         assert str(GRAPH) in str(told)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for "
+        "QuantizeLinear(23) node with name 'steps'",
+        "[ONNXRuntimeError] : 1 : FAIL : ONNX Runtime only *guarantees* support for models stamped "
+        "with official released onnx opset versions. Opset 26 is under development",
+    ],
+)
+@pytest.mark.parametrize("asked", [[CPU], [CUDA, CPU]])
+def test_a_graph_newer_than_onnxruntime(said: str, asked: list[str]) -> None:
+    told = load_error(GRAPH, asked, RuntimeError(said), "1.23.0")
+    assert isinstance(told, MachineError)
+    assert str(told).startswith(f"{GRAPH} holds what onnxruntime 1.23.0 does not run")
+    assert "pip install -U onnxruntime" in str(told)
+
+
+def test_a_file_newer_than_the_real_one(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([], "newer", [value], [value])
+    model = onnx.helper.make_model(graph, ir_version=200)
+    (tmp_path / "newer.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(MachineError, match=f"newer.onnx holds what.* {onnxruntime.__version__} "):
+        Session(tmp_path / "newer.onnx", SessionSettings("cpu"))
 
 
 def test_the_real_one_names_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,11 @@ from murank.backends.providers import CPU, name_of
 
 _FAULT = re.compile(r"\b(?:cuda|cublas|cudnn)\w* (?:failure|error)\b|enqueue failed", re.IGNORECASE)
 _HOST = re.compile(r"\bhostname=\S*\s*;?\s*")  # which CUDA's errors give away
+# Of operators, files and operator sets that are newer than it.
+_TOO_NEW = re.compile(
+    r"find an implementation for|Unsupported model IR version|guarantees\W+ support for models",
+    re.IGNORECASE,
+)
 _SHOWN = 300  # characters
 
 
@@ -42,8 +47,13 @@ def _whole(error: Exception) -> str:
     return _HOST.sub("", " ".join(str(error).split()))
 
 
-def load_error(file: Path, asked: Sequence[Any], error: Exception) -> Exception:
+def load_error(file: Path, asked: Sequence[Any], error: Exception, version: str) -> Exception:
     """Return what to raise when a graph could not be loaded with these providers."""
+    if _TOO_NEW.search(_whole(error)):
+        return MachineError(
+            f"{file} holds what onnxruntime {version} does not run, and a newer one may: pip "
+            f"install -U onnxruntime (or onnxruntime-gpu): {message_of(error)}"
+        )
     named = {name_of(one) for one in asked}
     if named - {CPU}:
         return MachineError(

@@ -265,7 +265,7 @@ def _load(file: Path, source: Path | bytes, settings: SessionSettings) -> tuple[
         )
     except Exception as error:
         # onnxruntime raises its own kinds, one a status, and ValueError on provider options.
-        raise load_error(file, asked, error) from error
+        raise load_error(file, asked, error, runtime.__version__) from error
     return session, asked
 
 
