@@ -189,14 +189,17 @@ def test_packages_that_break_each_other(
 
 
 def test_an_engine(pretend: Pretend, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = pretend(SERVER, packages(*FULL), {"golden cuda float32": "out of memory"})
+    asked = pretend(
+        SERVER, packages(*FULL), {"golden cuda float32": "out of memory: leave providers= out"}
+    )
     out, _ = doctor(capsys, "--engine", str(ENGINE), "--json")
+    assert "leave --providers out" in json.loads(out)["engine"][1]["said"]
     assert asked[6:] == ["golden cpu float32", "pace cpu float32", "golden cuda float32"]
     assert [(one["providers"], one["runs"]) for one in json.loads(out)["engine"]] == [
         ("cpu", True), ("cuda", False), ("tensorrt-plans", False), ("openvino", False)
     ]  # fmt: skip
     out, _ = doctor(capsys, "--engine", str(ENGINE))
-    assert "out of memory" in out
+    assert "out of memory: leave --providers out" in " ".join(out.split())
     assert "no plans for this device: run murank build" in " ".join(out.split())
     assert "fastest" not in out  # nothing told how long it took
 
@@ -253,7 +256,7 @@ class Tries:
         (SERVER, Tries(precision="int8-qdq"), [None, "products of int8-qdq are TensorRT's", None]),
         (SERVER, Tries(precision="fp8"), [None, "TensorRT's", "fp8 came with 8.9; use an fp16"]),
         (ADA, Tries(precision="fp8"), [None, "run murank build", None]),
-        (ADA, Tries(precision="bf16"), ["--providers cuda", None, None]),
+        (ADA, Tries(precision="bf16"), ["providers='cuda'", None, None]),
         # A CPU leaves quantised weights as they are.
         (ADA, Tries(precision="int4", size=8 << 30), [None, "TensorRT's", None]),
         (SERVER, Tries(golden=None), ["no golden images"] * 3),

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from refusal import refusing
 
-from murank import Gallery, cli
+import murank
+from murank import Gallery, InputError, cli
+from murank.checks.text import warn
 from murank.cli import VERBS
-from murank.cli.in_flags import flags_of, in_flags
+from murank.cli.in_flags import flags_of, in_flags, said_in_flags
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 FLAGS = {
     "top_k": "--top-k", "method": "--method", "overwrite": "--overwrite", "k1": "--k1",
     "num_query": "--num-query", "max_pairs": "--max-pairs", "providers": "--providers",
-    "device": "--kernels", "lambda_value": "--lambda",
+    "device": "--kernels", "plans": "--plans", "lambda_value": "--lambda",
 }  # fmt: skip
 
 
@@ -27,9 +32,16 @@ FLAGS = {
         ("lambda_value must be in [0, 1], got 2.0", "--lambda must be in [0, 1], got 2.0"),
         ("pass method='none', or export", "pass --method none, or export"),
         ("use device='cpu'", "use --kernels cpu"),
-        ("f.npz exists; pass --overwrite (overwrite=True) or", "f.npz exists; pass --overwrite or"),
+        (
+            "f.npz exists; pass overwrite=True or another name",
+            "f.npz exists; pass --overwrite or another name",
+        ),
+        ("leave providers= out", "leave --providers out"),
+        ("name a folder (plans=)", "name a folder (--plans)"),
+        ("apart; pass num_query=", "apart; pass --num-query"),
+        ("pass providers='cuda', or bits= of", "pass --providers cuda, or bits= of"),
         ("pass overwrite=True", "pass --overwrite"),
-        ("pass --num-query (num_query)", "pass --num-query"),
+        ("pass --drop-junk (drop_junk)", "pass --drop-junk"),
         ("pass --drop-junk (junk='drop')", "pass --drop-junk"),
         ("--drop none (drop='none') does without", "--drop none does without"),
         ("g.db is open elsewhere: read it (mode='r')", "g.db is open elsewhere: read it"),
@@ -40,6 +52,8 @@ FLAGS = {
         ("a/top_k/method=none/k1: no such file", None),
         ("/top_k must be/x.npz: no such file", None),
         ("'top_k=3' is no file", None),
+        ("/a b/k1= x: no such file", None),
+        ("'k1= 3' is no file", None),
         ("candidates[3] is no image", None),
         ("method 'simple' fuses mu-distances", None),
         ("order='given' is wanted", None),
@@ -110,3 +124,55 @@ def test_a_folder_whose_name_is_mistyped_is_said_not_to_be_there(
     said = refusing(tmp_path, capsys)(*words, names="jobb")
     assert "no such" in said
     assert "folder" in said
+
+
+# What Python calls, too; of the backends all, of `rerank` all but a proposal, which a verb makes.
+ROOMS = (
+    "backends", "datasets", "engine", "files", "folder", "gallery", "images", "pairs", "prompt",
+    "rerank", "search", "worker",
+)  # fmt: skip
+SAID_BY_VERBS = "rerank/proposal.py"
+OF_A_COMMAND = re.compile(r"murank \w+ [^;:]*--[a-z]|--[a-z][\w-]*(?: \w+)? \(\w+(?:=[^)]*)?\)")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_python_calls_names_no_flags(room: str) -> None:
+    """A flag stands there with its command, or beside the argument: see `in_flags`."""
+    home = Path(murank.__file__).parent
+    files = sorted((home / room).rglob("*.py"))
+    assert files
+    for file in files:
+        if file.relative_to(home).as_posix() != SAID_BY_VERBS:
+            told = [text for text in _texts(file) if re.search(r"(?<![\w-])--[a-z]", text)]
+            assert [text for text in told if not OF_A_COMMAND.search(text)] == [], file
+
+
+def _texts(file: Path) -> Iterator[str]:
+    """Yield the strings of a file but docstrings and attributes' descriptions."""
+    tree = ast.parse(file.read_text())
+    aside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    inner = {
+        id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr | ast.Constant) and id(node) not in aside | inner:
+            yield ast.unparse(node)
+
+
+def test_what_is_logged_is_said_in_flags_too(caplog: pytest.LogCaptureFixture) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--num-query")
+    flags = said_in_flags(parser, parser.parse_args([]))
+
+    def refuse() -> None:
+        with flags:
+            warn("pass num_query=")
+            raise InputError("pass num_query=, or providers='cuda'")
+
+    with pytest.raises(InputError, match="pass --num-query, or --providers cuda"):
+        refuse()
+    warn("pass num_query=")
+    assert caplog.messages == ["pass --num-query", "pass num_query="]

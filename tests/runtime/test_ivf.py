@@ -134,7 +134,7 @@ def test_ecn_takes_it() -> None:
 
 def test_what_it_cannot_do() -> None:
     random = np.random.default_rng(0).standard_normal((800, 64)).astype(np.float32)
-    with pytest.raises(InputError, match="--recall"):
+    with pytest.raises(InputError, match="recall="):
         k_reciprocal_blocks(random, NUM_QUERY, search=IvfSearch(1.0)).dense()
     with pytest.raises(InputError, match="ca-jaccard"):
         ca_jaccard_blocks(random, NUM_QUERY, np.arange(800) % 3, search=IvfSearch()).dense()

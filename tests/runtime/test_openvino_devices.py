@@ -82,11 +82,11 @@ def test_the_first_of_several_gpus(fake: FakeOpenVino) -> None:
 @pytest.mark.parametrize(
     ("providers", "products", "names"),
     [
-        ("openvino", "bf16", ["bf16", "leave --products out"]),
-        ("openvino:GPU", "float32", ["no device GPU", "CPU, NPU", "--providers openvino"]),
+        ("openvino", "bf16", ["bf16", "leave products= out"]),
+        ("openvino:GPU", "float32", ["no device GPU", "CPU, NPU", "providers='openvino'"]),
         ("openvino:GPU.0", "float32", ["no device GPU.0"]),
-        ("openvino:NPU", "float32", ["float32", "pass --products fp16"]),
-        ("openvino:NPU", "bf16", ["bf16", "pass --products fp16"]),
+        ("openvino:NPU", "float32", ["float32", "pass products='fp16'"]),
+        ("openvino:NPU", "bf16", ["bf16", "pass products='fp16'"]),
     ],
 )
 def test_what_the_machine_lacks(

@@ -104,7 +104,7 @@ def test_overwrite_replaces_our_files_alone(
     mine = ("ranking-0.parquet", "ranking-000000.parquet", "my-ranking-00000.parquet")
     for name in mine:
         (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="overwrite=True"):
         write_ranking(tmp_path, make_ranking(), {}, format="parquet")
     monkeypatch.setattr(parquet_ranking, "_ROWS", 15)
     write_ranking(tmp_path, make_ranking(), {}, format="parquet", overwrite=True)

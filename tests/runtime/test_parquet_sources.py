@@ -214,7 +214,7 @@ def test_where_the_gallery_begins_is_told_as_in_an_npz(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             load_features(file)
     pq.write_table(table.replace_schema_metadata(None), file)
-    with pytest.raises(InputError, match="--num-query"):
+    with pytest.raises(InputError, match="num_query="):
         load_features(file)
 
 

@@ -56,7 +56,7 @@ def test_jsonl_has_one_object_a_query(tmp_path: Path) -> None:
     }
     assert second["query_index"] == 1
     assert [one["corpus_id"] for one in second["candidates"]] == [1, 2]
-    with pytest.raises(InputError, match="--format"):
+    with pytest.raises(InputError, match="format="):
         load_ranking(tmp_path / "out")
 
 
@@ -68,7 +68,7 @@ def test_only_the_owner_may_read(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"not empty; pass --overwrite"):
+    with pytest.raises(OutputError, match=r"not empty; pass overwrite=True"):
         write_ranking(tmp_path, make_ranking(), {})
     assert names(tmp_path) == {"mine.txt"}
 

@@ -39,7 +39,7 @@ def test_settings(settings: dict[str, Any], message: str) -> None:
 
 def test_engines_that_lack_a_part() -> None:
     for make in (Searcher.from_images, lambda e, g: Searcher(e, np.eye(12, DIM), g)):
-        with pytest.raises(InputError, match="no encoder loaded: export one with --encoder"):
+        with pytest.raises(InputError, match="no encoder loaded: run murank export with --encoder"):
             make(make_engine(encoder=False), GALLERY)
     engine = make_engine(scorer=False)
     with pytest.raises(

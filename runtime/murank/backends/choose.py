@@ -81,19 +81,19 @@ def refusal(precision: Precision, backend: Backend | None) -> str | None:
         # 2026.4 gives logits of shape 0 x 0 x 2 of integer products with a scale a token.
         broken = "answers nothing of" if precision in INTEGER else "has no products for"
         return (
-            f"OpenVINO {broken} {precision} graphs; leave --providers out, or export with --dtype "
-            "fp32 or w8"
+            f"OpenVINO {broken} {precision} graphs; leave providers= out, or run murank export "
+            "with --dtype fp32 or w8"
         )
     if able == ("cpu",):  # GPUs' providers lack the products, which would go to and fro
-        return f"{precision} runs on CPUs only; export with --dtype fp16 for GPUs"
+        return f"{precision} runs on CPUs only; run murank export with --dtype fp16 for GPUs"
     if backend == "cpu":
         return (
-            f"{precision} does not run on CPUs; pass --providers cuda or {PLANS} on a machine "
-            "with a GPU, or export with --dtype fp32 or int8"
+            f"{precision} does not run on CPUs; pass providers='cuda' or providers='{PLANS}' on a "
+            "machine with a GPU, or run murank export with --dtype fp32 or int8"
         )
     return (
-        f"the products of {precision} are TensorRT's; run murank build and pass --providers "
-        f"{PLANS}, or export with --dtype fp16"
+        f"the products of {precision} are TensorRT's; run murank build and pass "
+        f"providers='{PLANS}', or run murank export with --dtype fp16"
     )
 
 
@@ -208,7 +208,8 @@ def _check_products(precision: Precision, folder: Path) -> None:
     if not products_are_exact():
         raise MachineError(
             f"{folder} has int8 weights, and this CPU lacks VNNI: sums of its products saturate "
-            "unseen with this onnxruntime; install a newer one, or export with --dtype fp32"
+            "unseen with this onnxruntime; install a newer one, or run murank "
+            "export with --dtype fp32"
         )
     warn(
         f"{folder} is {precision} and this CPU lacks VNNI: its products are exact, of uint8 "

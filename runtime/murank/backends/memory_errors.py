@@ -18,7 +18,7 @@ def ran_out(error: Exception) -> bool:
 def no_memory_to_load(file: Path, told: str) -> MachineError:
     """Return what to raise where there was too little to load a graph."""
     return MachineError(
-        f"{file}: out of memory while it was loaded; free some, or export the engine with a "
+        f"{file}: out of memory while it was loaded; free some, or run murank export with a "
         f"smaller --dtype: {told}"
     )
 

@@ -48,6 +48,6 @@ def _in_cache() -> Path:
     except RuntimeError as error:
         raise MachineError(
             "this user has no home folder to keep plans in: set XDG_CACHE_HOME, or name a folder "
-            "(--plans)"
+            "(plans=)"
         ) from error
     return root / "murank" / "plans"

@@ -85,7 +85,7 @@ def score_pairs(
         image cannot be used.
     """
     if engine.scorer is None:
-        raise InputError("this engine has no MLLM loaded: export one with --mllm")
+        raise InputError("this engine has no MLLM loaded: run murank export with --mllm")
     wanted = distinct_pairs(pairs)
     work = list(_work(wanted))
     where = Path() if root is None else root

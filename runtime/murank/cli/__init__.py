@@ -13,7 +13,7 @@ from typing import Any
 from murank._exceptions import EXIT_OK, MachineError, UsageError
 from murank._version import __version__
 from murank.cli.ends import how_it_ends
-from murank.cli.in_flags import errors_in_flags
+from murank.cli.in_flags import said_in_flags
 from murank.cli.output import gathered_notes, say_error
 from murank.cli.parser import Parser, options_of
 from murank.cli.streams import check_output, flush_output, guarded_streams, tell
@@ -96,7 +96,7 @@ def _run(arguments: list[str]) -> int:
     stop_on_signals()  # there may be something to put in order from here on
     with (
         told_imports(_install(verb)),
-        errors_in_flags(module.parser(), parsed),
+        said_in_flags(module.parser(), parsed),
         _told_of_compiling(parsed),
     ):
         code: int = module.run(parsed)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from murank.cli.in_flags import OF_OTHERS, in_flags
 from murank.doctor import Examination
 from murank.doctor.engine_trial import EngineTry, fastest
 from murank.doctor.machine_report import MachineReport
@@ -19,7 +20,10 @@ Rows = Iterable[tuple[str, str]]
 
 def as_json(examination: Examination) -> dict[str, Any]:
     """Return the examination as plain values."""
-    return {"schema_version": _SCHEMA, "cpu_works": examination.cpu_works, **asdict(examination)}
+    values = {"schema_version": _SCHEMA, "cpu_works": examination.cpu_works, **asdict(examination)}
+    for attempt in values["engine"] or ():
+        attempt["said"] = in_flags(attempt["said"], OF_OTHERS)
+    return values
 
 
 def as_lines(examination: Examination) -> list[str]:
@@ -41,7 +45,9 @@ def as_lines(examination: Examination) -> list[str]:
         lines.append("engine")
         for attempt in examination.engine:
             verdict = "runs" if attempt.runs else "no"
-            lines += _wrapped(f"  {attempt.title:<{width}}  {verdict:<5}  ", attempt.said)
+            lines += _wrapped(
+                f"  {attempt.title:<{width}}  {verdict:<5}  ", in_flags(attempt.said, OF_OTHERS)
+            )
         lines += _pace(examination.engine, examination.timed)
     return [*lines, _verdict(examination)]
 

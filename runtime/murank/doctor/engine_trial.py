@@ -134,5 +134,6 @@ def _memory(manifest: Manifest, machine: MachineReport, providers: str) -> str |
         return None
     return (
         f"not tried: its weights need about {size(needed)}, and {size(free)} are "
-        f"{'free' if shared else 'on the GPU'}; export with a smaller --dtype, or see murank plan"
+        f"{'free' if shared else 'on the GPU'}; run murank export with a "
+        "smaller --dtype, or see murank plan"
     )

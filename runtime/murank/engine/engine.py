@@ -400,19 +400,19 @@ class Engine:
     def need_encoder(self) -> Encoder:
         """Return the encoder; InputError if there is none, or the engine was closed."""
         if self.encoder is None:
-            raise InputError(self._lacks("encoder", "--encoder"))
+            raise InputError(self._lacks("encoder", "encoder"))
         return self.encoder
 
     def need_scorer(self) -> Scorer:
         """Return the scorer; InputError if there is none, or the engine was closed."""
         if self.scorer is None:
-            raise InputError(self._lacks("MLLM", "--mllm"))
+            raise InputError(self._lacks("MLLM", "mllm"))
         return self.scorer
 
     def _lacks(self, what: str, option: str) -> str:
         if self._closed:
             return _CLOSED
-        return f"this engine has no {what} loaded: export one with {option}"
+        return f"this engine has no {what} loaded: run murank export with --{option}"
 
     def _sessions(self) -> dict[str, GraphSession]:
         sessions = {}

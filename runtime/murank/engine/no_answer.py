@@ -24,7 +24,7 @@ class NoAnswerError(InputError):
         else:
             image = (query, candidate)[place]
             text = f"{image}: the vision tokens that {graph} makes of it are no numbers"
-        super().__init__(f"{text}; leave the image out, or export with --dtype fp32")
+        super().__init__(f"{text}; leave the image out, or run murank export with --dtype fp32")
         self._graph, self._place = graph, place
 
     def called(self, query: object, candidate: object) -> "NoAnswerError":

@@ -30,7 +30,7 @@ def high_byte(values: NDArray[Any], bits: int | None, name: str) -> NDArray[np.u
     if bits is not None and largest >> bits:
         raise InputError(
             f"{name} holds the value {largest}, more than {bits} bits can; say how many there are "
-            "(--bits)"
+            "(bits=)"
         )
     if bits is None:
         warn_if_dark(largest, name)
@@ -51,7 +51,7 @@ def check_deep_colour(rgb: Image.Image, bits: int | None, name: str) -> None:
     if bits not in (None, 16):
         raise InputError(
             f"{name} has 16 bits in each of several channels, of which the upper 8 are read, so "
-            "that bits (--bits) cannot be kept; save it with 8 bits a channel, or as grey"
+            "that bits= cannot be kept; save it with 8 bits a channel, or as grey"
         )
     if bits is None:
         warn_if_dark(max(int(most) for _, most in rgb.getextrema()) << 8, name)  # type: ignore[misc]
@@ -62,7 +62,6 @@ def warn_if_dark(largest: int, name: str) -> None:
     if 0 < largest <= _DARK:
         warn(
             f"{name} has 16 bits a value, and its largest is {largest} of 65535, so it is read as "
-            "nearly black; if its sensor gives fewer bits, say how many (--bits, or bits= of "
-            "Engine.from_pretrained and load_image)",
+            "nearly black; if its sensor gives fewer bits, say how many (bits=)",
             room="images",
         )

@@ -33,11 +33,11 @@ ENOUGH_ROWS = 50
 
 NOTICE = (
     "aligned: features were fitted to the cameras of the unlabelled gallery; published figures "
-    "have --align-cameras off"
+    "are of unaligned ones"
 )
 GIVEN_NOTICE = (
-    "aligned by {}, which was fitted to cameras without labels; published figures have "
-    "--align-cameras off"
+    "aligned by {}, which was fitted to cameras without labels; published figures are of "
+    "unaligned features"
 )
 
 
@@ -343,13 +343,13 @@ def _resolved(
     if asked.level != "auto":
         if camids is None:
             raise InputError(
-                f"--align-cameras {asked.level} needs camids, and the features have none; name "
+                f"align_cameras='{asked.level}' needs camids, and the features have none; name "
                 "them, or leave the cameras unaligned"
             )
         if not (camids >= 0).any():
             raise InputError(
-                f"--align-cameras {asked.level} needs camids of 0 or more, and the gallery's are "
-                "all below, which is unknown; number its cameras, or leave them unaligned"
+                f"align_cameras='{asked.level}' needs camids of 0 or more, and the gallery's "
+                "are all below, which is unknown; number its cameras, or leave them unaligned"
             )
         return asked.level, None
     if camids is None:

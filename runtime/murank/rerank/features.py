@@ -233,7 +233,7 @@ def check_file(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; pass --overwrite (overwrite=True) or another name")
+        raise OutputError(f"{path} exists; pass overwrite=True or another name")
     check_writable(path.parent)
 
 
@@ -292,7 +292,7 @@ def _num_query(arrays: dict[str, NDArray[Any]], file: Path) -> int:
     if "num_query" not in arrays and "paths" not in arrays:
         raise InputError(
             f"{file} has neither num_query nor paths, so queries and gallery cannot be told apart; "
-            "pass --num-query (num_query)"
+            "pass num_query="
         )
     if "num_query" not in arrays:
         return _count_queries(arrays["paths"], file)
@@ -302,7 +302,7 @@ def _num_query(arrays: dict[str, NDArray[Any]], file: Path) -> int:
     if not 1 <= stored < num_rows:
         raise InputError(
             f"{file}: num_query is {stored}, but there are {num_rows} rows: at least one query and "
-            "one gallery row are needed; pass --num-query (num_query)"
+            "one gallery row are needed; pass num_query="
         )
     return int(stored)
 
@@ -314,12 +314,12 @@ def _count_queries(paths: NDArray[np.str_], file: Path) -> int:
         how_many = "no path" if count == 0 else "every path"
         raise InputError(
             f'{file}: {how_many} contains "query", so queries and gallery cannot be told apart; '
-            "pass --num-query (num_query)"
+            "pass num_query="
         )
     if not is_query[:count].all():
         row = int(np.flatnonzero(is_query)[is_query[:count].sum()])
         raise InputError(
             f"{file}: queries must come first, but row {row} ({paths[row]}) follows a gallery row; "
-            "reorder the rows or pass --num-query (num_query)"
+            "reorder the rows or pass num_query="
         )
     return count

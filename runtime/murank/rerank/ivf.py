@@ -64,7 +64,7 @@ class IvfSearch:
         from murank_kernels.tiles.neighbors import SLACK
 
         if len(work.cameras):
-            raise InputError("ivf finds one list a row: ca-jaccard needs --neighbours exact")
+            raise InputError("ivf finds one list a row: ca-jaccard needs exact neighbours")
         measured = self._measured_rows(len(work.features))
         exact = found_lists.exact_rows(work, measured)
         index, nlist = self._index(work.features)
@@ -121,8 +121,8 @@ class IvfSearch:
             if nprobe == most:
                 raise InputError(
                     f"ivf finds {recall:.4f} of the nearest neighbours in {most} of {nlist} cells, "
-                    f"less than --recall {self.recall:g}, and with more cells --neighbours exact "
-                    "is faster: take that, or a lower --recall"
+                    f"less than recall={self.recall:g}, and with more cells exact neighbours "
+                    "are faster: take those, or a lower recall="
                 )
             nprobe = min(most, nprobe + max(1, nprobe // 2))
 

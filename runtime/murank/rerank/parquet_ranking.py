@@ -44,7 +44,7 @@ def check_names(paths: NDArray[np.str_]) -> None:
     if is_odd.any():
         raise InputError(
             f"{paths[np.argmax(is_odd)]}: the name is not UTF-8, as Parquet's are; rename it, or "
-            "write the ranking with --format npz or jsonl"
+            "write the ranking with format='npz' or format='jsonl'"
         )
 
 

@@ -111,7 +111,8 @@ def ranking_file(path: str | os.PathLike[str]) -> Path:
             return file / read
     if (file / RANKING_FILES["jsonl"]).exists():
         raise InputError(
-            f"{file} holds ranking.jsonl only; write the ranking with --format npz or parquet"
+            f"{file} holds ranking.jsonl only; write the ranking with format='npz' or "
+            "format='parquet'"
         )
     raise InputError(
         f"{file} holds no job and no ranking; name a folder that murank score or rerank wrote, or "
@@ -161,7 +162,7 @@ def check_output(
         there = there - ours
     if there:
         holds = f"holds {min(there)}" if beside_others else "is not empty"
-        raise OutputError(f"{path} {holds}; pass --overwrite (overwrite=True) or another name")
+        raise OutputError(f"{path} {holds}; pass overwrite=True or another name")
     check_writable(path)
 
 

@@ -37,7 +37,7 @@ class SearchSettings:
         if METHODS[self.method].needs_mu and not self.has_scorer:
             raise InputError(
                 f"method {self.method!r} fuses mu-distances, and this engine has no MLLM loaded: "
-                "pass method='none', or export one with --mllm"
+                "pass method='none', or run murank export with --mllm"
             )
         if METHODS[self.method].needs_camids and not self.has_camids:
             raise InputError(

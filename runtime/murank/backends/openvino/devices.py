@@ -57,7 +57,7 @@ def check_device(core: Any, device: str, products: Products) -> None:
     if device not in here and f"{device}.0" not in here:
         raise MachineError(
             f"OpenVINO has no device {device} here, only {', '.join(here) or 'none'}: install "
-            "Intel's driver of it, or pass --providers openvino"
+            "Intel's driver of it, or pass providers='openvino'"
         )
     able = capabilities(core, device)
     if _CAPABILITIES[products] in able:
@@ -82,7 +82,7 @@ def capabilities(core: Any, device: str) -> list[str]:
 
 def _instead(others: list[Products]) -> str:
     if "float32" in others:
-        return "leave --products out"
+        return "leave products= out"
     if others:
-        return f"pass --products {others[0]}, or --providers openvino"
-    return "pass --providers openvino"
+        return f"pass products='{others[0]}', or providers='openvino'"
+    return "pass providers='openvino'"

@@ -107,11 +107,11 @@ def _compiled(
                 raise no_memory_to_load(file, text) from error
             if device.startswith("CPU"):
                 raise InputError(
-                    f"{file} could not be loaded by OpenVINO: {text}; leave --providers out"
+                    f"{file} could not be loaded by OpenVINO: {text}; leave providers= out"
                 ) from error
             raise MachineError(
-                f"{file} could not be loaded by OpenVINO on {device}: {text}; pass --providers "
-                "openvino for the CPU"
+                f"{file} could not be loaded by OpenVINO on {device}: {text}; pass "
+                "providers='openvino' for the CPU"
             ) from error
 
 
@@ -131,7 +131,7 @@ def _check_precision(compiled: Any, products: Products, file: Path) -> str:
         told = ", ".join(sorted(found | {promised}))
         raise MachineError(
             f"{file}: {products} was asked for, and OpenVINO would compute in {told} on {devices}: "
-            f"leave {'--providers' if products == 'float32' else '--products'} out"
+            f"leave {'providers=' if products == 'float32' else 'products='} out"
         )
     return devices
 

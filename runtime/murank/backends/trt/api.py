@@ -60,8 +60,8 @@ def installed(backend: Backend = "auto") -> list[TensorRT]:
         others = [one for one in _LIBRARIES["auto"] if one not in _LIBRARIES[backend]]
         if _imported(others)[0]:
             raise MachineError(
-                f"this machine has {others[0]}, and no {names}: install that, or pass --backend "
-                "auto"
+                f"this machine has {others[0]}, and no {names}: install that, or pass "
+                "backend='auto'"
             )
         raise MachineError(f"TensorRT is not installed (no module {names}): {_INSTALL}")
     usable = [one for one in imported if _numbers(one.version) >= _OLDEST[one.library]]

@@ -72,7 +72,7 @@ def _check_timing_cache(engine: Path, file: Path) -> None:
     if engine.resolve() in file.resolve().parents:
         raise UsageError(
             f"{file} lies in the engine's folder, which holds only what its manifest lists: name "
-            "another place, or leave --timing-cache out (one is kept beside the plans)"
+            "another place, or leave timing_cache= out (one is kept beside the plans)"
         )
     if file.exists() and not file.is_file():
         raise InputError(f"{file} is no file: name one that TensorRT's timings are kept in")

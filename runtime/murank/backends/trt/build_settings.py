@@ -68,15 +68,15 @@ def check_engine_fits(
     precision = manifest.precision
     if settings.dtype not in (None, precision) and compute_capability is not None:
         raise InputError(
-            f"{folder} is {precision}, and an engine has one precision: export it again with "
-            f"--dtype {settings.dtype}"
+            f"{folder} is {precision}, and an engine has one precision: run murank export again "
+            f"with --dtype {settings.dtype}"
         )
     if manifest.scorer is None or "scorer" not in (settings.parts or PARTS):
         return  # an encoder is in floats, whatever the precision
     if "plans" not in manifest.arithmetic.backends:
         raise InputError(
             f"{folder} is {precision}: its graphs hold integer products of onnxruntime for CPUs, "
-            "which TensorRT does not take; export with --dtype int8-qdq (or fp16)"
+            "which TensorRT does not take; run murank export with --dtype int8-qdq (or fp16)"
         )
     if compute_capability is None:
         return

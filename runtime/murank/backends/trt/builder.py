@@ -75,7 +75,7 @@ class _GraphBuild:
             text = " ".join((errors or [first_error(self._logger)])[0].split())[:300]
             raise InputError(
                 f"{self._file}: {self._machine.api.title} cannot read this graph ({text}); run it "
-                "with --providers cuda, or export it with this murank again"
+                "with providers='cuda', or export it with this murank again"
             )
         return network
 
@@ -124,7 +124,7 @@ class _GraphBuild:
         return MachineError(
             f"{self._file}: {what} by {self._machine.api.title} for "
             f"{self._machine.target.device}: {first_error(self._logger)}; if memory is short, pass "
-            "fewer --candidates or --workspace-mb, and stop what else uses the GPU"
+            "a smaller candidates= or workspace_mb=, and stop what else uses the GPU"
         )
 
 

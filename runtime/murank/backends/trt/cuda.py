@@ -229,7 +229,7 @@ def _refusals(driver: Any) -> Iterator[None]:
         yield
     except driver.MemoryError as error:
         raise MachineError(
-            "the GPU is out of memory: pass a smaller max_pairs, build plans with fewer "
+            "the GPU is out of memory: pass a smaller max_pairs, run murank build with fewer "
             f"--candidates, or stop what else uses it ({error})"
         ) from error
     except driver.Error as error:

@@ -59,13 +59,13 @@ def check_supported(machine: PlanMachine) -> None:
     if api.is_rtx and capability_name(has) not in api.module.ComputeCapability.__members__:
         raise MachineError(
             f"{api.title} makes no plans for compute capability {has} ({machine.target.device}): "
-            "install TensorRT, or run with --providers cuda"
+            "install TensorRT, or run with providers='cuda'"
         )
     if tuple(map(int, has.split("."))) < _OLDEST:
         least = ".".join(map(str, _OLDEST))
         raise MachineError(
             f"compute capability {has} ({machine.target.device}) is below {least}, the oldest that "
-            "TensorRT 10 knows: run with --providers cpu"
+            "TensorRT 10 knows: run with providers='cpu'"
         )
 
 
