@@ -10,7 +10,7 @@ import pytest
 from made_crops import draw
 from refusal import refusing
 
-from murank import Gallery, load_features
+from murank import Gallery, InputError, load_features
 from murank.cli import main
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
@@ -69,6 +69,8 @@ def test_a_gallerys_life(
 
     gallery("export", file, "-o", tmp_path / "rows.npz")
     assert len(load_features(tmp_path / "rows.npz", num_query=1).features) == 5
+    with pytest.raises(InputError, match=r"num_query=, or .* murank gallery search"):
+        load_features(tmp_path / "rows.npz")
     gallery("backup", file, "-o", tmp_path / "copy.db")
     gallery("import", tmp_path / "other.db", tmp_path / "rows.npz", "--engine", ENGINE)
     assert as_json(capsys, "stats", tmp_path / "other.db")["rows"] == 5

@@ -299,6 +299,11 @@ def _num_query(arrays: dict[str, NDArray[Any]], file: Path) -> int:
     stored, num_rows = arrays["num_query"], len(arrays["features"])
     stored = stored.reshape(()) if stored.size == 1 else stored  # MATLAB's are [1,1]
     check_array(stored, f"{file}: num_query", kinds="iu", shape=())
+    if stored == 0:
+        raise InputError(
+            f"{file} is a gallery without queries (num_query is 0): put rows of queries before it "
+            "and pass num_query=, or ask about one image by murank gallery search"
+        )
     if not 1 <= stored < num_rows:
         raise InputError(
             f"{file}: num_query is {stored}, but there are {num_rows} rows: at least one query and "
