@@ -147,7 +147,7 @@ def noted(report: Report) -> Report:
 
     def sort_out(text: str) -> None:
         if text.startswith(NOTE):
-            keep_note(text.removeprefix(NOTE))
+            keep_note(text.removeprefix(NOTE), shown=True)
         report(text)
 
     return sort_out

@@ -14,6 +14,7 @@ from typing import Any
 from murank.checks.text import plain
 
 _notes: list[str] = []  # of this run, in order
+_shown: set[str] = set()  # those of them that stderr has
 _dark: list[str] = []  # images that are nearly black: many images, one note
 
 
@@ -36,14 +37,21 @@ def say_json(value: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def keep_note(text: str) -> None:
-    """Keep what the reader of the results must know."""
+def keep_note(text: str, *, shown: bool) -> None:
+    """Keep what the reader of the results must know; `shown`: it is on standard error."""
     _notes.append(text)
+    if shown:
+        _shown.add(text)
 
 
 def notes() -> list[str]:
     """Return the notes of this run so far, warnings among them, each once."""
     return _merged(())
+
+
+def not_shown(texts: Iterable[str]) -> list[str]:
+    """Return those that standard error has not, nor will have at the end."""
+    return [text for text in texts if text not in {*_shown, *_dark_note()}]
 
 
 def _merged(more: Iterable[str]) -> list[str]:
@@ -64,6 +72,7 @@ def gathered_notes() -> Iterator[None]:
     They are notes, too.
     """
     _notes.clear()
+    _shown.clear()
     _dark.clear()
     log, handler = logging.getLogger("murank"), _NoteHandler()
     log.addHandler(handler)
@@ -78,7 +87,7 @@ def gathered_notes() -> Iterator[None]:
 
 
 def _show(message: Warning | str, *_: object, **__: object) -> None:
-    keep_note(str(message))
+    keep_note(str(message), shown=True)
     say_error(f"murank: warning: {message}")
 
 

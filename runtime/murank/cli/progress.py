@@ -206,7 +206,7 @@ class ProgressLine:
 
     def note(self, text: str) -> None:
         """Show and keep what the reader of the results must know."""
-        keep_note(text)
+        keep_note(text, shown=not self._quiet)
         self.say(f"note: {text}")
 
     def _show(self, stage: _Stage) -> None:

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from murank.cli.output import not_shown
 from murank.cli.ranked_source import RankedSource
 from murank.cli.skipped_report import skipped_lines
 from murank.cli.table import gain, table
@@ -31,7 +32,7 @@ def report(args: argparse.Namespace, source: RankedSource, summary: dict[str, An
     if summary["alignment"]["level"] == "off" and summary["alignment"]["note"] is not None:
         lines.append(summary["alignment"]["note"])
     lines += _approximate(summary["neighbours"])
-    lines += summary["notes"]
+    lines += not_shown(summary["notes"])
     if source.job is not None:
         lines.append(_used(source, summary))
         lines += skipped_lines(source.job.report.skipped)
