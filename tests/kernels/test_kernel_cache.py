@@ -10,13 +10,13 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from numba import config
 
 import murank_kernels
-from murank_kernels.loops import compiled
+from murank_kernels.loops import compiled, compiling
 from murank_kernels.loops.compiling import told_of_compiling
 
 # The folder may be read-only for root, too, if it is no folder at all.
@@ -110,7 +110,24 @@ def test_damaged_files_are_replaced(cache: Path, call: Call) -> None:
         assert call() == ([], 1)
 
 
-def test_who_wants_to_know_is_told_once_where_a_kernel_is_compiled(call: Call) -> None:
+class Timer:
+    """Fires at once where nothing is to be waited for, else never."""
+
+    asked: ClassVar[list[float]] = []
+
+    def __init__(self, seconds: float, function: Callable[[], None]) -> None:
+        self.asked.append(seconds)
+        self.start = function if seconds == 0 else lambda: None
+
+    def cancel(self) -> None:
+        """Do nothing: it does not wait."""
+
+
+def test_who_wants_to_know_is_told_once_where_kernels_are_compiled_for_long(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling.threading, "Timer", Timer)
+    monkeypatch.setattr(compiling, "PATIENCE", 0.0)
     told: list[int] = []
     with told_of_compiling(lambda: told.append(1)):
         pass
@@ -125,6 +142,26 @@ def test_who_wants_to_know_is_told_once_where_a_kernel_is_compiled(call: Call) -
         config.CACHE_DIR += "-again"
         call()
     assert told == [3]
+
+
+def test_a_moment_of_compiling_needs_no_word(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds add up, and what one kernel compiles for another is not counted twice."""
+    now = [0.0]
+    monkeypatch.setattr(compiling.threading, "Timer", Timer)
+    monkeypatch.setattr(compiling.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Timer, "asked", [])
+    told: list[int] = []
+    with told_of_compiling(lambda: told.append(1)):
+        for seconds in (0.25, 0.5, 0.75):
+            compiling.compiling_begins()
+            compiling.compiling_begins()
+            now[0] += seconds
+            compiling.compiling_ends()
+            compiling.compiling_ends()
+        assert told == []
+        call()
+    assert Timer.asked == [1.0, 0.75, 0.25, 0.0]
+    assert told == [1]
 
 
 def test_a_filled_cache_that_is_read_only(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

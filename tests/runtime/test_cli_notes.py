@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from murank.cli import main
-from murank_kernels.loops.compiling import now_compiling
+from murank_kernels.loops import compiling
 
 ENGINE = Path(__file__).parents[2] / "benchmarks" / "miniature" / "engine"
 RUN = ("--providers", "cpu", "--threads", "1", "--quiet")
@@ -106,13 +106,31 @@ def test_compiling_is_said_where_progress_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     def compiles_twice(_args: object) -> int:
-        now_compiling()
-        now_compiling()
+        for _ in range(2):
+            compiling.compiling_begins()
+            compiling._tell()  # as after a second
+            compiling.compiling_ends()
         return 0
 
     monkeypatch.setattr("murank.cli.rerank.run", compiles_twice)
     assert main(["rerank", "f.npz", "--method", "none", *options]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert ["compiling" in line for line in lines] == [True] * is_said
-    now_compiling()  # of nobody's verb any more
+    compiling._tell()  # nobody's verb any more
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_a_note_is_shown_once(
+    is_quiet: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was on standard error already is not in the table, too; in JSON all are."""
+    random = np.random.default_rng(0)
+    halves = {f"{side}f": random.normal(size=(4, 3)).astype(np.float32) for side in "qg"}
+    np.savez(tmp_path / "f.npz", **halves)
+    words = ["rerank", str(tmp_path / "f.npz"), "--method", "none", "--kernels", "cpu"]
+    assert main([*words, *["--quiet"] * is_quiet]) == 0
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("took qf and gf as features") == 1
+    assert main([*words, "--json"]) == 0
+    assert capsys.readouterr().out.count("took qf and gf as features") == 1

@@ -14,10 +14,11 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 from numba import config, njit
+from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numpy.typing import NDArray
 
-from murank_kernels.loops.compiling import now_compiling
+from murank_kernels.loops.compiling import compiling_begins, compiling_ends
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _caches: list[Any] = []  # of every kernel that has one
@@ -92,21 +93,31 @@ class _KernelCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            kernel = super().load_overload(sig, target_context)
+            return super().load_overload(sig, target_context)
         except Exception as error:  # noqa: BLE001 - whatever a damaged file gives rise to
-            kernel = None
             _warn_once(error)
             with contextlib.suppress(Exception):
                 self.flush()  # begins anew: a damaged index would refuse what is compiled now
-        if kernel is None:
-            now_compiling()
-        return kernel
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
         except Exception as error:  # noqa: BLE001 - the same
             _warn_once(error)
+
+
+class _Compiling(event.Listener):
+    """Hears when Numba compiles, which it does not where a kernel is in its cache."""
+
+    def on_start(self, _event: Any) -> None:
+        compiling_begins()
+
+    def on_end(self, _event: Any) -> None:
+        compiling_ends()
+
+
+event.register("numba:compile", _Compiling())
 
 
 def _warn_once(error: Exception) -> None:

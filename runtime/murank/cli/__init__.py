@@ -107,7 +107,9 @@ def _told_of_compiling(parsed: argparse.Namespace) -> contextlib.AbstractContext
     """Say why nothing is heard for a while, where anything is said before the end."""
     if getattr(parsed, "quiet", False) or getattr(parsed, "json", False):
         return contextlib.nullcontext()
-    return told_of_compiling(lambda: say_error("compiling kernels, once on this machine ..."))
+    return told_of_compiling(
+        lambda: say_error("compiling kernels that this machine has not run before ...")
+    )
 
 
 def _check_first(arguments: list[str]) -> None:
