@@ -21,11 +21,13 @@ from typing import ClassVar
 from murank.checks.text import plain
 
 EXIT_OK = 0
+EXIT_UNDECIDED = 2
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES = (
     "exit codes: 0 done; 1 a bug in murank (please report the traceback); "
-    "2 bad command line or bad input; 3 this machine lacks what was asked for; "
+    "2 bad command line or bad input, or too few samples for a verdict; "
+    "3 this machine lacks what was asked for; "
     "4 an engine does not answer as its model does; 5 slower than before; "
     "6 a Server run that is invalid; "
     "130 interrupted; 143 terminated"

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from murank._exceptions import (
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_UNDECIDED,
     InputError,
     InvalidRunError,
     UsageError,
@@ -20,7 +21,7 @@ from murank.bench.schema import Section, ServerFigures
 from murank.cli import bench_compare as _bench_compare
 from murank.cli.bench_report import report_lines, server_lines
 from murank.cli.engine_options import add_backend, backend_of
-from murank.cli.output import notes, say, say_json
+from murank.cli.output import notes, say, say_error, say_json
 from murank.cli.parser import Parser, positive
 from murank.cli.progress import ProgressLine
 from murank.cli.reading_options import add_reading_options, check_reading, reading_of
@@ -160,18 +161,23 @@ def run(args: argparse.Namespace) -> int:
     if report.status == "interrupted":
         return EXIT_INTERRUPTED
     if report.cached is not None and report.cached.server is not None:
-        _raise_unless_valid(report.cached, report.cached.server, settings)
+        return _judged(report.cached, report.cached.server, settings)
     return EXIT_OK
 
 
-def _raise_unless_valid(section: Section, fared: ServerFigures, settings: BenchSettings) -> None:
-    """Raise for a Server run that does not hold its bound, or is too short to tell."""
-    said = "; ".join(server_lines("the Server run", section, fared))
+def _judged(section: Section, fared: ServerFigures, settings: BenchSettings) -> int:
+    """Return the exit code of a Server run; raise for one that does not hold its bound."""
     if fared.verdict == "invalid":
+        said = "; ".join(server_lines("the Server run", section, fared))
         raise InvalidRunError(f"{said}: lower --qps, or allow more with --latency-bound-ms")
-    if fared.verdict == "undecided":
-        seconds = settings.seconds_for(fared.least_queries or 0)
-        raise InputError(f"{said}: measure longer, with --duration {seconds} or more")
+    if fared.verdict != "undecided":
+        return EXIT_OK
+    seconds = settings.seconds_for(fared.least_queries or 0)
+    say_error(
+        f"undecided: too few queries, {section.queries} where {fared.least_queries} would tell; "
+        f"run it for longer (--duration {seconds})"
+    )
+    return EXIT_UNDECIDED
 
 
 def _settings(args: argparse.Namespace, manifest: Manifest) -> BenchSettings:

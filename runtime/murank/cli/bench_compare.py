@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from murank._exceptions import EXIT_OK, InputError, RegressionError
+from murank._exceptions import EXIT_OK, EXIT_UNDECIDED, RegressionError
 from murank.bench.ratios import Ratio
 from murank.bench.report_comparison import Comparison, compare
 from murank.bench.report_files import load_report
-from murank.cli.output import say, say_json
+from murank.cli.output import say, say_error, say_json
 from murank.cli.parser import Parser
 
 _THRESHOLD = 1.10
@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
             f"{comparison.threshold:g}: {'; '.join(comparison.slower)}"
         )
     if comparison.verdict == "undecided":
-        raise InputError(
-            f"{args.first} and {args.second} hold too few samples for a verdict: measure both "
-            "with a longer --duration"
+        say_error(
+            f"undecided: {args.first} and {args.second} hold too few samples; run both for longer "
+            "(--duration)"
         )
+        return EXIT_UNDECIDED
     return EXIT_OK
 
 
