@@ -29,6 +29,22 @@ class CompiledGraph:
     on_cpu: bool
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A graph of an engine folder, and how it is to run."""
+
+    files: EngineFiles
+    name: str
+    device: str
+    products: Products
+    config: dict[str, Any]
+
+    @property
+    def file(self) -> Path:
+        """As messages call it."""
+        return self.files.folder / self.name
+
+
 def load_compiled(
     module: Any, files: EngineFiles, name: str, settings: SessionSettings
 ) -> CompiledGraph:
@@ -44,21 +60,21 @@ def load_compiled(
     """
     device = openvino_device(settings.providers)
     assert device is not None  # noqa: S101 (`load_session` asked)
-    file, products = files.folder / name, settings.products
+    asked = _Asked(files, name, device, settings.products, _config(device, settings))
     core = module.Core()
-    check_device(core, device, products)
-    config = _config(device, settings)
+    check_device(core, device, asked.products)
     kept = CompiledFiles(files, name, settings.plans, {
         "openvino": str(module.__version__), "device": device,
         "capabilities": capabilities(core, device),
-        "config": {key: str(value) for key, value in config.items()},
+        "config": {key: str(value) for key, value in asked.config.items()},
     })  # fmt: skip
-    compiled = _imported(core, kept, device, config)
+    compiled = _imported(core, kept, asked)
     if compiled is None:
-        compiled = _compiled(module, core, files, name, device, config, products)
+        compiled = _compiled(module, core, asked)
         kept.write(compiled)
-    runs_on = _check_precision(compiled, products, file)
-    return CompiledGraph(compiled, f"OpenVINO {runs_on} {products}", device.startswith("CPU"))
+    runs_on = _check_precision(compiled, asked)
+    title = f"OpenVINO {runs_on} {asked.products}"
+    return CompiledGraph(compiled, title, device.startswith("CPU"))
 
 
 def _config(device: str, settings: SessionSettings) -> dict[str, Any]:
@@ -78,45 +94,43 @@ def _config(device: str, settings: SessionSettings) -> dict[str, Any]:
     return config
 
 
-def _imported(core: Any, kept: CompiledFiles, device: str, config: dict[str, Any]) -> Any:
+def _imported(core: Any, kept: CompiledFiles, asked: _Asked) -> Any:
     """Return what was compiled earlier, or None: OpenVINO may have come to think otherwise."""
     content = kept.read()
     if content is None:
         return None
     try:
-        return core.import_model(BytesIO(content), device, config)
+        return core.import_model(BytesIO(content), asked.device, asked.config)
     except RuntimeError:  # whatever it was: it is compiled again
         return None
 
 
-def _compiled(
-    module: Any, core: Any, files: EngineFiles, name: str, device: str, config: dict[str, Any],
-    products: Products,
-) -> Any:  # fmt: skip
-    file = files.folder / name
-    with files.graph(name) as own:
+def _compiled(module: Any, core: Any, asked: _Asked) -> Any:
+    file, on_cpu = asked.file, asked.device.startswith("CPU")
+    with asked.files.graph(asked.name) as own:
         check_utf8(own)
         try:
             model = core.read_model(str(own))
-            if products != "float32" and device.startswith("CPU"):
+            if asked.products != "float32" and on_cpu:
                 keep_head_exact(module, model)
-            return core.compile_model(model, device, config)
+            return core.compile_model(model, asked.device, asked.config)
         except Exception as error:
             text = message_of(error).replace(str(own), str(file))
             if ran_out(error):
                 raise no_memory_to_load(file, text) from error
-            if device.startswith("CPU"):
+            if on_cpu:
                 raise InputError(
                     f"{file} could not be loaded by OpenVINO: {text}; leave providers= out"
                 ) from error
             raise MachineError(
-                f"{file} could not be loaded by OpenVINO on {device}: {text}; pass "
+                f"{file} could not be loaded by OpenVINO on {asked.device}: {text}; pass "
                 "providers='openvino' for the CPU"
             ) from error
 
 
-def _check_precision(compiled: Any, products: Products, file: Path) -> str:
+def _check_precision(compiled: Any, asked: _Asked) -> str:
     """Return the devices that run it; MachineError unless in the precision that was asked for."""
+    file, products = asked.file, asked.products
     wanted = HINTS[products]
     try:
         devices = ", ".join(map(str, compiled.get_property("EXECUTION_DEVICES")))
