@@ -123,12 +123,9 @@ def _precision(manifest: Manifest, machine: MachineReport, providers: str) -> st
 
 def _memory(manifest: Manifest, machine: MachineReport, providers: str) -> str | None:
     """Say so if the weights alone are more than is free."""
-    on_cpu = not may_take_gpu(providers)
-    wide = ARITHMETIC[manifest.precision].widening(on_cpu=on_cpu)
-    if providers == "openvino":
-        wide *= 2  # it keeps them once more, as its products take them
+    wide = ARITHMETIC[manifest.precision].widening(backend_of(providers) or "cpu")
     needed = int(_SPARE * wide * manifest.size)
-    shared = on_cpu or machine.is_jetson
+    shared = machine.is_jetson or not may_take_gpu(providers)
     free = available_bytes() if shared else machine.gpus[0].memory_bytes
     if free is None or needed <= free:
         return None

@@ -22,11 +22,13 @@ class Arithmetic:
     rounded: bool = False  # weights or activations are made for calibration pairs
     widened: bool = False  # narrow weights become floats once, when the engine is loaded
 
-    def widening(self, *, on_cpu: bool) -> int:
-        """How much larger than in its file a weight is in memory."""
+    def widening(self, backend: Backend) -> int:
+        """How many times its size in the file a weight takes in the memory of a backend."""
+        copies = 2 if backend == "openvino" else 1  # the graph's, and as its products take them
         if self.widened:
-            return 32 // self.weight_bits
-        return 2 if on_cpu and self.weight_bits == 16 else 1  # CPUs compute float16 as float32
+            return copies * 32 // self.weight_bits
+        on_cpu = backend in ("cpu", "openvino")
+        return copies * (2 if on_cpu and self.weight_bits == 16 else 1)  # computed as float32
 
     @property
     def item_bytes(self) -> int:
