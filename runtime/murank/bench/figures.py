@@ -47,6 +47,11 @@ def quantile(values: NDArray[Any], share: float) -> float:
     return float(np.sort(values)[nearest_rank(len(values), share)])
 
 
+def percentile(share: float) -> str:
+    """Return what a quantile is called: "p99" for 0.99."""
+    return f"p{100 * share:.0f}"
+
+
 def section_of(
     samples: Sequence[Sample], settings: BenchSettings, scenario: Scenario = "SingleStream"
 ) -> Section:

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from murank.bench.bench_settings import TARGETS, Scenario
 from murank.bench.early_stopping import discardable
-from murank.bench.figures import LEAST, kept_step, mean_ratio_interval, quantile, ratio_interval
+from murank.bench.figures import (
+    LEAST,
+    kept_step,
+    mean_ratio_interval,
+    percentile,
+    quantile,
+    ratio_interval,
+)
 from murank.bench.scenarios import BLOCK
 from murank.bench.schema import BenchReport, Section
 
@@ -157,7 +164,7 @@ def _of_tail(pair: RatioPair, target: float) -> Ratio:
     above = max(1, discardable(fewer, target))
     share = (fewer - above + 0.5) / fewer
     latencies = (quantile(one, share) / _US_IN_MS for one in pair.samples)
-    name = f"{pair.name} p{100 * target:.0f}_ms, early stopping"
+    name = f"{pair.name} {percentile(target)}_ms, early stopping"
     return _with_interval(_plain(name, *latencies), pair, share)
 
 

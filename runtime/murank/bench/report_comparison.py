@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from murank._exceptions import InputError
 from murank.bench.early_stopping import least_samples
-from murank.bench.figures import LEAST
+from murank.bench.figures import LEAST, percentile
 from murank.bench.ratios import Ratio, RatioPair, both, pairs_of, ratios_of
 from murank.bench.schema import BenchReport, Environment, ServerFigures
 
@@ -111,7 +111,7 @@ def _too_few(pairs: Sequence[RatioPair]) -> Iterator[str]:
         elif pair.target is not None and min(first, second) < least_samples(pair.target):
             yield (
                 f"few samples: {pair.name} has {first} and {second}, and an estimate of "
-                f"p{100 * pair.target:.0f} takes {least_samples(pair.target)}; the largest stands "
+                f"{percentile(pair.target)} takes {least_samples(pair.target)}; the largest stands "
                 "for it"
             )
 

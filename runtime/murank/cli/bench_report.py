@@ -6,7 +6,7 @@ import numpy as np
 
 from murank.bench.bench_settings import TARGETS
 from murank.bench.early_stopping import least_samples
-from murank.bench.figures import FEW, quantile
+from murank.bench.figures import FEW, percentile, quantile
 from murank.bench.report_comparison import is_busy, load_of
 from murank.bench.scenarios import BLOCK
 from murank.bench.schema import BenchReport, ColdFigures, MemoryFigures, Section, ServerFigures
@@ -42,7 +42,7 @@ def _head(report: BenchReport) -> str:
     aligned = "" if asked.alignment == "off" else f" on aligned features ({asked.alignment})"
     used = sorted({name[0] for name in where.providers.values() if name})
     target = TARGETS[asked.scenario]
-    judged = "throughput" if target is None else f"p{100 * target:.0f}"
+    judged = "throughput" if target is None else percentile(target)
     return (
         f"{asked.scenario}, judged by {judged}: {asked.candidates} candidates of "
         f"{asked.gallery_size} images, {method}{aligned}, {where.precision}, "
