@@ -72,12 +72,12 @@ def test_each_precision_has_a_tolerance() -> None:
     [
         ("bf16", "cpu", r"bf16 does not run on CPUs; pass providers='cuda' or"),
         ("bf16", [CPU], r"bf16 does not run on CPUs.*--dtype fp32 or int8"),
-        ("int8", "cuda", "int8 runs on CPUs only; export with --dtype fp16"),
+        ("int8", "cuda", "int8 runs on CPUs only; run murank export with --dtype fp16"),
         ("w8a16", PLANS, "w8a16 runs on CPUs only"),
         ("int8", ["OpenVINOExecutionProvider"], "int8 runs on CPUs only"),
         ("int8-qdq", "cuda", "products of int8-qdq are TensorRT's; run murank build"),
         ("fp8", [(CUDA, {}), CPU], "products of fp8 are TensorRT's"),
-        ("int4", [CUDA], "products of int4 are TensorRT's.*or export with --dtype fp16"),
+        ("int4", [CUDA], "products of int4 are TensorRT's.*or run murank export with --dtype fp16"),
     ],
 )
 def test_refused_before_anything_is_loaded(

@@ -102,7 +102,7 @@ def test_num_query_out_of_range(tmp_path: Path, arrays: Arrays, num_query: int) 
         (["query/a", "g/a", "query/b", "g/b", "g/c"], r"row 2 \(query/b\) follows"),
         (["g/a", "query/a", "g/b", "g/c", "g/d"], r"row 1 \(query/a\) follows"),
         (["a", "b", "c", "d", "e"], "no path contains .*num_query="),
-        (["query"] * 5, "every path contains .*--num-query"),
+        (["query"] * 5, "every path contains .*num_query="),
     ],
 )
 def test_queries_that_cannot_be_told(

@@ -133,7 +133,7 @@ def test_what_cannot_be_compiled(fake: FakeOpenVino) -> None:
     )
     with pytest.raises(InputError, match=r"encoder\.onnx could not be .*: no such layer; leave"):
         load()
-    with pytest.raises(MachineError, match=r"on GPU: no such layer; .* openvino for the CPU"):
+    with pytest.raises(MachineError, match=r"on GPU: no such layer; .*'openvino' for the CPU"):
         load("openvino:GPU")
     assert message_of(RuntimeError("")) == "RuntimeError"
     fake.error = RuntimeError("Check failed: std::bad_alloc")

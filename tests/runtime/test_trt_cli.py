@@ -70,8 +70,8 @@ def test_for_a_script(engine: Path, capsys: pytest.CaptureFixture[str], tmp_path
     ("options", "code", "words"),
     [
         (["--expect-dtype", "fp8"], 2, "compute capability 8.7) has no fp8 arithmetic"),
-        (["--expect-dtype", "int4"], 2, "export it again with --dtype int4"),
-        (["--expect-dtype", "fp16"], 2, "export it again with --dtype fp16"),
+        (["--expect-dtype", "int4"], 2, "run murank export again with --dtype int4"),
+        (["--expect-dtype", "fp16"], 2, "run murank export again with --dtype fp16"),
         (["--expect-dtype", "fp64"], 2, "invalid choice: 'fp64'"),
         (["--parts", "vision"], 2, "--parts: must be of encoder, scorer"),
         (["--max-queries", "0"], 2, "--max-queries: must be at least 1"),
