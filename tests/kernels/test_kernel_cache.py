@@ -126,7 +126,7 @@ class Timer:
 def test_who_wants_to_know_is_told_once_where_kernels_are_compiled_for_long(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling.threading, "Timer", Timer)
+    monkeypatch.setattr("murank_kernels.loops.compiling.threading.Timer", Timer)
     monkeypatch.setattr(compiling, "PATIENCE", 0.0)
     told: list[int] = []
     with told_of_compiling(lambda: told.append(1)):
@@ -147,8 +147,8 @@ def test_who_wants_to_know_is_told_once_where_kernels_are_compiled_for_long(
 def test_a_moment_of_compiling_needs_no_word(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds add up, and what one kernel compiles for another is not counted twice."""
     now = [0.0]
-    monkeypatch.setattr(compiling.threading, "Timer", Timer)
-    monkeypatch.setattr(compiling.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("murank_kernels.loops.compiling.threading.Timer", Timer)
+    monkeypatch.setattr("murank_kernels.loops.compiling.time.monotonic", lambda: now[0])
     monkeypatch.setattr(Timer, "asked", [])
     told: list[int] = []
     with told_of_compiling(lambda: told.append(1)):

@@ -126,7 +126,9 @@ def test_a_note_is_shown_once(
 ) -> None:
     """What was on standard error already is not in the table, too; in JSON all are."""
     random = np.random.default_rng(0)
-    halves = {f"{side}f": random.normal(size=(4, 3)).astype(np.float32) for side in "qg"}
+    halves: dict[str, Any] = {
+        f"{side}f": random.normal(size=(4, 3)).astype(np.float32) for side in "qg"
+    }
     np.savez(tmp_path / "f.npz", **halves)
     words = ["rerank", str(tmp_path / "f.npz"), "--method", "none", "--kernels", "cpu"]
     assert main([*words, *["--quiet"] * is_quiet]) == 0
