@@ -30,7 +30,7 @@ class CompiledGraph:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _AskedGraph:
     """A graph of an engine folder, and how it is to run."""
 
     files: EngineFiles
@@ -60,7 +60,7 @@ def load_compiled(
     """
     device = openvino_device(settings.providers)
     assert device is not None  # noqa: S101 (`load_session` asked)
-    asked = _Asked(files, name, device, settings.products, _config(device, settings))
+    asked = _AskedGraph(files, name, device, settings.products, _config(device, settings))
     core = module.Core()
     check_device(core, device, asked.products)
     kept = CompiledFiles(files, name, settings.plans, {
@@ -94,7 +94,7 @@ def _config(device: str, settings: SessionSettings) -> dict[str, Any]:
     return config
 
 
-def _imported(core: Any, kept: CompiledFiles, asked: _Asked) -> Any:
+def _imported(core: Any, kept: CompiledFiles, asked: _AskedGraph) -> Any:
     """Return what was compiled earlier, or None: OpenVINO may have come to think otherwise."""
     content = kept.read()
     if content is None:
@@ -105,7 +105,7 @@ def _imported(core: Any, kept: CompiledFiles, asked: _Asked) -> Any:
         return None
 
 
-def _compiled(module: Any, core: Any, asked: _Asked) -> Any:
+def _compiled(module: Any, core: Any, asked: _AskedGraph) -> Any:
     file, on_cpu = asked.file, asked.device.startswith("CPU")
     with asked.files.graph(asked.name) as own:
         check_utf8(own)
@@ -128,7 +128,7 @@ def _compiled(module: Any, core: Any, asked: _Asked) -> Any:
             ) from error
 
 
-def _check_precision(compiled: Any, asked: _Asked) -> str:
+def _check_precision(compiled: Any, asked: _AskedGraph) -> str:
     """Return the devices that run it; MachineError unless in the precision that was asked for."""
     file, products = asked.file, asked.products
     wanted = HINTS[products]
