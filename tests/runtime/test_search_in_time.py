@@ -235,3 +235,19 @@ def test_a_query_leaves_its_rest_to_those_after_it() -> None:
     for deadline in (0, float("nan"), "soon"):
         with pytest.raises(InputError, match="deadline_ms"):
             searcher.search_many(QUERIES[:2], deadline_ms=deadline)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("deadline_ms", "used_ms"), [(45, 40), (80, 76)])
+def test_the_first_deadline_is_used(deadline_ms: float, used_ms: float) -> None:
+    """After practice a step that fits is begun; doubts of the first runs left 28 and 60 ms."""
+    clock = FakeClock(**COSTS)
+    searcher = searcher_on(clock)
+    searcher.warm(range(16))
+    assert spent(searcher, clock, deadline_ms) == pytest.approx(used_ms)
+
+
+def test_a_slow_engine_practises_four_times() -> None:
+    clock = FakeClock(**{kind: 100 * seconds for kind, seconds in COSTS.items()})
+    searcher = searcher_on(clock)
+    searcher.warm(range(16))
+    assert clock.done["prefill"] == 4

@@ -24,7 +24,9 @@ from murank.search.query import Retrieved
 from murank.search.search_settings import SearchSettings
 
 _WARM = 8  # images in one step, as many as one run of the vision tower takes
-_PRACTICE = 4  # queries: the first ones allocate
+_PRACTICE = 4  # steps, and queries: the first ones allocate
+_MOST_PRACTICE = 16  # queries: what is known from few is doubted, and less time is used
+_SECONDS = 1.0  # of practice; a slow engine keeps no short deadline anyway
 NOTHING = DeadlineAnswers(np.empty(0, np.float64), partial=False, settled=False)
 
 
@@ -96,21 +98,30 @@ class Scoring:
                 f"there is no gallery image {wrong[0]}: they are 0..{len(self._images) - 1}"
             )
         free, watch = Deadline(self._pace, None), StageWatch()
-        for start in range(0, len(places), _WARM):
-            self._tokens.of(places[start : start + _WARM], free, watch)
+        done = 0
+        while done < len(places):
+            # At first as many as a deadline's steps have, from which their pace is learnt.
+            few = done < _PRACTICE * IN_TIME_BATCH
+            some = places[done : done + (IN_TIME_BATCH if few else _WARM)]
+            self._tokens.of(some, free, watch)
+            done += len(some)
             if progress is not None:
-                progress("vision tokens", min(start + _WARM, len(places)), len(places))
+                progress("vision tokens", done, len(places))
         if len(places):
-            self._practise(places[:IN_TIME_BATCH], watch)
+            self._practise(places, watch)
 
     def _practise(self, places: Sequence[int], watch: StageWatch) -> None:
         """Score gallery images with others, as a deadline would have it."""
-        never = Deadline(self._pace, float("inf"))
-        for number in range(_PRACTICE):
-            image = self._images[places[number % len(places)]]
-            query = prepare(image, self.preprocessing).pixels
-            name = self._tokens.name(places[number % len(places)])
-            score_in_time(self._scorer, query, self._tokens, places, never, watch, name=name)
+        never, start = Deadline(self._pace, float("inf")), self._pace.clock()
+        for number in range(_MOST_PRACTICE):
+            if number >= _PRACTICE and self._pace.clock() - start > _SECONDS:
+                break
+            place = places[number % len(places)]
+            query = prepare(self._images[place], self.preprocessing).pixels
+            score_in_time(
+                self._scorer, query, self._tokens, places[:IN_TIME_BATCH], never, watch,
+                name=self._tokens.name(place),
+            )  # fmt: skip
 
     def _score_group(
         self,
