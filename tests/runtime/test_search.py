@@ -161,7 +161,7 @@ def test_warm() -> None:
     searcher.warm([])
     searcher.warm(progress=lambda *what: told.append(what))
     assert clock.done["vision"] == 40
-    shown = [(2, 2), *((done, 40) for done in (8, 16, 24, 32, 40))]
+    shown = [(2, 2), *((done, 40) for done in (4, 8, 12, 16, 24, 32, 40))]
     assert told == [("vision tokens", *numbers) for numbers in shown]
     searcher.search(QUERIES[0])
     assert clock.done["vision"] == 41
