@@ -3,7 +3,7 @@
     python benchmarks/scoring.py                     both layouts, fp32, w8a16 and int8, five rounds
     python benchmarks/scoring.py --rounds 1 --layout prefix_first
     python benchmarks/scoring.py --work DIR          keep checkpoint and engines there for next time
-    python benchmarks/scoring.py --peers             and those of the last two rows below
+    python benchmarks/scoring.py --peers             and those of the last four rows below
 
 A Qwen2-VL of middle size (hidden 768, 12 layers, 12/2 heads, vision depth 8 x 512) with random
 weights: the same weights everywhere, two threads everywhere, and everybody starts at resized pixels
@@ -17,6 +17,8 @@ openvino   the same float32 engine with --providers openvino, also with --produc
            before anything is timed
 compiled   `reuse` under torch.compile, compiled before it is timed
 reuse bf16 `reuse` with weights and activations in bfloat16, vision tower and answer rows too
+llama.cpp  the decoder in llama.cpp, float32, the tower in murank;
+           the row wants `pip install llama-cpp-python gguf` (cmake and a C++ compiler build it)
 
 Each figure is taken in a process of its own; contenders take turns, round by round. CPU is the
 least of the rounds, wall the median. `floor` is what the matrix products of a float32 murank row
@@ -51,6 +53,7 @@ INTEGER_ROWS = ("murank w8a16 cached", "murank int8", "murank int8 cached")
 PEERS = (
     "murank openvino", "murank openvino cached", "murank openvino bf16",
     "murank openvino bf16 cached", "reuse compiled cached", "reuse bf16 cached",
+    "llama.cpp cached",
 )  # fmt: skip
 
 
@@ -182,6 +185,8 @@ def prepare(name: str, layout: str, work: Path) -> Callable[[int], Any]:
         if "cached" in name:
             scorer.vision.of(list(candidates))
         return score
+    if name.startswith("llama.cpp"):
+        return llama_cpp(layout, work, candidates)
     from murank.prompt import default_template
     from murank_export.mllm.checkpoint import load_checkpoint
 
@@ -199,6 +204,16 @@ def prepare(name: str, layout: str, work: Path) -> Callable[[int], Any]:
     else:
         model.reuse(pixels(1, 99)[0], candidates[:2])
     return lambda seed: model.reuse(pixels(1, seed)[0], candidates, known)
+
+
+def llama_cpp(layout: str, work: Path, candidates: NDArray[np.uint8]) -> Callable[[int], Any]:
+    """Load the decoder in llama.cpp; the candidates' vision tokens are known."""
+    from llama_cpp_peer import LlamaCpp
+
+    model = LlamaCpp(work, layout, threads=THREADS, count=len(candidates))
+    known = model.vision(candidates)
+    model.score(pixels(1, 99)[0], known)
+    return lambda seed: model.score(pixels(1, seed)[0], known)
 
 
 def sgemm() -> Callable[[int], Any]:
@@ -352,7 +367,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layout", choices=LAYOUTS, help="one of them (both)")
     parser.add_argument("--skip-int8", action="store_true", help="and w8a16")
-    parser.add_argument("--peers", action="store_true", help="OpenVINO, and PyTorch compiled")
+    parser.add_argument(
+        "--peers", action="store_true", help="OpenVINO, llama.cpp, PyTorch compiled"
+    )
     parser.add_argument("--work", type=Path, help="folder for checkpoint and engines (temporary)")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -368,6 +385,10 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         make_engines(work, layouts, precisions)
+        if arguments.peers:
+            from llama_cpp_peer import write_files
+
+            write_files(work, layouts)
         for layout in layouts:
             runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
             for turn in range(arguments.rounds):
