@@ -166,7 +166,7 @@ class LlamaCpp:
 
         Its K/V are float32, as the others' are. Of its ways to attend the fastest here: a part of
         the cache for each sequence, the prefix copied into it, and no flash attention (which takes
-        half as much again, and rounds: 5e-4 of a logit against 5e-6).
+        half as much again, and rounds: 5e-4 of a logit against 4e-6).
         """
         lib = self._lib
         self._silent = lib.llama_log_callback(lambda *_: None)  # it must outlive the context
