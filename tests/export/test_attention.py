@@ -1,21 +1,29 @@
 """The two ways of writing attention against one plain softmax over all that a token sees."""
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
 
+from murank.folder.manifest import read_manifest
 from murank.folder.precision import ARITHMETIC, INTEGER
+from murank_export import ExportSettings, export_engine
 from murank_export.graphs.attention import (
+    OPSET,
     Attention,
     Fused,
     Heads,
     Portable,
     attention_of,
 )
+from murank_export.plan.work import EngineRuns
 
+EngineFolder = Callable[..., Path]
 WAYS = (Portable, Fused)
 HEADS = (Heads(4, 4, 8), Heads(6, 2, 4), Heads(4, 1, 6))
 
@@ -102,3 +110,34 @@ def test_only_graphs_for_onnxruntimes_cpu_are_fused() -> None:
     """TensorRT and OpenVINO are given operators that all of their versions know."""
     for precision in ARITHMETIC:
         assert isinstance(attention_of(precision, HEADS[0]), Fused) == (precision in INTEGER)
+        assert isinstance(attention_of(precision, HEADS[0], portable=True), Portable)
+
+
+def test_integer_engines_for_an_older_onnxruntime(
+    engine_folder: EngineFolder, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Exported with `portable`, they hold nothing newer than float32 ones, and plan sees which.
+
+    Their golden answers were measured at the export, which refuses what is beyond tolerance.
+    """
+    settings = ExportSettings(
+        tmp_path / "engine", checkpoint("qwen2_vl"), layout="prefix_first", precision="int8",
+        parity_pairs=3, portable=True,
+    )  # fmt: skip
+    export_engine(settings)
+    plain, fused = engine_folder(), engine_folder(precision="int8")
+    for name in ("vision", "decoder"):
+        old, wide, new = (
+            onnx.load(folder / "onnx" / f"{name}.onnx", load_external_data=False)
+            for folder in (settings.output, plain, fused)
+        )
+        assert old.opset_import[0].version == wide.opset_import[0].version
+        assert new.opset_import[0].version == OPSET
+        kinds = {node.op_type for node in old.graph.node}
+        assert not kinds & {"Attention", "RotaryEmbedding"}
+        assert {"Attention", "RotaryEmbedding"} <= {node.op_type for node in new.graph.node}
+    found = [
+        EngineRuns.read(folder, read_manifest(folder), on_cpu=True).scorer
+        for folder in (settings.output, fused)
+    ]
+    assert [one is not None and one.how.fused for one in found] == [False, True]

@@ -64,6 +64,10 @@ def _add_mllm(result: Parser) -> None:
         "twice the products of int8, nearly the ranks of fp32; int8-qdq, fp8 (capability 8.9 on), "
         "int4 (weights alone; 8.0 on): TensorRT plans",
     )
+    group.add_argument(
+        "--portable", action="store_true",
+        help="int8, w8a16: for onnxruntime before 1.24 (Python 3.10), a sixth slower",
+    )  # fmt: skip
     group.add_argument("--tau", type=float, default=1.0, help="temperature of the answer (1)")
     group.add_argument(
         "--max-pairs", type=positive, default=32, help="pairs in one run of the decoder (32)"

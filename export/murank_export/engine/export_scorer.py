@@ -205,12 +205,15 @@ def _write_graphs(
     hidden = int(model.config.text_config.hidden_size)
     with steps.step("vision graph"):
         tower = VisionTower(
-            model.model.visual, grid, precision, inputs, mean=checkpoint.mean, std=checkpoint.std
-        )
+            model.model.visual, grid, precision, inputs,
+            mean=checkpoint.mean, std=checkpoint.std, portable=settings.portable,
+        )  # fmt: skip
         export_vision(tower, stage / VISION, question.size)
         del tower
     with steps.step("decoder graph"):
-        decoder = Decoder(model, question.answers, precision, inputs)
+        decoder = Decoder(
+            model, question.answers, precision, inputs, portable=settings.portable
+        )  # fmt: skip
         del model
         checkpoint.release()
         export_decoder(decoder, stage / DECODER, vision_tokens=grid.num_tokens, hidden=hidden)

@@ -21,6 +21,7 @@ class ExportSettings:
     layout: Layout = "paper"
     image_size: tuple[int, int] | None = None  # height, width of the MLLM's images
     precision: Precision = "fp32"
+    portable: bool = False  # int8 and w8a16 for onnxruntime before 1.24; all others are
     tau: float = 1.0
     max_pairs: int = 32
     parity_pairs: int = 8

@@ -1,8 +1,8 @@
 """Attention of the decoder and of vision towers, written in two ways.
 
 `Portable` is made of products, sums and a softmax, which TensorRT and OpenVINO know too. `Fused` is
-ONNX's own RotaryEmbedding and Attention, for graphs that onnxruntime's CPU alone runs: no copy of
-scores, and no Transpose, since tokens stay rows with their heads side by side.
+ONNX's own RotaryEmbedding and Attention, for graphs that onnxruntime's CPU alone runs, from 1.24
+on: no copy of scores, and no Transpose, since tokens stay rows with their heads side by side.
 """
 
 from collections.abc import Sequence
@@ -73,9 +73,9 @@ class Attention(Protocol):
         ...
 
 
-def attention_of(precision: Precision, heads: Heads) -> Attention:
+def attention_of(precision: Precision, heads: Heads, *, portable: bool = False) -> Attention:
     """Return the way of a precision: the integer ones are for onnxruntime's CPU alone."""
-    return Fused(heads) if precision in INTEGER else Portable(heads)
+    return Fused(heads) if precision in INTEGER and not portable else Portable(heads)
 
 
 class Portable:
@@ -215,9 +215,7 @@ class Fused:
     def _rotated(self, x: Tensor, tables: Tables) -> Tensor:
         """[B,S,heads,D] by [S,D/2] -> [B,S,heads*D]."""
         cos, sin = (table.expand(x.shape[0], -1, -1) for table in tables)
-        return torch.onnx.ops.rotary_embedding(
-            _side_by_side(x), cos, sin, num_heads=x.shape[2]
-        )  # fmt: skip
+        return torch.onnx.ops.rotary_embedding(_side_by_side(x), cos, sin, num_heads=x.shape[2])
 
 
 def _future(length: int) -> Tensor:

@@ -1,8 +1,8 @@
 """The decoder graph: one set of weights for the prefill of a query and the scoring of candidates.
 
 A candidate's tokens attend to the prefix's K/V, which all candidates of a query share, and to one
-another causally, under one softmax. Only what the answer needs is computed
-in the last layer: K/V of all tokens, the rest of the last token alone.
+another causally, under one softmax. Only what the answer needs is computed in the last layer: K/V
+of all tokens, the rest of the last token alone.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,8 @@ from murank_export.graphs.layers import (
 class Decoder(nn.Module):
     """Made from a loaded checkpoint, whose decoder layers it takes over (and their `inputs`).
 
+    `portable`: see `attention_of`.
+
     vision         [Q,K,levels,T,H]  vision tokens of each candidate (prefill: of each query, K=1)
     text           [B,H]             embeddings of the text behind the image, of `host_dtype` both
     position_ids   [3,T+B]           M-RoPE positions, int64
@@ -45,6 +47,8 @@ class Decoder(nn.Module):
         answer_ids: Sequence[int],
         precision: Precision,
         inputs: Inputs | None = None,
+        *,
+        portable: bool = False,
     ) -> None:
         super().__init__()
         text, config = model.model.language_model, model.config.text_config
@@ -54,9 +58,8 @@ class Decoder(nn.Module):
         head_dim = getattr(config, "head_dim", None)
         self.head_dim = int(head_dim or config.hidden_size // self.num_heads)
         self.levels = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", []))
-        self.attention = attention_of(
-            precision, Heads(self.num_heads, self.kv_heads, self.head_dim)
-        )
+        heads = Heads(self.num_heads, self.kv_heads, self.head_dim)
+        self.attention = attention_of(precision, heads, portable=portable)
         inverse, axis = rope_frequencies(text.rotary_emb)
         self.rope_scale = float(getattr(text.rotary_emb, "attention_scaling", 1.0))  # of YaRN
         self.register_buffer("inverse_frequency", inverse)

@@ -35,7 +35,7 @@ _HIDDEN_WINDOW = -1e9  # added to scores across windows
 class VisionTower(nn.Module):
     """Made from the `visual` module of a loaded checkpoint, whose weights it takes over.
 
-    `inputs` (of its linear layers) are taken too.
+    `inputs` (of its linear layers) are taken too. `portable`: see `attention_of`.
     """
 
     cos: Tensor
@@ -54,6 +54,7 @@ class VisionTower(nn.Module):
         *,
         mean: Sequence[float],
         std: Sequence[float],
+        portable: bool = False,
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -64,7 +65,8 @@ class VisionTower(nn.Module):
         angles = patch_coordinates(grid)[..., None] * visual.rotary_pos_emb.inv_freq.float()
         angles = angles.flatten(1)  # [patches,head_dim/2]: rows first, then columns
         heads = visual.blocks[0].attn.num_heads
-        self.attention = attention_of(precision, Heads(heads, heads, 2 * angles.shape[1]))
+        of = Heads(heads, heads, 2 * angles.shape[1])
+        self.attention = attention_of(precision, of, portable=portable)
         cos, sin = self.attention.rotation(angles)
         self.register_buffer("cos", cos.to(self.dtype))
         self.register_buffer("sin", sin.to(self.dtype))

@@ -63,6 +63,7 @@ class Execution:
 
     precision: Precision
     on_cpu: bool
+    fused: bool = False  # rotations and attention are an operator each: see `graphs.attention`
 
     @property
     def half_bytes(self) -> int:
@@ -88,11 +89,6 @@ class Execution:
     def terms(self) -> int:
         """Products that a linear layer of integers takes."""
         return 2 if self.precision == "w8a16" else 1
-
-    @property
-    def fused(self) -> bool:
-        """Whether rotations and attention are an operator each: see `graphs.attention`."""
-        return self.precision in INTEGER
 
     @property
     def widens(self) -> bool:

@@ -171,7 +171,7 @@ def _of_openvino() -> str:
     if has_bfloat16():
         return (
             "this CPU multiplies bf16, which these figures do not know: --providers openvino "
-            "--products bf16 computes the MLLM so, in about half the time"
+            "--products bf16 computes the MLLM so, in a third to a half of the time"
         )
     return "--providers openvino computes the same at about these rates: this CPU has no bf16"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from murank.folder.manifest import ScorerPart
-from murank.folder.precision import Precision
+from murank.folder.precision import INTEGER, Precision
 from murank_export.plan.graph_file import GraphFile, LinearLayer
 from murank_export.plan.graph_run import Execution, GraphRun, Step
 from murank_export.plan.layer_costs import (
@@ -48,7 +48,8 @@ class ScorerRuns:
     def rounded(self, precision: Precision) -> "ScorerRuns":
         """Foretell the same of another precision."""
         decoder, vision = (one.rounded(precision) for one in (self.decoder, self.vision))
-        return ScorerRuns(self.part, decoder, vision, replace(self.how, precision=precision))
+        how = replace(self.how, precision=precision, fused=precision in INTEGER)
+        return ScorerRuns(self.part, decoder, vision, how)
 
     def smaller(self, share: float) -> "ScorerRuns":
         """Foretell the same for images of a share of the area."""

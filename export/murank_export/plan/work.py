@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,7 +62,8 @@ class EngineRuns:
             decoder, vision = (GraphFile.read(folder / n) for n in (part.decoder, part.vision))
             if ARITHMETIC[manifest.precision].widened:
                 decoder, vision = decoder.widened(), vision.widened()
-            scorer = ScorerRuns(part, decoder, vision, how)
+            fused = "Attention" in decoder.operators
+            scorer = ScorerRuns(part, decoder, vision, replace(how, fused=fused))
         if encoder is None:
             return cls(None, 0, scorer)
         size = (encoder.preprocessing.height, encoder.preprocessing.width)

@@ -52,7 +52,9 @@ def load_error(file: Path, asked: Sequence[Any], error: Exception, version: str)
     if _TOO_NEW.search(_whole(error)):
         return MachineError(
             f"{file} holds what onnxruntime {version} does not run, and a newer one may: pip "
-            f"install -U onnxruntime (or onnxruntime-gpu): {message_of(error)}"
+            "install -U onnxruntime (or onnxruntime-gpu; Python 3.10 has none from 1.24 on). An "
+            "MLLM in int8 or w8a16 runs on older ones, too, after murank export with --portable: "
+            f"{message_of(error)}"
         )
     named = {name_of(one) for one in asked}
     if named - {CPU}:
