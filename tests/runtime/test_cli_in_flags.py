@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from refusal import refusing
 
 import murank
@@ -158,6 +160,43 @@ def _texts(file: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr | ast.Constant) and id(node) not in aside | inner:
             yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("verb", ["score", "search", "calibrate", "gallery"])
+def test_why_an_image_is_left_out_is_said_in_flags(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of values of 12 bits that are said to have 10; it is printed, and raised by nobody."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for folder in ("query", "gallery"):
+        (tmp_path / folder).mkdir()
+    for name in ("query/q.png", "gallery/a.png", "gallery/b.png", "gallery/deep.png"):
+        most = 4096 if "deep" in name else 1024
+        grey = random.integers(0, most, (64, 32)).astype(np.uint16)
+        grey[0, 0] = most - 1
+        Image.fromarray(grey).save(name)
+    pairs = [("a", "Yes"), ("b", "No"), ("deep", "No")]
+    Path("pairs.json").write_text(json.dumps([
+        {"query": "query/q.png", "candidate": f"gallery/{name}.png", "match": match}
+        for name, match in pairs
+    ]))  # fmt: skip
+    words = {
+        "score": ("score", ENGINE, "--query", "query", "--gallery", "gallery", "-o", "job"),
+        "search": ("search", ENGINE, "--query", "query/q.png", "--gallery", "gallery"),
+        "calibrate": ("calibrate", ENGINE, "--pairs", "pairs.json", "--eer", "--dry-run"),
+        "gallery": (
+            "gallery", "add", ENGINE, "g.db", "gallery/a.png", "gallery/deep.png",
+            "--camera", "1", "--time", "2026-01-01T00:00:00Z",
+        ),
+    }[verb]  # fmt: skip
+    running = ("--bits", "10", "--providers", "cpu", "--threads", "1")
+    assert cli.main([*map(str, words), *running]) == 0
+    said = "".join(capsys.readouterr())
+    assert "deep.png holds the value 4095, more than 10 bits can" in said
+    assert "say how many there are (--bits)" in said
+    assert "bits=" not in said
 
 
 def test_what_is_logged_is_said_in_flags_too(caplog: pytest.LogCaptureFixture) -> None:

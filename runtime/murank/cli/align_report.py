@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank.cli.in_flags import reason_in_flags
 from murank.cli.table import table
 from murank.datasets.market_style import is_nobody
 from murank.jobs.judging import Judged
@@ -113,7 +114,9 @@ def _verified(learnt: Learnt, judged: Judged) -> dict[str, Any]:
         "asked": len(judged.places),
         "mu": float(judged.mu.mean()),
         "right_before": right_share(learnt.unasked, learnt.gallery),
-        "skipped": [skip._asdict() for skip in judged.skips],
+        "skipped": [
+            {**skip._asdict(), "reason": reason_in_flags(skip.reason)} for skip in judged.skips
+        ],
     }
 
 

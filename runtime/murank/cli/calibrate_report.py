@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from murank.calibration import Calibrated, Quality, Rate, ScoredPairs
+from murank.cli.in_flags import reason_in_flags
 from murank.rerank.mu_auc import Told
 
 _HARD = (
@@ -57,7 +58,9 @@ def as_json(done: Done, measured: Calibrated, scored: ScoredPairs) -> dict[str, 
             "fmr": det.fmr.tolist(),
             "fnmr": det.fnmr.tolist(),
         },
-        "skipped": [asdict(one) for one in scored.skipped],
+        "skipped": [
+            {**asdict(one), "reason": reason_in_flags(one.reason)} for one in scored.skipped
+        ],
         "notes": list(measured.notes),
     }
 
@@ -97,7 +100,7 @@ def _skipped(done: Done, scored: ScoredPairs) -> Iterator[str]:
             f"({len(scored.skipped)}):"
         )
     for one in scored.skipped[:_SHOWN]:
-        yield f"  {one.reason}"
+        yield f"  {reason_in_flags(one.reason)}"
     if len(scored.skipped) > _SHOWN:
         yield "  ... (--json lists all)"
 

@@ -16,6 +16,7 @@ from murank.cli.gallery_options import (
     attribute_value,
     moment,
 )
+from murank.cli.in_flags import reason_in_flags
 from murank.cli.output import say, say_json
 from murank.cli.parser import not_negative, positive
 from murank.cli.progress import ProgressLine
@@ -170,7 +171,7 @@ def _told(
 ) -> int:
     counts = Counter(one.status for one in results)
     refused = [
-        {"path": item["path"], "reason": one.reason}
+        {"path": item["path"], "reason": reason_in_flags(one.reason or "")}
         for item, one in zip(items, results, strict=True)
         if one.status == "refused"
     ]

@@ -20,6 +20,8 @@ _OBJECT = re.compile(r"(?<= )((?:pass|smaller|larger) )([a-z]+_\w+)\b")
 OF_OTHERS = {name: f"--{name}" for name in ("providers", "products", "plans", "format")}
 """Flags that a message may name whatever the verb: how an engine runs, what a ranking is."""
 
+_OF_READING = {"bits": "--bits"}  # of all verbs that decode images
+
 _LOGS = ("murank", "murank.images")  # a log's filter sees nothing of those below it
 
 
@@ -89,3 +91,8 @@ def in_flags(text: str, flags: Mapping[str, str]) -> str:
     text = _WITHOUT_VALUE.sub(without_value, text)
     text = _SUBJECT.sub(lambda found: flags.get(found[0], found[0]), text)
     return _OBJECT.sub(lambda found: found[1] + flags.get(found[2], found[2]), text)
+
+
+def reason_in_flags(reason: str) -> str:
+    """Return why an image was left out, which is printed rather than raised, in a verb's flags."""
+    return in_flags(reason, _OF_READING)

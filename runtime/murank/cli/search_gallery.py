@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from murank._exceptions import InputError, UsageError
+from murank.cli.in_flags import reason_in_flags
 from murank.cli.progress import ProgressLine
 from murank.cli.ranked_source import read_features
 from murank.datasets import list_images
@@ -59,14 +60,15 @@ class GalleryImages:
         )  # fmt: skip
         if skipped and not len(features):
             raise InputError(f"no gallery image can be read; the first: {min(skipped.items())[1]}")
-        for reason in skipped.values():
+        said = {place: reason_in_flags(why) for place, why in skipped.items()}
+        for reason in said.values():
             line.say(f"left out: {reason}")
         kept = [place for place in range(len(self.paths)) if place not in skipped]
         return EmbeddedGallery(
             [self.paths[place] for place in kept],
             features,
             None if self.camids is None else self.camids[kept],
-            [{"path": str(self.paths[i]), "reason": why} for i, why in skipped.items()],
+            [{"path": str(self.paths[i]), "reason": why} for i, why in said.items()],
         )
 
 

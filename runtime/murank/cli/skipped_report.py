@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from murank.cli.in_flags import reason_in_flags
+
 _NAMED = 3
 
 
@@ -16,5 +18,5 @@ def skipped_lines(skipped: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _why(skipped: dict[str, Any]) -> str:
-    path, reason = str(skipped["path"]), str(skipped["reason"])
+    path, reason = str(skipped["path"]), reason_in_flags(str(skipped["reason"]))
     return reason if path in reason else f"{path}: {reason}"
