@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -124,6 +125,8 @@ def main() -> None:
     clock = time.perf_counter if arguments.wall else time.process_time
     with tempfile.TemporaryDirectory() as plans:
         ways = load(arguments.engine, arguments.threads, Path(plans))
+        if not ways:
+            sys.exit("nothing can be measured: no engine loads in any way; see above")
         for turn in range(arguments.rounds + 1):
             for way in ways:
                 for count in arguments.candidates:

@@ -35,7 +35,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +157,22 @@ def started(job: dict[str, Any]) -> Iterator[Callable[[], dict[str, Row]]]:
         assert process.stdin is not None
         assert process.stdout is not None
         answers = iter(process.stdout)
-        cannot = json.loads(next(answers, "{}")).get("cannot")
-        if cannot is not None:
+
+        def answer() -> dict[str, Any]:
+            line = next(answers, None)
+            if line is None:
+                raise MurankError(f"its process ended ({process.wait()}): see above")
+            found: dict[str, Any] = json.loads(line)
+            return found
+
+        if (cannot := answer().get("cannot")) is not None:
             raise MurankError(cannot)
 
         def measure() -> dict[str, Row]:
             assert process.stdin is not None
-            print("go", file=process.stdin, flush=True)
-            found: dict[str, Row] = json.loads(next(answers))
-            return found
+            with suppress(BrokenPipeError):  # it has ended: `answer` says so
+                os.write(process.stdin.fileno(), b"go\n")  # no buffer, which would fail again
+            return answer()
 
         yield measure
 

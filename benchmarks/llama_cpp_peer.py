@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from murank import MachineError
 from murank.backends.load import load_session
 from murank.backends.protocol import SessionSettings
 from murank.folder.contents import EngineFiles
@@ -141,6 +142,8 @@ class LlamaCpp:
         ------
         LibraryError
             llama.cpp's Python package is not here.
+        MachineError
+            llama.cpp cannot load the decoder, or has no room for so many candidates.
         """
         self._lib, _ = packages()
         engine = work / f"{layout}-fp32"
@@ -174,6 +177,8 @@ class LlamaCpp:
         lib.llama_backend_init()
         how = lib.llama_model_default_params()
         self._model = lib.llama_model_load_from_file(str(file).encode(), how)
+        if not self._model:  # a null pointer
+            raise MachineError(f"llama.cpp cannot load {file}")
         settings = lib.llama_context_default_params()
         settings.n_ctx = sequences * length
         settings.n_batch = settings.n_ubatch = at_once
@@ -181,7 +186,12 @@ class LlamaCpp:
         settings.n_threads = settings.n_threads_batch = threads
         settings.type_k = settings.type_v = _F32
         settings.flash_attn_type = _NO_FLASH
-        return lib.llama_init_from_model(self._model, settings)
+        context = lib.llama_init_from_model(self._model, settings)
+        if not context:
+            raise MachineError(
+                f"llama.cpp cannot make a context of {sequences} sequences of {length} tokens"
+            )
+        return context
 
     def vision(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images [n,3,H,W] -> vision tokens [n,T,H]."""

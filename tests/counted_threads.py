@@ -15,6 +15,7 @@ from running_threads import RunningThreads, cpu_seconds, running, worked_since
 from murank import Engine
 
 _LOOKS = 20
+_PATIENCE = 60_000  # looks, a millisecond apart: whoever is stopped meanwhile loses none
 
 
 def worked(call: Callable[[], object]) -> int:
@@ -28,10 +29,15 @@ def worked(call: Callable[[], object]) -> int:
 
 
 def rest() -> None:
-    """Sleep until nobody works: then, and no earlier, the kernel's account is complete."""
-    time.sleep(0.001)
-    while len(running()) > 1:
+    """Sleep until nobody works: then, and no earlier, the kernel's account is complete.
+
+    Raises TimeoutError if somebody works on and on.
+    """
+    for _ in range(_PATIENCE):
         time.sleep(0.001)
+        if len(running()) <= 1:
+            return
+    raise TimeoutError(f"in {_PATIENCE} looks, threads beside this one never rested")
 
 
 def main() -> None:

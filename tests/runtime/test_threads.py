@@ -37,7 +37,7 @@ def counted(providers: str, threads: int, plans: Path) -> Any:
     done = subprocess.run(
         [sys.executable, CHILD, SHIPPED, providers, str(threads), plans],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE, text=True, check=True,
+        stdout=subprocess.PIPE, text=True, check=True, timeout=600,
     )  # fmt: skip
     return json.loads(done.stdout)
 
