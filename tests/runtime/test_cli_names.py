@@ -179,6 +179,7 @@ WRITERS = {
     "__main__.py", "machine/process.py", "checks/text.py", "cli/output.py", "cli/streams.py",
     "cli/progress.py", "bench/cold_process.py", "doctor/__main__.py", "service/log_lines.py",
     "crew/ray_cluster.py",  # silences Ray's logger
+    "crew/handed_log.py",  # logs what other processes did
     "cli/in_flags.py",  # rewords what is logged
 }  # fmt: skip
 

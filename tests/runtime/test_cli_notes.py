@@ -1,6 +1,7 @@
 """What the reader of results must know stands in `notes`, whichever verb wrote them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,23 @@ def test_nearly_black_images(verb: str, images: Path, capsys: pytest.CaptureFixt
     assert "0001_c" in note
     with_bits = asked(capsys, *words, "--bits", 12)
     assert not any("nearly black" in text for text in with_bits["notes"])
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", 2)])
+def test_nearly_black_images_of_a_job(
+    workers: tuple[object, ...], images: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One note that names them and a flag, whichever process reads them."""
+    (images / "query").mkdir()
+    (images / "0001_c1.png").rename(images / "query" / "0001_c1.png")
+    job = images / "job"
+    where = ["--query", images / "query", "--gallery", images, "-o", job]
+    assert main([*map(str, ["score", ENGINE, *where, *RUN, *workers])]) == 0
+    notes = json.loads((job / "job.json").read_text())["notes"]
+    (note,) = (text for text in notes if "nearly black" in text)
+    assert note.startswith("8 images are like the first of these: ")
+    assert re.search(r"000[12]_c[1-4]\.png has 16 bits a value.*, say how many \(--bits\)$", note)
+    assert capfd.readouterr().err == f"murank: warning: {note}\n"
 
 
 @pytest.mark.parametrize("verb", ["search", "bench", "calibrate"])

@@ -97,5 +97,5 @@ class _NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "murank.images":
             _dark.append(record.getMessage())
-        else:
+        elif record.getMessage() not in _shown:  # several processes may say the same
             _show(record.getMessage())

@@ -1,8 +1,9 @@
 """A worker process: `main`, with the descriptor of a socket as the only argument.
 
 It is sent what makes its work, then units; it sends ("ready", None), and for each unit ("done",
-answer), or ("failed", what was raised) and ends. It ends when nobody is at the other side, within
-a second also when it hangs.
+answer), or ("failed", what was raised) and ends; before each of them ("said", what was logged), if
+anything was: it is for the other side to log. It ends when nobody is there, within a second also
+when it hangs.
 """
 
 import contextlib
@@ -19,14 +20,18 @@ from typing import Any
 
 from murank._exceptions import InputError, MachineError, OutputError, UsageError
 from murank.crew.crew_protocol import BrokenWorkError, UnitWork
+from murank.crew.handed_log import HandedLog
 
 AHEAD = 2  # units that a worker has at most: the one in work, and the one begun
+
+_log = HandedLog()
 
 
 def main() -> None:
     """UnitWork until told otherwise."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     connection = Connection(int(sys.argv[1]))
+    _log.listen()
     with contextlib.suppress(_NobodyThereError):
         try:
             make = pickle.loads(_received(connection.recv_bytes))  # noqa: S301 - our own parent
@@ -79,6 +84,8 @@ def _received(receive: Callable[[], Any]) -> Any:
 
 def _send(connection: Connection, said: tuple[str, Any]) -> None:
     try:
+        if logged := _log.taken():
+            connection.send(("said", logged))
         connection.send(said)
     except OSError as error:
         raise _NobodyThereError from error

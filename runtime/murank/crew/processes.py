@@ -16,6 +16,7 @@ from typing import Any
 from murank._exceptions import MachineError
 from murank.crew.crew_protocol import Lost, Make
 from murank.crew.hand import AHEAD
+from murank.crew.handed_log import log_again
 from murank.crew.patience import Patience
 
 # Whoever started this decides about an interrupt, from the first moment on.
@@ -163,6 +164,9 @@ class Processes:
             return
         if kind == "failed":
             raise what
+        if kind == "said":
+            log_again(what)
+            return
         if kind == "ready":
             hand.is_ready = True
             return

@@ -3,7 +3,7 @@
 listing -> embed -> candidates -> mu (-> mu inside the gallery); each stage can be fed from
 elsewhere, resumed and reused.
 
-Imports files, machine, images, datasets, folder, backends, engine, rerank, journal, crew.
+Imports checks, files, machine, images, datasets, folder, backends, engine, rerank, journal, crew.
 """
 
 from murank.jobs.candidates import check_others

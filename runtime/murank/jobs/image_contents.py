@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from murank._exceptions import InputError
+from murank.checks.text import plain
 from murank.images import DecodeLimits, Preprocessing, ReadyImage, prepare
 from murank.images.decode import read_file
 from murank.journal.journal import Digest
@@ -44,10 +45,11 @@ def read_content(
     digest = hashlib.sha256(raw).digest()
     if expected is not None and digest != expected:
         return NoContent(f"{path} was changed during the run; run it again")
+    name = str(path)  # begins each message, be it logged or raised
     try:
-        return Content(digest, prepare(raw, how, name=IMAGE))
+        return Content(digest, prepare(raw, how, name=name))
     except InputError as error:  # not kept itself: its traceback would keep the whole image
-        return Content(digest, None, str(error))
+        return Content(digest, None, IMAGE + plain(error.args[0].removeprefix(name)))
 
 
 def digests_of(
