@@ -25,6 +25,9 @@ WHITE = 255
 Pixels = NDArray[np.uint8]
 
 
+ON_CPU = ("CPUExecutionProvider",)
+
+
 class FakeClock:
     """Seconds; `costs` says how long one item of each kind of work takes."""
 
@@ -49,6 +52,7 @@ class FakeEncoder:
 
     def __init__(self, clock: FakeClock) -> None:
         self.part = SimpleNamespace(preprocessing=SIZE, dim=DIM)
+        self.session = SimpleNamespace(providers=list(ON_CPU))
         self._clock = clock
 
     def features(self, pixels: Pixels, names: Sequence[object] = ()) -> NDArray[np.float32]:
@@ -67,6 +71,7 @@ class FakeVision:
 
     def __init__(self, clock: FakeClock) -> None:
         self.file = Path("vision.onnx")
+        self.session = SimpleNamespace(providers=list(ON_CPU))
         self._clock = clock
         self.known: dict[str, NDArray[np.float32]] = {}
 
@@ -92,7 +97,7 @@ class FakeDecoder:
     def __init__(self, clock: FakeClock) -> None:
         self.file = Path("decoder.onnx")
         self._clock = clock
-        self.session = SimpleNamespace(device="cpu")
+        self.session = SimpleNamespace(device="cpu", providers=list(ON_CPU))
         self.runs: list[tuple[int, ...]] = []  # shapes [Q,K] of the runs
 
     def prefill(self, tokens: NDArray[np.float32]) -> Prefix:

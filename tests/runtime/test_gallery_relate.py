@@ -204,7 +204,16 @@ def test_a_track_that_loses_the_shot_it_was_asked_by_is_asked_anew(path: Path) -
         assert gallery.verify().is_clean
 
 
-def test_pairs_are_one_engine_s(path: Path, tmp_path: Path) -> None:
+def other_files(engine: Engine) -> None:
+    engine.sha256 = "f" * 64
+
+
+def other_products(engine: Engine) -> None:
+    engine.need_scorer().decoder.session.providers[:] = ["OpenVINO CPU bf16"]
+
+
+@pytest.mark.parametrize("change", [other_files, other_products])
+def test_pairs_are_one_engine_s(path: Path, tmp_path: Path, change: Any) -> None:
     query = large(9, 1)[0]
     with filled(path, seeing_engine()) as gallery:
         plain = gallery.search(query)
@@ -214,7 +223,7 @@ def test_pairs_are_one_engine_s(path: Path, tmp_path: Path) -> None:
         gallery.backup(tmp_path / "copy.db")
         feature = seeing_engine().embed([query])[0]
     other = seeing_engine()
-    other.sha256 = "f" * 64
+    change(other)
     with Gallery.open(path, other, align_cameras="off") as gallery:
         assert gallery.search(query).matches == plain.matches
         count = gallery.stats().pairs

@@ -218,6 +218,35 @@ def test_answers_of_two_kinds_of_devices_do_not_stand_side_by_side(
     assert job.done == {"given": load_features(job.out / "features.npz").num_query}
 
 
+def test_answers_of_other_products_are_not_taken_for_those_asked_for(
+    job: ImageJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though all is known, and no engine would be loaded."""
+    options = ["-o", job.out, "--overwrite"]
+    assert job.run("-o", job.out) == 0
+    before = job.content()
+    narrow = ["--providers", "openvino", "--products", "bf16"]
+    assert job.run(*options, *narrow) == 2
+    err = capsys.readouterr().err
+    assert "float32, and bf16 is asked for" in err
+    assert "--products float32" in err
+    assert job.content() == before
+    assert job.run(*options, *narrow, "--mixed") == 0
+    assert job.report()["pairs_asked"] == 0
+    assert job.run(*options) == 0
+
+
+def test_products_are_read_from_what_ran() -> None:
+    from murank.machine.device_kind import products_of
+
+    onnxruntime = {"vision": ["CPUExecutionProvider"], "decoder": ["CPUExecutionProvider"]}
+    exact, narrow = ["OpenVINO CPU float32"], ["OpenVINO GPU.1 (Some Arc) fp16"]
+    assert products_of(onnxruntime) == "float32"
+    assert products_of({}) == "float32"
+    assert products_of({"encoder": exact, "vision": exact}) == "float32"
+    assert products_of({"encoder": exact, "vision": narrow, "decoder": narrow}) == "fp16"
+
+
 def test_too_many_skipped_images_stop_the_job(
     job: ImageJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from murank.gallery.stored_shots import (
     units_of_tracks,
     units_with,
 )
-from murank.gallery.track_pairs import pairs_among
+from murank.gallery.track_pairs import pairs_among, who_answers
 from murank.gallery.unit_features import unit_rows
 from murank.gallery.units import Nearest
 from murank.images import ImageSource, decoded, prepare, to_pixels
@@ -87,7 +87,7 @@ class Query:
         self._scorer = None if engine is None else engine.scorer
         self._engine = engine
         self._shown: dict[int, str | None] = {}  # shots whose pictures the MLLM sees, their keys
-        self._asked_of = None if engine is None or engine.scorer is None else engine.sha256
+        self._asked_of = None if engine is None or engine.scorer is None else who_answers(engine)
         self._file, self._pace = file, pace
         self.watch = StageWatch()
         self._mllm: Any = None  # uint8 [3,H,W] for the MLLM

@@ -13,7 +13,7 @@ from murank.gallery.shot_records import Picture
 from murank.gallery.shot_tokens import ShotTokens
 from murank.gallery.state import State
 from murank.gallery.stored_shots import best_shots, pictures
-from murank.gallery.track_pairs import TrackPair, asked_about, next_unrelated
+from murank.gallery.track_pairs import TrackPair, asked_about, next_unrelated, who_answers
 
 FEW = 10  # nearest tracks: twice as many gave little more (docs/appliance.md)
 _LAST = 2**63 - 1
@@ -30,7 +30,7 @@ class Relating:
     def run(self, budget: int | None, progress: Callable[[int, int], None] | None) -> Related:
         """Ask until all is done, or the budget or the time is over."""
         state, pairs, tracks, unit = self._state, 0, 0, _LAST
-        state.forget_other_engines(self._engine.sha256)
+        state.forget_other_engines(who_answers(self._engine))
         total = state.file.count("unrelated")
         while budget is None or pairs < budget:
             following = next_unrelated(state.file, unit)

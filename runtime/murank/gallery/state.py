@@ -191,10 +191,10 @@ class State:
             others = units.allowed(None, None, None, None, np.array([unit]))
             return units.nearest(units.row(unit).feature, others, most).units
 
-    def forget_other_engines(self, sha256: str) -> None:
-        """Erase pairs that another engine was asked about."""
+    def forget_other_engines(self, who: str) -> None:
+        """Erase pairs that somebody else was asked about (see `who_answers`)."""
         with self._changing, self.file.transaction():
-            pairs_of_engine(self.file, sha256)
+            pairs_of_engine(self.file, who)
 
     def relate(self, unit: int, pairs: Sequence[TrackPair], *, done: bool) -> None:
         """Store mu of a unit and others, to be fused from the next search on."""

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from murank.engine.engine import Engine
 from murank.gallery.gallery_file import GalleryFile, checked
+from murank.machine.device_kind import EXACT, products_of
 from murank.rerank.mu import MuDistances
 
 I64 = NDArray[np.int64]
 ANSWERS = np.dtype([("other", "<i8"), ("shot", "<i8"), ("other_shot", "<i8"), ("mu", "<f8")])
-_ENGINE = "mu_sha256"  # the engine that was asked; answers of two are never mixed
+_ENGINE = "mu_sha256"  # who answered (see `who_answers`); answers of two are never mixed
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,19 @@ class TrackPair:
     mu: float
 
 
-def pairs_among(file: GalleryFile, units: I64, engine_sha256: str | None) -> MuDistances | None:
+def who_answers(engine: Engine) -> str:
+    """Return the name that an engine's answers are kept under: exact ones and others are apart."""
+    products = products_of(engine.providers)
+    return engine.sha256 if products == EXACT else f"{engine.sha256} {products}"
+
+
+def pairs_among(file: GalleryFile, units: I64, asked: str | None) -> MuDistances | None:
     """Return mu [M,N] between units [M], by their places; None: nothing is known of them.
 
-    `engine_sha256` is that of the engine that is asked about the query; None: nobody is.
+    `asked` is who answers about the query (see `who_answers`); None: nobody does.
     """
     made_by = file.meta(_ENGINE)
-    if made_by is None or engine_sha256 not in (None, made_by):
+    if made_by is None or asked not in (None, made_by):
         return None
     known = _whole(file, units.tolist())
     if not known:
@@ -103,16 +111,16 @@ def forget_pairs(file: GalleryFile, units: Sequence[int]) -> int:
     return erased
 
 
-def pairs_of_engine(file: GalleryFile, sha256: str | None) -> None:
-    """Erase the pairs of any other engine, so that all tracks are asked about anew."""
-    if file.meta(_ENGINE) == sha256:
+def pairs_of_engine(file: GalleryFile, who: str | None) -> None:
+    """Erase pairs of anybody else (see `who_answers`), so that all are asked about anew."""
+    if file.meta(_ENGINE) == who:
         return
     file.run("DELETE FROM mu")
     file.run("DELETE FROM pairs")
     file.run("INSERT OR IGNORE INTO unrelated SELECT DISTINCT unit FROM pictures")
     file.run("DELETE FROM meta WHERE key = ?", _ENGINE)
-    if sha256 is not None:
-        file.set_meta(_ENGINE, sha256)
+    if who is not None:
+        file.set_meta(_ENGINE, who)
 
 
 def damaged_pairs(file: GalleryFile) -> list[str]:

@@ -14,6 +14,7 @@ from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.skip_limit import DEFAULT_SKIPS, SkipLimit
 from murank.jobs.stage import fingerprint
 from murank.journal.journal import Digest, Journal, MadeBy, Stat
+from murank.machine.device_kind import products_of
 
 _FILES = 4096  # whose contents are recorded together
 
@@ -43,6 +44,20 @@ class Desk:
     def asks(self) -> str:
         """Fingerprint of all that mu depends on, beside the images."""
         return fingerprint("mu", self.engine.answers_sha256, self.engine.read_as)
+
+    def check_products(self) -> None:
+        """Raise InputError if known mu came of other products than are asked for.
+
+        Also where nothing is left to ask: no precision is changed without a word.
+        """
+        wanted = self.engine.products
+        known = {products_of(maker.providers) for maker in self.journal.made_by(self.asks)}
+        others = sorted(known - {wanted})
+        if others and not self.mixed:
+            raise InputError(
+                f"the job holds mu of products in {', '.join(others)}, and {wanted} is asked for: "
+                f"go on with products={others[0]!r}, start another job, or pass --mixed"
+            )
 
     def made_by(self, engine: str, origin: Provenance) -> MadeBy:
         """Return what is recorded of an answer.

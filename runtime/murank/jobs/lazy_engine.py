@@ -96,6 +96,12 @@ class LazyEngine:
         return limits
 
     @property
+    def products(self) -> str:
+        """What the MLLM's products are to be made in."""
+        products: str = self.options.get("products", "float32")
+        return products
+
+    @property
     def read_as(self) -> list[Any]:
         """What decides how files are read, JSON-ready: other pixels, or other images left out."""
         return [self.bits, self.limits.to_json()]

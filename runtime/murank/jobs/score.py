@@ -75,6 +75,7 @@ def score(
     InputError
         No pair has an answer, or more lack one than may. What was answered before stays.
     """
+    desk.check_products()
     numbered = NumberedPairs.of(pairs, desk)
     wanted = np.ones(len(pairs.candidates), bool)
     if rows is not None:

@@ -12,7 +12,8 @@ _STEPS = (
     "sve2", "sve", "i8mm", "bf16", "asimddp",
 )  # fmt: skip
 _BFLOAT16 = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
-_ON_CPU, _OPENVINO_CPU = "CPUExecutionProvider", "OpenVINO CPU "
+_ON_CPU, _OPENVINO, _OPENVINO_CPU = "CPUExecutionProvider", "OpenVINO ", "OpenVINO CPU "
+EXACT = "float32"
 
 
 def device_kind(providers: Mapping[str, Sequence[str]]) -> str:
@@ -27,6 +28,13 @@ def device_kind(providers: Mapping[str, Sequence[str]]) -> str:
 def on_cpu(provider: str) -> bool:
     """Whether what runs a graph runs it on the CPU."""
     return provider == _ON_CPU or provider.startswith(_OPENVINO_CPU)
+
+
+def products_of(providers: Mapping[str, Sequence[str]]) -> str:
+    """Return what the products of graphs are made in, given what runs each: see `Products`."""
+    titles = (names[0] for names in providers.values() if names)
+    asked = {title.split()[-1] for title in titles if title.startswith(_OPENVINO)}
+    return min(asked - {EXACT}, default=EXACT)
 
 
 def has_bfloat16() -> bool:
