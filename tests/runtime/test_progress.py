@@ -2,6 +2,7 @@ import argparse
 import io
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from faults.covered import written
 
 from murank import OutputError
-from murank.cli.output import gathered_notes, notes
+from murank.cli.output import gathered_notes, notes, say_error
 from murank.cli.progress import ProgressLine, progress_file
 
 
@@ -36,6 +37,28 @@ def test_one_line_is_rewritten_and_cleared(clock: list[float]) -> None:
     line.close()
     first, second = "ecn: neighbours 10/20", "ecn: neighbours 20/20, 10/s"
     assert terminal.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r"
+
+
+def test_what_is_said_meanwhile_stands_on_a_line_of_its_own(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another thread says that kernels compile, and a warning that is logged."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    line = ProgressLine()
+    show = line.part("ecn")
+    clock[0] += 1
+    show("neighbours", 10, 20)
+    said = threading.Thread(target=say_error, args=("compiling",))
+    said.start()
+    said.join()
+    clock[0] += 1
+    show("neighbours", 20, 20)
+    line.close()
+    say_error("done")
+    first, second = "ecn: neighbours 10/20", "ecn: neighbours 20/20, 10/s"
+    cleared = [f"\r{one}\r{' ' * len(one)}\r" for one in (first, second)]
+    assert terminal.getvalue() == f"{cleared[0]}compiling\n{cleared[1]}done\n"
 
 
 def test_a_log_gets_a_line_now_and_then(clock: list[float]) -> None:

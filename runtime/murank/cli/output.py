@@ -7,8 +7,9 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from murank.checks.text import plain
@@ -16,6 +17,8 @@ from murank.checks.text import plain
 _notes: list[str] = []  # of this run, in order
 _shown: set[str] = set()  # those of them that stderr has
 _dark: list[str] = []  # images that are nearly black: many images, one note
+_clear: Callable[[], None] | None = None  # clears the line that a terminal shows without its end
+one_writer = threading.RLock()  # on standard error: that kernels compile is said by another thread
 
 
 def say(*lines: str) -> None:
@@ -26,8 +29,17 @@ def say(*lines: str) -> None:
 
 
 def say_error(line: str) -> None:
-    """Print a line to standard error."""
-    print(plain(line), file=sys.stderr, flush=True)
+    """Print a line to standard error, in place of one that is rewritten there."""
+    with one_writer:
+        if _clear is not None:
+            _clear()
+        print(plain(line), file=sys.stderr, flush=True)
+
+
+def line_is_open(clear: Callable[[], None] | None) -> None:
+    """Let `say_error` first clear the line that a terminal shows; None: there is none any more."""
+    global _clear
+    _clear = clear
 
 
 def say_json(value: Mapping[str, Any]) -> None:

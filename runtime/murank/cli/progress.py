@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from murank._exceptions import OutputError
 from murank.checks.text import plain
-from murank.cli.output import keep_note
+from murank.cli.output import keep_note, line_is_open, one_writer
 from murank.files.atomic import check_writable
 from murank.files.line_log import LineLog, now
 from murank.files.private import is_our_file
@@ -200,9 +200,10 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """Show a line that stays."""
         if not self._quiet:
-            self.close()
-            self._stream.write(plain(text) + "\n")
-            self._stream.flush()
+            with one_writer:
+                self.close()
+                self._stream.write(plain(text) + "\n")
+                self._stream.flush()
 
     def note(self, text: str) -> None:
         """Show and keep what the reader of the results must know."""
@@ -220,12 +221,14 @@ class ProgressLine:
             return
         self._shown_at = at
         text = plain(stage.text())
-        if self._tty:
-            self._stream.write("\r" + text.ljust(self._width))
-            self._width = len(text)
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+        with one_writer:
+            if self._tty:
+                self._stream.write("\r" + text.ljust(self._width))
+                self._width = len(text)
+                line_is_open(self.close)
+            else:
+                self._stream.write(text + "\n")
+            self._stream.flush()
 
     def _tell_failure(self) -> None:
         """Say, once, that the file is not written any more: no reason to stop."""
@@ -236,10 +239,12 @@ class ProgressLine:
 
     def close(self) -> None:
         """Clear the line of a terminal."""
-        if self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._stream.flush()
-            self._width = 0
+        with one_writer:
+            if self._width:
+                self._stream.write("\r" + " " * self._width + "\r")
+                self._stream.flush()
+                self._width = 0
+                line_is_open(None)
 
 
 def _span(seconds: float) -> str:
