@@ -91,8 +91,7 @@ def test_a_verb_whose_library_is_broken(
 ) -> None:
     """What a verb imports without asking, here by a made-up verb."""
     (made / "made_up_verb.py").write_text(
-        "class parser:\n def parse_args(self, arguments): pass\n"
-        "def run(args): import made_up_library"
+        "from argparse import ArgumentParser as parser\ndef run(args): import made_up_library"
     )
     monkeypatch.setattr("murank.cli.ELSEWHERE", {"doctor": "made_up_verb"})
     assert main(["doctor"]) == 3
