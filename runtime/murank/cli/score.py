@@ -18,7 +18,7 @@ from murank.cli.estimate_report import estimate_lines
 from murank.cli.job_options import add_job_options, add_workers, skips_of
 from murank.cli.job_sources import NEEDS, add_job_sources, job_source
 from murank.cli.mu_defaults import most_candidates
-from murank.cli.output import notes, say, say_json
+from murank.cli.output import not_shown, notes, say, say_json
 from murank.cli.parser import Parser, add_kernels, check_needs, given_flags, positive, rare_group
 from murank.cli.progress import ProgressLine, add_progress, progress_file
 from murank.cli.skipped_report import skipped_lines
@@ -202,7 +202,7 @@ def _lines(folder: str, report: dict[str, Any], share: Share | None) -> list[str
     alignment = report["alignment"]
     if alignment["level"] == "off" and alignment["note"] is not None:
         lines.append(alignment["note"])
-    lines += [*report["notes"], *skipped_lines(report["skipped"])]
+    lines += [*not_shown(report["notes"]), *skipped_lines(report["skipped"])]
     if share is not None:
         return [*lines, f"share {share}: done; when all are, run it once without --share"]
     return [*lines, f"job: {folder}"]
