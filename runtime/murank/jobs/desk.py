@@ -14,7 +14,7 @@ from murank.jobs.lazy_engine import LazyEngine
 from murank.jobs.skip_limit import DEFAULT_SKIPS, SkipLimit
 from murank.jobs.stage import fingerprint
 from murank.journal.journal import Digest, Journal, MadeBy, Stat
-from murank.machine.device_kind import products_of
+from murank.machine.device_kind import EXACT, products_of
 
 _FILES = 4096  # whose contents are recorded together
 
@@ -54,9 +54,12 @@ class Desk:
         known = {products_of(maker.providers) for maker in self.journal.made_by(self.asks)}
         others = sorted(known - {wanted})
         if others and not self.mixed:
+            go_on = f"products={others[0]!r}"
+            if others[0] != EXACT:
+                go_on = f"providers='openvino' and {go_on}"
             raise InputError(
                 f"the job holds mu of products in {', '.join(others)}, and {wanted} is asked for: "
-                f"go on with products={others[0]!r}, start another job, or pass --mixed"
+                f"go on with {go_on}, start another job, or pass --mixed to take those as they are"
             )
 
     def made_by(self, engine: str, origin: Provenance) -> MadeBy:

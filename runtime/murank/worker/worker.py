@@ -164,7 +164,9 @@ class Worker:
     def warm(self) -> Answer[None]:
         """Let the engine's first runs be about made images, so that first deadlines count.
 
-        At the place of ingest, for about a second. Raises Overloaded.
+        At the place of ingest, for about a second. Raises Overloaded. Kernels of re-ranking are
+        not among them: where this machine has not run them, a first search takes ten seconds and
+        more, so search once without a deadline, too.
         """
         return self._later(lambda: warm(self.engine))
 
